@@ -11,7 +11,7 @@
 //!
 //! | folder | content | begin with |
 //! | --- | --- | --- |
-//! | `types` | words that all layers share | [`Id`], [`Target`], [`Endpoint`], [`Bind`], [`Reason`], [`rules`], [`units`] |
+//! | `types` | words that all layers share | [`Id`], [`Target`], [`Upstream`], [`Endpoint`], [`Bind`], [`Reason`], [`rules`], [`units`] |
 //! | `sys` | the only unsafe code, and all code for one system | [`system`] |
 //! | [`metrics`] | the counters and gauges, each declared once | [`metrics::Metric`], [`Stats`] |
 //! | [`link`] | the protocol between two nodes: a state machine without socket, clock and randomness | [`link::Session`] |
@@ -131,6 +131,7 @@ pub use types::link_state::LinkState;
 pub use types::peer_network::PeerNetwork;
 pub use types::proto::{Proto, Unsupported};
 pub use types::reason::{Ending, Failure, Fault, Reason};
+pub use types::upstream::Upstream;
 pub use types::verb_error::VerbError;
 pub use types::{rules, units};
 

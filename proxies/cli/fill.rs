@@ -129,6 +129,10 @@ impl Parsed {
             OptionKind::Number(..) => self.number(long)?.into(),
             OptionKind::Duration => self.duration(long)?.into(),
             OptionKind::Text => self.text(long).as_str().into(),
+            OptionKind::Choice(words) => match self.word(long)?.and_then(|index| words.get(index)) {
+                Some(word) => (*word).into(),
+                None => return Ok(None),
+            },
             _ => return Ok(None),
         }))
     }

@@ -239,6 +239,7 @@ const CONFIGURED: Commands = RELAYS.and(&[Command::Keygen, Command::Pubkey]);
 const READING: Commands = RELAYS.and(&[Command::Pubkey]);
 const EVERY: Commands = Commands::ALL;
 const FAMILIES: Value = Value::Choice(&["ipv4", "ipv6"]);
+const BALANCE: Value = Value::Choice(crate::frontends::r#static::BALANCES);
 const MODES: Value = Value::Choice(&["stripe", "single", "redundant"]);
 /// The family that is tried first. `--only` follows in the table and takes precedence.
 const PREFER: Field = Field::Choice(
@@ -268,7 +269,10 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Addresses, "listen", Value::Listen, "address to listen on: PORT (loopback), :PORT (every address), \
         HOST:PORT, unix:/path; HOST:3000-3010 is a range; link uses port 23232 if none is given").short('l').repeat().only(RELAYS),
     option(Group::Addresses, "to", Value::Target, "target to connect to; the first --to belongs to the first --listen and so \
-        on, a single --to to all of them").repeat().only(NAMED),
+        on, a single --to to all of them; several targets of one --listen stand in one --to with commas between them; a target \
+        is HOST:PORT, unix:/path, or a service of DNS such as srv:_http._tcp.example.org").repeat().only(NAMED),
+    option(Group::Addresses, "balance", BALANCE, "choice among the targets of a listener; with it, each address of a name is \
+        a target of its own; source-hash sends a client address to the same target for as long as that is there").only(NAMED),
     option(Group::Addresses, "via", Value::Peer, "carry the connections over a link to this peer; the peer resolves names; \
         the port is 23232 if none is given").only(ROUTED),
     option(Group::Addresses, "connect", Value::Peer, "peer to link with; the port is 23232 if none is given")

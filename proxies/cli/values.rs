@@ -10,7 +10,7 @@ use seaprox::auth::{ConfigDirectory, Modes};
 use seaprox::config::StatusSocket;
 use seaprox::rules::{Action, Rule, Rules};
 use seaprox::units::{format_size, parse_duration, parse_size};
-use seaprox::{AddressError, Bind, Proto, Target, split_port_range};
+use seaprox::{AddressError, Bind, Proto, Target, Upstream, split_port_range};
 
 use super::{Parsed, UsageError, Value, suggest};
 
@@ -135,10 +135,10 @@ impl Parsed {
         Ok(ranges.into_iter().flatten().collect())
     }
 
-    /// Returns each address to listen on with its target, from `--listen` and the option of the targets.
-    pub fn relays(&self, to: &str) -> Result<Vec<(Bind, Target)>, UsageError> {
+    /// Returns each address to listen on with its targets, from `--listen` and the option of the targets.
+    pub fn relays(&self, to: &str) -> Result<Vec<(Bind, Vec<Upstream>)>, UsageError> {
         let binds = self.ranges("listen", Bind::parse, Bind::proto, Bind::port, Bind::with_port)?;
-        let targets = self.ranges(to, Target::parse, Target::proto, Target::port, Target::with_port)?;
+        let targets = self.target_lists(to)?;
         for (values, option) in [(binds.len(), "--listen ADDR"), (targets.len(), "--to HOST:PORT")] {
             if values == 0 {
                 return Err(self.error(format!("expected {option}")));
@@ -153,16 +153,33 @@ impl Parsed {
         let mut relays = Vec::new();
         for (index, binds) in binds.into_iter().enumerate() {
             let targets = if targets.len() == 1 { &targets[0] } else { &targets[index] };
-            if targets.len() != 1 && targets.len() != binds.len() {
-                let (from, to) = (binds.len(), targets.len());
+            if let Some(wrong) = targets.iter().find(|ports| ports.len() != 1 && ports.len() != binds.len()) {
+                let (from, to) = (binds.len(), wrong.len());
                 return Err(self.error(format!(
                     "--listen has {from} ports and its --to has {to}: expected one target port, or one for each port"
                 )));
             }
-            let targets = targets.iter().cycle().cloned();
-            relays.extend(binds.into_iter().zip(targets));
+            let all = |place: usize| targets.iter().map(|ports| ports[place % ports.len()].clone()).collect();
+            relays.extend(binds.into_iter().enumerate().map(|(place, bind)| (bind, all(place))));
         }
         Ok(relays)
+    }
+
+    /// Returns the list of targets of each value of an option; each target has its ports.
+    fn target_lists(&self, long: &str) -> Result<Vec<Vec<Vec<Upstream>>>, UsageError> {
+        let list = |(name, text): (String, String)| {
+            let one = |target: &str| match Upstream::parse(target) {
+                Ok(service @ Upstream::Service(_)) => self.checked(&name, &text, vec![service]),
+                _ => self.range(&name, target, Upstream::parse, Upstream::proto, Upstream::port, Upstream::with_port),
+            };
+            split_list(&text).into_iter().map(one).collect()
+        };
+        self.given(long).into_iter().map(list).collect()
+    }
+
+    fn checked(&self, name: &str, text: &str, upstreams: Vec<Upstream>) -> Result<Vec<Upstream>, UsageError> {
+        let is_tcp = upstreams.iter().try_for_each(|upstream| upstream.proto().require_tcp());
+        is_tcp.map(|()| upstreams).map_err(|error| self.wrong(name, text, error))
     }
 
     /// Returns the rules of `--allow` and `--deny`, in the order of the command line.
@@ -256,16 +273,27 @@ impl Parsed {
         port: impl Fn(&T) -> Option<u16>,
         with_port: impl Fn(&T, u16) -> T,
     ) -> Result<Vec<Vec<T>>, UsageError> {
-        let range = |(name, text): (String, String)| {
-            let wrong = |error: AddressError| self.wrong(&name, &text, error);
-            let (first, count) = split_port_range(&text).map_err(wrong)?;
-            let first = parse(&first).map_err(wrong)?;
-            proto(&first).require_tcp().map_err(|error| self.wrong(&name, &text, error))?;
-            // The port cannot overflow, because both ends of the range were parsed. Only addresses with a port have a range.
-            let ports = port(&first).unwrap_or(0)..=port(&first).unwrap_or(0).saturating_add(count.saturating_sub(1));
-            Ok(ports.map(|port| with_port(&first, port)).collect())
-        };
+        let range = |(name, text): (String, String)| self.range(&name, &text, &parse, &proto, &port, &with_port);
         self.given(long).into_iter().map(range).collect()
+    }
+
+    /// Returns an address, or all addresses of a range of ports.
+    fn range<T>(
+        &self,
+        name: &str,
+        text: &str,
+        parse: impl Fn(&str) -> Result<T, AddressError>,
+        proto: impl Fn(&T) -> Proto,
+        port: impl Fn(&T) -> Option<u16>,
+        with_port: impl Fn(&T, u16) -> T,
+    ) -> Result<Vec<T>, UsageError> {
+        let wrong = |error: AddressError| self.wrong(name, text, error);
+        let (first, count) = split_port_range(text).map_err(wrong)?;
+        let first = parse(&first).map_err(wrong)?;
+        proto(&first).require_tcp().map_err(|error| self.wrong(name, text, error))?;
+        // The port cannot overflow, because both ends of the range were parsed. Only addresses with a port have a range.
+        let ports = port(&first).unwrap_or(0)..=port(&first).unwrap_or(0).saturating_add(count.saturating_sub(1));
+        Ok(ports.map(|port| with_port(&first, port)).collect())
     }
 
     pub(super) fn wrong(&self, name: &str, text: &str, expected: impl Display) -> UsageError {
@@ -277,4 +305,20 @@ impl Parsed {
         let missing = || (format!("--{long}"), String::new());
         self.given(long).pop().unwrap_or_else(missing)
     }
+}
+
+/// Splits a list at its commas. What follows a comma belongs to the path of a Unix socket before it if it has no colon.
+fn split_list(text: &str) -> Vec<&str> {
+    let mut parts: Vec<&str> = Vec::new();
+    let (mut start, mut end) = (0, 0);
+    for segment in text.split(',') {
+        let is_of_path = end > 0 && text[start..].starts_with("unix:") && !segment.contains(':');
+        if end > 0 && !is_of_path {
+            parts.push(&text[start..end - 1]);
+            start = end;
+        }
+        end += segment.len() + 1;
+    }
+    parts.push(&text[start..]);
+    parts
 }

@@ -28,9 +28,9 @@ pub struct FrontEndSpec {
 }
 
 impl FrontEndSpec {
-    /// Returns the option that is the target of a listener, if the front end has one.
+    /// Returns the option that has the targets of a listener, if the front end has one.
     pub fn target(&self) -> Option<&'static str> {
-        self.options.iter().find(|option| option.kind == OptionKind::Target).map(|option| option.name)
+        self.options.iter().find(|option| option.kind == OptionKind::Targets).map(|option| option.name)
     }
 
     /// Returns true if the command of this front end has the flag, and not all front ends have it.

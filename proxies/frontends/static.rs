@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use seaprox::config::{FrontEndOption, OptionKind};
-use seaprox::{Cx, Failure, Handler, Target};
+use seaprox::{Cx, Failure, FrontEnd, Handler, Target};
 
 use super::access::AccessPolicy;
 use super::spec::FrontEndSpec;
@@ -17,7 +17,10 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
     summary: "relay TCP connections to a fixed target",
     synopsis: "[--listen ADDR] --to HOST:PORT [OPTION]...",
     default_address: "127.0.0.1:55555",
-    options: &[FrontEndOption { name: "to", kind: OptionKind::Target, is_required: true }],
+    options: &[
+        FrontEndOption { name: "to", kind: OptionKind::Targets, is_required: true },
+        FrontEndOption { name: "balance", kind: OptionKind::Choice(BALANCES), is_required: false },
+    ],
     flags: &[],
     examples: &[
         ("static --to 127.0.0.1:22", "offer the SSH server of this host on port 55555 of loopback"),
@@ -27,10 +30,24 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
         ("static -l 5900 --to desk:5900 --via remote", "relay over a link; the node remote resolves desk"),
     ],
     make: |config, access| {
-        let (access, target) = (Arc::clone(access), Rc::new(config.target("to")?.clone()));
-        Some(Box::new(move || handler(Arc::clone(&access), Rc::clone(&target))))
+        let access = Arc::clone(access);
+        let targets: Vec<Rc<Target>> =
+            config.upstreams("to").iter().filter_map(|upstream| upstream.target().cloned().map(Rc::new)).collect();
+        let mut turns = 0..targets.len();
+        (!targets.is_empty()).then(|| -> FrontEnd {
+            Box::new(move || {
+                let turn = turns.next().unwrap_or_else(|| {
+                    turns = 1..targets.len();
+                    0
+                });
+                handler(Arc::clone(&access), Rc::clone(&targets[turn]))
+            })
+        })
     },
 };
+
+/// The words of `balance`.
+pub const BALANCES: &[&str] = &["round-robin", "least-connections", "source-hash"];
 
 /// The handler of one client.
 struct Static {

@@ -72,7 +72,7 @@ fn announcement(config: &Config, listening: &Listening) -> String {
     };
     let Some(front_end) = &listening.front_end else { return format!("link {addr}") };
     let target = FrontEndKind::find(&front_end.name).and_then(|kind| kind.spec().target());
-    let target = target.and_then(|option| front_end.target(option)).map(|target| format!(" -> {target}"));
+    let target = target.and_then(|option| front_end.options.get(option)).map(|to| format!(" -> {to}"));
     let link = listening.link.as_ref().and_then(|name| config.link(name));
     let via = link.map(|link| format!(" via {}", link.peer));
     format!("{} {addr}{}{}", front_end.name, target.unwrap_or_default(), via.unwrap_or_default())

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::types::address::Target;
 use crate::types::units::format_duration;
+use crate::types::upstream::Upstream;
 
 /// A front end with its options.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,8 +32,8 @@ pub enum OptionValue {
     Duration(Duration),
     /// Text.
     Text(String),
-    /// A target to connect to.
-    Target(Target),
+    /// The targets to connect to.
+    Targets(Vec<Upstream>),
 }
 
 /// The kind of an option of a front end.
@@ -47,8 +48,10 @@ pub enum OptionKind {
     Duration,
     /// Text.
     Text,
-    /// A target to connect to.
-    Target,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// One or more targets to connect to.
+    Targets,
 }
 
 /// An option that a front end takes.
@@ -83,20 +86,25 @@ impl FrontEndConfig {
         self
     }
 
-    /// Returns the value of an option that is a target.
-    pub fn target(&self, option: &str) -> Option<&Target> {
+    /// Returns the value of an option that is a list of targets; an empty list if the option is not set.
+    pub fn upstreams(&self, option: &str) -> &[Upstream] {
+        match self.options.get(option) {
+            Some(OptionValue::Targets(upstreams)) => upstreams,
+            _ => &[],
+        }
+    }
+
+    /// Returns the value of an option that is text or one of several words.
+    pub fn text(&self, option: &str) -> Option<&str> {
         match self.options.get(option)? {
-            OptionValue::Target(target) => Some(target),
+            OptionValue::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    /// Returns the target of each option that is one.
-    pub fn targets(&self) -> impl Iterator<Item = (&str, &Target)> {
-        self.options.iter().filter_map(|(name, value)| match value {
-            OptionValue::Target(target) => Some((name.as_str(), target)),
-            _ => None,
-        })
+    /// Returns each target of the options that are lists of them, with the name of its option.
+    pub fn all_upstreams(&self) -> impl Iterator<Item = (&str, &Upstream)> {
+        self.options.keys().flat_map(|name| self.upstreams(name).iter().map(|upstream| (name.as_str(), upstream)))
     }
 }
 
@@ -105,10 +113,11 @@ impl OptionKind {
     pub fn fits(self, value: &OptionValue) -> bool {
         match (self, value) {
             (OptionKind::Number(least, most), OptionValue::Number(number)) => (least..=most).contains(number),
+            (OptionKind::Choice(words), OptionValue::Text(text)) => words.contains(&text.as_str()),
+            (OptionKind::Targets, OptionValue::Targets(upstreams)) => !upstreams.is_empty(),
             (OptionKind::Flag, OptionValue::Flag(_))
             | (OptionKind::Duration, OptionValue::Duration(_))
-            | (OptionKind::Text, OptionValue::Text(_))
-            | (OptionKind::Target, OptionValue::Target(_)) => true,
+            | (OptionKind::Text, OptionValue::Text(_)) => true,
             _ => false,
         }
     }
@@ -122,7 +131,8 @@ impl fmt::Display for OptionKind {
             OptionKind::Number(least, most) => write!(f, "a number from {least} to {most}"),
             OptionKind::Duration => f.write_str("a duration such as 250ms, 30s, 5m or 1h"),
             OptionKind::Text => f.write_str("text"),
-            OptionKind::Target => f.write_str("HOST:PORT"),
+            OptionKind::Choice(words) => f.write_str(&words.join(" or ")),
+            OptionKind::Targets => f.write_str("HOST:PORT or srv:NAME"),
         }
     }
 }
@@ -134,14 +144,23 @@ impl fmt::Display for OptionValue {
             OptionValue::Number(number) => number.fmt(f),
             OptionValue::Duration(duration) => f.write_str(&format_duration(*duration)),
             OptionValue::Text(text) => f.write_str(text),
-            OptionValue::Target(target) => target.fmt(f),
+            OptionValue::Targets(upstreams) => {
+                let texts: Vec<_> = upstreams.iter().map(Upstream::to_string).collect();
+                f.write_str(&texts.join(","))
+            }
         }
     }
 }
 
 impl From<Target> for OptionValue {
     fn from(target: Target) -> OptionValue {
-        OptionValue::Target(target)
+        OptionValue::Targets(vec![target.into()])
+    }
+}
+
+impl From<Vec<Upstream>> for OptionValue {
+    fn from(upstreams: Vec<Upstream>) -> OptionValue {
+        OptionValue::Targets(upstreams)
     }
 }
 

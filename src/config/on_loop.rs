@@ -103,7 +103,7 @@ impl Opened {
         let addrs = bounds.iter().map(|bound| bound.addr().clone()).collect();
         let (listen, terms) = (place.clone(), terms.clone());
         let opened = on_loop(first, move |core| {
-            let to = terms.listener.front_end.targets().next().map(|(_, target)| target.clone());
+            let to = terms.listener.front_end.all_upstreams().find_map(|(_, upstream)| upstream.target().cloned());
             let service = Service::Local { listener: Box::new(terms.config()), bounds, to };
             core.open_forward(ForwardConfig { name: Some(terms.listener.name.clone()), link, listen, service })
         })?;

@@ -13,7 +13,7 @@ impl FrontEnds for Registry {
 
     fn options(&self, name: &str) -> Option<&'static [FrontEndOption]> {
         match name {
-            "static" => Some(&[FrontEndOption { name: "to", kind: OptionKind::Target, is_required: true }]),
+            "static" => Some(&[FrontEndOption { name: "to", kind: OptionKind::Targets, is_required: true }]),
             "socks" => Some(&[]),
             _ => None,
         }
@@ -96,8 +96,8 @@ fn all_problems_are_found_at_once_and_each_names_its_place() {
         "listener \"a\\n\": name \"a\\n\": expected 1 to 128 bytes without control characters",
         "listener \"a\\n\": listen: expected at least one address",
         "listener \"a\\n\": front-end \"gopher\": expected static or socks",
-        "listener \"bare\": to \"3\": expected HOST:PORT",
-        "listener \"none\": to: expected HOST:PORT",
+        "listener \"bare\": to \"3\": expected HOST:PORT or srv:NAME",
+        "listener \"none\": to: expected HOST:PORT or srv:NAME",
         "link \"office\": connect \"unix:/y\": expected HOST[:PORT]",
         "link \"office\": subflows 9 over each of 2 paths: expected at most 16 subflows in total",
         "link \"office\": forward \"web\": name \"web\": expected a name that no other record of its kind has",

@@ -16,6 +16,7 @@ use crate::types::address::{Bind, Target};
 use crate::types::proto::Proto;
 use crate::types::rules::{Action, Rules};
 use crate::types::units::{format_duration, format_size};
+use crate::types::upstream::Upstream;
 
 /// The problems that were found, and the registry of front ends.
 struct Checks<'a> {
@@ -164,13 +165,11 @@ impl<'a> Checks<'a> {
         for option in known.iter().filter(|option| option.is_required && !front_end.options.contains_key(option.name)) {
             self.add(place.field(option.name), format!(": expected {}", option.kind));
         }
-        for (name, target) in front_end.targets() {
-            self.protocol(place, name, target, target.proto());
-        }
-        if is_over_link {
-            for (name, target) in front_end.targets().filter(|(_, target)| matches!(target, Target::Unix(_))) {
-                let problem = Problem::new(place.field(name.to_owned()), format!(" \"{target}\" with "));
-                self.problems.push(problem.and("via", ": expected HOST:PORT, because a link carries TCP"));
+        for (name, upstream) in front_end.all_upstreams() {
+            self.protocol(place, name, upstream, upstream.proto());
+            if let Some(why) = not_over_link(upstream).filter(|_| is_over_link) {
+                let problem = Problem::new(place.field(name.to_owned()), format!(" \"{upstream}\" with "));
+                self.problems.push(problem.and("via", format!(": expected HOST:PORT, because {why}")));
             }
         }
     }
@@ -262,6 +261,15 @@ impl<'a> Checks<'a> {
         for (field, number, _) in counts.into_iter().filter(|(_, _, is_zero)| *is_zero) {
             self.add(place.field(field), format!(" {number}: expected a number above 0"));
         }
+    }
+}
+
+/// Returns the reason why an upstream cannot be reached over a link, whose peer connects to it; none if it can.
+fn not_over_link(upstream: &Upstream) -> Option<&'static str> {
+    match upstream {
+        Upstream::Target(Target::Unix(_)) => Some("a link carries TCP"),
+        Upstream::Service(_) => Some("the peer of a link looks up addresses alone"),
+        Upstream::Target(_) => None,
     }
 }
 

@@ -66,7 +66,7 @@ pub enum Bind {
 
 /// A parse error of an address. Its text is the form that was expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AddressError(&'static str);
+pub struct AddressError(pub(super) &'static str);
 
 impl Name {
     /// Checks a host name and removes its final dot. Refuses every byte that could confuse a log, a resolver or a header.

@@ -14,4 +14,5 @@ pub(crate) mod proto;
 pub(crate) mod reason;
 pub mod rules;
 pub mod units;
+pub(crate) mod upstream;
 pub(crate) mod verb_error;

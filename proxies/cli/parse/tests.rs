@@ -5,9 +5,9 @@ use crate::cli::{CatMode, LogFormat, Shell};
 use crate::frontends::FrontEndKind;
 use std::time::Duration;
 
-use seaprox::config::{Config, StatusSocket};
+use seaprox::config::{Config, OptionValue, StatusSocket};
 use seaprox::rules::Decision;
-use seaprox::{Bind, Family, Proto, Target};
+use seaprox::{Bind, Family, Proto, Target, Upstream};
 
 fn request(line: &str, env: &[(&str, &str)]) -> Result<Request, UsageError> {
     let value = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
@@ -79,7 +79,7 @@ fn options_become_listeners_with_their_front_ends() {
     let relays = config("static -l 1 --to a:1 -l 2 --to b:1 -l 3 --to a:1 --via home");
     let names: Vec<_> = relays.listeners.iter().map(|it| (it.name.as_str(), it.addresses.len())).collect();
     assert_eq!(names, [("static", 2), ("static-2", 1)]);
-    assert_eq!(relays.listeners[1].front_end.target("to"), Some(&Target::parse("b:1").unwrap()));
+    assert_eq!(relays.listeners[1].front_end.upstreams("to"), [Upstream::parse("b:1").unwrap()]);
     assert_eq!(
         (relays.links[0].name.as_str(), relays.listeners[0].link.as_deref()),
         ("home:23232", Some("home:23232"))
@@ -180,7 +180,7 @@ fn a_udp_address_is_refused_by_the_option_that_names_it() {
         assert_eq!(result.unwrap_err().to_string(), format!("seaprox {text}: UDP is not supported yet"));
     }
     let host = parsed("static --listen udp.:1 --to udp.:53").relays("to").unwrap();
-    assert_eq!(host, [(Bind::parse("udp.:1").unwrap(), Target::from_host("udp", 53).unwrap())]);
+    assert_eq!(host, [(Bind::parse("udp.:1").unwrap(), vec![Target::from_host("udp", 53).unwrap().into()])]);
 }
 
 #[test]
@@ -253,7 +253,11 @@ fn rules_keep_their_order_between_allow_and_deny() {
 fn listens_and_targets_are_paired() {
     let pairs = |line: &str| {
         let relays = parsed(line).relays("to").map_err(|error| error.to_string())?;
-        Ok(relays.iter().map(|(bind, target)| format!("{bind}>{target}")).collect::<Vec<_>>().join(" "))
+        Ok(relays
+            .iter()
+            .map(|(bind, target)| format!("{bind}>{}", OptionValue::from(target.clone())))
+            .collect::<Vec<_>>()
+            .join(" "))
     };
     assert_eq!(pairs("static --to a:2"), Ok("127.0.0.1:55555>a:2".to_owned()));
     assert_eq!(pairs("static -l 1 --to a:2"), Ok("1>a:2".to_owned()));
@@ -262,7 +266,20 @@ fn listens_and_targets_are_paired() {
     assert_eq!(pairs("static -l :1-2 --to a:5-6"), Ok(":1>a:5 :2>a:6".to_owned()));
     assert_eq!(pairs("static -l 1-2 --to unix:/x"), Ok("1>unix:/x 2>unix:/x".to_owned()));
     assert_eq!(pairs("static -l 65535 --to [::1]:65535"), Ok("65535>[::1]:65535".to_owned()));
-    for line in ["static", "static -l 1", "static -l 1 -l 2 -l 3 --to a:1 --to b:1", "static -l 1-3 --to a:1-2"] {
+    assert_eq!(
+        pairs("static -l 1 --to a:2,_x._tcp.b,unix:/c,d,[::1]:3"),
+        Ok("1>a:2,srv:_x._tcp.b,unix:/c,d,[::1]:3".to_owned())
+    );
+    assert_eq!(pairs("static -l 1 --to unix:/c,unix:/d"), Ok("1>unix:/c,unix:/d".to_owned()));
+    assert_eq!(pairs("static -l 1-2 --to a:5-6,b:7"), Ok("1>a:5,b:7 2>a:6,b:7".to_owned()));
+    for line in [
+        "static",
+        "static -l 1",
+        "static -l 1 -l 2 -l 3 --to a:1 --to b:1",
+        "static -l 1-3 --to a:1-2",
+        "static -l 1-3 --to a:1,b:1-2",
+        "static -l 1 --to a:1,",
+    ] {
         let error: Result<String, String> = pairs(line);
         assert!(error.unwrap_err().contains("expected"), "{line}");
     }
