@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use seaprox::auth::{ConfigDirectory, KeysError, Modes, NodeKey, PublicKey, Secret};
 use seaprox::config::{
-    Access, ApplyError, ApplyFailure, Config, ExpectedKey, FrontEndOption, FrontEnds, KeySource, Link, LinkPaths,
-    Listener, MadeFrontEnd, MadeLink, MadeServer, MakeError, Maker, NodeConfig, Place, Running, Server, Service, Users,
+    Access, ApplyError, ApplyErrors, ApplyFailure, Config, ExpectedKey, FrontEndOption, FrontEnds, KeySource, Link,
+    LinkPaths, Listener, MadeFrontEnd, MadeLink, MadeServer, MakeError, Maker, NodeConfig, Place, Running, Server,
+    Service, Users,
 };
 use seaprox::node::{Identity, LinkConfig, LinkEvent, OnLinkEvent, Path as LinkPath, Policy, Reverse, ServeConfig};
 use seaprox::{Id, Loops, Workers};
@@ -87,8 +88,8 @@ struct SharedAccess {
 /// [`Loops::join`]. [`Running::apply`] changes the configuration while it runs.
 ///
 /// # Errors
-/// The problems of the configuration, or the first part that cannot be made, bound or started.
-pub fn start(config: Config) -> Result<(Running, Loops), ApplyError> {
+/// The problems of the configuration, or the parts that cannot be made, bound or started.
+pub fn start(config: Config) -> Result<(Running, Loops), ApplyErrors> {
     let workers = Workers::start(config.workers, config.loops.limits.lookups)
         .map_err(|error| ApplyError { place: Place::root(), failure: ApplyFailure::System(error) })?;
     let parts = Arc::new(Parts::new(&config));

@@ -1,7 +1,7 @@
 //! The exit codes of the process, and the error of a command.
 
 use seaprox::auth::KeysError;
-use seaprox::config::{ApplyError, ApplyFailure, MakeError};
+use seaprox::config::{ApplyError, ApplyErrors, ApplyFailure, MakeError};
 
 use crate::cli::{Parsed, UsageError};
 use crate::{SharedSecretError, UsersError};
@@ -51,8 +51,14 @@ impl Failed {
         }
     }
 
-    /// Creates the error for a configuration that cannot be applied.
-    pub fn applied(parsed: &Parsed, error: ApplyError) -> Failed {
+    /// Creates the error for a configuration that cannot be applied: a line for each error, with the exit code of the first.
+    pub fn applied(parsed: &Parsed, errors: ApplyErrors) -> Failed {
+        let all = errors.errors.into_iter().map(|error| Failed::not_applied(parsed, error));
+        all.reduce(|first, next| Failed { text: format!("{}\n{}", first.text, next.text), ..first })
+            .unwrap_or_else(|| Failed::new(Exit::Failure, "seaprox: the configuration cannot be applied"))
+    }
+
+    fn not_applied(parsed: &Parsed, error: ApplyError) -> Failed {
         match error.failure {
             ApplyFailure::Make(error) => Failed::made(parsed, error),
             failure @ ApplyFailure::Bind(..) => Failed::new(Exit::Unavailable, format!("seaprox: {failure}")),

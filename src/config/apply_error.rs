@@ -1,4 +1,4 @@
-//! The error of applying a configuration: its place in the tree, and what has failed there.
+//! The errors of applying a configuration: the place of each in the tree, and what has failed there.
 
 use std::error::Error;
 use std::fmt;
@@ -10,7 +10,16 @@ use super::problem::Problem;
 use crate::types::address::Bind;
 use crate::types::verb_error::VerbError;
 
-/// The error of applying a configuration.
+/// All errors of applying a configuration.
+#[derive(Debug)]
+pub struct ApplyErrors {
+    /// The errors in the order in which they were found; at least one.
+    pub errors: Vec<ApplyError>,
+    /// True if nothing has changed. Otherwise all changes were made that the errors are not about.
+    pub is_unchanged: bool,
+}
+
+/// An error of applying a configuration.
 #[derive(Debug)]
 pub struct ApplyError {
     /// The record that cannot be applied.
@@ -51,6 +60,34 @@ impl ApplyError {
         |error| ApplyError::new(place, ApplyFailure::Make(error))
     }
 }
+
+impl ApplyErrors {
+    /// Returns errors before which nothing has changed.
+    pub(super) fn before(errors: Vec<ApplyError>) -> ApplyErrors {
+        ApplyErrors { errors, is_unchanged: true }
+    }
+
+    /// Returns the first error.
+    pub fn first(&self) -> &ApplyError {
+        &self.errors[0]
+    }
+}
+
+impl From<ApplyError> for ApplyErrors {
+    fn from(error: ApplyError) -> ApplyErrors {
+        ApplyErrors::before(vec![error])
+    }
+}
+
+/// Writes a line for each error.
+impl fmt::Display for ApplyErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.errors.iter().map(ApplyError::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl Error for ApplyErrors {}
 
 impl fmt::Display for ApplyFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -26,6 +26,19 @@ pub struct Diff {
     pub servers: Changes<Server, ServerChange>,
 }
 
+/// The records that a difference is about, by their places in the tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// The new records.
+    pub added: Vec<Place>,
+    /// The records that differ, and the fields of the process that differ and need no restart.
+    pub changed: Vec<Place>,
+    /// The records that are gone.
+    pub removed: Vec<Place>,
+    /// The number of records that are the same.
+    pub kept: usize,
+}
+
 /// The changes of records of one kind, each with everything that it inherits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes<T, C> {
@@ -102,9 +115,39 @@ impl Diff {
     pub fn is_empty(&self) -> bool {
         *self == Diff::default()
     }
+
+    /// Returns the records that this difference, which makes `new` of `old`, is about.
+    pub fn summary(&self, old: &Config, new: &Config) -> Summary {
+        let mut summary = Summary::default();
+        let fields = [("drain-timeout", old.drain != new.drain), ("defaults", self.is_default_changed)];
+        let fields = fields.into_iter().filter(|(_, differs)| *differs);
+        summary.changed.extend(fields.map(|(field, _)| Place::root().field(field)));
+        let kind = |config: &Config, name: &str| if config.is_forward(name) { "forward" } else { "listener" };
+        let listener = |config: &Config, it: &Listener| Place::record(kind(config, &it.name), &it.name);
+        summary.added.extend(self.listeners.added.iter().map(|it| listener(new, it)));
+        summary.changed.extend(self.listeners.changed.iter().map(|it| listener(new, &it.listener)));
+        summary.removed.extend(self.listeners.removed.iter().map(|it| listener(old, it)));
+        let link = |it: &Link| Place::record("link", &it.name);
+        summary.added.extend(self.links.added.iter().map(link));
+        summary.changed.extend(self.links.changed.iter().map(|it| link(&it.link)));
+        summary.removed.extend(self.links.removed.iter().map(link));
+        let server = |it: &Server| Place::record("server", &it.name);
+        summary.added.extend(self.servers.added.iter().map(server));
+        summary.changed.extend(self.servers.changed.iter().map(|it| server(&it.server)));
+        summary.removed.extend(self.servers.removed.iter().map(server));
+        let all = new.all_listeners().len() + new.links.len() + new.servers.len();
+        let touched = self.listeners.touched() + self.links.touched() + self.servers.touched();
+        summary.kept = all.saturating_sub(touched);
+        summary
+    }
 }
 
 impl<T, C> Changes<T, C> {
+    /// Returns the number of the records that are new or differ.
+    fn touched(&self) -> usize {
+        self.added.len() + self.changed.len()
+    }
+
     /// Returns true if no record differs.
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
@@ -118,6 +161,21 @@ impl<T, C> Default for Changes<T, C> {
 }
 
 impl LinkChange {
+    /// Returns the change that makes `new` of `old`; none if they are the same.
+    pub fn between(old: &Link, new: &Link) -> Option<LinkChange> {
+        (old != new).then(|| link_change(old, new))
+    }
+
+    /// Returns the remote forwards to open, in this order, if the link lives on.
+    pub fn opened(&self) -> impl Iterator<Item = &Forward> {
+        self.forwards.added.iter().chain(self.forwards.changed.iter().map(|(_, new)| new))
+    }
+
+    /// Returns the remote forwards to close, if the link lives on.
+    pub fn closed(&self) -> impl Iterator<Item = &Forward> {
+        self.forwards.removed.iter().chain(self.forwards.changed.iter().map(|(old, _)| old))
+    }
+
     /// Returns true if the link has room for the new paths only after the others are removed.
     pub(super) fn is_tight(&self) -> bool {
         let now = match &self.link.paths {

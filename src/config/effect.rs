@@ -129,15 +129,15 @@ impl<'a> Effect<'a> {
         }
     }
 
-    /// Returns the configuration in effect, and the first error. `is_open` tells if a record listens on an address.
-    pub fn finish(mut self, is_open: impl Fn(&Owner, &Bind) -> bool) -> (Config, Option<ApplyError>) {
+    /// Returns the configuration in effect, and the errors. `is_open` tells if a record listens on an address.
+    pub fn finish(mut self, is_open: impl Fn(&Owner, &Bind) -> bool) -> (Config, Vec<ApplyError>) {
         for (owner, settings) in std::mem::take(&mut self.partial) {
             match &owner {
                 Owner::Listener(name) => self.has_listener(name, settings, |addr| is_open(&owner, addr)),
                 Owner::Server(name) => self.has_server(name, settings, |addr| is_open(&owner, addr)),
             }
         }
-        (self.config, self.errors.into_iter().next())
+        (self.config, self.errors)
     }
 
     fn link(&mut self, name: &str) -> Option<&mut Link> {

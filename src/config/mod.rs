@@ -37,8 +37,8 @@ use std::time::Duration;
 
 pub use crate::engine::limits::Config as LoopConfig;
 
-pub use apply_error::{ApplyError, ApplyFailure};
-pub use diff::{Changes, Diff, LinkChange, ListenerChange, ServerChange};
+pub use apply_error::{ApplyError, ApplyErrors, ApplyFailure};
+pub use diff::{Changes, Diff, LinkChange, ListenerChange, ServerChange, Summary};
 pub use front_end::{FrontEndConfig, FrontEndOption, FrontEnds, OptionKind, OptionValue};
 pub use link::{ExpectedKey, Forward, KeySource, Link, LinkPaths, NodeConfig, Pin, PinError, Server, Service};
 pub use listener::{Access, Listener, ProxyProtocol, ProxyVersion, Timers, Users};

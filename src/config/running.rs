@@ -19,15 +19,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::apply_error::{ApplyError, ApplyFailure};
-use super::diff::{Changes, Diff, LinkChange};
+use super::apply_error::{ApplyError, ApplyErrors, ApplyFailure};
+use super::diff::{Diff, LinkChange};
 use super::effect::{Effect, Settings};
 use super::link::{Forward, Link, Server, Service};
 use super::listener::Listener;
 use super::maker::{MadeFrontEnd, MadeLink, MadeServer, Maker};
-use super::moves::{Move, moves};
+use super::moves::Move;
 use super::on_loop::{Opened, Terms, on_loop, refused};
-use super::sockets::{Bounds, Closed, Owner, bind_all, bind_listener, bind_server, loops_of};
+use super::sockets::{Bounds, Closed, Owner, Patience, bind_listener, bind_server, loops_of};
 use super::{Config, FrontEndConfig, Place};
 use crate::engine::bound::Bound;
 use crate::engine::control::Loop;
@@ -39,6 +39,8 @@ use crate::types::address::{Bind, Endpoint};
 use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::Id;
 use crate::types::verb_error::VerbError;
+
+use prepare::Prepared;
 
 /// A process whose loops run.
 pub struct Running {
@@ -69,32 +71,17 @@ pub struct Listening {
     pub addr: Endpoint,
 }
 
-/// Parts that were made and bound before anything changes.
-#[derive(Default)]
-struct Prepared {
-    front_ends: BTreeMap<String, MadeFrontEnd>,
-    links: Vec<(Link, MadeLink)>,
-    servers: BTreeMap<String, MadeServer>,
-    /// The sockets of each listener and of each server that were bound so far, with the address that they belong to.
-    listening: BTreeMap<String, Bounds>,
-    serving: BTreeMap<String, Bounds>,
-    /// Addresses that are bound after others are closed.
-    later: Vec<(Owner, Bind)>,
-    /// Addresses that move from one listener to another.
-    moves: Vec<Move>,
-}
-
 impl Running {
     /// Starts the loops of a process, and puts the configuration into effect. Returns the process, and its loops for
     /// [`Loops::join`].
     ///
     /// # Errors
-    /// The problems of the configuration, or the first part that cannot be made, bound or started. The loops have ended then.
+    /// The problems of the configuration, or the parts that cannot be made, bound or started. The loops have ended then.
     pub fn start(
         config: Config,
         maker: Arc<dyn Maker>,
         workers: &Arc<Workers>,
-    ) -> Result<(Running, Loops), ApplyError> {
+    ) -> Result<(Running, Loops), ApplyErrors> {
         let nothing = Config { listeners: Vec::new(), links: Vec::new(), servers: Vec::new(), ..config.clone() };
         let mut running = Running {
             config: nothing,
@@ -126,11 +113,10 @@ impl Running {
     /// ([`Diff::restarts`]) are not made. Connections live on, except for those over a link that must be dialed again.
     ///
     /// # Errors
-    /// The problems of the configuration, or the first part that cannot be made or bound; nothing has changed then. If a loop
-    /// cannot take a part over, if a link cannot be dialed, or if an address cannot be bound after another one is closed for
+    /// The problems of the configuration, or all parts that cannot be made or bound; nothing has changed then. If a loop cannot take a part over, if a link cannot be dialed, or if an address cannot be bound after another one is closed for
     /// it, all other changes are made first. [`Running::config`] lacks the parts that have failed, and the same
     /// configuration can be applied again.
-    pub fn apply(&mut self, config: Config) -> Result<Diff, ApplyError> {
+    pub fn apply(&mut self, config: Config) -> Result<Diff, ApplyErrors> {
         let diff = Diff::between(&self.config, &config);
         self.check(&config)?;
         let config = config.with_restarts_of(&self.config);
@@ -180,68 +166,12 @@ impl Running {
         }
     }
 
-    fn check(&self, config: &Config) -> Result<(), ApplyError> {
+    fn check(&self, config: &Config) -> Result<(), ApplyErrors> {
         let problems = config.validate(&*self.maker);
         if problems.is_empty() {
             return Ok(());
         }
-        Err(ApplyError::new(Place::root(), ApplyFailure::Invalid(problems)))
-    }
-
-    /// Makes the parts that are new, and binds their addresses. An address that must be closed first is bound later.
-    fn prepare(&self, config: &Config, diff: &Diff) -> Result<Prepared, ApplyError> {
-        self.make_and_bind(config, diff).inspect_err(|_| self.maker.discard())
-    }
-
-    fn make_and_bind(&self, config: &Config, diff: &Diff) -> Result<Prepared, ApplyError> {
-        let mut prepared = Prepared::default();
-        let redialed = diff.links.changed.iter().filter(|change| change.is_redialed).map(|change| &change.link);
-        for link in diff.links.added.iter().chain(redialed) {
-            let made = self.maker.dial(link).map_err(ApplyError::made(Place::record("link", &link.name)))?;
-            prepared.links.push((link.clone(), made));
-        }
-        for server in diff.servers.added.iter().chain(diff.servers.changed.iter().map(|change| &change.server)) {
-            let made = self.maker.serve(server).map_err(ApplyError::made(Place::record("server", &server.name)))?;
-            prepared.servers.insert(server.name.clone(), made);
-        }
-        for listener in diff.listeners.added.iter().chain(diff.listeners.changed.iter().map(|change| &change.listener))
-        {
-            let place = Place::record("listener", &listener.name);
-            let made = self.maker.front_end(listener).map_err(ApplyError::made(place))?;
-            prepared.front_ends.insert(listener.name.clone(), made);
-        }
-        let listeners = config.all_listeners();
-        let reopened: Vec<_> = listeners.iter().filter(|it| is_reopened(config, it, &prepared)).collect();
-        for listener in reopened {
-            let place = Place::record("listener", &listener.name);
-            let made = self.maker.front_end(listener).map_err(ApplyError::made(place))?;
-            prepared.front_ends.insert(listener.name.clone(), made);
-        }
-        prepared.moves = moves(&self.config, config, diff);
-        self.bind(config, diff, &mut prepared)?;
-        Ok(prepared)
-    }
-
-    /// Binds the new addresses, except those that another listener hands over.
-    fn bind(&self, config: &Config, diff: &Diff, prepared: &mut Prepared) -> Result<(), ApplyError> {
-        let closing = self.closing(diff);
-        let added = diff.servers.added.iter().map(|server| (server, &server.addresses[..], &[][..]));
-        let changed = diff.servers.changed.iter().map(|it| (&it.server, &it.bound[..], &it.closed[..]));
-        for (server, places, own) in added.chain(changed) {
-            let (bounds, later) = bind_all(places, own, &closing, |place| bind_server(config, server, place))?;
-            prepared.serving.insert(server.name.clone(), bounds);
-            prepared.later.extend(later.into_iter().map(|place| (Owner::Server(server.name.clone()), place)));
-        }
-        let added = diff.listeners.added.iter().map(|listener| (listener, &listener.addresses[..], &[][..]));
-        let changed = diff.listeners.changed.iter().map(|it| (&it.listener, &it.bound[..], &it.closed[..]));
-        for (listener, places, own) in added.chain(changed) {
-            let is_moved = |place: &Bind| prepared.moves.iter().any(|it| it.to == listener.name && it.place == *place);
-            let places: Vec<Bind> = places.iter().filter(|place| !is_moved(place)).cloned().collect();
-            let (bounds, later) = bind_all(&places, own, &closing, |place| bind_listener(config, listener, place))?;
-            prepared.listening.insert(listener.name.clone(), bounds);
-            prepared.later.extend(later.into_iter().map(|place| (Owner::Listener(listener.name.clone()), place)));
-        }
-        Ok(())
+        Err(ApplyError::new(Place::root(), ApplyFailure::Invalid(problems)).into())
     }
 
     /// Returns the addresses that are open, and that a change closes.
@@ -276,8 +206,8 @@ impl Running {
         opened.map_or(&[], Vec::as_slice)
     }
 
-    /// Makes the changes. The first error is returned after all changes that could be made.
-    fn put_into_effect(&mut self, config: Config, diff: Diff, mut prepared: Prepared) -> Result<Diff, ApplyError> {
+    /// Makes the changes. The errors are returned after all changes that could be made.
+    fn put_into_effect(&mut self, config: Config, diff: Diff, mut prepared: Prepared) -> Result<Diff, ApplyErrors> {
         let old = self.config.clone();
         let mut effect = Effect::new(&old, &config);
         if diff.is_default_changed {
@@ -311,10 +241,10 @@ impl Running {
         self.listen_all(&config, &mut prepared, &moves, &mut effect);
         self.restore(&closed, &unbound, &mut effect);
         self.route_all(&config);
-        let (config, error) = effect.finish(|owner, place| self.opened(owner).iter().any(|it| it.place == *place));
+        let (config, errors) = effect.finish(|owner, place| self.opened(owner).iter().any(|it| it.place == *place));
         self.maker.commit(&config.all_listeners(), &config.links, &config.servers);
         self.config = config;
-        error.map_or(Ok(diff), Err)
+        if errors.is_empty() { Ok(diff) } else { Err(ApplyErrors { errors, is_unchanged: false }) }
     }
 
     /// Gives all loops the timers and settings of connections that no listener accepts.
@@ -385,10 +315,9 @@ impl Running {
 
     /// Closes and opens the remote forwards of a link that lives on.
     fn change_forwards(&mut self, change: &LinkChange, effect: &mut Effect<'_>) {
-        let Changes { added, changed, removed } = &change.forwards;
-        let gone = removed.iter().chain(changed.iter().map(|(old, _)| old));
-        let gone: Vec<Id> = gone.filter_map(|forward| self.remote_forwards.remove(&forward.name)).collect();
-        let new: Vec<Forward> = added.iter().chain(changed.iter().map(|(_, new)| new)).cloned().collect();
+        let gone = change.closed().filter_map(|forward| self.remote_forwards.remove(&forward.name));
+        let gone: Vec<Id> = gone.collect();
+        let new: Vec<Forward> = change.opened().cloned().collect();
         let names: Vec<String> = new.iter().map(|forward| forward.name.clone()).collect();
         let Some(id) = self.links.get(&change.link.name).copied() else { return };
         let opened = on_loop(&self.remotes[0], move |core| {
@@ -556,7 +485,7 @@ impl Running {
         let mut all = self.config.all_listeners().into_iter();
         let Some(listener) = all.find(|listener| listener.name == name) else { return Ok(()) };
         let place = Place::record("listener", name);
-        let bounds = bind_listener(&self.config, &listener, &it.bound_place())?;
+        let bounds = Patience::begin().bind(|| bind_listener(&self.config, &listener, &it.bound_place()))?;
         let front_end = self.maker.front_end(&listener).map_err(ApplyError::made(place.clone()))?;
         let terms = self.terms(&self.config, listener, front_end);
         let terms = terms.map_err(|failure| ApplyError::new(place, failure))?;
@@ -568,7 +497,7 @@ impl Running {
     fn restore_server(&mut self, name: &str, it: &Closed, effect: &mut Effect<'_>) -> Result<(), ApplyError> {
         let Some(server) = self.config.servers.iter().find(|server| server.name == name) else { return Ok(()) };
         let server = self.config.resolved_server(server);
-        let bounds = bind_server(&self.config, &server, &it.bound_place())?;
+        let bounds = Patience::begin().bind(|| bind_server(&self.config, &server, &it.bound_place()))?;
         let made = self.maker.serve(&server).map_err(ApplyError::made(Place::record("server", name)))?;
         self.serve(name, vec![(it.place.clone(), bounds)], &made, Settings::Old, effect);
         Ok(())
@@ -587,13 +516,6 @@ impl Running {
         // A loop that has ended has no links.
         let _ = on_loop(&self.remotes[0], call);
     }
-}
-
-/// Returns true if a listener is a local forward that must be opened again because its link is dialed again.
-fn is_reopened(config: &Config, listener: &Listener, prepared: &Prepared) -> bool {
-    let is_its = |(link, _): &(Link, MadeLink)| Some(&link.name) == listener.link.as_ref();
-    let is_new = !prepared.front_ends.contains_key(&listener.name);
-    is_new && config.is_forward(&listener.name) && prepared.links.iter().any(is_its)
 }
 
 /// Opens the remote forwards among `forwards` over a link.
@@ -615,10 +537,10 @@ fn open_remote_forwards(
 
 /// Binds the addresses of forwards that were closed with their link.
 fn bind_again(config: &Config, reopened: Vec<(String, Bind, Bind)>, prepared: &mut Prepared, effect: &mut Effect<'_>) {
-    let listeners = config.all_listeners();
+    let (listeners, patience) = (config.all_listeners(), Patience::begin());
     for (name, place, bound) in reopened {
         let Some(listener) = listeners.iter().find(|listener| listener.name == name) else { continue };
-        match effect.note(bind_listener(config, listener, &bound)) {
+        match effect.note(patience.bind(|| bind_listener(config, listener, &bound))) {
             Some(bounds) => prepared.listening.entry(name).or_default().push((place, bounds)),
             None => effect.mark(Owner::Listener(name), Settings::New),
         }
@@ -628,15 +550,18 @@ fn bind_again(config: &Config, reopened: Vec<(String, Bind, Bind)>, prepared: &m
 /// Binds the addresses that had to wait until others are closed. Returns those that cannot be bound.
 fn bind_later(config: &Config, prepared: &mut Prepared, effect: &mut Effect<'_>) -> Vec<(Owner, Bind)> {
     let (listeners, mut unbound) = (config.all_listeners(), Vec::new());
+    let patience = Patience::begin();
     for (owner, place) in std::mem::take(&mut prepared.later) {
         let (bounds, all) = match &owner {
             Owner::Listener(name) => {
                 let listener = listeners.iter().find(|listener| listener.name == *name);
-                (listener.map(|it| bind_listener(config, it, &place)), prepared.listening.entry(name.clone()))
+                let bounds = listener.map(|it| patience.bind(|| bind_listener(config, it, &place)));
+                (bounds, prepared.listening.entry(name.clone()))
             }
             Owner::Server(name) => {
                 let server = config.servers.iter().find(|server| server.name == *name);
-                (server.map(|it| bind_server(config, it, &place)), prepared.serving.entry(name.clone()))
+                let bounds = server.map(|it| patience.bind(|| bind_server(config, it, &place)));
+                (bounds, prepared.serving.entry(name.clone()))
             }
         };
         match bounds.and_then(|bounds| effect.note(bounds)) {
@@ -692,3 +617,5 @@ fn close_at(
 fn each((place, bounds): (Bind, Vec<Bound>)) -> impl Iterator<Item = (Bind, Bound)> {
     bounds.into_iter().map(move |bound| (place.clone(), bound))
 }
+
+mod prepare;

@@ -1,6 +1,8 @@
 //! The sockets of listeners and servers: bound before anything changes, or after the addresses of other records are closed.
 
 use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::apply_error::{ApplyError, ApplyFailure};
 use super::link::Server;
@@ -47,6 +49,32 @@ impl Closed {
     }
 }
 
+/// The time in which an address that this process has closed becomes free. A program that another thread has just started
+/// holds all closed sockets until its exec.
+pub(super) struct Patience {
+    until: Instant,
+}
+
+impl Patience {
+    /// Starts the time for all addresses that one change has closed.
+    pub fn begin() -> Patience {
+        Patience { until: Instant::now() + CLOSED_TIMEOUT }
+    }
+
+    /// Calls `bind`, and again while the address is in use, until the time is over.
+    ///
+    /// # Errors
+    /// The error of the last call.
+    pub fn bind<T>(&self, bind: impl Fn() -> Result<T, ApplyError>) -> Result<T, ApplyError> {
+        loop {
+            match bind() {
+                Err(error) if is_in_use(&error) && Instant::now() < self.until => thread::sleep(CLOSED_INTERVAL),
+                result => return result,
+            }
+        }
+    }
+}
+
 /// Returns the number of loops that a listener is in.
 pub(super) fn loops_of(config: &Config, listener: &Listener) -> usize {
     if listener.link.is_some() { 1 } else { config.threads.max(1) }
@@ -71,15 +99,16 @@ pub(super) fn bind_server(config: &Config, server: &Server, place: &Bind) -> Res
     carrier.bind(place, &config.loops).map_err(failed(Place::record("server", &server.name), place))
 }
 
-/// Binds the addresses of a record. Returns those that must wait until other addresses are closed: those in `own`, which
-/// the record itself closes first, and those that are in use by an address in `closing`.
+/// Binds the addresses of a record. Also returns those that must wait until other addresses are closed, which are those in
+/// `own`, which the record itself closes first, and those that are in use by an address in `closing`; and the errors of the
+/// others.
 pub(super) fn bind_all(
     places: &[Bind],
     own: &[Bind],
     closing: &[Closed],
     bind: impl Fn(&Bind) -> Result<Vec<Bound>, ApplyError>,
-) -> Result<(Bounds, Vec<Bind>), ApplyError> {
-    let (mut bounds, mut later) = (Vec::new(), Vec::new());
+) -> (Bounds, Vec<Bind>, Vec<ApplyError>) {
+    let (mut bounds, mut later, mut errors) = (Vec::new(), Vec::new(), Vec::new());
     for place in places {
         if own.contains(place) {
             later.push(place.clone());
@@ -90,10 +119,10 @@ pub(super) fn bind_all(
             Err(error) if is_in_use(&error) && closing.iter().any(|closed| closed.hinders(place)) => {
                 later.push(place.clone());
             }
-            Err(error) => return Err(error),
+            Err(error) => errors.push(error),
         }
     }
-    Ok((bounds, later))
+    (bounds, later, errors)
 }
 
 fn failed(place: Place, addr: &Bind) -> impl FnOnce(io::Error) -> ApplyError {
@@ -104,3 +133,8 @@ fn failed(place: Place, addr: &Bind) -> impl FnOnce(io::Error) -> ApplyError {
 fn is_in_use(error: &ApplyError) -> bool {
     matches!(&error.failure, ApplyFailure::Bind(_, error) if error.kind() == io::ErrorKind::AddrInUse)
 }
+
+/// Longest wait until the addresses that one change has closed are free.
+const CLOSED_TIMEOUT: Duration = Duration::from_millis(500);
+/// Time between two attempts to bind such an address.
+const CLOSED_INTERVAL: Duration = Duration::from_millis(5);

@@ -198,7 +198,10 @@ fn a_configuration_that_cannot_be_used_changes_nothing() {
         changed.listeners.push(relay("new", "127.0.0.1:0", one));
         let error = process.running.apply(changed).unwrap_err();
         assert!(error.to_string().starts_with(failure), "{error}");
-        assert!(matches!(error.failure, ApplyFailure::Invalid(_) | ApplyFailure::Bind(..) | ApplyFailure::Make(_)));
+        assert!(matches!(
+            error.first().failure,
+            ApplyFailure::Invalid(_) | ApplyFailure::Bind(..) | ApplyFailure::Make(_)
+        ));
         assert_eq!(process.running.config(), &config);
         assert_eq!((process.addr("a"), process.running.listening().len()), (at_a, 1));
         assert_eq!(Client::connect(at_a).ask().unwrap(), b'1');
@@ -532,7 +535,7 @@ fn an_address_is_open_again_if_the_one_that_it_was_closed_for_cannot_be_bound_al
     let changed = with(vec![relay("b", &wide, two)]);
     for _ in 0..2 {
         let error = process.running.apply(changed.clone()).unwrap_err();
-        assert!(matches!(&error.failure, ApplyFailure::Bind(..)), "{error}");
+        assert!(matches!(&error.first().failure, ApplyFailure::Bind(..)), "{error}");
         assert_eq!((process.addr("a"), process.running.listening().len()), (at, 1));
         assert_eq!(Client::connect(at).ask().unwrap(), b'1');
         assert_eq!(process.running.config().listeners.len(), 1);
