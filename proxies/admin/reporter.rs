@@ -1,8 +1,8 @@
 //! The reporter: collects the status of all loops and writes it to a client or to the log.
 
 use std::io::{self, BufWriter, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::{document, forwards, links, listeners, text};
 pub struct Reporter {
     command: &'static str,
     /// The listen addresses, as they were announced.
-    listening: Vec<String>,
+    listening: Mutex<Vec<String>>,
     remotes: Vec<Remote>,
     workers: Arc<Workers>,
     started: Instant,
@@ -27,8 +27,13 @@ pub struct Reporter {
 impl Reporter {
     /// Creates the reporter of a process that starts now.
     pub fn new(command: &'static str, listening: Vec<String>, remotes: Vec<Remote>, workers: Arc<Workers>) -> Reporter {
-        let (started, is_logging) = (Instant::now(), AtomicBool::new(false));
+        let (started, is_logging, listening) = (Instant::now(), AtomicBool::new(false), Mutex::new(listening));
         Reporter { command, listening, remotes, workers, started, is_logging }
+    }
+
+    /// Sets the listen addresses, which a reload has changed.
+    pub fn set_listening(&self, listening: Vec<String>) {
+        *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = listening;
     }
 
     /// Writes the whole status as one JSON document with a final newline.
@@ -85,7 +90,7 @@ impl Reporter {
         let Totals { sum, links, forwards, listeners } = totals(&self.remotes)?;
         let mut status = document::process(&sum, self.remotes.len(), &self.workers.done(), self.started.elapsed());
         status["command"] = self.command.into();
-        status["listening"] = self.listening.clone().into();
+        status["listening"] = self.listening.lock().unwrap_or_else(PoisonError::into_inner).clone().into();
         status["listeners"] = listeners.iter().map(listeners::to_json).collect();
         status["links"] = links.iter().map(links::to_json).collect();
         status["forwards"] = forwards.iter().map(forwards::to_json).collect();

@@ -130,8 +130,8 @@ fn dial(parsed: &Parsed, core: &mut Loop<'_>, parts: &Parts, made: MadeLink, sta
     let failed =
         |error: &dyn Display| Failed::new(Exit::Failure, format!("seaprox: the link cannot be dialed: {error}"));
     let dialed = parts.links().pop().ok_or_else(|| failed(&"it has no name"))?;
-    let (mut log, LinkState { exit_error, was_up }) =
-        (link::log_of(parsed, parts, &dialed)?.exiting(true), state.clone());
+    let own = parts.public_key().map_err(|error| Failed::made(parsed, error))?;
+    let (mut log, LinkState { exit_error, was_up }) = (link::log_of(own, &dialed).exiting(true), state.clone());
     let handler = move |core: &mut Loop<'_>, _: Id, event: &LinkEvent| {
         was_up.set(was_up.get() || matches!(event, LinkEvent::Up { .. }));
         if let Some(Action::Exit(failed)) = log.handle(event, Instant::now()) {

@@ -10,6 +10,7 @@ use seaprox::auth::PublicKey;
 use seaprox::node::{LinkEvent, NetworkChanges};
 use seaprox::{Id, Loops};
 
+use super::changes::ReloadResult;
 use super::signals::{Signal, Signals};
 use crate::{LinkOwner, OnEvent};
 
@@ -21,6 +22,9 @@ pub enum ProcessEvent {
     LoopsEnded(io::Result<()>),
     /// An event of a link, and the record of the configuration that the link belongs to.
     Link(LinkOwner, Id, LinkEvent),
+    /// A client asks for a reload, and awaits its result.
+    #[allow(dead_code)] // No client can ask yet.
+    Reload(ReloadReply),
     /// An address or a route of this host has changed.
     NetworkChanged,
     /// The user has said whether the key of the peer of this link is right.
@@ -28,6 +32,9 @@ pub enum ProcessEvent {
     /// The user has said whether a peer may have its request.
     RequestAnswered(bool),
 }
+
+/// Takes the result of a reload, in the main thread.
+pub type ReloadReply = Box<dyn FnOnce(ReloadResult) + Send>;
 
 /// The queue of events.
 pub struct EventQueue {

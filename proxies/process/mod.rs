@@ -1,8 +1,11 @@
 //! The process: runs one command, from its arguments to its exit code. Each command has a file of its own.
 
+mod announced;
 mod cat;
+mod changes;
 mod events;
 mod exit;
+mod file_watch;
 mod keygen;
 mod link;
 mod logging;
@@ -12,6 +15,7 @@ mod serve;
 mod service;
 mod settings;
 mod signals;
+mod source;
 mod status;
 mod supervisor;
 

@@ -7,7 +7,7 @@ use crate::cli::{Parsed, UsageError};
 
 /// Raises the descriptor limit as far as the system allows, and reduces pipes and connections to it. A connection takes two
 /// descriptors, and so does a pipe.
-fn fit_descriptors(limits: &mut Limits) {
+fn fit_descriptors(limits: &mut Limits, fit: Fit) {
     let granted = match seaprox::raise_descriptor_limit() {
         Ok(granted) => usize::try_from(granted).unwrap_or(usize::MAX),
         Err(error) => {
@@ -20,10 +20,24 @@ fn fit_descriptors(limits: &mut Limits) {
     if limits.connections > room {
         // A warning if the user set a number that cannot be reached, or if the result is low even for the default.
         let is_surprise = room < FEW_CONNECTIONS || limits.connections != Limits::default().connections;
-        let level = if is_surprise { log::Level::Warn } else { log::Level::Debug };
+        let level = if is_surprise && fit == Fit::First { log::Level::Warn } else { log::Level::Debug };
         log::log!(target: "seaprox::settings", level, descriptors = granted, wished = limits.connections, connections = room; "the descriptor limit allows fewer connections than --max-connections");
         limits.connections = room.max(1);
     }
+}
+
+/// The occasion on which a configuration is fitted to the system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// The start of the process. Surprising limits are logged as a warning.
+    First,
+    /// A reload.
+    Again,
+}
+
+/// Reduces the connections of a configuration to what the descriptor limit of the system allows.
+pub fn fit(config: &mut Config, fit: Fit) {
+    fit_descriptors(&mut config.loops.limits, fit);
 }
 
 /// Returns the configuration that the options ask for, with the connections reduced to what the descriptor limit of the
@@ -33,7 +47,7 @@ fn fit_descriptors(limits: &mut Limits) {
 /// Fails if an option is wrong, or if the configuration as a whole cannot be used.
 pub fn config(parsed: &Parsed) -> Result<Config, UsageError> {
     let mut config = parsed.config()?;
-    fit_descriptors(&mut config.loops.limits);
+    fit(&mut config, Fit::First);
     parsed.check(&config)?;
     Ok(config)
 }

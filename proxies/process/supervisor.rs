@@ -6,22 +6,24 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
-use seaprox::auth::{KeysError, PublicKey};
 use seaprox::config::Running;
-use seaprox::node::{LinkEvent, LinkMut, Policy};
-use seaprox::{Id, Loop, Loops, Remote};
+use seaprox::node::LinkEvent;
+use seaprox::{Loop, Loops, Remote};
 
+use super::announced::Announced;
 use super::events::{EventQueue, ProcessEvent, watch_network};
-use super::exit::{Exit, Failed, hint};
-use super::link::{self, Action, Approvals, LinkLog, ServedLinks, prompt};
+use super::exit::{Exit, Failed};
+use super::link::{self, Action, Approvals, Instance, LinkLog, ServedLinks, prompt};
 use super::logging;
 use super::service;
 use super::signals::{Signal, Signals};
+use super::source::Source;
 use crate::admin::Reporter;
-use crate::cli::Parsed;
-use crate::links::{PathChange, fingerprint};
+use crate::cli::{Command, Parsed};
 use crate::shared_file::Refresh;
-use crate::{DialedLink, LinkOwner, Parts};
+use crate::{LinkOwner, Parts};
+
+use reload::ReloadCause;
 
 /// The main thread's view of the process.
 pub struct Supervisor {
@@ -44,7 +46,17 @@ pub struct Supervisor {
     exit_error: Option<Failed>,
     /// Lines for stdout that wait until it is known that the process will run.
     pending_lines: Option<Vec<String>>,
+    announced: Announced,
     sender: SyncSender<ProcessEvent>,
+    command: Command,
+    /// The source of the configuration; none if it came from flags.
+    source: Option<Source>,
+    /// The problems of the last reload, so that a watch logs them once.
+    known_problems: Vec<String>,
+    /// Reserves the instance number of a process with links.
+    instance: Option<Instance>,
+    /// True once changes of the network are reported.
+    is_network_watched: bool,
 }
 
 impl Supervisor {
@@ -59,11 +71,18 @@ impl Supervisor {
         reporter: Arc<Reporter>,
         parts: Arc<Parts>,
     ) -> Result<Supervisor, Failed> {
-        let log = |dialed: &Arc<DialedLink>| {
-            let log = link::log_of(parsed, &parts, dialed)?.asking(prompt::can_ask());
-            Ok((dialed.name.clone(), log))
+        let links = parts.links();
+        let own = match links.is_empty() {
+            true => None,
+            false => Some(parts.public_key().map_err(|error| Failed::made(parsed, error))?),
         };
-        let link_logs = parts.links().iter().map(log).collect::<Result<BTreeMap<_, _>, Failed>>()?;
+        let log = |own| {
+            let log = move |dialed: &Arc<crate::DialedLink>| {
+                (dialed.name.clone(), link::log_of(own, dialed).asking(prompt::can_ask()))
+            };
+            links.iter().map(log).collect::<BTreeMap<_, _>>()
+        };
+        let link_logs = own.map(log).unwrap_or_default();
         let served_links = parts.servers().into_iter().map(|(name, peers)| (name, ServedLinks::new(peers))).collect();
         Ok(Supervisor {
             running,
@@ -78,19 +97,31 @@ impl Supervisor {
             approvals: Approvals::default(),
             exit_error: None,
             pending_lines: None,
+            announced: Announced::none(),
             sender: queue.sender(),
+            command: parsed.command(),
+            source: None,
+            known_problems: Vec::new(),
+            instance: None,
+            is_network_watched: false,
         })
     }
 
-    /// Sets the lines that announce the listen addresses. They are printed once the process will run: at once if no link is
+    /// Sets the listen addresses that are announced. Their lines are printed once the process will run: at once if no link is
     /// dialed; otherwise when each link is up or its first attempt has failed without ending the process, and after
     /// [`ANNOUNCE_TIMEOUT`] at the latest.
-    pub fn announcing(mut self, lines: Vec<String>) -> Supervisor {
-        self.pending_lines = Some(lines);
+    pub fn announcing(mut self, announced: Announced) -> Supervisor {
+        self.pending_lines = Some(announced.lines());
+        self.announced = announced;
         if self.awaited.is_empty() {
             self.announce();
         }
         self
+    }
+
+    /// Sets the source of the configuration, and the instance number of a process with links.
+    pub fn reloading(self, source: Option<Source>, instance: Option<Instance>) -> Supervisor {
+        Supervisor { source, instance, ..self }
     }
 
     fn announce(&mut self) {
@@ -110,15 +141,15 @@ impl Supervisor {
         service::watch(self.running.remotes());
         let receiver = queue.start(loops, signals);
         if !self.link_logs.is_empty() {
-            watch_network(&self.sender);
+            self.watch_network();
         }
-        let has_files = self.parts.has_files();
         let (started, mut refreshed) = (Instant::now(), Instant::now());
         loop {
             let is_patient = self.link_logs.values().all(LinkLog::is_patient);
             if started.elapsed() >= ANNOUNCE_TIMEOUT && is_patient && !self.is_asking && !self.is_stopping {
                 self.announce();
             }
+            let has_files = self.parts.has_files() || self.source.as_ref().is_some_and(Source::is_watched);
             let event = match has_files {
                 true => receiver.recv_timeout(REFRESH_INTERVAL.saturating_sub(refreshed.elapsed())),
                 false => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -126,6 +157,7 @@ impl Supervisor {
             if has_files && refreshed.elapsed() >= REFRESH_INTERVAL {
                 refreshed = Instant::now();
                 self.refresh_files(Refresh::Periodic(refreshed));
+                self.look_at_source();
             }
             match event {
                 Ok(ProcessEvent::LoopsEnded(result)) => {
@@ -136,6 +168,12 @@ impl Supervisor {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
+        }
+    }
+
+    fn watch_network(&mut self) {
+        if !std::mem::replace(&mut self.is_network_watched, true) {
+            watch_network(&self.sender);
         }
     }
 
@@ -150,6 +188,7 @@ impl Supervisor {
             ProcessEvent::Link(LinkOwner::Server(name), id, event) => {
                 self.served_links.get_mut(&name).into_iter().for_each(|served| served.log(id, &event));
             }
+            ProcessEvent::Reload(reply) => reply(self.reload(ReloadCause::Command)),
             ProcessEvent::NetworkChanged => {
                 log::debug!(target: "seaprox::process", "an address or a route of this host has changed");
                 call_all(self.running.remotes(), |core| core.network_changed());
@@ -176,11 +215,8 @@ impl Supervisor {
 
     fn handle_signal(&mut self, signal: Signal) {
         match signal {
-            Signal::Reload => {
-                service::reloading();
-                self.refresh_files(Refresh::Forced);
-                service::ready(&service::serving(&self.running));
-            }
+            // The log has what came of it.
+            Signal::Reload => drop(self.reload(ReloadCause::Signal)),
             Signal::Status => self.reporter.log(|line| logging::write_always("seaprox::status", line)),
             Signal::Replace => {
                 log::warn!(target: "seaprox::process", "SIGUSR2 ignored: this version cannot replace its binary while it runs")
@@ -220,122 +256,12 @@ impl Supervisor {
         }
     }
 
-    /// Asks the user about the next request of a peer, if the terminal is free.
-    fn ask_next(&mut self) {
-        if self.is_asking || self.is_stopping {
-            return;
-        }
-        let Some(approval) = self.approvals.next() else { return };
-        let (key, request) = (&approval.key, &approval.request);
-        let name = self.parts.servers().first().map_or_else(String::new, |(_, peers)| peers.name(key));
-        let text = format!("{name} ({}) wants this node to {request}. May it (yes/no)? ", fingerprint(key));
-        let sender = self.sender.clone();
-        let answer = move |is_permitted| drop(sender.send(ProcessEvent::RequestAnswered(is_permitted)));
-        if prompt::ask(text, answer).is_err() {
-            self.request_answered(false);
-        }
-    }
-
-    fn request_answered(&mut self, is_permitted: bool) {
-        let Some(approval) = self.approvals.answered() else { return };
-        let servers = self.parts.servers();
-        servers.iter().for_each(|(_, peers)| peers.remember(&approval.key, &approval.request, is_permitted));
-        log::info!(target: "seaprox::process", request = approval.request.to_string(), permitted = is_permitted; "request of a peer answered on the terminal");
-        let connections = approval.connections;
-        call_all(self.running.remotes(), move |core| {
-            // A stream that is gone needs no answer; other loops do not have it.
-            connections.iter().for_each(|id| _ = core.permit(*id, is_permitted));
-        });
-        self.ask_next();
-    }
-
-    fn key_answered(&mut self, link: &str, key: PublicKey, is_right: bool) {
-        self.is_asking = false;
-        self.ask_next();
-        let Some(peer) = self.parts.link(link).map(|link| Arc::clone(&link.peer)) else { return };
-        if !is_right {
-            let text = format!("seaprox: the key of {} was not accepted: {}", peer.target(), key.fingerprint());
-            return self.exit(Failed::new(Exit::NoPermission, text));
-        }
-        match peer.accept(&key) {
-            Ok(()) => {
-                log::info!(target: "seaprox::process", node = peer.target().to_string(), key = key.fingerprint(); "key added to known_nodes");
-                // The user does not wait for the next retry.
-                call_all(self.running.remotes(), |core| {
-                    for link in core.links().iter().filter(|link| link.dialled) {
-                        // A link that is up or gone needs no redial.
-                        let _ = core.link(link.id).and_then(|mut link| link.redial());
-                    }
-                });
-            }
-            Err(error) => self.exit(Failed::new(Exit::Config, format!("seaprox: {error}"))),
-        }
-    }
-
     /// Stops the loops, and then exits with this error. The first error counts.
     fn exit(&mut self, failed: Failed) {
         self.is_stopping = true;
         self.exit_error.get_or_insert(failed);
         service::stopping(Duration::ZERO);
         call_all(self.running.remotes(), |core| core.stop());
-    }
-
-    /// Reads the files of users, keys and paths again.
-    fn refresh_files(&self, refresh: Refresh) {
-        match self.parts.refresh_users(refresh) {
-            Ok(()) if matches!(refresh, Refresh::Forced) => log::info!(target: "seaprox::process", "files reloaded"),
-            Ok(()) => {}
-            Err(error) => {
-                log::error!(target: "seaprox::process", error = logged(&error); "the users file cannot be read again; the previous users stay in use")
-            }
-        }
-        match self.parts.refresh_keys(refresh) {
-            Ok(true) => {
-                log::info!(target: "seaprox::process", "keys read again");
-                call_all(self.running.remotes(), |core| core.recheck_links());
-            }
-            Ok(false) => {}
-            Err(error) => {
-                log::error!(target: "seaprox::process", error = logged(&error); "a file of keys cannot be read again; the previous keys stay in use")
-            }
-        }
-        self.parts.links().iter().for_each(|link| self.refresh_paths(link, refresh));
-    }
-
-    fn refresh_paths(&self, link: &DialedLink, refresh: Refresh) {
-        match link.refresh_paths(refresh) {
-            Ok(Some(change)) => {
-                log::info!(target: "seaprox::process", added = change.added.len(), removed = change.removed.len(); "paths read again");
-                let id = self.running.link(&link.name);
-                call_all(&self.running.remotes()[..1], move |core| {
-                    id.into_iter().for_each(|id| change_paths(core, id, &change));
-                });
-            }
-            Ok(None) => {}
-            Err(error) => {
-                log::error!(target: "seaprox::process", error = logged(&error); "the paths file cannot be read again; the previous paths stay in use")
-            }
-        }
-    }
-}
-
-/// Returns the error about a file as the log shows it.
-fn logged(error: &KeysError) -> String {
-    format!("{error}{}", hint(error))
-}
-
-/// Adds the new paths of a link before it removes the old ones, so that the link is never without a path. If the limit of
-/// paths does not allow this, removes the old ones first.
-fn change_paths(core: &mut Loop<'_>, link: Id, change: &PathChange) {
-    let Ok(mut link) = core.link(link) else { return };
-    // A path that cannot be added, or is not there, changes nothing.
-    let remove = |link: &mut LinkMut<'_>| change.removed.iter().for_each(|path| _ = link.remove_path(path));
-    if change.is_tight {
-        remove(&mut link);
-    }
-    change.added.iter().for_each(|path| _ = link.add_path(path));
-    if !change.is_tight {
-        remove(&mut link);
     }
 }
 
@@ -356,3 +282,7 @@ const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(3);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval at which files are checked for changes.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+
+mod files;
+mod questions;
+mod reload;

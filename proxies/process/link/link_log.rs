@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use seaprox::auth::PublicKey;
+use seaprox::config::{Link, LinkChange, LinkPaths, Service};
 use seaprox::node::{LinkEvent, PeerKey, Reverse};
 use seaprox::units::format_duration;
 use seaprox::{Failure, Reason};
@@ -42,6 +43,8 @@ pub struct LinkLog {
     asks: bool,
     /// True if failures end the process.
     exits: bool,
+    /// True if nothing about the link ends the process, also not a wrong key: the link came with a reload.
+    is_tolerant: bool,
     state: LinkState,
     /// Failed attempts since the link was up or resumed.
     failures: u32,
@@ -67,15 +70,32 @@ struct RemoteListener {
     reverse: Reverse,
     port: Option<u16>,
     failures: u32,
+    /// True once the forward was closed.
+    is_gone: bool,
+}
+
+impl RemoteListener {
+    fn new(reverse: &Reverse) -> RemoteListener {
+        RemoteListener { reverse: reverse.clone(), port: None, failures: 0, is_gone: false }
+    }
 }
 
 impl LinkLog {
     /// Creates the log of a link with this number of paths and these listeners at the peer.
     pub fn new(peer: Arc<DialedPeer>, own: PublicKey, paths: usize, reverse: &[Reverse]) -> LinkLog {
-        let listener = |reverse: &Reverse| RemoteListener { reverse: reverse.clone(), port: None, failures: 0 };
-        let listeners = reverse.iter().map(listener).collect();
-        let (asks, exits) = (false, false);
-        LinkLog { peer, own, paths, listeners, asks, exits, state: LinkState::Connecting, failures: 0, was_up: false }
+        let listeners = reverse.iter().map(RemoteListener::new).collect();
+        LinkLog {
+            peer,
+            own,
+            paths,
+            listeners,
+            asks: false,
+            exits: false,
+            is_tolerant: false,
+            state: LinkState::Connecting,
+            failures: 0,
+            was_up: false,
+        }
     }
 
     /// Sets whether the user can be asked about an unknown key.
@@ -88,8 +108,51 @@ impl LinkLog {
         LinkLog { exits, ..self }
     }
 
+    /// Makes this the log of a link that a reload has added. Its failures are logged, and do not end the process.
+    pub fn tolerant(self) -> LinkLog {
+        LinkLog { is_tolerant: true, exits: false, ..self }
+    }
+
+    /// Returns true if this is the log of the link with this peer, and not of an earlier link of the same name.
+    pub fn is_of(&self, peer: &Arc<DialedPeer>) -> bool {
+        Arc::ptr_eq(&self.peer, peer)
+    }
+
+    /// Takes over what has changed about the link while it lives on. Remote forwards that are new or changed were opened in
+    /// the order of [`LinkChange::opened`], and have the next indices.
+    pub fn follow(&mut self, before: Option<&Link>, now: &Link) {
+        self.exits = now.exits_on_failure && !self.is_tolerant;
+        if let LinkPaths::List(paths) = &now.paths {
+            self.paths = paths.len();
+        }
+        let Some(change) = before.and_then(|before| LinkChange::between(before, now)) else { return };
+        for forward in change.closed() {
+            if let Service::Remote(to) = &forward.service {
+                let is_it = |it: &&mut RemoteListener| it.reverse.listen == forward.listen && it.reverse.to == *to;
+                // Nothing is awaited of a forward that is gone.
+                self.listeners.iter_mut().filter(is_it).for_each(|it| it.is_gone = true);
+            }
+        }
+        for forward in change.opened() {
+            if let Service::Remote(to) = &forward.service {
+                let reverse = Reverse { listen: forward.listen.clone(), to: to.clone() };
+                self.listeners.push(RemoteListener::new(&reverse));
+            }
+        }
+    }
+
     /// Logs an event. Returns the action that the caller must perform, if any.
     pub fn handle(&mut self, event: &LinkEvent, now: Instant) -> Option<Action> {
+        match self.handle_event(event, now) {
+            Some(Action::Exit(failed)) if self.is_tolerant => {
+                log::error!(target: "seaprox::link", link = self.name(), error = failed.text; "the link cannot be used as it is, and is dialed on");
+                None
+            }
+            action => action,
+        }
+    }
+
+    fn handle_event(&mut self, event: &LinkEvent, now: Instant) -> Option<Action> {
         match event {
             LinkEvent::Up { key, fresh } => return self.up(key, *fresh),
             LinkEvent::NoSubflow { failure, tries, .. } => return self.no_subflow(failure, *tries, now),
@@ -127,7 +190,11 @@ impl LinkLog {
     pub fn will_run(&self, event: &LinkEvent) -> bool {
         match event {
             LinkEvent::NoSubflow { failure, .. } => failure.reason != Reason::AuthFailed && !self.exits,
-            _ => self.was_up && (!self.exits || self.listeners.iter().all(|listener| listener.port.is_some())),
+            _ => {
+                self.was_up
+                    && (!self.exits
+                        || self.listeners.iter().all(|listener| listener.is_gone || listener.port.is_some()))
+            }
         }
     }
 

@@ -7,7 +7,8 @@ mod link_log;
 pub mod prompt;
 mod served_links;
 
-use seaprox::config::Config;
+use seaprox::auth::PublicKey;
+use seaprox::config::{Config, MakeError};
 
 pub use approvals::Approvals;
 pub use instance::Instance;
@@ -15,7 +16,7 @@ pub use link_log::{Action, LinkLog};
 pub use served_links::ServedLinks;
 
 use super::exit::Failed;
-use crate::cli::Parsed;
+use crate::cli::{Command, Parsed};
 use crate::{DialedLink, Parts};
 
 /// Prepares a process for the links of its configuration: loads the key of this node, and reserves the instance number.
@@ -30,17 +31,20 @@ pub fn prepare(parsed: &Parsed, config: &Config, parts: &Parts) -> Result<Option
     if config.servers.iter().any(|server| server.asks) && !prompt::can_ask() {
         return Err(parsed.error("--ask: expected a terminal on stdin and stderr, to ask there").into());
     }
-    let key = parts.public_key().map_err(|error| Failed::made(parsed, error))?;
-    let instance = Instance::of(parsed.command(), key);
-    parts.set_instance(instance.number);
-    Ok(Some(instance))
+    instance(parsed.command(), parts).map(Some).map_err(|error| Failed::made(parsed, error))
 }
 
-/// Returns the log of a link that this node dials.
+/// Loads the key of this node, and reserves the instance number of the process for its links.
 ///
 /// # Errors
-/// Fails if the key of this node cannot be used.
-pub fn log_of(parsed: &Parsed, parts: &Parts, link: &DialedLink) -> Result<LinkLog, Failed> {
-    let key = parts.public_key().map_err(|error| Failed::made(parsed, error))?;
-    Ok(LinkLog::new(link.peer.clone(), key, link.current_paths().len(), &link.reverse).exiting(link.exits))
+/// Fails if the key cannot be used.
+pub fn instance(command: Command, parts: &Parts) -> Result<Instance, MakeError> {
+    let instance = Instance::of(command, parts.public_key()?);
+    parts.set_instance(instance.number);
+    Ok(instance)
+}
+
+/// Returns the log of a link that this node dials. The key is that of this node.
+pub fn log_of(key: PublicKey, link: &DialedLink) -> LinkLog {
+    LinkLog::new(link.peer.clone(), key, link.current_paths().len(), &link.reverse).exiting(link.exits)
 }

@@ -33,6 +33,11 @@ impl ServedLinks {
         ServedLinks { authorized, names: BTreeMap::new(), limits: BTreeMap::new() }
     }
 
+    /// Takes the peers over that may dial the server now.
+    pub fn follow(&mut self, authorized: Arc<AuthorizedPeers>) {
+        self.authorized = authorized;
+    }
+
     /// Logs an event of a link.
     pub fn log(&mut self, id: Id, event: &LinkEvent) {
         let name = self.names.get(&id).cloned().unwrap_or_else(|| "-".to_owned());

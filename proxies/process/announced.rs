@@ -1,0 +1,66 @@
+//! The announced addresses: a line for each address on which the process listens, such as `socks 127.0.0.1:1080`. Scripts
+//! that asked for port 0 read it on stdout behind the word `listening`.
+
+use seaprox::Endpoint;
+use seaprox::auth::PublicKey;
+use seaprox::config::{Config, Listening, Running};
+
+use crate::Parts;
+use crate::frontends::FrontEndKind;
+
+/// The addresses that were announced, and the key that peers need.
+pub struct Announced {
+    addresses: Vec<String>,
+    key: Option<PublicKey>,
+}
+
+impl Announced {
+    /// Returns the addresses of a running process, and its key if peers may dial it.
+    pub fn of(running: &Running, parts: &Parts) -> Announced {
+        let config = running.config();
+        let addresses = running.listening().iter().map(|listening| announcement(config, listening)).collect();
+        let key = (!config.servers.is_empty()).then(|| parts.public_key().ok()).flatten();
+        Announced { addresses, key }
+    }
+
+    /// Returns no address.
+    pub fn none() -> Announced {
+        Announced { addresses: Vec::new(), key: None }
+    }
+
+    /// Returns the addresses, without the word `listening`.
+    pub fn addresses(&self) -> Vec<String> {
+        self.addresses.clone()
+    }
+
+    /// Returns all lines for stdout.
+    pub fn lines(&self) -> Vec<String> {
+        self.new_lines(&Announced::none())
+    }
+
+    /// Takes the present addresses of the process over. Returns the lines about those that are new.
+    pub fn follow(&mut self, running: &Running, parts: &Parts) -> Vec<String> {
+        let before = std::mem::replace(self, Announced::of(running, parts));
+        self.new_lines(&before)
+    }
+
+    fn new_lines(&self, before: &Announced) -> Vec<String> {
+        let new = self.addresses.iter().filter(|line| !before.addresses.contains(line));
+        let key = self.key.filter(|_| self.key != before.key).map(|key| format!("key {key}"));
+        new.map(|line| format!("listening {line}")).chain(key).collect()
+    }
+}
+
+fn announcement(config: &Config, listening: &Listening) -> String {
+    let addr = match &listening.addr {
+        Endpoint::Ip(proto, addr) => format!("{}{addr}", proto.prefix()),
+        Endpoint::Unix(path) => format!("unix:{}", path.display()),
+        other => other.to_string(),
+    };
+    let Some(front_end) = &listening.front_end else { return format!("link {addr}") };
+    let target = FrontEndKind::find(&front_end.name).and_then(|kind| kind.spec().target());
+    let target = target.and_then(|option| front_end.options.get(option)).map(|to| format!(" -> {to}"));
+    let link = listening.link.as_ref().and_then(|name| config.link(name));
+    let via = link.map(|link| format!(" via {}", link.peer));
+    format!("{} {addr}{}{}", front_end.name, target.unwrap_or_default(), via.unwrap_or_default())
+}

@@ -1,0 +1,65 @@
+//! The source of the configuration of a process that can be read again while it runs: the file that `seaprox run` names.
+
+use std::path::PathBuf;
+
+use seaprox::config::Config;
+
+use super::file_watch::FileWatch;
+
+/// A configuration, and where it came from.
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Every file that was read.
+    pub sources: Vec<PathBuf>,
+}
+
+/// A source that can be read again.
+#[allow(dead_code)] // No command runs from a file yet.
+pub struct Source {
+    load: Box<dyn Fn() -> Result<Loaded, Vec<String>> + Send>,
+    /// The files that were read last without an error.
+    files: Vec<PathBuf>,
+    /// Set if the source is to be read again when a file has changed.
+    watch: Option<FileWatch>,
+}
+
+#[allow(dead_code)] // No command runs from a file yet.
+impl Source {
+    /// Creates a source from which `files` have been read. `load` reads it again, and returns all problems if it is invalid,
+    /// each as a line with its position.
+    pub fn new(files: Vec<PathBuf>, load: impl Fn() -> Result<Loaded, Vec<String>> + Send + 'static) -> Source {
+        Source { load: Box::new(load), files, watch: None }
+    }
+
+    /// Sets whether the source is to be read again when a file has changed.
+    pub fn watched(self, is_watched: bool) -> Source {
+        let watch = is_watched.then(|| FileWatch::new(&self.files));
+        Source { watch, ..self }
+    }
+
+    /// Returns true if the files are watched.
+    pub fn is_watched(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    /// Returns true if the files are watched and a change of them is to be read now. Call it once a second.
+    pub fn is_due(&mut self) -> bool {
+        self.watch.as_mut().is_some_and(FileWatch::is_due)
+    }
+
+    /// Reads the configuration again.
+    ///
+    /// # Errors
+    /// All problems of the files.
+    pub fn load(&mut self) -> Result<Config, Vec<String>> {
+        self.watch.iter_mut().for_each(FileWatch::begin);
+        let result = (self.load)();
+        let result = result.map(|Loaded { config, sources }| {
+            self.files = sources;
+            config
+        });
+        self.watch.iter_mut().for_each(|watch| watch.end(&self.files, result.is_err()));
+        result
+    }
+}

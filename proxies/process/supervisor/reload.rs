@@ -1,0 +1,161 @@
+//! Reloading: the source of the configuration is read again, and what differs is put into effect while everything runs.
+
+use seaprox::config::Config;
+
+use super::Supervisor;
+use crate::process::changes::{ChangesMade, ReloadResult, log_problems};
+use crate::process::link::{self, prompt};
+use crate::process::source::Source;
+use crate::process::{service, settings};
+use crate::shared_file::Refresh;
+
+/// The cause of a reload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReloadCause {
+    /// SIGHUP.
+    Signal,
+    /// A command on the admin socket.
+    Command,
+    /// A changed file.
+    Watch,
+}
+
+impl Supervisor {
+    /// Reads the configuration again and puts it into effect, and reads the files of users, keys and paths again. A process
+    /// that was started by flags has only these files.
+    ///
+    /// # Errors
+    /// All problems, if the configuration is invalid or cannot be put into effect. Nothing has changed then.
+    pub(super) fn reload(&mut self, cause: ReloadCause) -> ReloadResult {
+        if self.is_stopping {
+            return Err(vec!["the process is stopping".to_owned()]);
+        }
+        if cause != ReloadCause::Watch {
+            service::reloading();
+        }
+        let result = self.reload_source(cause);
+        if cause != ReloadCause::Watch {
+            self.refresh_files(Refresh::Forced);
+        }
+        service::ready(&service::serving(&self.running));
+        let problems = result.as_ref().err().cloned().unwrap_or_default();
+        if cause != ReloadCause::Watch || problems != self.known_problems {
+            log_problems(&problems, "the configuration is invalid, and nothing has changed");
+        }
+        self.known_problems = problems;
+        result
+    }
+
+    /// Reads the configuration again if a watched file has changed.
+    pub(super) fn look_at_source(&mut self) {
+        if self.source.as_mut().is_some_and(Source::is_due) {
+            // The log has what came of it.
+            drop(self.reload(ReloadCause::Watch));
+        }
+    }
+
+    fn reload_source(&mut self, cause: ReloadCause) -> ReloadResult {
+        let Some(source) = &mut self.source else { return Ok(ChangesMade::default()) };
+        let mut config = source.load()?;
+        settings::fit(&mut config, settings::Fit::Again);
+        let made = self.put_into_effect(config)?;
+        if cause != ReloadCause::Watch || !made.is_empty() {
+            made.log(cause.as_str());
+        }
+        Ok(made)
+    }
+
+    /// Puts a configuration into effect as far as it differs, and follows it with logs and addresses.
+    fn put_into_effect(&mut self, config: Config) -> ReloadResult {
+        self.prepare_links(&config)?;
+        let (before, wanted) = (self.running.config().clone(), config.clone());
+        let failed = match self.running.apply(config) {
+            Ok(_) => Vec::new(),
+            Err(errors) => {
+                let texts = errors.errors.iter().flat_map(problem_lines).collect();
+                if errors.is_unchanged {
+                    return Err(texts);
+                }
+                texts
+            }
+        };
+        self.follow(&before);
+        Ok(ChangesMade::between(&before, self.running.config(), &wanted, failed))
+    }
+
+    /// Prepares the first links of a process that had none.
+    fn prepare_links(&mut self, config: &Config) -> Result<(), Vec<String>> {
+        if config.servers.iter().any(|server| server.asks) && !prompt::can_ask() {
+            return Err(vec!["ask: expected a terminal on stdin and stderr, to ask there".to_owned()]);
+        }
+        if config.has_links() && self.instance.is_none() {
+            let instance = link::instance(self.command, &self.parts).map_err(|error| vec![error.to_string()])?;
+            self.instance = Some(instance);
+        }
+        Ok(())
+    }
+
+    /// Makes the logs of links, and the announced addresses, those of the configuration in effect.
+    fn follow(&mut self, before: &Config) {
+        self.follow_links(before);
+        self.follow_servers();
+        self.follow_addresses();
+    }
+
+    fn follow_links(&mut self, before: &Config) {
+        let Ok(own) = self.parts.public_key() else { return };
+        let config = self.running.config();
+        self.link_logs.retain(|name, _| config.link(name).is_some());
+        self.awaited.retain(|name| config.link(name).is_some());
+        for dialed in self.parts.links() {
+            let Some(now) = config.link(&dialed.name) else { continue };
+            match self.link_logs.get_mut(&dialed.name).filter(|log| log.is_of(&dialed.peer)) {
+                Some(log) => log.follow(before.link(&dialed.name), now),
+                None => {
+                    let log = link::log_of(own, &dialed).asking(prompt::can_ask()).tolerant();
+                    self.link_logs.insert(dialed.name.clone(), log);
+                }
+            }
+        }
+        if !self.link_logs.is_empty() {
+            self.watch_network();
+        }
+    }
+
+    fn follow_servers(&mut self) {
+        let servers = self.parts.servers();
+        self.served_links.retain(|name, _| servers.iter().any(|(other, _)| other == name));
+        for (name, peers) in servers {
+            match self.served_links.get_mut(&name) {
+                Some(served) => served.follow(peers),
+                None => drop(self.served_links.insert(name, link::ServedLinks::new(peers))),
+            }
+        }
+    }
+
+    /// Announces the addresses that are new, and shows all of them in the status.
+    fn follow_addresses(&mut self) {
+        let lines = self.announced.follow(&self.running, &self.parts);
+        self.reporter.set_listening(self.announced.addresses());
+        match &mut self.pending_lines {
+            Some(pending) => *pending = self.announced.lines(),
+            None if lines.is_empty() => {}
+            None => crate::process::logging::announce(&lines.join("\n")),
+        }
+    }
+}
+
+impl ReloadCause {
+    fn as_str(self) -> &'static str {
+        match self {
+            ReloadCause::Signal => "signal",
+            ReloadCause::Command => "command",
+            ReloadCause::Watch => "watch",
+        }
+    }
+}
+
+/// Returns the lines about an error: one for each problem of an invalid configuration.
+fn problem_lines(error: &seaprox::config::ApplyError) -> Vec<String> {
+    error.to_string().lines().map(str::to_owned).collect()
+}
