@@ -121,7 +121,9 @@ pub use relay::side::{Role, SideState};
 pub use relay::timer::TimerClass;
 pub use sys::duplex::{Duplex, finish as finish_stdio};
 pub use sys::{BorrowedSocket, OwnedSocket, SocketFile, UnixListener, UnixStream, raise_descriptor_limit};
-pub use types::address::{AddressError, Bind, Endpoint, NAME_BYTES_MAX, Name, Target, split_port_range};
+pub use types::address::{
+    AddressError, Bind, DescriptorName, Endpoint, NAME_BYTES_MAX, Name, Target, split_port_range,
+};
 pub use types::descriptor_error::DescriptorError;
 pub use types::forward_state::ForwardState;
 pub use types::human::{human_duration, human_rate, human_size};
@@ -140,6 +142,6 @@ pub mod system {
     #[cfg(windows)]
     pub use crate::sys::{ConsoleEvents, ConsoleStop};
     pub use crate::sys::{
-        NameClaim, claim_name, is_readable_by_all, machine, socket_directory, stderr_file, stdout_file,
+        NameClaim, claim_name, is_readable_by_all, machine, passed_sockets, socket_directory, stderr_file, stdout_file,
     };
 }

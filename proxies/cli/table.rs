@@ -267,7 +267,7 @@ const LISTEN: Value = Value::Text("[BIND:]PORT");
 #[rustfmt::skip] // One option takes one or two lines.
 pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Addresses, "listen", Value::Listen, "address to listen on: PORT (loopback), :PORT (every address), \
-        HOST:PORT, unix:/path; HOST:3000-3010 is a range; link uses port 23232 if none is given").short('l').repeat().only(RELAYS),
+        HOST:PORT, unix:/path, fd:NAME (sockets that the service manager passes); HOST:3000-3010 is a range; link uses port 23232 if none is given").short('l').repeat().only(RELAYS),
     option(Group::Addresses, "to", Value::Target, "target to connect to; the first --to belongs to the first --listen and so \
         on, a single --to to all of them; several targets of one --listen stand in one --to with commas between them; a target \
         is HOST:PORT, unix:/path, or a service of DNS such as srv:_http._tcp.example.org").repeat().only(NAMED),

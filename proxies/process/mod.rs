@@ -27,6 +27,8 @@ use output::print;
 
 /// Runs the command that the arguments of this process name. Returns its exit code.
 pub fn main() -> ExitCode {
+    // Descriptors that are opened first would take the numbers of sockets that were announced and not passed.
+    let _ = seaprox::system::passed_sockets();
     let result = cli::parse(std::env::args_os().skip(1), |name| std::env::var(name).ok())
         .map_err(Failed::from)
         .and_then(|request| match request {

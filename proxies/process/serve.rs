@@ -12,7 +12,7 @@ use super::exit::{Exit, Failed};
 use super::signals::Signals;
 use super::source::Source;
 use super::supervisor::Supervisor;
-use super::{link, logging, settings};
+use super::{link, logging, service, settings};
 use crate::Parts;
 use crate::admin::{Reporter, socket};
 use crate::cli::Parsed;
@@ -39,6 +39,7 @@ pub fn run_config(parsed: &Parsed, config: Config, source: Option<Source>) -> Re
     let workers = Workers::start(config.workers, config.loops.limits.lookups).map_err(failed)?;
     let maker: Arc<dyn Maker> = Arc::<Parts>::clone(&parts);
     let (running, loops) = Running::start(config, maker, &workers).map_err(|error| Failed::applied(parsed, error))?;
+    service::warn_of_unused_sockets(running.config());
     // Until here a signal ends the process: it may wait for the name of an address.
     let signals = Signals::open().map_err(failed)?;
     let announced = Announced::of(&running, &parts);

@@ -7,19 +7,16 @@
 //! Without `NOTIFY_SOCKET` every function does nothing. A message that the manager's socket has no room for within
 //! [`NOTIFY_WAIT`] is lost.
 
+#[cfg(target_os = "linux")]
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use seaprox::Remote;
-use seaprox::config::Running;
-
-#[cfg(target_os = "linux")]
-use sd_notify::NotifyState;
+use seaprox::config::{Config, Running};
+use seaprox::{Bind, Remote};
 
 /// Tells the manager that the process serves, after its start or after a reload, with a line for `systemctl status`.
 pub fn ready(status: &str) {
-    #[cfg(target_os = "linux")]
-    notify(&[NotifyState::Ready, NotifyState::Status(&line(status))]);
+    send(&format!("READY=1\nSTATUS={}\n", line(status)));
 }
 
 /// Returns the line for `systemctl status` about a process that serves.
@@ -35,30 +32,35 @@ pub fn serving(running: &Running) -> String {
 
 /// Tells the manager that the process reads its configuration again. [`ready`] must follow, also if the reload fails.
 pub fn reloading() {
-    #[cfg(target_os = "linux")]
-    match NotifyState::monotonic_usec_now() {
-        Ok(now) => notify(&[NotifyState::Reloading, now, NotifyState::Status("Reloading")]),
-        // A manager without the time of the reload takes it for the time of the message.
-        Err(_) => notify(&[NotifyState::Reloading, NotifyState::Status("Reloading")]),
-    }
+    send(&format!("RELOADING=1\n{}STATUS=Reloading\n", time_of_reload()));
 }
 
 /// Sets the line that `systemctl status` shows.
 pub fn status(text: &str) {
-    #[cfg(target_os = "linux")]
-    notify(&[NotifyState::Status(&line(text))]);
+    send(&format!("STATUS={}\n", line(text)));
 }
 
 /// Tells the manager that the process stops, and that it may take `drain` for its connections.
 pub fn stopping(drain: Duration) {
-    #[cfg(target_os = "linux")]
-    {
-        let text = match drain {
-            Duration::ZERO => "Stopping".to_owned(),
-            drain => format!("Draining for at most {}", seaprox::units::format_duration(drain)),
-        };
-        let extended = u32::try_from((drain + STOP_RESERVE).as_micros()).unwrap_or(u32::MAX);
-        notify(&[NotifyState::Stopping, NotifyState::Status(&text), NotifyState::ExtendTimeoutUsec(extended)]);
+    let text = match drain {
+        Duration::ZERO => "Stopping".to_owned(),
+        drain => format!("Draining for at most {}", seaprox::units::format_duration(drain)),
+    };
+    let extended = drain.saturating_add(STOP_RESERVE).as_micros();
+    send(&format!("STOPPING=1\nSTATUS={text}\nEXTEND_TIMEOUT_USEC={extended}\n"));
+}
+
+/// Logs a warning for each socket that the manager has passed and that no listener and no server has.
+pub fn warn_of_unused_sockets(config: &Config) {
+    let listeners = config.listeners.iter().flat_map(|listener| &listener.addresses);
+    let places: Vec<&Bind> = listeners.chain(config.servers.iter().flat_map(|server| &server.addresses)).collect();
+    let mut names = seaprox::system::passed_sockets();
+    names.sort();
+    names.dedup();
+    for name in names {
+        if !places.iter().any(|place| matches!(place, Bind::Descriptor(used) if used.as_str() == name)) {
+            log::warn!(target: "seaprox::process", name = name; "the service manager has passed a socket that no listener has");
+        }
     }
 }
 
@@ -71,8 +73,7 @@ pub fn watch(remotes: &[Remote]) {
         let pause = (interval / 2).max(WATCHDOG_PAUSE_MIN);
         while let Some(answer) = answered(&remotes, pause) {
             if answer.is_alive {
-                #[cfg(target_os = "linux")]
-                notify(&[NotifyState::Watchdog]);
+                send("WATCHDOG=1\n");
             } else {
                 log::error!(target: "seaprox::process", timeout = seaprox::units::format_duration(pause); "a loop does not answer; the watchdog of the service manager is not told");
             }
@@ -118,16 +119,25 @@ fn watchdog_interval() -> Option<Duration> {
 }
 
 /// Returns a text as one line, because each line of a message is an assignment of its own.
-#[cfg(target_os = "linux")]
 fn line(text: &str) -> String {
     text.trim_end().chars().map(|char| if char.is_control() { ' ' } else { char }).take(STATUS_CHARS_MAX).collect()
 }
 
-#[cfg(target_os = "linux")]
-fn notify(states: &[NotifyState]) {
-    let Some(socket) = SOCKET.get_or_init(open) else { return };
-    let message: String = states.iter().map(|state| format!("{state}\n")).collect();
-    if let Err(error) = socket.send(message.as_bytes()) {
+/// Returns the assignment with the time of a reload, or nothing. A manager without it takes the time of the message.
+fn time_of_reload() -> String {
+    #[cfg(target_os = "linux")]
+    return sd_notify::NotifyState::monotonic_usec_now().map_or_else(|_| String::new(), |now| format!("{now}\n"));
+    #[cfg(not(target_os = "linux"))]
+    String::new()
+}
+
+/// Sends a message to the manager: assignments, each on a line.
+#[cfg_attr(not(target_os = "linux"), allow(unused_variables, reason = "sd_notify is of Linux"))]
+fn send(message: &str) {
+    #[cfg(target_os = "linux")]
+    if let Some(socket) = SOCKET.get_or_init(open)
+        && let Err(error) = socket.send(message.as_bytes())
+    {
         log::debug!(target: "seaprox::process", error = error.to_string(); "the service manager cannot be told");
     }
 }
@@ -162,10 +172,8 @@ static SOCKET: OnceLock<Option<std::os::unix::net::UnixDatagram>> = OnceLock::ne
 #[cfg(target_os = "linux")]
 const NOTIFY_WAIT: Duration = Duration::from_secs(1);
 /// Time that the end of the process may take after the drain.
-#[cfg(target_os = "linux")]
 const STOP_RESERVE: Duration = Duration::from_secs(10);
 /// Characters of a status that the manager is told.
-#[cfg(target_os = "linux")]
 const STATUS_CHARS_MAX: usize = 256;
 /// Shortest pause between two signs of life, so that an interval of microseconds keeps no processor busy.
 const WATCHDOG_PAUSE_MIN: Duration = Duration::from_millis(10);
@@ -175,7 +183,6 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    use seaprox::config::Config;
     use seaprox::{Loops, Workers};
 
     #[test]

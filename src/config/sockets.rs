@@ -33,8 +33,12 @@ pub(super) struct Closed {
 }
 
 impl Closed {
-    /// Returns true if this address was possibly in the way of another one: both have the same port or the same path.
+    /// Returns true if this address was possibly in the way of another one: both have the same port, the same path
+    /// or the same passed sockets.
     pub fn hinders(&self, place: &Bind) -> bool {
+        if matches!(place, Bind::Descriptor(_)) {
+            return self.place == *place;
+        }
         self.addrs.iter().any(|addr| match (addr, place) {
             (Endpoint::Unix(mine), Bind::Unix(other)) => **mine == **other,
             (Endpoint::Ip(_, mine), _) => place.port() == Some(mine.port()),

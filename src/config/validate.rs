@@ -219,7 +219,7 @@ impl<'a> Checks<'a> {
         self.protocol(&place, "listen", &forward.listen, forward.listen.proto());
         match &forward.service {
             Service::Local(front_end) => self.front_end(&place, front_end, true),
-            Service::Remote(_) if matches!(forward.listen, Bind::Unix(_)) => {
+            Service::Remote(_) if matches!(forward.listen, Bind::Unix(_) | Bind::Descriptor(_)) => {
                 let text = format!(" \"{}\": expected a TCP port, because it is at the far end", forward.listen);
                 self.add(place.field("listen"), text);
             }

@@ -1,8 +1,9 @@
 //! Bound addresses: the sockets that listeners take.
 //!
 //! [`bind`] opens the sockets before any loop runs, so that a port in use is reported at once. Each loop then listens on
-//! its own socket, and the system distributes the clients over them. For Unix sockets, and on other systems than Linux, the
-//! first loop that listens accepts, and hands clients over to the others in turn.
+//! its own socket, and the system distributes the clients over them. For Unix sockets, for sockets that the service manager
+//! has passed, and on other systems than Linux, the first loop that listens accepts, and hands clients over to the others in
+//! turn.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
@@ -16,7 +17,7 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive};
 use crate::engine::limits::Config;
 use crate::engine::mailbox::Remote;
 use crate::relay::io::Io;
-use crate::sys::{self, SocketFile, StreamProtocol, UnixAcceptor};
+use crate::sys::{self, OwnedSocket, PassedSocket, SocketFile, StreamProtocol, UnixAcceptor};
 use crate::types::address::{Bind, Endpoint, at_port};
 use crate::types::id::Id;
 
@@ -26,6 +27,8 @@ pub struct Bound {
     addr: Endpoint,
     sockets: Vec<Acceptor>,
     loops: usize,
+    /// True if the sockets were passed to this process: one for all loops.
+    is_passed: bool,
     pub(crate) members: Arc<Members>,
 }
 
@@ -39,6 +42,8 @@ struct MemberList {
     loops: Vec<(Remote, Id)>,
     /// The file of a Unix socket. It goes with the last loop that listens, or with the last owner.
     file: Option<SocketFile>,
+    /// The hold on a socket that was passed to this process. It goes like the file.
+    passed: Option<PassedSocket>,
 }
 
 /// A listening socket, with the options that accepted sockets inherit from it.
@@ -85,6 +90,7 @@ pub(crate) fn bind_stream(
     match place {
         Bind::Ip(_, addr) => Ok(vec![bind_tcp(*addr, true, sockets, config)?]),
         Bind::Unix(path) => Ok(vec![bind_unix(path, loops, config)?]),
+        Bind::Descriptor(name) => adopt(name.as_str(), loops, config),
         Bind::Any(_, port) => match bind_tcp((Ipv6Addr::UNSPECIFIED, *port).into(), false, sockets, config) {
             Err(error) if sys::lacks_family(&error) => {
                 Ok(vec![bind_tcp((Ipv4Addr::UNSPECIFIED, *port).into(), true, sockets, config)?])
@@ -121,7 +127,7 @@ pub(crate) fn bind_some(place: &Bind, config: &Config) -> io::Result<(Vec<Bound>
     let both: [IpAddr; 2] = match place {
         Bind::Any(..) => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
         Bind::Loopback(..) => [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
-        Bind::Ip(..) | Bind::Name(..) | Bind::Unix(_) => {
+        Bind::Ip(..) | Bind::Name(..) | Bind::Unix(_) | Bind::Descriptor(_) => {
             return bind(place, 1, config).map(|bounds| (bounds, Vec::new()));
         }
     };
@@ -191,7 +197,7 @@ fn bind_tcp(addr: SocketAddr, only_ipv6: bool, sockets: Sockets, config: &Config
         let socket = AcceptorSocket::Tcp(mio::net::TcpListener::from_std(socket.into()));
         acceptors.push(Acceptor { socket, inherited });
     }
-    Ok(Bound { addr: addr.into(), sockets: acceptors, loops, members: Arc::default() })
+    Ok(Bound { addr: addr.into(), sockets: acceptors, loops, is_passed: false, members: Arc::default() })
 }
 
 fn open_tcp(addr: SocketAddr, only_ipv6: bool, shared: bool, protocol: StreamProtocol) -> io::Result<Socket> {
@@ -211,9 +217,33 @@ fn open_tcp(addr: SocketAddr, only_ipv6: bool, shared: bool, protocol: StreamPro
 fn bind_unix(path: &Path, loops: usize, config: &Config) -> io::Result<Bound> {
     let (listener, file) = SocketFile::bind(path, config.limits.backlog, None)?;
     let socket = AcceptorSocket::Unix(UnixAcceptor::from_std(listener));
-    let members = Members(Mutex::new(MemberList { loops: Vec::new(), file: Some(file) }));
+    let members = Members(Mutex::new(MemberList { file: Some(file), ..MemberList::default() }));
     let sockets = vec![Acceptor { socket, inherited: Inherited::OF_SYSTEM }];
-    Ok(Bound { addr: Endpoint::Unix(path.into()), sockets, loops, members: Arc::new(members) })
+    Ok(Bound { addr: Endpoint::Unix(path.into()), sockets, loops, is_passed: false, members: Arc::new(members) })
+}
+
+/// Takes the sockets with a name that the service manager has passed.
+fn adopt(name: &str, loops: usize, config: &Config) -> io::Result<Vec<Bound>> {
+    let adopt_one = |(socket, passed): (OwnedSocket, PassedSocket)| {
+        let socket = Socket::from(socket);
+        let local = socket.local_addr()?;
+        let mut inherited = Inherited::OF_SYSTEM;
+        let (addr, socket) = match local.as_socket() {
+            Some(addr) => {
+                inherited = Inherited { nodelay: config.nodelay, tcp_keepalive: config.tcp_keepalive };
+                inherited.set_all(SockRef::from(&socket))?;
+                (addr.into(), AcceptorSocket::Tcp(mio::net::TcpListener::from_std(socket.into())))
+            }
+            None => {
+                let (listener, path) = sys::unix_listener(socket)?;
+                (Endpoint::Unix(path.into()), AcceptorSocket::Unix(UnixAcceptor::from_std(listener)))
+            }
+        };
+        let members = Members(Mutex::new(MemberList { passed: Some(passed), ..MemberList::default() }));
+        let sockets = vec![Acceptor { socket, inherited }];
+        Ok(Bound { addr, sockets, loops, is_passed: true, members: Arc::new(members) })
+    };
+    sys::take_passed(name)?.into_iter().map(adopt_one).collect()
 }
 
 impl Bound {
@@ -229,7 +259,7 @@ impl Bound {
 
     /// Returns true if the loops get clients in turn, because the system does not distribute them.
     pub(crate) fn hands_over(&self) -> bool {
-        self.loops > 1 && !(sys::REUSE_PORT_BALANCES && matches!(self.addr, Endpoint::Ip(..)))
+        self.loops > 1 && !(sys::REUSE_PORT_BALANCES && matches!(self.addr, Endpoint::Ip(..)) && !self.is_passed)
     }
 
     fn is_at(&self, addr: &SocketAddr) -> bool {
@@ -263,7 +293,7 @@ impl Members {
         let mut members = self.lock();
         members.loops.retain(|member| member.1 != listener || !member.0.is_same(remote));
         if members.loops.is_empty() {
-            members.file = None;
+            (members.file, members.passed) = (None, None);
         }
     }
 
@@ -284,6 +314,16 @@ impl Acceptor {
             AcceptorSocket::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
             AcceptorSocket::Unix(socket) => registry.register(socket, token, Interest::READABLE),
         }
+    }
+
+    /// Ends the events of the socket. The close of a socket that was passed to this process does not end them, because the
+    /// process keeps the original.
+    pub fn deregister(&mut self, registry: &Registry) {
+        // An error means that the socket is not registered.
+        let _ = match &mut self.socket {
+            AcceptorSocket::Tcp(socket) => registry.deregister(socket),
+            AcceptorSocket::Unix(socket) => registry.deregister(socket),
+        };
     }
 
     pub fn accept(&self) -> io::Result<(Io, Endpoint)> {
@@ -313,6 +353,15 @@ impl Inherited {
     /// The options of a new socket.
     const OF_SYSTEM: Inherited = Inherited { nodelay: false, tcp_keepalive: Duration::ZERO };
 
+    /// Sets all options, also where an earlier listener had the socket.
+    fn set_all(self, socket: SockRef<'_>) -> io::Result<()> {
+        socket.set_tcp_nodelay(self.nodelay)?;
+        match self.tcp_keepalive {
+            Duration::ZERO => socket.set_keepalive(false),
+            idle => socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle)),
+        }
+    }
+
     /// Sets the options that differ from the present ones.
     fn set(self, socket: SockRef<'_>, present: Inherited) -> io::Result<()> {
         if self.nodelay != present.nodelay {
@@ -328,7 +377,7 @@ impl Inherited {
 
 impl std::fmt::Debug for MemberList {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} loops, {:?}", self.loops.len(), self.file)
+        write!(f, "{} loops, {:?}, {:?}", self.loops.len(), self.file, self.passed)
     }
 }
 

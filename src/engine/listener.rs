@@ -276,7 +276,10 @@ impl Core {
 
     /// Closes a listener, if it is there. The system refuses the clients in its backlog.
     pub(crate) fn close_listener(&mut self, id: Id) {
-        let Some(listener) = self.listeners.remove(id) else { return };
+        let Some(mut listener) = self.listeners.remove(id) else { return };
+        if let Some(acceptor) = &mut listener.acceptor {
+            acceptor.deregister(&self.registry);
+        }
         listener.members.leave(&self.remote(), id);
         self.profiles.leave(listener.profile, &mut self.timers);
         self.queues.full.retain(|other| *other != id);

@@ -64,19 +64,20 @@ use unix as family;
 use windows as family;
 
 pub use family::{
-    BorrowedSocket, OwnedSocket, SocketFile, UnixListener, UnixStream, is_readable_by_all, raise_descriptor_limit,
-    socket_directory, stderr_file, stdout_file,
+    BorrowedSocket, OwnedSocket, SocketFile, UnixListener, UnixStream, is_readable_by_all, passed_sockets,
+    raise_descriptor_limit, socket_directory, stderr_file, stdout_file,
 };
 pub use kernel::{NameClaim, claim_name, machine};
 #[cfg(windows)]
 pub use windows::{ConsoleEvents, ConsoleStop};
 
 pub(crate) use family::{
-    AsSocket, CONFIG_VARIABLE, HAS_OWNERS, PipeEnd, TcpStream, UnixAcceptor, UnixAddr, Watched, connect_unix,
-    connect_unix_waiting, connection_refused, duplex, effective_user, file_identity, file_owner, file_times,
-    interface_index, is_in_progress, is_not_skipped, is_not_spliceable, is_out_of_descriptors, is_registered,
-    is_running, is_unpollable, lacks_family, missing_file, open_private, private_directory_builder, register,
-    register_again, reuse_address, share_port, socket_path, sync_directory, unix_stream,
+    AsSocket, CONFIG_VARIABLE, HAS_OWNERS, PassedSocket, PipeEnd, TcpStream, UnixAcceptor, UnixAddr, Watched,
+    connect_unix, connect_unix_waiting, connection_refused, duplex, effective_user, file_identity, file_owner,
+    file_times, interface_index, is_in_progress, is_not_skipped, is_not_spliceable, is_out_of_descriptors,
+    is_registered, is_running, is_unpollable, lacks_family, missing_file, open_private, private_directory_builder,
+    register, register_again, reuse_address, share_port, socket_path, sync_directory, take_passed, unix_listener,
+    unix_stream,
 };
 #[cfg(unix)]
 pub(crate) use unix::poll_descriptor;

@@ -16,9 +16,12 @@ use super::{FileOwner, kernel};
 
 pub(crate) mod duplex;
 pub(super) mod name_lock;
+mod passed;
 mod socket_file;
 mod watched;
 
+pub use passed::passed_sockets;
+pub(crate) use passed::{PassedSocket, take_passed};
 pub use socket_file::SocketFile;
 pub(crate) use watched::{Watched, is_registered};
 
@@ -89,6 +92,12 @@ pub(crate) fn share_port(socket: &Socket) -> io::Result<()> {
 /// Makes a Unix stream of a socket of that family.
 pub(crate) fn unix_stream(socket: Socket) -> io::Result<UnixStream> {
     Ok(UnixStream::from(OwnedSocket::from(socket)))
+}
+
+/// Makes a Unix listener of a listening socket of that family. Returns it with the path of its file, if it has one.
+pub(crate) fn unix_listener(socket: Socket) -> io::Result<(UnixListener, PathBuf)> {
+    let path = socket.local_addr()?.as_pathname().map(PathBuf::from).unwrap_or_default();
+    Ok((UnixListener::from(OwnedSocket::from(socket)), path))
 }
 
 /// Connects to a Unix socket without waiting; [`io::ErrorKind::WouldBlock`] if its backlog is full.

@@ -29,7 +29,7 @@ mod unsupported;
 pub use console::{ConsoleEvents, ConsoleStop};
 pub use name_mutex::{NameClaim, claim_name};
 pub use std::os::windows::io::{BorrowedSocket, OwnedSocket};
-pub use unsupported::{SocketFile, UnixListener, UnixStream, socket_directory};
+pub use unsupported::{SocketFile, UnixListener, UnixStream, passed_sockets, socket_directory};
 
 pub use super::portable::machine;
 pub(crate) use super::portable::{
@@ -41,7 +41,8 @@ pub(crate) use super::portable::{
 pub(crate) use std::os::windows::io::AsSocket;
 pub(crate) use tcp::TcpStream;
 pub(crate) use unsupported::{
-    PipeEnd, UnixAcceptor, UnixAddr, Watched, connect_unix, connect_unix_waiting, duplex, socket_path, unix_stream,
+    PassedSocket, PipeEnd, UnixAcceptor, UnixAddr, Watched, connect_unix, connect_unix_waiting, duplex, socket_path,
+    take_passed, unix_listener, unix_stream,
 };
 
 /// Registers a socket for the events of a token. Returns true if it needs no events, which no socket does.

@@ -4,8 +4,8 @@
 //! address to listen on. Each has a protocol ([`Proto`]): a text that begins with `udp:` is UDP, every other text is TCP. The
 //! parsers never resolve a name and never allocate more than the length of their input.
 //!
-//! Each printed target and bind can be parsed again. The hosts called `udp` and `unix` are printed with a final dot
-//! (`udp.:53`), because `udp:` and `unix:` are prefixes.
+//! Each printed target and bind can be parsed again. The hosts called `udp`, `unix` and `fd` are printed with a final dot
+//! (`udp.:53`), because `udp:`, `unix:` and `fd:` are prefixes.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -62,7 +62,13 @@ pub enum Bind {
     Name(Proto, Name, u16),
     /// A Unix stream socket.
     Unix(PathBuf),
+    /// The listening sockets with this name that the service manager has passed to this process.
+    Descriptor(DescriptorName),
 }
+
+/// The name of sockets that a service manager passes: 1 to 255 bytes of printable ASCII without spaces and colons.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DescriptorName(Box<str>);
 
 /// A parse error of an address. Its text is the form that was expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +98,23 @@ impl Name {
     pub fn zoned(&self) -> Option<(Ipv6Addr, &str)> {
         let (ip, zone) = self.0.split_once('%')?;
         Some((ip.parse().ok()?, zone))
+    }
+}
+
+impl DescriptorName {
+    /// Checks the name of passed sockets.
+    pub fn new(text: &str) -> Result<DescriptorName, AddressError> {
+        let fits = (1..=DESCRIPTOR_NAME_BYTES_MAX).contains(&text.len());
+        if fits && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':') {
+            Ok(DescriptorName(text.into()))
+        } else {
+            Err(AddressError("fd:NAME with the name of a socket that the service manager passes"))
+        }
+    }
+
+    /// Returns the name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -221,10 +244,14 @@ impl From<Target> for Bind {
 
 impl Bind {
     /// Parses `PORT` (loopback), `:PORT` (all addresses), `ADDR:PORT` or `NAME:PORT`, each after `udp:` if it is a UDP
-    /// address; or `unix:/path`. With port 0 the system chooses the port.
+    /// address; `unix:/path`; or `fd:NAME` for sockets that the service manager passes. With port 0 the system chooses the
+    /// port.
     pub fn parse(text: &str) -> Result<Bind, AddressError> {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Bind::Unix(parse_path(path)?));
+        }
+        if let Some(name) = text.strip_prefix("fd:") {
+            return Ok(Bind::Descriptor(DescriptorName::new(name)?));
         }
         let (proto, text) = split_proto(text)?;
         match split_port(text) {
@@ -238,20 +265,20 @@ impl Bind {
     pub fn proto(&self) -> Proto {
         match self {
             Bind::Loopback(proto, _) | Bind::Any(proto, _) | Bind::Ip(proto, _) | Bind::Name(proto, ..) => *proto,
-            Bind::Unix(_) => Proto::Tcp,
+            Bind::Unix(_) | Bind::Descriptor(_) => Proto::Tcp,
         }
     }
 
-    /// Returns the port; a Unix socket has none.
+    /// Returns the port; Unix sockets and passed sockets have none.
     pub fn port(&self) -> Option<u16> {
         match self {
             Bind::Loopback(_, port) | Bind::Any(_, port) | Bind::Name(_, _, port) => Some(*port),
             Bind::Ip(_, addr) => Some(addr.port()),
-            Bind::Unix(_) => None,
+            Bind::Unix(_) | Bind::Descriptor(_) => None,
         }
     }
 
-    /// Returns the address with another port. A Unix socket is returned unchanged.
+    /// Returns the address with another port. Unix sockets and passed sockets are returned unchanged.
     #[must_use]
     pub fn with_port(&self, port: u16) -> Bind {
         match self {
@@ -259,11 +286,11 @@ impl Bind {
             Bind::Any(proto, _) => Bind::Any(*proto, port),
             Bind::Name(proto, name, _) => Bind::Name(*proto, name.clone(), port),
             Bind::Ip(proto, addr) => Bind::Ip(*proto, at_port(*addr, port)),
-            Bind::Unix(path) => Bind::Unix(path.clone()),
+            Bind::Unix(_) | Bind::Descriptor(_) => self.clone(),
         }
     }
 
-    /// Returns the address with another protocol. A Unix socket is returned unchanged.
+    /// Returns the address with another protocol. Unix sockets and passed sockets are returned unchanged.
     #[must_use]
     pub fn with_proto(self, proto: Proto) -> Bind {
         match self {
@@ -271,7 +298,7 @@ impl Bind {
             Bind::Any(_, port) => Bind::Any(proto, port),
             Bind::Name(_, name, port) => Bind::Name(proto, name, port),
             Bind::Ip(_, addr) => Bind::Ip(proto, addr),
-            Bind::Unix(path) => Bind::Unix(path),
+            Bind::Unix(_) | Bind::Descriptor(_) => self,
         }
     }
 }
@@ -282,7 +309,7 @@ impl Bind {
 /// # Errors
 /// The range runs backwards, or a port is outside of 1 to 65535.
 pub fn split_port_range(text: &str) -> Result<(String, u16), AddressError> {
-    if text.starts_with("unix:") {
+    if text.starts_with("unix:") || text.starts_with("fd:") {
         return Ok((text.to_owned(), 1));
     }
     let (_, address) = Proto::split(text);
@@ -356,9 +383,11 @@ fn parse_path(text: &str) -> Result<PathBuf, AddressError> {
 const ZONE_BYTES_MAX: usize = 15;
 /// Length of the longest path in a `sockaddr_un` on Linux, without the final NUL (unix(7)).
 const UNIX_PATH_BYTES_MAX: usize = 107;
+/// Length of the longest name of passed sockets (systemd.socket(5), `FileDescriptorName=`).
+const DESCRIPTOR_NAME_BYTES_MAX: usize = 255;
 const TARGET_FORM: &str = "HOST:PORT with a port from 1 to 65535, [IPV6]:PORT, or unix:/path";
 const UDP_FORM: &str = "a host and a port after udp:, such as udp:example.org:53";
-const BIND_FORM: &str = "PORT, :PORT, HOST:PORT with a port from 0 to 65535, [IPV6]:PORT, or unix:/path";
+const BIND_FORM: &str = "PORT, :PORT, HOST:PORT with a port from 0 to 65535, [IPV6]:PORT, unix:/path, or fd:NAME";
 
 /// Writes the form that [`Target::parse`] reads.
 impl fmt::Display for Target {
@@ -380,6 +409,7 @@ impl fmt::Display for Bind {
             Bind::Ip(proto, addr) => write!(f, "{}{addr}", proto.prefix()),
             Bind::Name(proto, name, port) => write!(f, "{}{}:{port}", proto.prefix(), Dotted(name)),
             Bind::Unix(path) => write!(f, "unix:{}", Printable(path)),
+            Bind::Descriptor(name) => write!(f, "fd:{}", name.as_str()),
         }
     }
 }
@@ -400,7 +430,7 @@ struct Dotted<'a>(&'a Name);
 impl fmt::Display for Dotted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Dotted(name) = self;
-        write!(f, "{name}{}", if matches!(name.as_str(), "udp" | "unix") { "." } else { "" })
+        write!(f, "{name}{}", if matches!(name.as_str(), "udp" | "unix" | "fd") { "." } else { "" })
     }
 }
 
@@ -503,6 +533,14 @@ mod tests {
 
     #[test]
     fn a_port_alone_is_loopback_and_a_port_after_a_colon_is_all_addresses() {
+        let passed = Bind::parse("fd:web.tcp").unwrap();
+        assert!(matches!(&passed, Bind::Descriptor(name) if name.as_str() == "web.tcp"));
+        assert_eq!((passed.to_string().as_str(), passed.port()), ("fd:web.tcp", None));
+        for wrong in ["fd:", "fd:a:b", "fd:a b", "fd:\u{e9}", &format!("fd:{}", "x".repeat(256))] {
+            assert!(Bind::parse(wrong).is_err(), "{wrong}");
+        }
+        let host = Bind::Name(Proto::Tcp, Name::new("fd").unwrap(), 80);
+        assert_eq!((host.to_string().as_str(), Bind::parse("fd.:80")), ("fd.:80", Ok(host.clone())));
         assert_eq!(Bind::parse("8080"), Ok(Bind::Loopback(Proto::Tcp, 8080)));
         assert_eq!(Bind::parse(":8080"), Ok(Bind::Any(Proto::Tcp, 8080)));
         assert_eq!(Bind::parse("0.0.0.0:0"), Ok(Bind::Ip(Proto::Tcp, "0.0.0.0:0".parse().unwrap())));

@@ -30,6 +30,7 @@ mod link_threads;
 mod load;
 mod log;
 mod names;
+mod passed;
 mod programs;
 mod proxy_protocol;
 mod readme;

@@ -72,6 +72,10 @@ pub(crate) fn unix_stream(_: Socket) -> io::Result<UnixStream> {
     Err(no_unix_sockets())
 }
 
+pub(crate) fn unix_listener(_: Socket) -> io::Result<(UnixListener, PathBuf)> {
+    Err(no_unix_sockets())
+}
+
 pub(crate) fn connect_unix(_: &Path) -> io::Result<UnixStream> {
     Err(no_unix_sockets())
 }
@@ -90,6 +94,19 @@ pub(crate) fn socket_path(addr: &UnixAddr) -> PathBuf {
 /// Always.
 pub fn socket_directory(_: &str) -> io::Result<PathBuf> {
     Err(no_unix_sockets())
+}
+
+/// A socket that a service manager has passed. No service manager of this system passes any.
+#[derive(Debug)]
+pub(crate) struct PassedSocket(#[allow(dead_code, reason = "it is never made")] Never);
+
+pub(crate) fn take_passed(_: &str) -> io::Result<Vec<(OwnedSocket, PassedSocket)>> {
+    Err(io::Error::new(ErrorKind::Unsupported, "no service manager of this system passes sockets"))
+}
+
+/// Returns no name: no service manager of this system passes sockets.
+pub fn passed_sockets() -> Vec<String> {
+    Vec::new()
 }
 
 impl SocketFile {

@@ -40,6 +40,11 @@ impl Keys {
         std::fs::rename(file, self.scratch.file("far/authorized_keys")).expect("a directory of ours");
     }
 
+    /// Returns the directory of the node that accepts links.
+    pub fn far_dir(&self) -> String {
+        self.scratch.file("far")
+    }
+
     /// Starts the node that accepts links, with these further options.
     #[track_caller]
     pub fn start_far(&self, options: &[&str]) -> Seaprox {

@@ -1,0 +1,177 @@
+//! Listening sockets that a service manager passes to the process (`fd:NAME`).
+
+use crate::kit;
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use kit::Step::{Fin, ReadAll, Swap};
+use kit::link::Keys;
+use kit::peer::both;
+use kit::seaprox::BINARY;
+use kit::socks::connect5;
+use kit::{LATE, Peer, SOON, Scratch, Seaprox};
+
+/// Starts `seaprox ARGS` with these sockets as descriptors from 3 on, as systemd does.
+fn spawn(args: &[&str], names: &str, sockets: &[OwnedFd]) -> Seaprox {
+    // The shell knows the process id that seaprox will have.
+    let line = [&["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\"", BINARY], args].concat();
+    let fds: Vec<i32> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+    let touch = |command: &mut Command| {
+        command.env("LISTEN_FDS", fds.len().to_string()).env("LISTEN_FDNAMES", names);
+        let pass = move || {
+            // Copies above all numbers first: a descriptor may have the number that another one gets.
+            let mut high = [0; 8];
+            for (fd, copy) in fds.iter().zip(&mut high) {
+                *copy = unsafe { libc::fcntl(*fd, libc::F_DUPFD_CLOEXEC, 100) };
+            }
+            for (number, copy) in (3..).zip(&high[..fds.len()]) {
+                if unsafe { libc::dup2(*copy, number) } < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        };
+        // SAFETY: the function calls fcntl and dup2, and allocates nothing.
+        unsafe { command.pre_exec(pass) };
+    };
+    Seaprox::spawn_binary("/bin/sh", &line, touch)
+}
+
+fn listener() -> (SocketAddr, OwnedFd) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    (listener.local_addr().expect("an address"), listener.into())
+}
+
+#[test]
+fn listeners_take_the_sockets_of_their_names_and_all_loops_share_them() {
+    let (to, scratch) = (TcpListener::bind("127.0.0.1:0").unwrap(), Scratch::new());
+    let target = to.local_addr().unwrap().to_string();
+    let (first, second, spare) = (listener(), listener(), listener());
+    let unix = UnixListener::bind(scratch.file("in")).unwrap();
+    let sockets = [first.1, unix.into(), spare.1, second.1];
+    let args = [
+        "static",
+        "--threads",
+        "3",
+        "--max-connections",
+        "6",
+        "--listen",
+        "fd:web",
+        "--listen",
+        "fd:local",
+        "--to",
+        &target,
+    ];
+    let seaprox = spawn(&args, "web:local:spare:web", &sockets);
+    drop(sockets);
+    let lines: Vec<String> = (0..3).map(|index| seaprox.listens(index)).collect();
+    let local = format!("unix:{}", scratch.file("in"));
+    assert_eq!(lines, [first.0.to_string(), second.0.to_string(), local]);
+    seaprox.wait_for_log(&["WARN", "name=spare"]);
+    assert_eq!(seaprox.count_log(&["passed a socket that no listener has"]), 1);
+    let serve = |number: usize| {
+        let mut client = match number % 3 {
+            0 => Peer::connect(first.0),
+            1 => Peer::connect(second.0),
+            _ => Peer::connect_unix(scratch.file("in").as_ref()),
+        };
+        let mut server = Peer::accept(&to);
+        both(&mut client, &[Swap(1_000)], &mut server, &[Swap(1_000)]);
+        (client, server)
+    };
+    // Each loop has two of the six connections, so each has clients of the one socket.
+    let held: Vec<_> = (0..6).map(|_| serve(0)).collect();
+    drop(held);
+    seaprox.wait_until_idle();
+    (0..30).for_each(|number| _ = serve(number));
+    drop(seaprox);
+    assert!(UnixStream::connect(scratch.file("in")).is_err(), "nobody listens any more");
+    assert!(scratch.path().join("in").exists(), "the file belongs to the service manager");
+}
+
+#[test]
+fn a_socket_of_another_name_or_kind_is_refused_with_the_reason() {
+    let refused = |args: &[&str], names: &str, sockets: &[OwnedFd]| {
+        let mut seaprox = spawn(args, names, sockets);
+        assert_eq!(seaprox.wait(LATE).code(), Some(69));
+        seaprox.log().join("\n")
+    };
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let connected = TcpStream::connect(listener_that_stays().local_addr().unwrap()).unwrap();
+    let file = File::open("/dev/null").unwrap();
+    let sockets = [listener().1, udp.into(), connected.into(), file.into()];
+    for (listen, words) in [
+        ("fd:wep", "no socket with this name was passed to this process, but: web, udp, connected, file"),
+        ("fd:udp", "the passed descriptor is no listening stream socket"),
+        ("fd:connected", "the passed descriptor is no listening stream socket"),
+        ("fd:file", "the passed descriptor is no socket"),
+    ] {
+        let said = refused(&["socks", "--listen", listen], "web:udp:connected:file", &sockets);
+        assert!(said.contains(listen) && said.contains(words), "{said}");
+    }
+    let twice = ["static", "--listen", "fd:web", "--listen", "fd:web", "--to", "127.0.0.1:9"];
+    let ran = kit::run(&twice);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.err.contains("--listen \"fd:web\": expected each address once"), "{}", ran.err);
+    let ran = kit::run_with(&["socks", "--listen", "fd:web"], b"", |command| {
+        command.env("LISTEN_PID", "1").env("LISTEN_FDS", "1");
+    });
+    assert_eq!(ran.code, Some(69));
+    assert!(ran.err.contains("no service manager has passed a socket to this process"), "{}", ran.err);
+    let ran = kit::run(&["socks", "--listen", "fd:"]);
+    assert_eq!(ran.code, Some(2), "{}", ran.err);
+}
+
+fn listener_that_stays() -> &'static TcpListener {
+    Box::leak(Box::new(TcpListener::bind("127.0.0.1:0").expect("a port")))
+}
+
+#[test]
+fn links_are_accepted_on_a_passed_socket() {
+    let (keys, to) = (Keys::new(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let (addr, socket) = listener();
+    let args = ["link", "--listen", "fd:links", "--config-dir", &keys.far_dir(), "--threads", "2"];
+    let far = spawn(&args, "links", &[socket]);
+    assert_eq!(far.addr(0), addr);
+    let mut line = vec!["socks", "--listen", "127.0.0.1:0"];
+    let via = keys.via(&addr.to_string());
+    line.extend(via.iter().map(String::as_str));
+    let near = Seaprox::start(&line);
+    let (mut client, reply) = connect5(near.addr(0), "127.0.0.1", to.local_addr().unwrap().port());
+    assert_eq!(reply[1], 0);
+    let mut server = Peer::accept(&to);
+    both(&mut client, &[Swap(1_000), Fin, ReadAll], &mut server, &[Swap(1_000), ReadAll, Fin]);
+}
+
+#[test]
+fn the_first_client_starts_the_process_under_systemd_socket_activate() {
+    if !kit::has("systemd-socket-activate") {
+        return;
+    }
+    let (to, scratch) = (TcpListener::bind("127.0.0.1:0").unwrap(), Scratch::new());
+    let (path, target) = (scratch.file("in"), to.local_addr().unwrap().to_string());
+    let line = ["--listen", &path, "--fdname", "web", BINARY, "static", "--listen", "fd:web", "--to", &target];
+    let seaprox = Seaprox::spawn_binary("systemd-socket-activate", &line, |_| {});
+    let mut client = None;
+    kit::until("the socket is there", || {
+        client = UnixStream::connect(&path).ok();
+        client.is_some()
+    });
+    let mut client = client.unwrap();
+    client.set_read_timeout(Some(SOON)).unwrap();
+    client.write_all(b"hello").unwrap();
+    assert_eq!(seaprox.listens(0), format!("unix:{path}"));
+    let (mut server, _) = to.accept().unwrap();
+    server.set_read_timeout(Some(SOON)).unwrap();
+    let mut buf = [0; 5];
+    server.read_exact(&mut buf).unwrap();
+    server.write_all(b"world").unwrap();
+    client.read_exact(&mut buf).unwrap();
+    assert_eq!(&buf, b"world");
+}
