@@ -101,6 +101,7 @@ pub use engine::connection_view::ConnectionMut;
 pub use engine::control::Loop;
 pub use engine::core::Core;
 pub use engine::dial::{Answer, Connector};
+pub use engine::discovery::{CANDIDATES_MAX, Candidate, Candidates, Discovery};
 pub use engine::event_loop::Proxy;
 pub use engine::handler::{Cause, Cx, Handler};
 pub use engine::hook::{Hook, Transit};

@@ -15,6 +15,7 @@ use mio::{Registry, Token};
 use crate::engine::caller_timer::CallerTimers;
 use crate::engine::control::{Deadline, Request};
 use crate::engine::dial::Connector;
+use crate::engine::discovery::Discoveries;
 use crate::engine::ended::Ended;
 use crate::engine::flow::DISCARD_BYTES_MAX;
 use crate::engine::handler::Handler;
@@ -67,6 +68,7 @@ pub struct Core {
     pub(crate) caller_timers: CallerTimers,
     pub(crate) watches: Watches,
     pub(crate) resolver: Resolver,
+    pub(crate) discoveries: Discoveries,
     pub(crate) workers: Option<Arc<Workers>>,
     pub(crate) sources: Arc<Sources>,
     /// Resources that each key of a peer uses.
@@ -155,6 +157,8 @@ pub(crate) enum OneOff {
     Wake(Id),
     /// Report the number of suppressed log lines.
     SuppressedLines,
+    /// Look an upstream of a discovery up again.
+    Discovery(u64, u32),
 }
 
 /// Work that waits for descriptors.
@@ -196,6 +200,7 @@ impl Core {
             caller_timers: CallerTimers::new(limits.timers),
             watches: Watches::new(limits.watches),
             resolver: Resolver::new(limits.cached_names, name_cache_ms),
+            discoveries: Discoveries::default(),
             workers,
             sources: Sources::new(limits.connections_per_source),
             peers: KeyAccounts::default(),

@@ -422,6 +422,7 @@ impl Proxy {
                     self.call(connection, Role::Source, |handler, cx| handler.woken(cx));
                 }
                 Some(OneOff::SuppressedLines) => self.core.report_suppressed(),
+                Some(OneOff::Discovery(id, index)) => self.core.ask_again(id, index as usize),
             }
         }
     }

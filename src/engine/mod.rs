@@ -11,6 +11,7 @@ pub(crate) mod control;
 pub(crate) mod core;
 pub(crate) mod describe;
 pub(crate) mod dial;
+pub(crate) mod discovery;
 pub(crate) mod ended;
 pub(crate) mod ending;
 pub(crate) mod event_loop;

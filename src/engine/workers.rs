@@ -31,7 +31,7 @@ pub struct Workers {
 /// A job of a worker.
 enum Job {
     /// A lookup of a name for a loop.
-    Lookup(Asker, Lookup),
+    Lookup(Asker, NameJob),
     /// A connect to a Unix socket.
     Connect(Asker, Task),
     /// A function of a library user that may block.
@@ -39,6 +39,14 @@ enum Job {
 }
 
 type Task = Box<dyn FnOnce() + Send>;
+
+/// A job that asks name servers.
+enum NameJob {
+    /// For the dials that wait for a name.
+    Dial(Lookup),
+    /// For a discovery, which takes the answer itself.
+    Discovery(Task),
+}
 
 /// A request of a loop for the addresses of a name.
 pub(crate) struct Lookup {
@@ -66,7 +74,7 @@ struct Shared {
 
 /// The waiting jobs of each kind.
 struct Queues {
-    lookups: FairQueue<Lookup>,
+    lookups: FairQueue<NameJob>,
     connects: FairQueue<Task>,
     /// True if the next worker looks into the queue of connects first.
     connects_first: bool,
@@ -124,7 +132,17 @@ impl Workers {
     /// # Errors
     /// [`Full`] if too many lookups wait, of all askers or of this one.
     pub(crate) fn look_up(&self, asker: Asker, lookup: Lookup) -> Result<(), Full> {
-        self.shared.lock().lookups.push(asker, lookup).map_err(|_| Full)?;
+        self.shared.lock().lookups.push(asker, NameJob::Dial(lookup)).map_err(|_| Full)?;
+        self.shared.work.notify_one();
+        Ok(())
+    }
+
+    /// Runs a lookup of a discovery. It may block in the resolver, and reports its result by itself.
+    ///
+    /// # Errors
+    /// [`Full`] if too many lookups wait, of all askers or of this one. The function is dropped then.
+    pub(crate) fn discover(&self, asker: Asker, what: impl FnOnce() + Send + 'static) -> Result<(), Full> {
+        self.shared.lock().lookups.push(asker, NameJob::Discovery(Box::new(what))).map_err(|_| Full)?;
         self.shared.work.notify_one();
         Ok(())
     }
@@ -158,7 +176,10 @@ impl Shared {
         while let Some(job) = self.next() {
             match job {
                 Job::Lookup(asker, lookup) => {
-                    lookup.answer(asker);
+                    match lookup {
+                        NameJob::Dial(lookup) => lookup.answer(asker),
+                        NameJob::Discovery(what) => run(what),
+                    }
                     self.lock().lookups.done(asker);
                     // The end of one job may permit two others: one of an asker and one of the process itself.
                     self.work.notify_one();

@@ -51,6 +51,10 @@ metrics! {
         Counter bytes_received: u64, Bytes, "seaprox_received_bytes_total",
             "Bytes received from dests, of connections that are over; replies of handlers to sources do not count";
         Counter lookups: u64, Count, "seaprox_lookups_total", "Names that the workers were asked to look up";
+        Counter discoveries: u64, Count, "seaprox_discovery_lookups_total",
+            "Lookups of the names and services of lists of targets and servers";
+        Counter discovery_failures: u64, Count, "seaprox_discovery_failures_total",
+            "Lookups of the names and services of lists that found nothing";
         Counter stale: u64, Count, "seaprox_stale_events_total",
             "Events and answers for records that are gone, which are harmless";
         Counter block_waits: u64, Count, "seaprox_buffer_waits_total",

@@ -10,6 +10,8 @@
 //! | family | `unix`, `windows` | sockets and their registration, files and their owners, errors |
 //!
 //! `failure` maps the errors of all systems to reasons. `bsd` and `windows` take from `portable` what they lack.
+//! `dns` asks the name servers, and `no_dns` stands in for
+//! it where the C library has no call for that.
 //! `docs/systems.md` describes the differences for users.
 
 #![allow(unsafe_code)]
@@ -24,15 +26,20 @@ macro_rules! syscall {
     }};
 }
 
+use std::fmt;
 use std::io;
 
 use socket2::{Domain, Socket};
 
 #[cfg(any(target_os = "macos", target_os = "ios", target_os = "freebsd"))]
 mod bsd;
+#[cfg(all(target_os = "linux", any(target_env = "gnu", target_env = "musl")))]
+mod dns;
 mod failure;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
+#[cfg(not(all(target_os = "linux", any(target_env = "gnu", target_env = "musl"))))]
+mod no_dns;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 mod portable;
 #[cfg(any(target_os = "macos", target_os = "ios", target_os = "freebsd", test))]
@@ -82,6 +89,11 @@ pub(crate) use family::{
 #[cfg(unix)]
 pub(crate) use unix::poll_descriptor;
 
+#[cfg(all(target_os = "linux", any(target_env = "gnu", target_env = "musl")))]
+pub(crate) use dns::{HAS_DNS, query_dns};
+#[cfg(not(all(target_os = "linux", any(target_env = "gnu", target_env = "musl"))))]
+pub(crate) use no_dns::{HAS_DNS, query_dns};
+
 pub(crate) use kernel::{
     INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, handshake_with_data, is_network_change,
     is_reset_behind_fin, may_choose_port, mptcp_info, mptcp_subflows, network_changes, new_pipe, nonblocking_socket,
@@ -100,6 +112,27 @@ pub(crate) struct PathInfo {
     pub rate: u64,
     /// The connection retransmits because of a timeout.
     pub is_stuck: bool,
+}
+
+/// The error of a question to the name servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DnsError {
+    /// The name does not exist, or has no record of the type.
+    NotFound,
+    /// No name server gave an answer that can be used.
+    Failed,
+    /// This system has no call for such questions.
+    Unsupported,
+}
+
+impl fmt::Display for DnsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            DnsError::NotFound => "DNS has no such record",
+            DnsError::Failed => "no name server gives an answer",
+            DnsError::Unsupported => "this system has no call for records of DNS other than addresses",
+        })
+    }
 }
 
 /// The protocol of a stream socket.

@@ -9,6 +9,7 @@ mod bridge;
 mod commands;
 mod connect;
 mod descriptors;
+mod discovery;
 mod dispatch;
 mod egress;
 mod embed;

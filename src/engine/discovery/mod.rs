@@ -1,0 +1,320 @@
+//! Discovery: the addresses of a list of upstreams, kept up to date while the loop runs.
+//!
+//! ```text
+//!   discover --> look up each name and service --> changed? --yes--> tell the owner
+//!                  ^          (a worker)              |
+//!                  +--- after its time to live -------+
+//! ```
+//! An answer holds for its time to live, between 1 s and 5 min. A lookup that fails leaves what was known, and is tried again
+//! after 1 s, then less and less often. Only a failure and its end are logged. An address and a Unix socket are candidates
+//! as they stand, and so is a name that has no answer yet: a dial looks it up.
+//!
+//! The record of a discovery ends with the handle of its owner. This module decides nothing about the candidates; see
+//! `engine/balance` for that.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::engine::control::Loop;
+use crate::engine::core::{Core, OneOff};
+use crate::engine::fair::Asker;
+use crate::engine::limits::Family;
+use crate::types::address::{Name, Target};
+use crate::types::units::format_duration;
+use crate::types::upstream::Upstream;
+
+mod answer;
+mod hosts;
+mod lookup;
+
+use lookup::{Found, Host, Missing, TTL_MIN};
+
+/// The handle of a discovery, which ends when this is dropped.
+#[derive(Debug)]
+#[must_use = "the discovery ends when its handle is dropped"]
+pub struct Discovery(#[allow(dead_code)] Arc<()>);
+
+/// An address that an upstream may be reached at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The place of its upstream in the list.
+    pub upstream: usize,
+    /// The target: that of the list, or the host and the port of a service.
+    pub target: Target,
+    /// The address that the name of the target has; none if the target is no name, or has no answer yet.
+    pub address: Option<SocketAddr>,
+    /// The priority of a service's host: the least is to be used first (RFC 2782). 0 for others.
+    pub priority: u16,
+    /// The weight of a service's host among those of the same priority (RFC 2782). 0 for others.
+    pub weight: u16,
+    /// True if the name has addresses of the preferred family, and this one is of the other family.
+    pub is_of_other_family: bool,
+}
+
+/// The candidates of a list of upstreams.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Candidates {
+    /// The candidates, in the order of the upstreams.
+    pub list: Vec<Candidate>,
+    /// True if each upstream was looked up at least once, whatever the answer.
+    pub is_complete: bool,
+}
+
+/// The function that is told of the candidates each time they change.
+type OnChange = Box<dyn FnMut(&mut Loop<'_>, &Candidates)>;
+
+/// The discoveries of one loop.
+#[derive(Default)]
+pub(crate) struct Discoveries {
+    records: HashMap<u64, Record>,
+    next: u64,
+}
+
+struct Record {
+    upstreams: Vec<Tracked>,
+    family: Family,
+    /// None while it runs.
+    on_change: Option<OnChange>,
+    owner: Weak<()>,
+    told: Candidates,
+}
+
+/// An upstream, and what is known of it.
+struct Tracked {
+    upstream: Upstream,
+    hosts: Vec<Host>,
+    /// It was looked up at least once, or needs no lookup.
+    is_known: bool,
+    /// Failed lookups since the last one that succeeded.
+    failures: u32,
+}
+
+impl Core {
+    /// Looks the upstreams up, and again when their answers are too old. Calls `on_change` with all candidates after the
+    /// first answer of each upstream, and each time they change. [`Candidates::of`] are the candidates until then.
+    ///
+    /// Candidates beyond [`CANDIDATES_MAX`] are left out.
+    pub fn discover(
+        &mut self,
+        upstreams: Vec<Upstream>,
+        family: Family,
+        on_change: impl FnMut(&mut Loop<'_>, &Candidates) + 'static,
+    ) -> Discovery {
+        let handle = Arc::new(());
+        let (owner, told) = (Arc::downgrade(&handle), Candidates::of(&upstreams));
+        let upstreams: Vec<_> = upstreams.into_iter().map(Tracked::new).collect();
+        let asked: Vec<_> = (0..upstreams.len()).filter(|index| !upstreams[*index].is_known).collect();
+        let id = self.discoveries.next;
+        self.discoveries.next += 1;
+        let record = Record { upstreams, family, on_change: Some(Box::new(on_change)), owner, told };
+        self.discoveries.records.insert(id, record);
+        asked.into_iter().for_each(|index| self.ask_again(id, index));
+        Discovery(handle)
+    }
+
+    /// Starts the lookup of an upstream. Ends the discovery if its handle was dropped.
+    pub(crate) fn ask_again(&mut self, id: u64, index: usize) {
+        let Some(record) = self.discoveries.records.get(&id) else { return };
+        if record.owner.strong_count() == 0 {
+            self.discoveries.records.remove(&id);
+            return;
+        }
+        let Some(tracked) = record.upstreams.get(index) else { return };
+        let (upstream, family, remote) = (tracked.upstream.clone(), record.family, self.remote());
+        self.stats.discoveries += 1;
+        let job = move || {
+            let result = std::panic::catch_unwind(|| lookup::look_up(&upstream, family));
+            let result = result.unwrap_or_else(|_| Err(Missing::Failed("the lookup panicked".to_owned())));
+            // One lookup of an upstream is under way at a time.
+            remote.call_sole(move |core| core.looked_up(id, index, result));
+        };
+        let asked = self.workers.as_ref().map(|workers| workers.discover(Asker::Own, job));
+        if asked != Some(Ok(())) {
+            self.ask_later(id, index, TTL_MIN);
+        }
+    }
+
+    fn ask_later(&mut self, id: u64, index: usize, wait: Duration) {
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let due_ms = self.now_ms.saturating_add(wait_ms);
+        self.one_offs.push(due_ms, OneOff::Discovery(id, u32::try_from(index).unwrap_or(u32::MAX)));
+    }
+}
+
+impl Loop<'_> {
+    /// Handles the answer to a lookup.
+    fn looked_up(&mut self, id: u64, index: usize, result: Result<Found, Missing>) {
+        let core: &mut Core = self;
+        let Some(record) = core.discoveries.records.get_mut(&id) else { return };
+        let Some(tracked) = record.upstreams.get_mut(index) else { return };
+        core.stats.discovery_failures += u64::from(result.is_err());
+        let wait = tracked.learn(result);
+        core.ask_later(id, index, wait);
+        let Some(record) = core.discoveries.records.get_mut(&id) else { return };
+        let now = Candidates::among(&record.upstreams, record.family);
+        if now == record.told {
+            return;
+        }
+        record.told = now;
+        let (told, Some(mut on_change)) = (record.told.clone(), record.on_change.take()) else { return };
+        log::debug!(target: TARGET, candidates = told.list.len(); "the candidates of a list have changed");
+        on_change(self, &told);
+        if let Some(record) = self.discoveries.records.get_mut(&id) {
+            record.on_change = Some(on_change);
+        }
+    }
+}
+
+impl Tracked {
+    fn new(upstream: Upstream) -> Tracked {
+        let is_known = match &upstream {
+            Upstream::Target(Target::Name(_, name, _)) => name.zoned().is_some(),
+            Upstream::Target(_) => true,
+            Upstream::Service(_) => false,
+        };
+        Tracked { upstream, hosts: Vec::new(), is_known, failures: 0 }
+    }
+
+    /// Takes the answer to a lookup, and logs the first of several failures and their end. Returns the time until the next
+    /// lookup.
+    fn learn(&mut self, result: Result<Found, Missing>) -> Duration {
+        self.is_known = true;
+        let (missing, is_certain) = match result {
+            Ok(found) => {
+                let failures = std::mem::take(&mut self.failures);
+                if failures > 0 {
+                    log::info!(target: TARGET, upstream = self.upstream.to_string(), failures; "upstream found again");
+                }
+                self.hosts = found.hosts;
+                return found.ttl;
+            }
+            Err(Missing::NotFound(text)) => (text, true),
+            Err(Missing::Failed(text)) => (text, false),
+        };
+        if is_certain {
+            self.hosts.clear();
+        }
+        self.failures = self.failures.saturating_add(1);
+        // 1 s, 2 s and so on.
+        let wait = RETRY_MAX.min(TTL_MIN * 2_u32.saturating_pow(self.failures.min(10) - 1));
+        if self.failures.is_power_of_two() {
+            log::warn!(target: TARGET, upstream = self.upstream.to_string(), error = missing, failures = self.failures, retry = format_duration(wait); "upstream not found");
+        }
+        wait
+    }
+}
+
+impl Candidates {
+    /// Returns the candidates of a list of which nothing was looked up.
+    pub fn of(upstreams: &[Upstream]) -> Candidates {
+        let tracked: Vec<_> = upstreams.iter().cloned().map(Tracked::new).collect();
+        Candidates::among(&tracked, Family::default())
+    }
+
+    fn among(upstreams: &[Tracked], family: Family) -> Candidates {
+        let mut list = Vec::new();
+        for (index, tracked) in upstreams.iter().enumerate() {
+            match &tracked.upstream {
+                Upstream::Target(target) if tracked.hosts.is_empty() => {
+                    list.push(Candidate::new(index, target.clone()))
+                }
+                _ => list.extend(tracked.hosts.iter().flat_map(|host| host.candidates(index, family))),
+            }
+        }
+        list.truncate(CANDIDATES_MAX);
+        Candidates { list, is_complete: upstreams.iter().all(|tracked| tracked.is_known) }
+    }
+}
+
+impl Candidate {
+    fn new(upstream: usize, target: Target) -> Candidate {
+        Candidate { upstream, target, address: None, priority: 0, weight: 0, is_of_other_family: false }
+    }
+}
+
+impl Host {
+    /// Returns the candidates of a host, those of the preferred family first.
+    fn candidates(&self, upstream: usize, family: Family) -> Vec<Candidate> {
+        let is_first =
+            |address: &SocketAddr| address.is_ipv6() == matches!(family, Family::PreferIpv6 | Family::OnlyIpv6);
+        let Ok(name) = Name::new(&self.name) else { return Vec::new() };
+        let target = Target::from_host(name.as_str(), self.port).ok();
+        let Some(target) = target else { return Vec::new() };
+        let addresses: Vec<_> = self.addresses.iter().map(|ip| SocketAddr::new(*ip, self.port)).collect();
+        let has_first = addresses.iter().any(is_first);
+        let (first, other): (Vec<_>, Vec<_>) = addresses.into_iter().partition(is_first);
+        let candidate = |address: SocketAddr| Candidate {
+            address: Some(address),
+            priority: self.priority,
+            weight: self.weight,
+            is_of_other_family: has_first && !is_first(&address),
+            ..Candidate::new(upstream, target.clone())
+        };
+        first.into_iter().chain(other).map(candidate).collect()
+    }
+}
+
+/// Candidates of one list of upstreams.
+pub const CANDIDATES_MAX: usize = 256;
+/// Longest time between two lookups of an upstream that is not found.
+const RETRY_MAX: Duration = Duration::from_secs(30);
+const TARGET: &str = "seaprox::discovery";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::IpAddr;
+
+    fn host(name: &str, port: u16, addresses: &[&str]) -> Host {
+        let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+        Host { priority: 1, name: name.to_owned(), port, weight: 2, addresses }
+    }
+
+    fn found(hosts: Vec<Host>) -> Result<Found, Missing> {
+        Ok(Found { hosts, ttl: Duration::from_secs(7) })
+    }
+
+    fn shown(upstreams: &[Tracked], family: Family) -> String {
+        let candidates = Candidates::among(upstreams, family);
+        let text = |it: &Candidate| {
+            let address = it.address.map_or_else(String::new, |address| format!("={address}"));
+            format!("{}{address}{}", it.target, if it.is_of_other_family { "?" } else { "" })
+        };
+        candidates.list.iter().map(text).collect::<Vec<_>>().join(" ")
+    }
+
+    fn tracked(texts: &[&str]) -> Vec<Tracked> {
+        texts.iter().map(|text| Tracked::new(Upstream::parse(text).unwrap())).collect()
+    }
+
+    #[test]
+    fn a_list_has_its_names_as_they_stand_until_they_are_found_and_no_service() {
+        let mut all = tracked(&["10.0.0.9:1", "web:80", "srv:_x._tcp.a", "unix:/s"]);
+        assert!(!Candidates::among(&all, Family::PreferIpv4).is_complete);
+        assert_eq!(shown(&all, Family::PreferIpv4), "10.0.0.9:1 web:80 unix:/s");
+        _ = all[1].learn(found(vec![host("web", 80, &["10.0.0.1", "10.0.0.2", "::1"])]));
+        _ = all[2].learn(found(vec![host("a.a", 8080, &["::2"])]));
+        assert!(Candidates::among(&all, Family::PreferIpv4).is_complete);
+        assert_eq!(
+            shown(&all, Family::PreferIpv4),
+            "10.0.0.9:1 web:80=10.0.0.1:80 web:80=10.0.0.2:80 web:80=[::1]:80? a.a:8080=[::2]:8080 unix:/s"
+        );
+        assert!(shown(&all, Family::PreferIpv6).contains("web:80=[::1]:80 web:80=10.0.0.1:80? web:80=10.0.0.2:80?"));
+    }
+
+    #[test]
+    fn a_failed_lookup_leaves_what_was_known_and_a_name_that_is_gone_does_not() {
+        let mut all = tracked(&["web:80"]);
+        assert_eq!(all[0].learn(found(vec![host("web", 80, &["10.0.0.1"])])), Duration::from_secs(7));
+        let failed = || Err(Missing::Failed("no answer".to_owned()));
+        let waits: Vec<_> = (0..7).map(|_| all[0].learn(failed()).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(shown(&all, Family::PreferIpv4), "web:80=10.0.0.1:80");
+        _ = all[0].learn(Err(Missing::NotFound("gone".to_owned())));
+        assert_eq!(shown(&all, Family::PreferIpv4), "web:80");
+        _ = all[0].learn(found(vec![host("web", 80, &["10.0.0.2"])]));
+        assert_eq!((shown(&all, Family::PreferIpv4).as_str(), all[0].failures), ("web:80=10.0.0.2:80", 0));
+    }
+}
