@@ -112,6 +112,7 @@ pub use engine::observer::{Event, Observer};
 pub use engine::pending::{Pending, Unanswered};
 pub use engine::side_view::SideMut;
 pub use engine::status::{ConnectionStatus, SideStatus, Snapshot};
+pub use engine::tally::Stages;
 pub use engine::threads::{Loops, Setup};
 pub use engine::watch::{Interest, Readiness};
 pub use engine::workers::Workers;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use seaprox::metrics::{Metric, Sample, Stats, Usage};
+use seaprox::metrics::{Metric, Sample, SampleValue, Stats, Usage};
 use seaprox::{ConnectionStatus, SideState, SideStatus, Snapshot};
 use serde_json::{Value, json};
 
@@ -35,8 +35,24 @@ pub fn add_metrics(object: &mut Value, metrics: &[Metric], samples: &[Sample]) {
     metrics.iter().filter(|metric| metric.label.is_some()).for_each(|metric| object[metric.key] = json!({}));
     for Sample { metric, label, value } in samples {
         match label {
-            Some(label) => object[metric.key][label] = json!(value),
-            None => object[metric.key] = json!(value),
+            Some(label) => object[metric.key][label] = number(value),
+            None => object[metric.key] = number(value),
+        }
+    }
+}
+
+/// Returns a number as such, and a histogram as its count, its sum, and the count up to each bound.
+fn number(value: &SampleValue) -> Value {
+    match value {
+        SampleValue::Number(number) => json!(number),
+        SampleValue::Histogram(histogram) => {
+            let mut up_to = 0;
+            let buckets = histogram.buckets().filter(|(bound, _)| bound.is_finite()).map(|(bound, count)| {
+                up_to += count;
+                (bound.to_string(), json!(up_to))
+            });
+            let buckets: serde_json::Map<String, Value> = buckets.collect();
+            json!({ "count": histogram.count(), "sum_seconds": histogram.sum().as_secs_f64(), "buckets": buckets })
         }
     }
 }

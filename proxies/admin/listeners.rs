@@ -15,6 +15,7 @@ pub fn add(all: &mut Vec<ListenerStatus>, of_loop: Vec<ListenerStatus>) {
                 other.active += one.active;
                 other.refused += one.refused;
                 other.failed += one.failed;
+                other.closed.iter_mut().zip(one.closed).for_each(|(sum, count)| *sum += count);
                 other.bytes = (other.bytes.0 + one.bytes.0, other.bytes.1 + one.bytes.1);
             }
             None => all.push(one),

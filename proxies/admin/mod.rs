@@ -7,6 +7,8 @@ mod document;
 mod forwards;
 mod links;
 mod listeners;
+#[cfg_attr(not(test), expect(dead_code, reason = "the admin socket has no route for it yet"))]
+pub mod prometheus;
 mod reporter;
 pub mod socket;
 mod text;

@@ -1,5 +1,6 @@
 //! The reporter: collects the status of all loops and writes it to a client or to the log.
 
+use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,10 +8,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use seaprox::node::{ForwardStatus, LinkStatus};
-use seaprox::{ListenerStatus, Loop, Remote, Snapshot, Workers};
+use seaprox::{Id, ListenerStatus, Loop, Remote, Snapshot, Stage, Workers};
 use serde_json::Value;
 
-use super::{document, forwards, links, listeners, text};
+use super::{document, forwards, links, listeners, prometheus, text};
 
 /// The facts that a process reports of itself, and the loops that it asks for the rest.
 pub struct Reporter {
@@ -54,6 +55,19 @@ impl Reporter {
         out.flush()
     }
 
+    /// Returns the metrics of the process in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// Fails if a loop does not answer in time.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the admin socket has no route for it yet"))]
+    pub fn metrics(&self) -> io::Result<String> {
+        let stages = settle(&self.remotes).ok_or(io::ErrorKind::TimedOut)?;
+        let totals = totals(&self.remotes).ok_or(io::ErrorKind::TimedOut)?;
+        let Totals { sum, links, forwards, listeners } = &totals;
+        let scrape = prometheus::Scrape { totals: sum, listeners, links, forwards, stages: &stages };
+        prometheus::text(&scrape).map_err(io::Error::other)
+    }
+
     /// Writes the status as text, one call of `write_line` for each line, with the first connections. A thread does the
     /// work; a request that comes while it runs is dropped.
     pub fn log(self: &Arc<Self>, write_line: fn(&str)) {
@@ -87,6 +101,7 @@ impl Reporter {
 
     /// Returns the status without the connections; none if a loop does not answer.
     fn status(&self) -> Option<Value> {
+        settle(&self.remotes)?;
         let Totals { sum, links, forwards, listeners } = totals(&self.remotes)?;
         let mut status = document::process(&sum, self.remotes.len(), &self.workers.done(), self.started.elapsed());
         status["command"] = self.command.into();
@@ -118,6 +133,33 @@ fn write_connections(out: &mut impl Write, remotes: &[Remote]) -> io::Result<()>
         }
     }
     Ok(())
+}
+
+/// The number of connections at each stage, by the name of their listener; an empty name if they have none.
+pub type StagesByName = HashMap<(String, Stage), usize>;
+
+/// Adds the bytes of running connections to the sums of all loops, some connections at a time. Returns none if a loop does
+/// not answer.
+fn settle(remotes: &[Remote]) -> Option<StagesByName> {
+    let mut all = StagesByName::new();
+    for remote in remotes {
+        let mut after = None;
+        while let Some((last, stages)) = ask_loop(remote, move |core| settle_some(core, after))? {
+            stages.into_iter().for_each(|(key, count)| *all.entry(key).or_default() += count);
+            after = Some(last);
+        }
+    }
+    Some(all)
+}
+
+fn settle_some(core: &mut Loop<'_>, after: Option<Id>) -> Option<(Id, StagesByName)> {
+    let (last, stages) = core.settle(after, CONNECTIONS_PER_SETTLE)?;
+    let mut named = StagesByName::new();
+    for ((listener, stage), count) in stages {
+        let name = listener.and_then(|id| core.listener(id).ok().map(|listener| listener.name().to_owned()));
+        *named.entry((name.unwrap_or_default(), stage)).or_default() += count;
+    }
+    Some((last, named))
 }
 
 /// The sums of all loops, and their records other than connections.
@@ -154,6 +196,8 @@ fn ask_loop<T: Send + 'static>(
     remote.ask(question).ok()?.wait_for(LOOP_TIMEOUT).ok().flatten()
 }
 
+/// Connections whose bytes a loop adds up in one call.
+const CONNECTIONS_PER_SETTLE: usize = 4096;
 /// Connections that a loop returns in one call.
 const CONNECTIONS_PER_CALL: usize = 256;
 /// Connections that are written to the log.

@@ -44,15 +44,14 @@ impl Core {
         let Some(mut connection) = self.connections.remove(id) else { return };
         self.profiles.leave(connection.profile, &mut self.timers);
         let [sent, received] = [Role::Source, Role::Dest].map(|role| connection.halves[role.out()].bytes);
+        self.settle_one(&mut connection);
         if let Some(origin) = connection.listener {
-            self.end_tally(origin, [sent, received], is_empty_failure);
+            self.end_tally(origin, reason, is_empty_failure);
         }
         let (ending, fault) = connection.ending(reason);
         self.ended.note_connection([Some(id), Some(connection.source), connection.dest], reason);
         self.observe(Event::ConnectionEnded { connection: id, reason, ending, fault, sent, received });
         self.stats.closed[reason as usize] += 1;
-        self.stats.bytes_sent += sent;
-        self.stats.bytes_received += received;
         for role in [Role::Source, Role::Dest] {
             let Some(side) = connection.side(role) else { continue };
             let into = &connection.halves[role.into()];

@@ -18,6 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mio::Token;
 use socket2::Domain;
@@ -575,6 +576,7 @@ impl Core {
         record.dial_ms = Some((self.now_ms - record.dial_since_ms) as u32);
         match result {
             Ok(()) => {
+                self.stats.connect_duration.observe(Duration::from_millis(self.now_ms - record.dial_since_ms));
                 side.state = SideState::Connected;
                 side.ready.writable = true;
                 side.ready.may_delay = self.profiles[record.profile].settings.nodelay;

@@ -21,6 +21,7 @@ use crate::engine::handler::Handler;
 use crate::engine::limits::{Family, Timeouts};
 use crate::engine::observer::Event;
 use crate::engine::profiles::Settings;
+use crate::metrics::ByReason;
 use crate::relay::dial::Egress;
 use crate::types::address::Endpoint;
 use crate::types::descriptor_error::DescriptorError;
@@ -84,8 +85,10 @@ pub(crate) struct Listener {
     pub active: usize,
     /// Connections that failed before a byte was relayed.
     pub failed: u64,
-    /// Bytes of ended connections, from the clients and to them.
+    /// Bytes from the clients and to them, as far as they are settled.
     pub bytes: (u64, u64),
+    /// Ended connections by their reasons.
+    pub closed: ByReason,
 }
 
 /// The use of accepted connections.
@@ -123,8 +126,11 @@ pub struct ListenerStatus {
     pub refused: u64,
     /// Connections of its clients that failed before a byte was relayed, because of a peer or a rule.
     pub failed: u64,
-    /// Bytes of ended connections: from the clients, and to them.
+    /// Bytes from the clients, and to them: of ended connections, and of others up to the last call of
+    /// [`Core::settle`].
     pub bytes: (u64, u64),
+    /// Ended connections by their reasons.
+    pub closed: ByReason,
 }
 
 impl ListenConfig {
@@ -246,6 +252,7 @@ impl Core {
             active: 0,
             failed: 0,
             bytes: (0, 0),
+            closed: [0; Reason::ALL.len()],
         };
         let placed = self.listeners.insert(Box::new(listener));
         debug_assert!(placed.is_ok_and(|placed| placed == id), "the table has room");
@@ -355,6 +362,7 @@ impl Listener {
             refused: self.refused,
             failed: self.failed,
             bytes: self.bytes,
+            closed: self.closed,
         }
     }
 }

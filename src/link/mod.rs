@@ -130,7 +130,7 @@ pub use path::scheduler::Mode;
 pub use session::commands::{DATAGRAM_BYTES_MAX, MESSAGE_BYTES_MAX};
 pub use session::config::{Config, OPEN_US, OPENS_MAX, RANGES_MAX};
 pub use session::error::{Refused, Violation};
-pub use session::event::{Event, Progress, Stats};
+pub use session::event::{Event, Progress, RoundTrips, Stats};
 pub use session::handshake::{LANES_MAX, Proofs};
 pub(crate) use session::memory::STREAM_COST;
 pub use session::state::Session;

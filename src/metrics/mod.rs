@@ -4,10 +4,12 @@
 //! in, its part of the sum over loops, and its samples. Outputs such as the status as JSON and the manual's table are
 //! loops over samples, so a new metric is one line in the table and one line where it is counted.
 
+mod histogram;
 mod table;
 
 use crate::types::reason::Reason;
 
+pub use histogram::{BOUNDS_US, Histogram};
 pub use table::{LinkStats, Stats, Usage};
 
 /// The description of one metric.
@@ -25,6 +27,8 @@ pub struct Metric {
     pub help: &'static str,
     /// The label that tells the values of this metric apart; none if there is one value.
     pub label: Option<&'static str>,
+    /// The label, with its value, that tells this metric from others of the same name.
+    pub part: Option<(&'static str, &'static str)>,
 }
 
 /// The kind of a metric.
@@ -34,6 +38,8 @@ pub enum MetricKind {
     Counter,
     /// A present value.
     Gauge,
+    /// Durations, counted by their length.
+    Histogram,
 }
 
 /// The unit of a metric's value.
@@ -43,6 +49,8 @@ pub enum Unit {
     Count,
     /// Bytes.
     Bytes,
+    /// Seconds.
+    Seconds,
 }
 
 /// One value of a metric.
@@ -52,8 +60,17 @@ pub struct Sample {
     pub metric: &'static Metric,
     /// The value of the metric's label, if it has one.
     pub label: Option<&'static str>,
-    /// The value, in the unit of the metric.
-    pub value: u64,
+    /// The value.
+    pub value: SampleValue,
+}
+
+/// The value of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SampleValue {
+    /// A number, in the unit of the metric.
+    Number(u64),
+    /// The durations of a histogram.
+    Histogram(Histogram),
 }
 
 /// The type of a field that a row makes.
@@ -72,11 +89,12 @@ trait Value {
 pub type ByReason = [u64; Reason::ALL.len()];
 
 impl MetricKind {
-    /// Returns the word for the kind: `counter` or `gauge`.
+    /// Returns the word for the kind: `counter`, `gauge` or `histogram`.
     pub const fn as_str(self) -> &'static str {
         match self {
             MetricKind::Counter => "counter",
             MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         }
     }
 }
@@ -87,6 +105,7 @@ impl Unit {
         match self {
             Unit::Count => "",
             Unit::Bytes => "bytes",
+            Unit::Seconds => "seconds",
         }
     }
 }
@@ -97,7 +116,7 @@ impl Value for u64 {
     }
 
     fn sample(&self, metric: &'static Metric, samples: &mut Vec<Sample>) {
-        samples.push(Sample { metric, label: None, value: *self });
+        samples.push(Sample { metric, label: None, value: SampleValue::Number(*self) });
     }
 }
 
@@ -107,7 +126,7 @@ impl Value for usize {
     }
 
     fn sample(&self, metric: &'static Metric, samples: &mut Vec<Sample>) {
-        samples.push(Sample { metric, label: None, value: *self as u64 });
+        samples.push(Sample { metric, label: None, value: SampleValue::Number(*self as u64) });
     }
 }
 
@@ -121,6 +140,11 @@ impl Value for ByReason {
     /// Appends the reasons that were counted; the others are left out.
     fn sample(&self, metric: &'static Metric, samples: &mut Vec<Sample>) {
         let counted = Reason::ALL.into_iter().zip(*self).filter(|(_, count)| *count > 0);
-        samples.extend(counted.map(|(reason, value)| Sample { metric, label: Some(reason.as_str()), value }));
+        let sample = |(reason, count): (Reason, u64)| Sample {
+            metric,
+            label: Some(reason.as_str()),
+            value: SampleValue::Number(count),
+        };
+        samples.extend(counted.map(sample));
     }
 }

@@ -1,10 +1,10 @@
 //! The table of metrics. To add one, add its row, and count in the field that the row makes.
 
-use super::{ByReason, Metric, MetricKind, Sample, Unit, Value};
+use super::{ByReason, Histogram, Metric, MetricKind, Sample, Unit, Value};
 
-/// Makes a record from rows of `kind field: type, unit, name, help`.
+/// Makes a record from rows of `kind field: type, unit, name, help`. Rows of one name have a label each behind it.
 macro_rules! metrics {
-    ($(#[$meta:meta])* $record:ident { $($kind:ident $field:ident: $type:ty, $unit:ident, $name:literal, $help:literal;)* }) => {
+    ($(#[$meta:meta])* $record:ident { $($kind:ident $field:ident: $type:ty, $unit:ident, $name:literal $([$label:literal = $part:literal])?, $help:literal;)* }) => {
         $(#[$meta])*
         pub struct $record {
             $(#[doc = concat!($help, ".")] pub $field: $type,)*
@@ -19,6 +19,7 @@ macro_rules! metrics {
                 unit: Unit::$unit,
                 help: $help,
                 label: <$type as Value>::LABEL,
+                part: part!($([$label = $part])?),
             },)*];
 
             /// Adds the values of another record.
@@ -40,6 +41,16 @@ macro_rules! metrics {
     };
 }
 
+/// Makes the fixed label of a row.
+macro_rules! part {
+    () => {
+        None
+    };
+    ([$label:literal = $part:literal]) => {
+        Some(($label, $part))
+    };
+}
+
 metrics! {
     /// Counts of a loop since its start.
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,9 +58,11 @@ metrics! {
         Counter opened: u64, Count, "seaprox_connections_opened_total", "Connections accepted or adopted";
         Counter closed: ByReason, Count, "seaprox_connections_closed_total", "Connections that are over, by reason";
         Counter connect_failures: ByReason, Count, "seaprox_connect_failures_total", "Failed connects to dests, by reason";
-        Counter bytes_sent: u64, Bytes, "seaprox_sent_bytes_total", "Bytes delivered to dests, of connections that are over";
-        Counter bytes_received: u64, Bytes, "seaprox_received_bytes_total",
-            "Bytes received from dests, of connections that are over; replies of handlers to sources do not count";
+        Counter bytes_sent: u64, Bytes, "seaprox_bytes_total"["direction" = "sent"], "Bytes delivered to dests";
+        Counter bytes_received: u64, Bytes, "seaprox_bytes_total"["direction" = "received"],
+            "Bytes received from dests; replies of handlers to sources do not count";
+        Histogram connect_duration: Histogram, Seconds, "seaprox_connect_duration_seconds",
+            "Time from the request for a dest to its connection, name lookups included";
         Counter lookups: u64, Count, "seaprox_lookups_total", "Names that the workers were asked to look up";
         Counter discoveries: u64, Count, "seaprox_discovery_lookups_total",
             "Lookups of the names and services of lists of targets and servers";
@@ -101,17 +114,19 @@ metrics! {
     /// Counts of the present session of a link.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     LinkStats {
-        Counter frames_sent: u64, Count, "seaprox_link_frames_sent_total", "Frames sent";
-        Counter frames_received: u64, Count, "seaprox_link_frames_received_total", "Frames received";
-        Counter bytes_sent: u64, Bytes, "seaprox_link_sent_bytes_total", "Bytes of payload sent, repetitions included";
-        Counter bytes_received: u64, Bytes, "seaprox_link_received_bytes_total", "Bytes of payload received, repetitions included";
+        Counter frames_sent: u64, Count, "seaprox_link_frames_total"["direction" = "sent"], "Frames sent";
+        Counter frames_received: u64, Count, "seaprox_link_frames_total"["direction" = "received"], "Frames received";
+        Counter bytes_sent: u64, Bytes, "seaprox_link_payload_bytes_total"["direction" = "sent"], "Bytes of payload sent, repetitions included";
+        Counter bytes_received: u64, Bytes, "seaprox_link_payload_bytes_total"["direction" = "received"], "Bytes of payload received, repetitions included";
         Counter resent_bytes: u64, Bytes, "seaprox_link_resent_bytes_total",
             "Bytes of payload that were sent again";
         Counter reinjected_bytes: u64, Bytes, "seaprox_link_reinjected_bytes_total",
             "Bytes of payload that were sent on a second subflow without a loss";
         Counter repeated_bytes: u64, Bytes, "seaprox_link_repeated_bytes_total",
             "Received bytes of payload that had arrived before";
-        Counter resumes: u64, Count, "seaprox_link_resumes_total",
+        Histogram round_trip: Histogram, Seconds, "seaprox_link_round_trip_seconds",
+            "Time from a PING to its PONG, over all subflows";
+        Counter resumes: u64, Count, "seaprox_link_resumes_total"["result" = "resumed"],
             "Resumptions of the session after the loss of all its subflows";
         Counter suspicions: u64, Count, "seaprox_link_suspicions_total", "Subflows that became suspect";
         Counter late_reinjections: u64, Count, "seaprox_link_late_reinjections_total",
@@ -130,13 +145,16 @@ metrics! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::SampleValue;
     use crate::types::reason::Reason;
     use std::collections::HashSet;
+    use std::time::Duration;
 
     /// Returns a record with values that differ from one another.
     fn stats() -> Stats {
         let mut stats = Stats { opened: 3, bytes_sent: 5, turns: 7, ..Stats::default() };
         stats.closed[Reason::SourceFin as usize] = 2;
+        stats.connect_duration.observe(Duration::from_millis(3));
         stats
     }
 
@@ -144,9 +162,17 @@ mod tests {
     fn a_sum_adds_every_field() {
         let mut sum = stats();
         sum.add(&stats());
-        let doubled: Vec<_> =
-            stats().samples().into_iter().map(|sample| Sample { value: 2 * sample.value, ..sample }).collect();
-        assert_eq!(sum.samples(), doubled);
+        let double = |sample: &Sample| match sample.value {
+            SampleValue::Number(number) => number * 2,
+            SampleValue::Histogram(histogram) => histogram.count() * 2,
+        };
+        let value = |sample: &Sample| match sample.value {
+            SampleValue::Number(number) => number,
+            SampleValue::Histogram(histogram) => histogram.count(),
+        };
+        let (sums, ones) = (sum.samples(), stats().samples());
+        assert!(ones.iter().any(|sample| sample.metric.kind == MetricKind::Histogram && value(sample) > 0));
+        assert_eq!(sums.iter().map(value).collect::<Vec<_>>(), ones.iter().map(double).collect::<Vec<_>>());
     }
 
     #[test]
@@ -154,22 +180,26 @@ mod tests {
         let samples = stats().samples();
         let closed: Vec<_> = samples.iter().filter(|sample| sample.metric.key == "closed").collect();
         assert_eq!(closed.len(), 1);
-        assert_eq!((closed[0].label, closed[0].value), (Some("source_fin"), 2));
+        assert_eq!((closed[0].label, closed[0].value), (Some("source_fin"), SampleValue::Number(2)));
         let turns = samples.last().unwrap();
-        assert_eq!((turns.metric.key, turns.label, turns.value), ("turns", None, 7));
+        assert_eq!((turns.metric.key, turns.label, turns.value), ("turns", None, SampleValue::Number(7)));
     }
 
     #[test]
     fn names_are_unique_and_end_as_their_kind_and_unit_want() {
         let all: Vec<&Metric> = [Stats::METRICS, Usage::METRICS, LinkStats::METRICS].concat().leak().iter().collect();
-        let names: HashSet<_> = all.iter().map(|metric| metric.name).collect();
+        let names: HashSet<_> = all.iter().map(|metric| (metric.name, metric.part)).collect();
         assert_eq!(names.len(), all.len());
-        for metric in all {
+        for metric in &all {
             let is_counter = metric.kind == MetricKind::Counter;
             assert_eq!(metric.name.ends_with("_total"), is_counter, "{}", metric.name);
             let base = metric.name.trim_end_matches("_total");
             assert_eq!(base.ends_with("_bytes"), metric.unit == Unit::Bytes, "{}", metric.name);
+            assert_eq!(base.ends_with("_seconds"), metric.unit == Unit::Seconds, "{}", metric.name);
             assert!(metric.name.starts_with("seaprox_") && !metric.help.ends_with('.'), "{}", metric.name);
+            let label = |metric: &Metric| metric.part.map(|part| part.0);
+            let mut others = all.iter().filter(|other| other.name == metric.name && other.part != metric.part);
+            assert!(others.all(|other| label(metric).is_some() && label(other) == label(metric)), "{}", metric.name);
         }
     }
 }

@@ -105,7 +105,7 @@ pub struct ForwardStatus {
     pub active: usize,
     /// Connections that were refused, or whose dest could not be reached.
     pub refused: u64,
-    /// Bytes of ended connections: from the clients, and to them.
+    /// Settled bytes from the clients, and to them ([`Core::settle`](crate::Core::settle)).
     pub bytes: (u64, u64),
 }
 

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::engine::core::Core;
-use crate::link::{self, Session};
-use crate::metrics::LinkStats;
+use crate::link::{self, RoundTrips, Session};
+use crate::metrics::{BOUNDS_US, Histogram, LinkStats};
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
 use crate::types::link_state::LinkState;
@@ -245,10 +245,20 @@ impl Node {
     }
 }
 
+const _: () = {
+    let (mut at, same) = (0, BOUNDS_US);
+    while at < same.len() {
+        assert!(same[at] == RoundTrips::BOUNDS_US[at], "round trips are counted by the bounds of histograms");
+        at += 1;
+    }
+};
+
 /// Returns the counts of a session as metrics.
 fn link_stats(stats: &link::Stats) -> LinkStats {
     let ([frames_sent, frames_received], [bytes_sent, bytes_received]) = (stats.frames, stats.data_bytes);
+    let RoundTrips { counts, sum_us } = stats.round_trips;
     LinkStats {
+        round_trip: Histogram::from_counts(counts, sum_us),
         frames_sent,
         frames_received,
         bytes_sent,

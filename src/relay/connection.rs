@@ -65,6 +65,8 @@ pub(crate) struct Connection {
     pub payer: Option<PeerId>,
     /// The connection counts against the limit of its source's network.
     pub is_counted: bool,
+    /// The bytes of each half that the sums of the loop have.
+    pub settled: [u64; 2],
     /// Details that only some connections have.
     pub notes: Option<Box<Notes>>,
     pub opened_ms: u64,
@@ -109,6 +111,7 @@ impl Connection {
             returns_to: None,
             payer: None,
             is_counted: false,
+            settled: [0; 2],
             notes: None,
             opened_ms: now_ms,
             dial_since_ms: now_ms,

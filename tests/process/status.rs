@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use seaprox::metrics::{LinkStats, Metric, Stats, Usage};
+use seaprox::metrics::{LinkStats, Metric, MetricKind, Stats, Usage};
 use serde_json::Value;
 
 use crate::kit;
@@ -13,6 +13,7 @@ use kit::{Relay, Seaprox, until};
 fn lacking(object: &Value, metrics: &[Metric]) -> Vec<&'static str> {
     let is_there = |metric: &&Metric| match metric.label {
         Some(_) => object[metric.key].is_object(),
+        None if metric.kind == MetricKind::Histogram => object[metric.key]["count"].is_u64(),
         None => object[metric.key].is_u64(),
     };
     metrics.iter().filter(|metric| !is_there(metric)).map(|metric| metric.key).collect()
@@ -73,7 +74,8 @@ fn the_manual_lists_every_metric() {
     let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md")).unwrap();
     let row = |metric: &Metric| {
         let (kind, unit) = (metric.kind.as_str(), metric.unit.as_str());
-        let label = metric.label.unwrap_or("");
+        let label =
+            metric.part.map_or(metric.label.unwrap_or("").to_owned(), |(name, value)| format!("{name}={value}"));
         format!("| `{}` | `{}` | {kind} | {unit} | {label} | {} |", metric.key, metric.name, metric.help)
     };
     let groups = [Stats::METRICS, Usage::METRICS, LinkStats::METRICS];

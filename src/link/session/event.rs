@@ -122,9 +122,33 @@ pub struct Progress {
     pub highest: u64,
 }
 
+/// Counts of round trips by their length.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoundTrips {
+    /// The round trips up to each bound of [`RoundTrips::BOUNDS_US`] and above the bound before it; the last are above all.
+    pub counts: [u64; RoundTrips::BOUNDS_US.len() + 1],
+    /// The sum, in microseconds.
+    pub sum_us: u64,
+}
+
+impl RoundTrips {
+    /// The upper bounds in microseconds, each included.
+    pub const BOUNDS_US: [u64; 14] = [
+        500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+        10_000_000,
+    ];
+
+    pub(crate) fn note(&mut self, us: u64) {
+        self.counts[RoundTrips::BOUNDS_US.partition_point(|bound| *bound < us)] += 1;
+        self.sum_us = self.sum_us.saturating_add(us);
+    }
+}
+
 /// Statistics of a session since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
+    /// Round trips that PONGs measured.
+    pub round_trips: RoundTrips,
     /// Frames sent and received.
     pub frames: [u64; 2],
     /// Payload bytes of DATA frames sent and received, including repetitions.

@@ -425,6 +425,7 @@ impl Session {
             && token <= origin.now.as_us()
         {
             subflow.path.on_pong(origin.now, us);
+            self.stats.round_trips.note(us);
             let answers = token >= subflow.suspected_at.as_us();
             self.clear_suspicion(origin.now, origin.index, answers);
         }

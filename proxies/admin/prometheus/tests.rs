@@ -1,0 +1,168 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use seaprox::config::{Config, FrontEndConfig, Listener, Running};
+use seaprox::metrics::{LinkStats, Stats, Usage};
+use seaprox::{Bind, Endpoint, Loops, Proto, Target, Workers};
+
+use super::*;
+use crate::admin::Reporter;
+
+/// A process in this one, with a listener for each target.
+struct Relays {
+    running: Running,
+    loops: Option<Loops>,
+    reporter: Reporter,
+}
+
+impl Relays {
+    fn start(targets: &[(&str, SocketAddr)]) -> Relays {
+        let listener = |(name, to): &(&str, SocketAddr)| {
+            let front_end = FrontEndConfig::new("static").with("to", Target::Ip(Proto::Tcp, *to));
+            Listener::new(*name, vec![Bind::parse("127.0.0.1:0").unwrap()], front_end)
+        };
+        let config = Config { listeners: targets.iter().map(listener).collect(), threads: 2, ..Config::default() };
+        let workers = Workers::start(1, 16).unwrap();
+        let (running, loops) = crate::start(config).unwrap();
+        let reporter = Reporter::new("static", Vec::new(), running.remotes().to_vec(), workers);
+        Relays { running, loops: Some(loops), reporter }
+    }
+
+    fn connect(&self, name: &str) -> TcpStream {
+        let listening = self.running.listening();
+        let Endpoint::Ip(_, addr) = listening.iter().find(|it| it.name == name).unwrap().addr else { panic!() };
+        TcpStream::connect(addr).unwrap()
+    }
+
+    /// Waits until a series has this value.
+    fn await_series(&self, series: &str, value: f64) {
+        let since = Instant::now();
+        loop {
+            let parsed = parse(&self.reporter.metrics().unwrap());
+            let found = parsed.get(series).copied();
+            if found == Some(value) {
+                return;
+            }
+            assert!(since.elapsed() < Duration::from_secs(20), "{series} is {found:?}: {parsed:#?}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Relays {
+    fn drop(&mut self) {
+        self.running.stop();
+        self.loops.take().into_iter().for_each(|loops| loops.join().unwrap());
+    }
+}
+
+/// Parses the text as strictly as a scraper does. Returns each series with its value.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    let (mut series, mut kinds, mut current) = (BTreeMap::new(), BTreeMap::new(), String::new());
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, text) = help.split_once(' ').unwrap();
+            assert!(!text.is_empty(), "{line}");
+            current = name.to_owned();
+            continue;
+        }
+        if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            assert_eq!(name, current, "the type follows the help");
+            assert!(kinds.insert(name.to_owned(), kind.to_owned()).is_none(), "{name} twice");
+            continue;
+        }
+        let (name, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line:?}"));
+        let base = name.split('{').next().unwrap();
+        let of = base.trim_end_matches("_bucket").trim_end_matches("_sum").trim_end_matches("_count");
+        assert!(base == current || of == current && kinds[&current] == "histogram", "{line} under {current}");
+        assert!(series.insert(name.to_owned(), value.parse().unwrap()).is_none(), "{line} twice");
+    }
+    series
+}
+
+fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            thread::spawn(move || {
+                let mut buf = [0; 64];
+                while let Ok(count @ 1..) = client.read(&mut buf) {
+                    client.write_all(&buf[..count]).unwrap();
+                }
+            });
+        }
+    });
+    addr
+}
+
+#[test]
+fn bytes_of_running_connections_are_in_the_series_of_their_listener() {
+    let relays = Relays::start(&[("one", echo()), ("two \"quoted\"", echo())]);
+    let mut client = relays.connect("one");
+    let mut buf = [0; 5];
+    client.write_all(b"hello").and_then(|()| client.read_exact(&mut buf)).unwrap();
+    relays.await_series("seaprox_bytes_total{listener=\"one\",direction=\"sent\"}", 5.0);
+    relays.await_series("seaprox_bytes_total{listener=\"one\",direction=\"received\"}", 5.0);
+    relays.await_series("seaprox_connections_active{listener=\"one\",state=\"established\"}", 1.0);
+    relays.await_series("seaprox_connections_opened_total{listener=\"one\"}", 1.0);
+    relays.await_series("seaprox_connections_opened_total{listener=\"two \\\"quoted\\\"\"}", 0.0);
+    relays.await_series("seaprox_connections_opened_total", 0.0);
+    relays.await_series("seaprox_connect_duration_seconds_count", 1.0);
+    client.write_all(b"again").and_then(|()| client.read_exact(&mut buf)).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(client.read(&mut buf).unwrap(), 0);
+    relays.await_series("seaprox_connections_closed_total{listener=\"one\",reason=\"source_fin\"}", 1.0);
+    relays.await_series("seaprox_bytes_total{listener=\"one\",direction=\"sent\"}", 10.0);
+    relays.await_series("seaprox_bytes_total{direction=\"sent\"}", 0.0);
+    relays.await_series("seaprox_connections_active{listener=\"one\",state=\"established\"}", 0.0);
+}
+
+#[test]
+fn no_label_has_an_address_of_a_client() {
+    let relays = Relays::start(&[("one", echo())]);
+    let client = relays.connect("one");
+    relays.await_series("seaprox_connections_opened_total{listener=\"one\"}", 1.0);
+    let text = relays.reporter.metrics().unwrap();
+    assert!(CONTENT_TYPE.contains("version=0.0.4"));
+    assert!(!text.contains(&client.local_addr().unwrap().port().to_string()), "{text}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_metrics_of_the_process_are_those_of_the_system() {
+    let series = parse(&Relays::start(&[]).reporter.metrics().unwrap());
+    for name in ["process_resident_memory_bytes", "process_open_fds", "process_max_fds", "process_threads"] {
+        assert!(series[name] >= 1.0, "{name} {}", series[name]);
+    }
+    assert!(series["process_virtual_memory_bytes"] > series["process_resident_memory_bytes"]);
+    assert!(series["process_cpu_seconds_total"] >= 0.0);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    // The kernel counts the start in hundredths of a second since its own start, which it tells in whole seconds.
+    let age = now - series["process_start_time_seconds"];
+    assert!((-2.0..86_400.0).contains(&age), "{age}");
+}
+
+#[test]
+fn the_manual_lists_every_metric_that_stands_in_no_row_of_the_table() {
+    let page = include_str!("../../../docs/metrics.md");
+    let row = |(name, kind, labels, help): &(&str, MetricKind, &str, &str)| {
+        format!("| `{name}` | {} | {labels} | {help} |", kind.as_str())
+    };
+    let expected: Vec<String> = OTHERS.iter().map(row).collect();
+    let found: Vec<&str> = page.lines().filter(|line| line.starts_with("| `seaprox_")).collect();
+    assert_eq!(found, expected, "the rows of docs/metrics.md should be:\n{}", expected.join("\n"));
+    // Every family of a scrape stands in the table or among these.
+    let relays = Relays::start(&[("one", echo())]);
+    let tables = [Stats::METRICS, Usage::METRICS, LinkStats::METRICS].concat();
+    let known: BTreeSet<&str> =
+        tables.iter().map(|metric| metric.name).chain(OTHERS.iter().map(|other| other.0)).collect();
+    let text = relays.reporter.metrics().unwrap();
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let strange: Vec<&str> = families.filter(|name| !known.contains(name) && !name.starts_with("process_")).collect();
+    assert_eq!(strange, Vec::<&str>::new());
+}
