@@ -166,3 +166,28 @@ fn the_manual_lists_every_metric_that_stands_in_no_row_of_the_table() {
     let strange: Vec<&str> = families.filter(|name| !known.contains(name) && !name.starts_with("process_")).collect();
     assert_eq!(strange, Vec::<&str>::new());
 }
+
+#[test]
+fn each_query_of_the_dashboard_is_about_metrics_and_labels_of_this_page() {
+    let dashboard: serde_json::Value =
+        serde_json::from_str(include_str!("../../../examples/grafana-dashboard.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let queries: Vec<&str> = panels
+        .flat_map(|panel| panel["targets"].as_array().into_iter().flatten())
+        .map(|target| target["expr"].as_str().unwrap())
+        .collect();
+    assert!(queries.len() > 30, "{}", queries.len());
+    let tables = [Stats::METRICS, Usage::METRICS, LinkStats::METRICS].concat();
+    let mut names: BTreeSet<&str> =
+        tables.iter().map(|metric| metric.name).chain(OTHERS.iter().map(|other| other.0)).collect();
+    names.extend(["process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds", "process_max_fds"]);
+    let is_word = |byte: char| byte.is_ascii_alphanumeric() || byte == '_';
+    for query in queries {
+        let words = query
+            .split(|byte| !is_word(byte))
+            .filter(|word| word.starts_with("seaprox_") || word.starts_with("process_"));
+        let strange: Vec<&str> =
+            words.filter(|word| !names.contains(word) && !names.contains(word.trim_end_matches("_bucket"))).collect();
+        assert_eq!(strange, Vec::<&str>::new(), "{query}");
+    }
+}
