@@ -10,6 +10,7 @@
 //! | `links` | the policies of links, from files of keys; addresses and paths of links | the library, `shared_file` |
 //! | `maker` | makes the parts of a process from its configuration | `frontends`, `links` |
 //! | `cli` | the commands, the table of options, parsing, help, completions | `frontends`, `links` |
+//! | `file` | files of configuration in TOML | `cli`, `frontends`, `links` |
 //! | `admin` | the status of a running process, as JSON and as text, and its socket | the library |
 //! | `process` | the commands of the binary, the log, signals and exit codes | all of the above |
 //!
@@ -18,6 +19,7 @@
 
 mod admin;
 mod cli;
+mod file;
 pub mod frontends;
 pub mod links;
 mod maker;

@@ -9,6 +9,10 @@ pub enum Command {
     FrontEnd(FrontEndKind),
     /// Link two nodes.
     Link,
+    /// Run the front ends and links of a file.
+    Run,
+    /// Check a file.
+    Check,
     /// Connect standard input and output.
     Cat,
     /// Show the status of a running process.
@@ -81,7 +85,7 @@ impl Command {
 
     /// Returns true if the command runs until a signal stops it.
     pub fn is_server(self) -> bool {
-        matches!(self, Command::FrontEnd(_) | Command::Link)
+        matches!(self, Command::FrontEnd(_) | Command::Link | Command::Run)
     }
 
     /// Returns the place of the command in [`Command::ALL`].
@@ -89,13 +93,15 @@ impl Command {
         match self {
             Command::FrontEnd(kind) => kind.index(),
             Command::Link => FRONT_ENDS,
-            Command::Cat => FRONT_ENDS + 1,
-            Command::Status => FRONT_ENDS + 2,
-            Command::Selftest => FRONT_ENDS + 3,
-            Command::Keygen => FRONT_ENDS + 4,
-            Command::Pubkey => FRONT_ENDS + 5,
-            Command::Completions => FRONT_ENDS + 6,
-            Command::Man => FRONT_ENDS + 7,
+            Command::Run => FRONT_ENDS + 1,
+            Command::Check => FRONT_ENDS + 2,
+            Command::Cat => FRONT_ENDS + 3,
+            Command::Status => FRONT_ENDS + 4,
+            Command::Selftest => FRONT_ENDS + 5,
+            Command::Keygen => FRONT_ENDS + 6,
+            Command::Pubkey => FRONT_ENDS + 7,
+            Command::Completions => FRONT_ENDS + 8,
+            Command::Man => FRONT_ENDS + 9,
         }
     }
 }
@@ -143,7 +149,7 @@ fn of_front_end(spec: &'static FrontEndSpec) -> CommandSpec {
 const FRONT_ENDS: usize = FrontEndKind::ALL.len();
 
 /// The commands that are not front ends, in the order of [`Command::index`].
-const SPECS: [(Command, CommandSpec); 8] = [
+const SPECS: [(Command, CommandSpec); 10] = [
     (
         Command::Link,
         CommandSpec {
@@ -175,6 +181,34 @@ const SPECS: [(Command, CommandSpec); 8] = [
                 ),
                 ("link --connect remote -W host:22", "connect standard input and output, as a ProxyCommand of ssh"),
                 ("link --connect remote -D 1080 --path %eth0 --path %wlan0", "use two uplinks at once"),
+            ],
+        },
+    ),
+    (
+        Command::Run,
+        CommandSpec {
+            name: "run",
+            summary: "run the listeners, links and forwards of a file",
+            synopsis: &["FILE.toml [OPTION]..."],
+            frees: (1, 1),
+            listen: None,
+            examples: &[
+                ("run /etc/seaprox/seaprox.toml", "run everything that the file names, in one process"),
+                ("run seaprox.toml --threads 4", "replace one value of the file"),
+            ],
+        },
+    ),
+    (
+        Command::Check,
+        CommandSpec {
+            name: "check",
+            summary: "check a file of configuration",
+            synopsis: &["[--print] FILE.toml [OPTION]..."],
+            frees: (1, 1),
+            listen: None,
+            examples: &[
+                ("check seaprox.toml", "print each error with its line and column; exit with code 78 if there is one"),
+                ("check --print seaprox.toml", "print the whole configuration with its defaults, as a file"),
             ],
         },
     ),

@@ -3,15 +3,14 @@
 //!
 //! Nothing here touches files or the network.
 
-use seaprox::auth::Modes;
 use seaprox::config::{
-    Config, ExpectedKey, Forward, FrontEndConfig, KeySource, Link, LinkPaths, Listener, OptionKind, OptionValue, Pin,
-    Problem, Server, Service, Users,
+    Config, Forward, FrontEndConfig, Link, LinkPaths, Listener, OptionKind, OptionValue, Problem, Server, Service,
+    Users,
 };
 use seaprox::{Bind, Target};
 
-use super::field::Draft;
-use super::{Command, Group, OptionSpec, Parsed, UsageError, forwards, options_of};
+use super::field::{Draft, Field};
+use super::{Command, Group, OptionSpec, Parsed, Section, UsageError, forwards, options_of};
 use crate::frontends::{FrontEndKind, Registry};
 
 impl Parsed {
@@ -44,6 +43,26 @@ impl Parsed {
         Ok(config)
     }
 
+    /// Fills in the fields of the process and its defaults, for a command that reads the rest from a file.
+    ///
+    /// # Errors
+    /// Fails if an option has a wrong value, or if options contradict one another.
+    pub fn fill_process(&self, draft: &mut Draft) -> Result<(), UsageError> {
+        let is_of_process =
+            |option: &&OptionSpec| option.sections.has(Section::Process) || option.sections.has(Section::Defaults);
+        self.check_exclusive()?;
+        for option in options_of(self.command()).filter(is_of_process).filter(|option| self.is_set(option)) {
+            if !matches!(option.field, Field::Rules(_)) {
+                option.field.fill(draft, self, option.long)?;
+            }
+        }
+        let rules = self.rules()?;
+        if !rules.is_empty() {
+            draft.rules = Some(rules.iter().cloned().collect());
+        }
+        Ok(())
+    }
+
     /// Checks a configuration that this command line has filled in.
     ///
     /// # Errors
@@ -66,15 +85,8 @@ impl Parsed {
         for option in options_of(self.command()).filter(counts).filter(|option| self.is_set(option)) {
             option.field_for(self.command()).fill(&mut draft, self, option.long)?;
         }
+        draft.finish();
         let Draft { process, .. } = &mut draft;
-        if self.flag("no-splice")? {
-            process.loops.limits.pipes = 0;
-        }
-        if self.flag("no-strict-modes")? {
-            process.modes = Modes::Lax;
-        }
-        process.status = self.status()?;
-        process.directory = self.path("config-dir");
         process.access.rules = self.rules()?;
         if let Some(file) = self.path("users").filter(|_| self.knows("users")) {
             process.access.users = Users::File(file);
@@ -82,16 +94,6 @@ impl Parsed {
         if self.command() == Command::Link {
             // Clients of forwards have as much time for their requests as peers for their proofs.
             process.loops.timeouts.handshake = process.node.timing.handshake;
-        }
-        let retry = &mut process.node.timing.redial;
-        retry.0 = retry.0.min(retry.1);
-        if has_links {
-            process.node.ciphers = self.ciphers()?;
-            process.node.groups = self.groups()?;
-            process.node.key = match self.path("secret") {
-                Some(file) => KeySource::Secret(file),
-                None => KeySource::File(self.path("key")),
-            };
         }
         Ok(draft)
     }
@@ -139,16 +141,12 @@ impl Parsed {
 
     /// Returns the link that this process dials.
     fn link(&self, draft: Link, peer: Target) -> Result<Link, UsageError> {
-        let expected_key = match self.pin()? {
-            Some(pin) => ExpectedKey::Pinned(pin),
-            None => ExpectedKey::Known(self.path("known-nodes")),
-        };
         let paths = match self.path("paths") {
             Some(file) => LinkPaths::File(file),
             None => LinkPaths::List(self.paths(&peer)?),
         };
         let forwards = if self.command() == Command::Link { self.all_forwards()? } else { Vec::new() };
-        Ok(Link { name: peer.to_string(), peer, expected_key, paths, forwards, ..draft })
+        Ok(Link { name: peer.to_string(), peer, paths, forwards, ..draft })
     }
 
     /// Returns the forwards of `-L`, `-D`, `-H` and `-R`, in the order in which they are announced.
@@ -170,12 +168,6 @@ impl Parsed {
             Forward { name: numbered(kind, index), listen, service }
         };
         Ok(all.map(&mut named).collect())
-    }
-
-    /// Returns the key of `--peer-key`.
-    fn pin(&self) -> Result<Option<Pin>, UsageError> {
-        let Some((name, text)) = self.given("peer-key").pop() else { return Ok(None) };
-        text.parse().map(Some).map_err(|error| self.wrong(&name, &text, error))
     }
 }
 

@@ -304,7 +304,7 @@ mod tests {
     fn only_the_help_of_servers_explains_signals() {
         let section = |command| text(command, true).split("\nSignals:\n").nth(1).map(str::to_owned);
         for command in Command::ALL {
-            let catches = matches!(command, Command::FrontEnd(_) | Command::Link);
+            let catches = command.is_server();
             assert_eq!(section(Some(command)).is_some(), catches, "{}", command.name());
         }
         for (command, has_note) in [

@@ -1,8 +1,6 @@
 //! The getters of options about links.
 
-use std::time::Duration;
-
-use seaprox::node::{Cipher, Group as KeyExchange, Path, Reverse};
+use seaprox::node::{Path, Reverse};
 use seaprox::{Bind, Target};
 
 use super::forwards::{self, Forward, ForwardError};
@@ -73,36 +71,6 @@ impl Parsed {
         Ok(if paths.is_empty() { vec![Path::default()] } else { paths })
     }
 
-    /// Returns the ciphers of `--cipher`; an empty list stands for the order that suits the processor.
-    pub fn ciphers(&self) -> Result<Vec<Cipher>, UsageError> {
-        let known = [Cipher::Aes128Gcm, Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
-        self.list("cipher", &CIPHERS, &known)
-    }
-
-    /// Returns the key exchanges of `--key-exchange`; an empty list stands for all that the processor has.
-    pub fn groups(&self) -> Result<Vec<KeyExchange>, UsageError> {
-        let groups = self.list("key-exchange", &GROUPS, &KeyExchange::ALL)?;
-        if let Some(group) = groups.iter().find(|group| !group.is_available()) {
-            let error = format!("this processor lacks instructions for {}", group.name());
-            return Err(self.error(format!("--key-exchange: {error}")));
-        }
-        Ok(groups)
-    }
-
-    /// Returns the values of an option with a list of words, each of which may stand there once.
-    fn list<T: Copy + PartialEq>(&self, long: &str, words: &[&'static str], known: &[T]) -> Result<Vec<T>, UsageError> {
-        let Some((name, text)) = self.given(long).pop() else { return Ok(Vec::new()) };
-        let mut values = Vec::new();
-        for word in text.split(',') {
-            let value = self.pick(&name, word, words, known)?;
-            if values.contains(&value) {
-                return Err(self.wrong(&name, &text, format!("expected {word} once")));
-            }
-            values.push(value);
-        }
-        Ok(values)
-    }
-
     /// Checks that options about links are given only with such a link. `dials` is true if this process dials a link,
     /// `accepts` if peers dial it.
     ///
@@ -123,11 +91,7 @@ impl Parsed {
                 return Err(self.error(format!("--{long} is about links that peers dial: expected --listen ADDR too")));
             }
         }
-        for (one, other, why) in EXCLUSIVE {
-            if given(one) && given(other) {
-                return Err(self.error(format!("--{one} and --{other}: expected one of them, because {why}")));
-            }
-        }
+        self.check_exclusive()?;
         let forwards = [("local", 'L'), ("remote", 'R'), ("dynamic", 'D'), ("http", 'H'), ("stdio", 'W')];
         match forwards.into_iter().find(|(long, _)| !dials && given(long)) {
             Some((_, short)) => {
@@ -137,17 +101,17 @@ impl Parsed {
         }
     }
 
-    /// Returns a duration of a timer that cannot be switched off.
-    pub(super) fn positive(&self, long: &str) -> Result<Duration, UsageError> {
-        let duration = self.duration(long)?;
-        if duration.is_zero() {
-            return Err(self.wrong(
-                &format!("--{long}"),
-                "0",
-                "expected a duration above 0, because a link needs this timer",
-            ));
+    /// Checks that of options that contradict each other only one is given.
+    ///
+    /// # Errors
+    /// Fails with the first two that contradict each other.
+    pub(super) fn check_exclusive(&self) -> Result<(), UsageError> {
+        match EXCLUSIVE.iter().find(|(one, other, _)| self.count(one) > 0 && self.count(other) > 0) {
+            Some((one, other, why)) => {
+                Err(self.error(format!("--{one} and --{other}: expected one of them, because {why}")))
+            }
+            None => Ok(()),
         }
-        Ok(duration)
     }
 
     /// Parses the forwards of an option. Errors name its letter, by which users know it.
@@ -158,17 +122,13 @@ impl Parsed {
     }
 }
 
-/// The ciphers, in the order that suits a processor with AES instructions.
-const CIPHERS: [&str; 3] = ["aes-128-gcm", "aes-256-gcm", "chacha20-poly1305"];
-/// The key exchanges, in the order of preference.
-const GROUPS: [&str; 2] = ["x25519mlkem768", "x25519"];
 /// Options about the link that this node dials.
 const FOR_DIALED: &[&str] =
     &["known-nodes", "peer-key", "subflows", "path", "paths", "exit-on-failure", "link-retry-max"];
 /// Options about the links that peers dial.
 const FOR_ACCEPTED: &[&str] = &["authorized-keys", "ask", "link-max", "link-key-max"];
 /// Pairs of options of which only one may be given, with the reason.
-const EXCLUSIVE: &[(&str, &str, &str)] = &[
+pub const EXCLUSIVE: &[(&str, &str, &str)] = &[
     ("secret", "key", "the key is derived from the secret"),
     ("secret", "peer-key", "the key of the peer is derived from the secret"),
     ("secret", "known-nodes", "the key of the peer is derived from the secret"),

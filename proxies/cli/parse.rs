@@ -33,7 +33,7 @@ pub enum Request {
 ///
 /// An option that the command does not have keeps its default, so commands can share code. A getter panics only for a name
 /// that is not in the table, which is a bug of its caller.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Parsed {
     command: Command,
     matches: Matches,

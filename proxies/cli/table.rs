@@ -1,12 +1,15 @@
 //! The one table of options. The parser, the help, the manual page and the completions are made from it.
 
-use seaprox::Family;
-use seaprox::link::Mode;
-use seaprox::node::{CARRIERS, CarrierKind, LINKS_MAX};
+use seaprox::node::{CarrierKind, LINKS_MAX};
+use seaprox::rules::Action;
 
 use super::command::{Command, Commands};
 use super::field::Field;
-use super::values::LogFormat;
+use super::fields::{
+    CARRIER, CIPHER, KEY_EXCHANGE, KEY_FILE, KNOWN_NODES, LOG_FORMAT, MODE, ONLY, PATH, PATHS, PEER_KEY, PREFER,
+    SECRET_FILE, SOURCE, STATUS_SOCKET, STRICT_MODES, USERS,
+};
+use super::section::{Section, Sections};
 
 /// An option, as the parser, the help and the completions see it.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +32,8 @@ pub struct OptionSpec {
     pub repeat: bool,
     /// The heading in the help.
     pub group: Group,
+    /// The sections of a file in which the option is a key.
+    pub sections: Sections,
     /// The commands that have the option, beside the front ends that name it in their own specification.
     commands: Commands,
 }
@@ -81,8 +86,15 @@ pub enum Group {
 impl OptionSpec {
     /// Returns true if a command has this option.
     pub fn belongs_to(&self, command: Command) -> bool {
-        let is_own = |command| matches!(command, Command::FrontEnd(kind) if kind.spec().has_flag(self.long));
-        self.commands.has(command) || is_own(command)
+        let is_own = match command {
+            Command::FrontEnd(kind) => kind.spec().has_flag(self.long),
+            // A command that reads a file has the options that fill fields of the process: they take precedence over the file.
+            Command::Run | Command::Check => {
+                self.sections.has(Section::Process) || self.sections.has(Section::Defaults)
+            }
+            _ => false,
+        };
+        self.commands.has(command) || is_own
     }
 
     /// Returns the commands that have this option, in the order of the help.
@@ -103,6 +115,14 @@ impl OptionSpec {
     pub fn field_for(&self, command: Command) -> Field {
         match self.other_field {
             Some((other, field)) if other == command => field,
+            _ => self.field,
+        }
+    }
+
+    /// Returns the field that the option fills in a section of a file.
+    pub fn field_in(&self, section: Section) -> Field {
+        match section {
+            Section::Link | Section::Serve => self.field_for(Command::Link),
             _ => self.field,
         }
     }
@@ -161,6 +181,10 @@ impl OptionSpec {
         OptionSpec { env: false, ..self }
     }
 
+    const fn key(self, sections: Sections) -> OptionSpec {
+        OptionSpec { sections, ..self }
+    }
+
     const fn only(self, commands: Commands) -> OptionSpec {
         OptionSpec { commands, ..self }
     }
@@ -214,6 +238,7 @@ const fn option(group: Group, long: &'static str, value: Value, help: &'static s
         repeat: false,
         commands: SERVERS,
         group,
+        sections: Sections::NONE,
     }
 }
 
@@ -229,6 +254,8 @@ const RELAYS: Commands = SERVERS.and(&[Command::Cat]);
 const ROUTED: Commands = FRONT_ENDS.and(&[Command::Cat]);
 const REPORTING: Commands = SERVERS.and(&[Command::Status]);
 const LINK: Commands = Commands::of(&[Command::Link]);
+const RUN: Commands = Commands::of(&[Command::Run]);
+const CHECK: Commands = Commands::of(&[Command::Check]);
 const STATUS: Commands = Commands::of(&[Command::Status]);
 const KEYGEN: Commands = Commands::of(&[Command::Keygen]);
 const PUBKEY: Commands = Commands::of(&[Command::Pubkey]);
@@ -241,25 +268,6 @@ const EVERY: Commands = Commands::ALL;
 const FAMILIES: Value = Value::Choice(&["ipv4", "ipv6"]);
 const BALANCE: Value = Value::Choice(crate::frontends::r#static::BALANCES);
 const MODES: Value = Value::Choice(&["stripe", "single", "redundant"]);
-/// The family that is tried first. `--only` follows in the table and takes precedence.
-const PREFER: Field = Field::Choice(
-    |d, index| d.process.loops.family = [Family::PreferIpv4, Family::PreferIpv6][index],
-    |d| Some(usize::from(d.process.loops.family == Family::PreferIpv6)),
-);
-const ONLY: Field = Field::Choice(
-    |d, index| d.process.loops.family = [Family::OnlyIpv4, Family::OnlyIpv6][index],
-    |d| [Family::OnlyIpv4, Family::OnlyIpv6].iter().position(|family| *family == d.process.loops.family),
-);
-const MODE: Field = Field::Choice(
-    |d, index| d.process.node.mode = [Mode::Stripe, Mode::Single, Mode::Redundant][index],
-    |d| [Mode::Stripe, Mode::Single, Mode::Redundant].iter().position(|mode| *mode == d.process.node.mode),
-);
-const CARRIER: Field = Field::Choice(
-    |d, index| d.process.node.carrier = CARRIERS[index].kind,
-    |d| CARRIERS.iter().position(|row| row.kind == d.process.node.carrier),
-);
-/// The log is set up before the configuration is known, so the option fills no field of it.
-const LOG_FORMAT: Field = Field::Choice(|_, _| {}, |_| Some(LogFormat::default() as usize));
 const FORWARD: Value = Value::Text("[BIND:]PORT:HOST:PORT");
 const LISTEN: Value = Value::Text("[BIND:]PORT");
 
@@ -267,16 +275,25 @@ const LISTEN: Value = Value::Text("[BIND:]PORT");
 #[rustfmt::skip] // One option takes one or two lines.
 pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Addresses, "listen", Value::Listen, "address to listen on: PORT (loopback), :PORT (every address), \
-        HOST:PORT, unix:/path, fd:NAME (sockets that the service manager passes); HOST:3000-3010 is a range; link uses port 23232 if none is given").short('l').repeat().only(RELAYS),
+        HOST:PORT, unix:/path, fd:NAME (sockets that the service manager passes); HOST:3000-3010 is a range; link uses port 23232 \
+        if none is given").short('l').repeat().only(RELAYS)
+        .key(Sections::LISTENED),
     option(Group::Addresses, "to", Value::Target, "target to connect to; the first --to belongs to the first --listen and so \
         on, a single --to to all of them; several targets of one --listen stand in one --to with commas between them; a target \
-        is HOST:PORT, unix:/path, or a service of DNS such as srv:_http._tcp.example.org").repeat().only(NAMED),
+        is HOST:PORT, unix:/path, or a service of DNS such as srv:_http._tcp.example.org").repeat().only(NAMED)
+        .key(Sections::LISTENERS),
     option(Group::Addresses, "balance", BALANCE, "choice among the targets of a listener; with it, each address of a name is \
-        a target of its own; source-hash sends a client address to the same target for as long as that is there").only(NAMED),
+        a target of its own; source-hash sends a client address to the same target for as long as that is there").only(NAMED)
+        .key(Sections::LISTENERS),
     option(Group::Addresses, "via", Value::Peer, "carry the connections over a link to this peer; the peer resolves names; \
-        the port is 23232 if none is given").only(ROUTED),
+        the port is 23232 if none is given").only(ROUTED)
+        .key(Sections::LISTENERS),
+    option(Group::Addresses, "name", Value::Text("NAME"), "name of the listener or the link in log and status; behind a forward, \
+        the name of that forward (default: made of the address)").repeat().no_env().only(SERVERS)
+        .key(Sections::NAMED),
     option(Group::Addresses, "connect", Value::Peer, "peer to link with; the port is 23232 if none is given")
-        .only(LINK),
+        .only(LINK)
+        .key(Sections::DIALED),
     option(Group::Addresses, "local", FORWARD, "listen here and connect from the far end, as ssh -L does; without BIND on \
         loopback, with * on every address; unix:/path:HOST:PORT listens on a Unix socket").short('L').repeat().no_env().only(LINK),
     option(Group::Addresses, "remote", FORWARD, "listen at the far end and connect from here, as ssh -R does; without BIND on \
@@ -288,125 +305,185 @@ pub static OPTIONS: &[OptionSpec] = &[
         end; for ProxyCommand of ssh").short('W').no_env().only(LINK),
     option(Group::Access, "allow", Value::Rule, "permit connections that match, such as 10.0.0.0/8, example.org:443, \
         *.example.org or from:10.0.0.0/8,to:*:80-443; the first matching rule decides, and with any --allow the rest is denied")
-        .repeat().no_env().only(FRONT_ENDS),
+        .repeat().no_env().only(FRONT_ENDS)
+        .fills(Field::Rules(Some(Action::Allow))).key(Sections::CLIENTS),
     option(Group::Access, "deny", Value::Rule, "deny connections that match; without any --allow the rest is permitted")
-        .repeat().no_env().only(FRONT_ENDS),
-    option(Group::Access, "users", Value::File, "require a user and a password from a file of name:password lines").only(NAMED),
+        .repeat().no_env().only(FRONT_ENDS)
+        .fills(Field::Rules(Some(Action::Deny))).key(Sections::CLIENTS),
+    option(Group::Access, "rule", Value::Text("allow|deny RULE"), "permit or deny connections that match; the same as --allow \
+        and --deny, for lists in which both alternate").repeat().no_env().only(FRONT_ENDS)
+        .fills(Field::Rules(None)).key(Sections::CLIENTS),
+    option(Group::Access, "users", Value::File, "require a user and a password from a file of name:password lines").only(NAMED)
+        .fills(USERS).key(Sections::CLIENTS),
     option(Group::Access, "no-strict-modes", Value::None, "accept files of keys, users and paths that other users can change or \
-        replace, and private keys that other users can read; without this option such files are refused").only(READING),
+        replace, and private keys that other users can read; without this option such files are refused").only(READING)
+        .fills(STRICT_MODES).key(Sections::PROCESS),
     option(Group::Keys, "config-dir", Value::Directory, "directory of key, authorized_keys, known_nodes and secret (default: \
-        $XDG_CONFIG_HOME/seaprox, else $HOME/.config/seaprox, else /etc/seaprox)").only(CONFIGURED),
+        $XDG_CONFIG_HOME/seaprox, else $HOME/.config/seaprox, else /etc/seaprox)").only(CONFIGURED)
+        .fills(Field::Path(|d| &mut d.process.directory)).key(Sections::PROCESS),
     option(Group::Keys, "key", Value::File, "file of the node's key, or of the shared secret with --secret (default: key \
         or secret in --config-dir; the variable never names the file of the secret)").only(KEYS),
     option(Group::Keys, "secret", Value::None, "make or read a secret that two nodes share; both nodes derive the same key \
         from it").no_env().only(KEYS),
     option(Group::Keys, "key", Value::File, "file of the node's key; the first use makes it (default: key in \
-        --config-dir)").only(RELAYS),
+        --config-dir)").only(RELAYS)
+        .fills(KEY_FILE).key(Sections::PROCESS),
     option(Group::Keys, "secret", Value::File, "file of a secret that both nodes share instead of keys; each node that has it \
-        may do everything, in both directions").only(RELAYS),
+        may do everything, in both directions").only(RELAYS)
+        .fills(SECRET_FILE).key(Sections::PROCESS),
     option(Group::Keys, "force", Value::None, "replace an existing file; peers that know the old key refuse the new one")
         .no_env().only(KEYGEN),
     option(Group::Keys, "fingerprint", Value::None, "also print the fingerprint: SHA-256 of the public key in DER")
         .no_env().only(PUBKEY),
     option(Group::Connecting, "prefer", FAMILIES, "address family that is tried first")
-        .fills(PREFER).only(RELAYS),
+        .fills(PREFER).only(RELAYS)
+        .key(Sections::CLIENTS),
     option(Group::Connecting, "only", FAMILIES, "only address family that is tried").only(RELAYS)
-        .fills(ONLY),
+        .fills(ONLY)
+        .key(Sections::CLIENTS),
+    option(Group::Connecting, "source", Value::Text("SOURCE"), "source of connections to targets: ADDRESS[:PORT][%INTERFACE], such \
+        as 10.0.0.2 or %eth1").only(FRONT_ENDS)
+        .fills(SOURCE).key(Sections::CLIENTS),
     option(Group::Connecting, "dns-cache", Value::Duration, "time for which a resolved name is used again; 0 disables the cache")
-        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.name_cache)),
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.name_cache))
+        .key(Sections::PROCESS),
     option(Group::Connecting, "no-nodelay", Value::None, "do not set TCP_NODELAY").only(RELAYS)
-        .fills(Field::Flag(|d| &mut d.process.loops.nodelay, false)),
+        .fills(Field::Flag(|d| &mut d.process.loops.nodelay, false))
+        .key(Sections::CLIENTS),
     option(Group::Connecting, "no-splice", Value::None, "copy bytes through buffers instead of moving them in the kernel")
-        .only(RELAYS),
+        .only(RELAYS)
+        .fills(Field::Flag(|d| &mut d.splices, false)).key(Sections::PROCESS),
     option(Group::Links, "authorized-keys", Value::File, "file of the keys that may dial this node, each with its permissions \
         (default: authorized_keys in --config-dir)").only(LINK)
-        .fills(Field::Path(|d| &mut d.server.authorized_keys)),
+        .fills(Field::Path(|d| &mut d.server.authorized_keys))
+        .key(Sections::SERVED),
     option(Group::Links, "ask", Value::None, "ask on the terminal when a peer requests a target or a listener that its key does \
         not permit; the answer holds until SIGHUP").no_env().only(LINK)
-        .fills(Field::Flag(|d| &mut d.server.asks, true)),
-    option(Group::Links, "known-nodes", Value::File, "file of the keys of peers (default: known_nodes in --config-dir)").only(RELAYS),
+        .fills(Field::Flag(|d| &mut d.server.asks, true))
+        .key(Sections::SERVED),
+    option(Group::Links, "known-nodes", Value::File, "file of the keys of peers (default: known_nodes in --config-dir)").only(RELAYS)
+        .fills(KNOWN_NODES).key(Sections::DIALED),
     option(Group::Links, "peer-key", Value::Text("KEY|SHA256:..."), "the only key or fingerprint that the peer may have; \
-        known_nodes is not read").only(RELAYS),
+        known_nodes is not read").only(RELAYS)
+        .fills(PEER_KEY).key(Sections::DIALED),
     option(Group::Links, "subflows", Value::Number(1, 16), "transport connections of the link over each path")
-        .fills(Field::Number(|d| &mut d.link.subflows)).only(RELAYS),
+        .fills(Field::Number(|d| &mut d.link.subflows)).only(RELAYS)
+        .key(Sections::DIALED),
     option(Group::Links, "path", Value::Text("PATH"), "path to the peer: SOURCE[:PORT][%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, \
-        %wlan0 or 10.0.0.2->198.51.100.7").repeat().only(RELAYS),
-    option(Group::Links, "paths", Value::File, "file of paths, one path per line; changes are applied while the link is up").only(RELAYS),
+        %wlan0 or 10.0.0.2->198.51.100.7").repeat().only(RELAYS)
+        .fills(PATH).key(Sections::DIALED),
+    option(Group::Links, "paths", Value::File, "file of paths, one path per line; changes are applied while the link is up").only(RELAYS)
+        .fills(PATHS).key(Sections::DIALED),
     option(Group::Links, "mode", MODES, "use of the subflows: all of them, one at a time, or two for small data")
-        .fills(MODE).only(RELAYS),
+        .fills(MODE).only(RELAYS)
+        .key(Sections::LINKS),
     option(Group::Links, "carrier", Value::Choice(CarrierKind::NAMES), "transport of the subflows; mptcp falls back to tcp where \
-        this system or the peer has none").fills(CARRIER).only(RELAYS),
+        this system or the peer has none").fills(CARRIER).only(RELAYS)
+        .key(Sections::LINKS),
     option(Group::Links, "cipher", Value::Text("LIST"), "ciphers in order of preference: aes-128-gcm, aes-256-gcm, \
-        chacha20-poly1305 (default: the fastest on this processor first)").only(RELAYS),
+        chacha20-poly1305 (default: the fastest on this processor first)").only(RELAYS)
+        .fills(CIPHER).key(Sections::PROCESS),
     option(Group::Links, "key-exchange", Value::Text("LIST"), "key exchanges in order of preference: x25519mlkem768, x25519 \
-        (default: both, the first one where the processor has the instructions)").only(RELAYS),
+        (default: both, the first one where the processor has the instructions)").only(RELAYS)
+        .fills(KEY_EXCHANGE).key(Sections::PROCESS),
     option(Group::Links, "exit-on-failure", Value::None, "exit when the link or a forward cannot be set up (69) or is lost (75); \
         without this option it is tried again").only(SERVERS)
-        .fills(Field::Flag(|d| &mut d.link.exits_on_failure, true)),
+        .fills(Field::Flag(|d| &mut d.link.exits_on_failure, true))
+        .key(Sections::DIALED),
     option(Group::Links, "link-keepalive", Value::Duration, "idle time before a keepalive probe is sent")
-        .fills(Field::Timer(|d| &mut d.process.node.timing.keepalive)).only(RELAYS),
+        .fills(Field::Timer(|d| &mut d.process.node.timing.keepalive)).only(RELAYS)
+        .key(Sections::LINKS),
     option(Group::Links, "link-dead", Value::Duration, "idle time after which a subflow is closed as dead")
-        .fills(Field::Timer(|d| &mut d.process.node.timing.dead)).only(RELAYS),
+        .fills(Field::Timer(|d| &mut d.process.node.timing.dead)).only(RELAYS)
+        .key(Sections::LINKS),
     option(Group::Links, "link-hold", Value::Duration, "time for which connections survive the loss of all subflows")
-        .fills(Field::Timer(|d| &mut d.process.node.timing.hold)).only(RELAYS),
+        .fills(Field::Timer(|d| &mut d.process.node.timing.hold)).only(RELAYS)
+        .key(Sections::LINKS),
     option(Group::Links, "link-retry-max", Value::Duration, "longest delay between two attempts to dial a subflow; the delays \
         double from {redial-first}, and are {redial-awaited} at most while clients wait")
-        .fills(Field::Timer(|d| &mut d.process.node.timing.redial.1)).only(RELAYS),
+        .fills(Field::Timer(|d| &mut d.process.node.timing.redial.1)).only(RELAYS)
+        .key(Sections::LINKS),
     option(Group::Links, "link-memory", Value::Size(1 << 20, 1 << 40), "memory of one link for received data; the same amount \
         again for data to send")
-        .fills(Field::Size64(|d| &mut d.process.node.timing.memory_bytes)).only(RELAYS),
+        .fills(Field::Size64(|d| &mut d.process.node.timing.memory_bytes)).only(RELAYS)
+        .key(Sections::LINKS),
     option(Group::Links, "link-memory-total", Value::Size(8 << 20, 1 << 40), "memory of all links for received data; the same \
         amount again for data to send; one key has at most half of it, one link a quarter")
-        .fills(Field::Size(|d| &mut d.process.loops.limits.link_bytes)).only(RELAYS),
+        .fills(Field::Size(|d| &mut d.process.loops.limits.link_bytes)).only(RELAYS)
+        .key(Sections::PROCESS),
     option(Group::Links, "link-streams", Value::Number(1, 1_000_000), "connections at a time over one link")
-        .fills(Field::Number32(|d| &mut d.process.node.timing.streams)).only(RELAYS),
+        .fills(Field::Number32(|d| &mut d.process.node.timing.streams)).only(RELAYS)
+        .key(Sections::LINKS),
     option(Group::Links, "link-max", Value::Number(1, LINKS_MAX as u64), "links at a time that peers have dialed")
-        .fills(Field::Number(|d| &mut d.process.node.timing.links)).only(LINK),
+        .fills(Field::Number(|d| &mut d.process.node.timing.links)).only(LINK)
+        .key(Sections::SERVED_DEFAULTS),
     option(Group::Links, "link-key-max", Value::Number(1, LINKS_MAX as u64), "links at a time that one key has dialed")
-        .fills(Field::Number(|d| &mut d.process.node.timing.links_per_key)).only(LINK),
+        .fills(Field::Number(|d| &mut d.process.node.timing.links_per_key)).only(LINK)
+        .key(Sections::SERVED_DEFAULTS),
     option(Group::Timers, "handshake-timeout", Value::Duration, "time for a client to name its target, and for the peer of \
         a link to prove its key; shorter while many peers are in the handshake")
-        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.handshake)).fills_for(Command::Link, Field::Timer(|d| &mut d.process.node.timing.handshake)).only(NAMED_AND_LINK),
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.handshake)).fills_for(Command::Link, Field::Timer(|d| &mut d.process.node.timing.handshake)).only(NAMED_AND_LINK)
+        .key(Sections::RECORDS),
     option(Group::Timers, "connect-timeout", Value::Duration, "time to resolve a name and to connect to its target")
-        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.connect)).only(RELAYS),
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.connect)).only(RELAYS)
+        .key(Sections::CLIENTS),
     option(Group::Timers, "idle-timeout", Value::Duration, "time without a byte in either direction")
-        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.idle)).only(RELAYS),
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.idle)).only(RELAYS)
+        .key(Sections::CLIENTS),
     option(Group::Timers, "half-closed-timeout", Value::Duration, "time without a byte after one direction is closed")
-        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.half_closed)).only(RELAYS),
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.half_closed)).only(RELAYS)
+        .key(Sections::CLIENTS),
     option(Group::Timers, "keepalive-timeout", Value::Duration, "time for an HTTP client to send its next request")
-        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.keep_alive)).only(NAMED_AND_LINK),
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.keep_alive)).only(NAMED_AND_LINK)
+        .key(Sections::CLIENTS),
     option(Group::Timers, "drain-timeout", Value::Duration, "time for connections to end by themselves after SIGTERM")
-        .fills(Field::Duration(|d| &mut d.process.drain)),
+        .fills(Field::Duration(|d| &mut d.process.drain))
+        .key(Sections::PROCESS),
     option(Group::Timers, "tcp-keepalive", Value::Duration, "idle time before TCP sends a keepalive probe")
-        .fills(Field::Duration(|d| &mut d.process.loops.tcp_keepalive)).only(RELAYS),
+        .fills(Field::Duration(|d| &mut d.process.loops.tcp_keepalive)).only(RELAYS)
+        .key(Sections::CLIENTS),
     option(Group::Limits, "max-connections", Value::Number(1, 10_000_000), "connections at a time")
-        .fills(Field::Number(|d| &mut d.process.loops.limits.connections)),
+        .fills(Field::Number(|d| &mut d.process.loops.limits.connections))
+        .key(Sections::PROCESS),
     option(Group::Limits, "max-connections-per-source", Value::Number(0, 10_000_000), "connections at a time from one IPv4 \
         client address or one /64 of IPv6; 0 for no limit")
-        .fills(Field::Number(|d| &mut d.process.loops.limits.connections_per_source)).only(SERVERS),
+        .fills(Field::Number(|d| &mut d.process.loops.limits.connections_per_source)).only(SERVERS)
+        .key(Sections::PROCESS),
     option(Group::Limits, "threads", Value::Number(1, 1024), "event loops, each with one thread; links, and the clients \
-        that go over them, are in the first").fills(Field::Number(|d| &mut d.process.threads)).only(SERVERS),
+        that go over them, are in the first").fills(Field::Number(|d| &mut d.process.threads)).only(SERVERS)
+        .key(Sections::PROCESS),
     option(Group::Limits, "workers", Value::Number(1, 1024), "threads that resolve names; half of them at once, a quarter for \
         one key or client address")
-        .fills(Field::Number(|d| &mut d.process.workers)),
+        .fills(Field::Number(|d| &mut d.process.workers))
+        .key(Sections::PROCESS),
     option(Group::Limits, "buffer", Value::Size(4 << 10, 16 << 20), "size of one buffer; each direction of a connection holds \
         one while it has bytes")
-        .fills(Field::Size(|d| &mut d.process.loops.limits.block_bytes)),
+        .fills(Field::Size(|d| &mut d.process.loops.limits.block_bytes))
+        .key(Sections::PROCESS),
     option(Group::Limits, "buffer-memory", Value::Size(64 << 10, 1 << 40), "memory of all buffers")
-        .fills(Field::Size(|d| &mut d.process.loops.limits.buffer_bytes)),
+        .fills(Field::Size(|d| &mut d.process.loops.limits.buffer_bytes))
+        .key(Sections::PROCESS),
     option(Group::Limits, "pipes", Value::Number(0, 1_000_000), "pipes for moving bytes in the kernel")
-        .fills(Field::Number(|d| &mut d.process.loops.limits.pipes)),
+        .fills(Field::Number(|d| &mut d.process.loops.limits.pipes))
+        .key(Sections::PROCESS),
     option(Group::Limits, "pipe-size", Value::Size(4 << 10, 1 << 30), "size of one pipe")
-        .fills(Field::Size(|d| &mut d.process.loops.limits.pipe_bytes)),
+        .fills(Field::Size(|d| &mut d.process.loops.limits.pipe_bytes))
+        .key(Sections::PROCESS),
     option(Group::Limits, "backlog", Value::Number(1, 65_535), "connections that wait to be accepted")
-        .fills(Field::Number32(|d| &mut d.process.loops.limits.backlog)),
+        .fills(Field::Number32(|d| &mut d.process.loops.limits.backlog))
+        .key(Sections::CLIENTS),
     option(Group::Reporting, "log-format", Value::Choice(&["text", "json"]), "format of the log on stderr")
-        .fills(LOG_FORMAT).only(RELAYS),
+        .fills(LOG_FORMAT).only(RELAYS)
+        .key(Sections::PROCESS),
     option(Group::Reporting, "verbose", Value::None, "log debug messages; twice to log everything").short('v').repeat().no_env().only(EVERY),
     option(Group::Reporting, "quiet", Value::None, "log warnings and errors only").short('q').repeat().no_env().only(EVERY),
     option(Group::Reporting, "status", Value::Socket, "socket on which the process answers seaprox status (default: a socket of \
-        its own in the user's runtime directory)").only(REPORTING),
+        its own in the user's runtime directory)").only(REPORTING)
+        .fills(STATUS_SOCKET).key(Sections::PROCESS),
     option(Group::Reporting, "json", Value::None, "print JSON").no_env().only(STATUS),
+    option(Group::Reporting, "print", Value::None, "print the whole configuration with its defaults, as a file that means the same")
+        .no_env().only(CHECK),
+    option(Group::General, "watch", Value::None, "read the file again when it, or a file that it includes, changes").only(RUN),
     option(Group::General, "help", Value::None, "print help: short for -h, long for --help").short('h').no_env().only(EVERY),
     option(Group::General, "version", Value::None, "print the version").short('V').no_env().only(EVERY),
 ];

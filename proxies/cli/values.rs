@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use seaprox::auth::{ConfigDirectory, Modes};
 use seaprox::config::StatusSocket;
-use seaprox::rules::{Action, Rule, Rules};
-use seaprox::units::{format_size, parse_duration, parse_size};
+use seaprox::rules::{Action, Rules};
 use seaprox::{AddressError, Bind, Proto, Target, Upstream, split_port_range};
 
-use super::{Parsed, UsageError, Value, suggest};
+use super::{Parsed, UsageError, Value, parsers};
 
 /// The format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,11 +48,7 @@ impl Parsed {
     pub fn flag(&self, long: &str) -> Result<bool, UsageError> {
         match self.given(long).pop() {
             None => Ok(self.count(long) > 0),
-            Some((name, text)) => match text.to_ascii_lowercase().as_str() {
-                "1" | "true" | "yes" => Ok(true),
-                "0" | "false" | "no" => Ok(false),
-                _ => Err(self.wrong(&name, &text, "expected 1, true, yes, 0, false or no")),
-            },
+            Some((name, text)) => parsers::flag(&text).map_err(|expected| self.wrong(&name, &text, expected)),
         }
     }
 
@@ -64,34 +59,23 @@ impl Parsed {
 
     /// Returns a duration; zero means off.
     pub fn duration(&self, long: &str) -> Result<Duration, UsageError> {
-        let (name, text) = self.one(long);
-        parse_duration(&text).map_err(|error| self.wrong(&name, &text, error))
+        self.value(long, parsers::duration)
     }
 
     /// Returns a size in bytes, within the limits of the table.
+    #[cfg(test)]
     pub fn size(&self, long: &str) -> Result<u64, UsageError> {
-        let (name, text) = self.one(long);
-        let bytes = parse_size(&text).map_err(|error| self.wrong(&name, &text, error))?;
-        match self.spec(long).value {
-            Value::Size(least, most) if !(least..=most).contains(&bytes) => {
-                let expected = format!("expected a size from {} to {}", format_size(least), format_size(most));
-                Err(self.wrong(&name, &text, expected))
-            }
-            _ => Ok(bytes),
-        }
+        self.value(long, |text| parsers::size(self.spec(long).value, text))
     }
 
     /// Returns a number, within the limits of the table.
     pub fn number(&self, long: &str) -> Result<u64, UsageError> {
+        self.value(long, |text| parsers::number(self.spec(long).value, text))
+    }
+
+    fn value<T>(&self, long: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, UsageError> {
         let (name, text) = self.one(long);
-        let (least, most) = match self.spec(long).value {
-            Value::Number(least, most) => (least, most),
-            _ => (0, u64::MAX),
-        };
-        let number = if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None };
-        number
-            .filter(|number| (least..=most).contains(number))
-            .ok_or_else(|| self.wrong(&name, &text, format!("expected a number from {least} to {most}")))
+        parse(&text).map_err(|expected| self.wrong(&name, &text, expected))
     }
 
     /// Returns a path, if one is given.
@@ -182,13 +166,13 @@ impl Parsed {
         is_tcp.map(|()| upstreams).map_err(|error| self.wrong(name, text, error))
     }
 
-    /// Returns the rules of `--allow` and `--deny`, in the order of the command line.
+    /// Returns the rules of `--allow`, `--deny` and `--rule`, in the order of the command line.
     pub fn rules(&self) -> Result<Rules, UsageError> {
         let mut rules = Vec::new();
-        for (action, long) in [(Action::Allow, "allow"), (Action::Deny, "deny")] {
+        for (action, long) in [(Some(Action::Allow), "allow"), (Some(Action::Deny), "deny"), (None, "rule")] {
             for (position, text) in self.positioned(long) {
                 let rule =
-                    Rule::parse(action, &text).map_err(|error| self.wrong(&format!("--{long}"), &text, error))?;
+                    parsers::rule(action, &text).map_err(|error| self.wrong(&format!("--{long}"), &text, error))?;
                 rule.proto().require_tcp().map_err(|error| self.wrong(&format!("--{long}"), &text, error))?;
                 rules.push((position, rule));
             }
@@ -199,13 +183,9 @@ impl Parsed {
 
     /// Returns the value of `--status`.
     pub fn status(&self) -> Result<StatusSocket, UsageError> {
-        let Some((name, text)) = self.given("status").pop() else {
-            return Ok(StatusSocket::PerProcess);
-        };
-        match (text.as_str(), Target::parse(&text)) {
-            ("none", _) => Ok(StatusSocket::Off),
-            (_, Ok(Target::Unix(path))) => Ok(StatusSocket::At(path)),
-            _ => Err(self.wrong(&name, &text, "expected unix:/path of at most 107 bytes, or none")),
+        match self.given("status").pop() {
+            Some((name, text)) => parsers::status(&text).map_err(|expected| self.wrong(&name, &text, expected)),
+            None => Ok(StatusSocket::PerProcess),
         }
     }
 
@@ -244,7 +224,8 @@ impl Parsed {
     /// Returns the argument of `seaprox completions`.
     pub fn shell(&self) -> Result<Shell, UsageError> {
         let text = self.frees().first().map_or("", String::as_str);
-        self.pick("SHELL", text, &["bash", "zsh", "fish"], &[Shell::Bash, Shell::Zsh, Shell::Fish])
+        let place = parsers::word(&["bash", "zsh", "fish"], text).map_err(|error| self.wrong("SHELL", text, error))?;
+        Ok([Shell::Bash, Shell::Zsh, Shell::Fish][place])
     }
 
     /// Returns the place of the given word in the table; none if the option is not set.
@@ -252,16 +233,7 @@ impl Parsed {
         let (Value::Choice(words), Some((name, text))) = (self.spec(long).value, self.given(long).pop()) else {
             return Ok(None);
         };
-        let places: Vec<usize> = (0..words.len()).collect();
-        self.pick(&name, &text, words, &places).map(Some)
-    }
-
-    pub(super) fn pick<T: Copy>(&self, name: &str, text: &str, words: &[&str], values: &[T]) -> Result<T, UsageError> {
-        if let Some((_, value)) = words.iter().zip(values).find(|(word, _)| **word == text) {
-            return Ok(*value);
-        }
-        let hint = suggest::hint(text, "", words.iter().copied());
-        Err(self.wrong(name, text, format!("expected {}{hint}", words.join(" or "))))
+        parsers::word(words, &text).map(Some).map_err(|expected| self.wrong(&name, &text, expected))
     }
 
     /// Returns the addresses of an option, each as the list of its ports.
@@ -308,7 +280,7 @@ impl Parsed {
 }
 
 /// Splits a list at its commas. What follows a comma belongs to the path of a Unix socket before it if it has no colon.
-fn split_list(text: &str) -> Vec<&str> {
+pub fn split_list(text: &str) -> Vec<&str> {
     let mut parts: Vec<&str> = Vec::new();
     let (mut start, mut end) = (0, 0);
     for segment in text.split(',') {

@@ -1,7 +1,7 @@
 //! The exit codes of the process, and the error of a command.
 
 use seaprox::auth::KeysError;
-use seaprox::config::{ApplyError, ApplyErrors, ApplyFailure, MakeError};
+use seaprox::config::{ApplyError, ApplyErrors, ApplyFailure, MakeError, Place};
 
 use crate::cli::{Parsed, UsageError};
 use crate::{SharedSecretError, UsersError};
@@ -52,8 +52,17 @@ impl Failed {
     }
 
     /// Creates the error for a configuration that cannot be applied: a line for each error, with the exit code of the first.
-    pub fn applied(parsed: &Parsed, errors: ApplyErrors) -> Failed {
-        let all = errors.errors.into_iter().map(|error| Failed::not_applied(parsed, error));
+    /// `context`, if there is one, returns what stands in front of an error about a place.
+    pub fn applied(parsed: &Parsed, errors: ApplyErrors, context: Option<&dyn Fn(&Place) -> String>) -> Failed {
+        let all = errors.errors.into_iter().map(|error| {
+            let context = context.map(|context| context(&error.place));
+            let Failed { exit, text } = Failed::not_applied(parsed, error);
+            let Some(context) = context else { return Failed { exit, text } };
+            let rest =
+                text.strip_prefix(&format!("seaprox {}", parsed.command().name())).or(text.strip_prefix("seaprox"));
+            let text = rest.map_or_else(|| text.clone(), |rest| format!("{context}{rest}"));
+            Failed { exit, text }
+        });
         all.reduce(|first, next| Failed { text: format!("{}\n{}", first.text, next.text), ..first })
             .unwrap_or_else(|| Failed::new(Exit::Failure, "seaprox: the configuration cannot be applied"))
     }

@@ -3,6 +3,7 @@
 mod announced;
 mod cat;
 mod changes;
+mod check;
 mod events;
 mod exit;
 mod file_watch;
@@ -49,14 +50,20 @@ pub fn main() -> ExitCode {
 }
 
 fn run(parsed: &Parsed) -> Result<(), Failed> {
-    let log_format = parsed.log_format()?;
+    // A file may set the format of the log, so it is read before there is one.
+    let loaded = if parsed.command() == Command::Run { Some(settings::load(parsed)?) } else { None };
+    let log_format = loaded.as_ref().map_or_else(|| parsed.log_format(), |loaded| Ok(loaded.log_format))?;
     // Commands for one connection, and the checks of selftest, log warnings only.
     let is_terse = matches!(parsed.command(), Command::Cat | Command::Selftest) || parsed.stdio()?.is_some();
     logging::init(parsed.verbosity(), is_terse, log_format).map_err(|error| parsed.error(error))?;
+    if let Some(loaded) = loaded {
+        return serve::run_file(parsed, loaded);
+    }
     match parsed.command() {
-        Command::FrontEnd(_) => serve::run(parsed),
+        Command::FrontEnd(_) | Command::Run => serve::run(parsed),
         Command::Link if parsed.stdio()?.is_some() => cat::run(parsed),
         Command::Link => serve::run(parsed),
+        Command::Check => check::run(parsed),
         Command::Cat => cat::run(parsed),
         Command::Status => status::run(parsed),
         Command::Selftest => selftest::run(),

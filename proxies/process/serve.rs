@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use seaprox::config::{Config, Maker, Running, StatusSocket};
+use seaprox::config::{Config, Maker, Place, Running, StatusSocket};
 use seaprox::{SocketFile, Workers};
 
 use super::announced::Announced;
@@ -12,10 +12,11 @@ use super::exit::{Exit, Failed};
 use super::signals::Signals;
 use super::source::Source;
 use super::supervisor::Supervisor;
-use super::{link, logging, service, settings};
+use super::{link, logging, service, settings, source};
 use crate::Parts;
 use crate::admin::{Reporter, socket};
 use crate::cli::Parsed;
+use crate::file;
 
 /// Runs the front ends and links of a command line until a signal stops them.
 ///
@@ -24,21 +25,48 @@ use crate::cli::Parsed;
 /// asked to exit in this case.
 pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     logging::detach().map_err(failed)?;
-    run_config(parsed, settings::config(parsed)?, None)
+    let config = settings::config(parsed)?;
+    run_config(parsed, config, None, None)
+}
+
+/// Runs the listeners and links of a file until a signal stops them. The file is read again on request.
+///
+/// # Errors
+/// As for [`run`]. An error about a record names the position of the record.
+pub fn run_file(parsed: &Parsed, mut loaded: file::Loaded) -> Result<(), Failed> {
+    logging::detach().map_err(failed)?;
+    settings::fit(&mut loaded.config, settings::Fit::First);
+    loaded.check()?;
+    let again = parsed.clone();
+    let load = move || {
+        let loaded =
+            settings::load(&again).map_err(|failed| failed.text.lines().map(str::to_owned).collect::<Vec<_>>())?;
+        Ok(source::Loaded { config: loaded.config, sources: loaded.sources })
+    };
+    let source = Source::new(loaded.sources.clone(), load).watched(parsed.flag("watch")?);
+    let place = |place: &Place| format!("{}: {place}", loaded.position(place));
+    run_config(parsed, loaded.config.clone(), Some(source), Some(&place))
 }
 
 /// Runs a configuration until a signal stops it. The source is read again on request; a process without one reads only the
 /// files of users, keys and paths again. The descriptor limit must have been applied to the configuration ([`settings::fit`]).
+/// `context`, if there is one, returns what stands in front of an error about a place.
 ///
 /// # Errors
 /// As for [`run`].
-pub fn run_config(parsed: &Parsed, config: Config, source: Option<Source>) -> Result<(), Failed> {
+fn run_config(
+    parsed: &Parsed,
+    config: Config,
+    source: Option<Source>,
+    context: Option<&dyn Fn(&Place) -> String>,
+) -> Result<(), Failed> {
     let queue = EventQueue::new();
     let parts = Arc::new(Parts::with_events(&config, link_handler(&queue.sender())));
     let instance = link::prepare(parsed, &config, &parts)?;
     let workers = Workers::start(config.workers, config.loops.limits.lookups).map_err(failed)?;
     let maker: Arc<dyn Maker> = Arc::<Parts>::clone(&parts);
-    let (running, loops) = Running::start(config, maker, &workers).map_err(|error| Failed::applied(parsed, error))?;
+    let (running, loops) =
+        Running::start(config, maker, &workers).map_err(|errors| Failed::applied(parsed, errors, context))?;
     service::warn_of_unused_sockets(running.config());
     // Until here a signal ends the process: it may wait for the name of an address.
     let signals = Signals::open().map_err(failed)?;

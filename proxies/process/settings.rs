@@ -1,9 +1,13 @@
 //! The limits of a process within those of the system.
 
+use std::path::Path;
+
 use seaprox::config::Config;
 use seaprox::{DESCRIPTORS_RESERVED, Limits};
 
-use crate::cli::{Parsed, UsageError};
+use super::exit::{Exit, Failed};
+use crate::cli::{Draft, Parsed, UsageError};
+use crate::file::{self, Environment, Loaded, Problems};
 
 /// Raises the descriptor limit as far as the system allows, and reduces pipes and connections to it. A connection takes two
 /// descriptors, and so does a pipe.
@@ -50,6 +54,24 @@ pub fn config(parsed: &Parsed) -> Result<Config, UsageError> {
     fit(&mut config, Fit::First);
     parsed.check(&config)?;
     Ok(config)
+}
+
+/// Returns the configuration of the file that the command names. The options of the command take precedence over it.
+///
+/// # Errors
+/// Fails if an option is wrong, or with all errors of the file.
+pub fn load(parsed: &Parsed) -> Result<Loaded, Failed> {
+    parsed.fill_process(&mut Draft::default())?;
+    let path = parsed.frees().first().map_or("", String::as_str);
+    let variable = |name: &str| std::env::var(name).ok();
+    let environment = Environment { variable: &variable, options: Some(parsed) };
+    file::load(Path::new(path), &environment).map_err(Failed::from)
+}
+
+impl From<Problems> for Failed {
+    fn from(problems: Problems) -> Failed {
+        Failed::new(Exit::Config, problems.to_string())
+    }
 }
 
 /// The number of connections below which a reduced default is logged as a warning.

@@ -15,7 +15,6 @@ pub struct Loaded {
 }
 
 /// A source that can be read again.
-#[allow(dead_code)] // No command runs from a file yet.
 pub struct Source {
     load: Box<dyn Fn() -> Result<Loaded, Vec<String>> + Send>,
     /// The files that were read last without an error.
@@ -24,7 +23,6 @@ pub struct Source {
     watch: Option<FileWatch>,
 }
 
-#[allow(dead_code)] // No command runs from a file yet.
 impl Source {
     /// Creates a source from which `files` have been read. `load` reads it again, and returns all problems if it is invalid,
     /// each as a line with its position.

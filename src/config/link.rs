@@ -212,6 +212,16 @@ impl FromStr for Pin {
     }
 }
 
+/// Writes the key or the fingerprint, as it is parsed.
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pin::Key(key) => key.fmt(f),
+            Pin::Fingerprint(fingerprint) => f.write_str(fingerprint),
+        }
+    }
+}
+
 impl fmt::Display for PinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "expected {}", self.0)

@@ -95,7 +95,7 @@ fn all_problems_are_found_at_once_and_each_names_its_place() {
         "listener \"web\": colour is no option of \"socks\"",
         "listener \"a\\n\": name \"a\\n\": expected 1 to 128 bytes without control characters",
         "listener \"a\\n\": listen: expected at least one address",
-        "listener \"a\\n\": front-end \"gopher\": expected static or socks",
+        "listener \"a\\n\": front \"gopher\": expected static or socks",
         "listener \"bare\": to \"3\": expected HOST:PORT or srv:NAME",
         "listener \"none\": to: expected HOST:PORT or srv:NAME",
         "link \"office\": connect \"unix:/y\": expected HOST[:PORT]",

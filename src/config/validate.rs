@@ -148,7 +148,7 @@ impl<'a> Checks<'a> {
     fn front_end(&mut self, place: &Place, front_end: &FrontEndConfig, is_over_link: bool) {
         let Some(known) = self.front_ends.options(&front_end.name) else {
             let names = self.front_ends.names().join(" or ");
-            return self.add(place.field("front-end"), format!(" {:?}: expected {names}", front_end.name));
+            return self.add(place.field("front"), format!(" {:?}: expected {names}", front_end.name));
         };
         for (name, value) in &front_end.options {
             match known.iter().find(|option| option.name == name) {

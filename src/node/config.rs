@@ -194,6 +194,13 @@ pub struct Path {
 impl Path {
     /// Returns the path in the form of the command line, with the peer's address if the path has none of its own.
     pub(crate) fn to_text(&self, peer: &Target) -> String {
+        match (&self.peer, self.source_text()) {
+            (own, source) if source.is_empty() => own.as_ref().unwrap_or(peer).to_string(),
+            (own, source) => format!("{source}->{}", own.as_ref().unwrap_or(peer)),
+        }
+    }
+
+    fn source_text(&self) -> String {
         let source = match (self.source, self.local_port) {
             (Some(source), Some(port)) => SocketAddr::new(source, port).to_string(),
             (Some(source), None) => source.to_string(),
@@ -201,8 +208,17 @@ impl Path {
             (None, None) => String::new(),
         };
         let interface = self.interface.as_ref().map_or_else(String::new, |name| format!("%{name}"));
-        let arrow = if source.is_empty() && interface.is_empty() { "" } else { "->" };
-        format!("{source}{interface}{arrow}{}", self.peer.as_ref().unwrap_or(peer))
+        format!("{source}{interface}")
+    }
+}
+
+/// Writes the path in the form of the command line. A path that leaves everything to the system is an empty text.
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.peer, self.source_text()) {
+            (Some(peer), source) => write!(f, "{source}->{peer}"),
+            (None, source) => f.write_str(&source),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod cli;
 mod config;
 mod ends;
 mod examples;
+mod file;
 mod files;
 mod http;
 mod http_refused;

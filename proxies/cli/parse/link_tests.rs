@@ -150,19 +150,16 @@ fn a_pinned_key_is_a_key_or_its_fingerprint() {
 
 #[test]
 fn errors_name_the_wrong_value() {
-    let link = parsed("link --connect r --cipher aes-128-gmc --mode strip --link-hold 0 --path eth0");
+    let link = |options: &str| parsed(&format!("link --connect r {options}")).config().map(drop);
     let peer = Target::parse("r:1").unwrap();
     for (result, text) in [
         (
-            link.ciphers().map(drop),
+            link("--cipher aes-128-gmc"),
             "--cipher \"aes-128-gmc\": expected aes-128-gcm or aes-256-gcm or chacha20-poly1305; did you mean aes-128-gcm?",
         ),
-        (link.word("mode").map(drop), "--mode \"strip\": expected stripe or single or redundant; did you mean stripe?"),
-        (
-            link.positive("link-hold").map(drop),
-            "--link-hold \"0\": expected a duration above 0, because a link needs this timer",
-        ),
-        (link.paths(&peer).map(drop), "--path \"eth0\": the source \"eth0\": expected an address of this host"),
+        (link("--mode strip"), "--mode \"strip\": expected stripe or single or redundant; did you mean stripe?"),
+        (link("--link-hold 0"), "--link-hold \"0\": expected a duration above 0, because a link needs this timer"),
+        (link("--path eth0"), "--path \"eth0\": the source \"eth0\": expected an address of this host"),
     ] {
         assert_eq!(result.unwrap_err().to_string(), format!("seaprox link: {text}"));
     }
@@ -173,10 +170,11 @@ fn errors_name_the_wrong_value() {
         let error = line(1025).unwrap_err();
         assert!(error.contains("expected a number from 1 to 1024"), "a loop has no room for more links: {error}");
     }
-    assert_eq!(parsed("link --connect r --key-exchange x25519").groups(), Ok(vec![seaprox::node::Group::X25519]));
-    let wrong = parsed("link --connect r --key-exchange x25519mlkem").groups().unwrap_err().to_string();
+    let groups = parsed("link --connect r --key-exchange x25519").config().unwrap().node.groups;
+    assert_eq!(groups, [seaprox::node::Group::X25519]);
+    let wrong = link("--key-exchange x25519mlkem").unwrap_err().to_string();
     assert!(wrong.contains("expected x25519mlkem768 or x25519; did you mean x25519mlkem768?"), "{wrong}");
-    let twice = parsed("link --connect r --cipher aes-128-gcm,aes-128-gcm").ciphers().unwrap_err().to_string();
+    let twice = link("--cipher aes-128-gcm,aes-128-gcm").unwrap_err().to_string();
     assert!(twice.ends_with("expected aes-128-gcm once"), "{twice}");
     let shared = parsed("link --connect r --subflows 2 --path 10.0.0.2:5").paths(&peer).unwrap_err().to_string();
     assert!(shared.ends_with("--path with the source port 5: expected one subflow over each path"), "{shared}");

@@ -45,7 +45,8 @@ fn options_that_are_not_given_have_their_defaults() {
 
 #[test]
 fn every_printed_default_is_the_value_of_the_configuration() {
-    for command in Command::ALL {
+    // The configuration of the others comes from a file.
+    for command in Command::ALL.into_iter().filter(|command| !matches!(command, Command::Run | Command::Check)) {
         let line = if command == Command::Completions { "completions zsh" } else { command.name() };
         // With a peer the options of links count, too.
         let via = if parsed(line).knows("via") { " --via r" } else { "" };
@@ -102,7 +103,12 @@ fn all_problems_of_the_whole_are_reported_with_their_options() {
 #[test]
 fn every_default_is_valid_for_each_command() {
     for command in Command::ALL {
-        let line = if command == Command::Completions { "completions zsh" } else { command.name() };
+        let line = match command {
+            Command::Completions => "completions zsh",
+            Command::Run => "run f",
+            Command::Check => "check f",
+            command => command.name(),
+        };
         let parsed = parsed(line);
         for option in options_of(command) {
             let result = match option.value {

@@ -11,6 +11,7 @@ use std::env;
 use std::io::ErrorKind;
 
 use seaprox::auth::PublicKey;
+use seaprox::config::Config;
 use seaprox::system::{self, NameClaim};
 
 use crate::cli::Command;
@@ -24,8 +25,8 @@ pub struct Instance {
 
 impl Instance {
     /// Returns the instance of this process with its command line and this key.
-    pub fn of(command: Command, key: PublicKey) -> Instance {
-        match number(command) {
+    pub fn of(command: Command, config: &Config, key: PublicKey) -> Instance {
+        match number(command, config) {
             Some(number) => Instance::reserve(number, key),
             None => Instance { number: None, _name: None },
         }
@@ -41,15 +42,23 @@ impl Instance {
     }
 }
 
-fn number(command: Command) -> Option<u32> {
+fn number(command: Command, config: &Config) -> Option<u32> {
     let args: Vec<String> = env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let may_run_twice = command == Command::Cat || args.iter().any(|arg| has_port_zero(arg) || is_stdio(arg));
+    let may_run_twice =
+        command == Command::Cat || has_free_port(config) || args.iter().any(|arg| has_port_zero(arg) || is_stdio(arg));
     if may_run_twice {
         return None;
     }
     let here = system::machine();
     let words = args.iter().map(|arg| arg.as_bytes()).chain(here.iter().map(Vec::as_slice));
     Some(digest(words))
+}
+
+/// Returns true if a listener takes any free port, so that the same configuration can run twice.
+fn has_free_port(config: &Config) -> bool {
+    let listeners = config.all_listeners();
+    let servers = config.servers.iter().flat_map(|server| &server.addresses);
+    listeners.iter().flat_map(|listener| &listener.addresses).chain(servers).any(|addr| addr.port() == Some(0))
 }
 
 /// Returns true if an argument contains port 0, as an address or at the start of a forward.

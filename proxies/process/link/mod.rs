@@ -31,15 +31,15 @@ pub fn prepare(parsed: &Parsed, config: &Config, parts: &Parts) -> Result<Option
     if config.servers.iter().any(|server| server.asks) && !prompt::can_ask() {
         return Err(parsed.error("--ask: expected a terminal on stdin and stderr, to ask there").into());
     }
-    instance(parsed.command(), parts).map(Some).map_err(|error| Failed::made(parsed, error))
+    instance(parsed.command(), config, parts).map(Some).map_err(|error| Failed::made(parsed, error))
 }
 
 /// Loads the key of this node, and reserves the instance number of the process for its links.
 ///
 /// # Errors
 /// Fails if the key cannot be used.
-pub fn instance(command: Command, parts: &Parts) -> Result<Instance, MakeError> {
-    let instance = Instance::of(command, parts.public_key()?);
+pub fn instance(command: Command, config: &Config, parts: &Parts) -> Result<Instance, MakeError> {
+    let instance = Instance::of(command, config, parts.public_key()?);
     parts.set_instance(instance.number);
     Ok(instance)
 }

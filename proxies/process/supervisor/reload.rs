@@ -89,7 +89,8 @@ impl Supervisor {
             return Err(vec!["ask: expected a terminal on stdin and stderr, to ask there".to_owned()]);
         }
         if config.has_links() && self.instance.is_none() {
-            let instance = link::instance(self.command, &self.parts).map_err(|error| vec![error.to_string()])?;
+            let instance =
+                link::instance(self.command, config, &self.parts).map_err(|error| vec![error.to_string()])?;
             self.instance = Some(instance);
         }
         Ok(())

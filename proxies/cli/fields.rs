@@ -1,0 +1,171 @@
+//! The fields of options whose values have a grammar of their own: how a text sets the field, and which texts show it.
+
+use std::path::PathBuf;
+
+use seaprox::auth::Modes;
+use seaprox::config::{ExpectedKey, KeySource, LinkPaths, StatusSocket, Users};
+use seaprox::link::Mode;
+use seaprox::node::{CARRIERS, Path};
+use seaprox::{Egress, Family};
+
+use super::field::Field;
+use super::parsers;
+use super::values::LogFormat;
+use crate::links::addresses;
+
+/// The family that is tried first. `--only` follows in the table and takes precedence.
+pub const PREFER: Field = Field::Choice(
+    |d, index| d.process.loops.family = [Family::PreferIpv4, Family::PreferIpv6][index],
+    |d| [Family::PreferIpv4, Family::PreferIpv6].iter().position(|family| *family == d.process.loops.family),
+);
+pub const ONLY: Field = Field::Choice(
+    |d, index| d.process.loops.family = [Family::OnlyIpv4, Family::OnlyIpv6][index],
+    |d| [Family::OnlyIpv4, Family::OnlyIpv6].iter().position(|family| *family == d.process.loops.family),
+);
+pub const MODE: Field = Field::Choice(
+    |d, index| d.process.node.mode = [Mode::Stripe, Mode::Single, Mode::Redundant][index],
+    |d| [Mode::Stripe, Mode::Single, Mode::Redundant].iter().position(|mode| *mode == d.process.node.mode),
+);
+pub const CARRIER: Field = Field::Choice(
+    |d, index| d.process.node.carrier = CARRIERS[index].kind,
+    |d| CARRIERS.iter().position(|row| row.kind == d.process.node.carrier),
+);
+pub const LOG_FORMAT: Field =
+    Field::Choice(|d, index| d.log_format = [LogFormat::Text, LogFormat::Json][index], |d| Some(d.log_format as usize));
+pub const STRICT_MODES: Field = Field::Text(
+    |d, text| {
+        d.process.modes = if parsers::flag(text)? { Modes::Lax } else { Modes::Strict };
+        Ok(())
+    },
+    |d| vec![(d.process.modes == Modes::Lax).to_string()],
+);
+pub const STATUS_SOCKET: Field = Field::Text(
+    |d, text| {
+        d.process.status = parsers::status(text)?;
+        Ok(())
+    },
+    |d| match &d.process.status {
+        StatusSocket::PerProcess => Vec::new(),
+        StatusSocket::At(path) => vec![format!("unix:{}", path.display())],
+        StatusSocket::Off => vec!["none".to_owned()],
+    },
+);
+/// In a file, `none` replaces the users of the defaults.
+pub const USERS: Field = Field::Text(
+    |d, text| {
+        d.process.access.users = if text == "none" { Users::Anyone } else { Users::File(text.into()) };
+        Ok(())
+    },
+    |d| match &d.process.access.users {
+        Users::Anyone => vec!["none".to_owned()],
+        Users::File(path) => vec![path.display().to_string()],
+    },
+);
+pub const CIPHER: Field = Field::Text(
+    |d, text| {
+        d.process.node.ciphers = parsers::ciphers(text)?;
+        Ok(())
+    },
+    |d| list(&d.process.node.ciphers, |cipher| cipher.name().to_owned()),
+);
+pub const KEY_EXCHANGE: Field = Field::Text(
+    |d, text| {
+        d.process.node.groups = parsers::groups(text)?;
+        Ok(())
+    },
+    |d| list(&d.process.node.groups, |group| group.name().to_ascii_lowercase()),
+);
+pub const KEY_FILE: Field = Field::Text(
+    |d, text| {
+        d.process.node.key = KeySource::File(Some(text.into()));
+        Ok(())
+    },
+    |d| match &d.process.node.key {
+        KeySource::File(path) => shown(path),
+        KeySource::Secret(_) => Vec::new(),
+    },
+);
+/// `--secret` follows `--key` in the table and takes precedence.
+pub const SECRET_FILE: Field = Field::Text(
+    |d, text| {
+        d.process.node.key = KeySource::Secret(text.into());
+        Ok(())
+    },
+    |d| match &d.process.node.key {
+        KeySource::File(_) => Vec::new(),
+        KeySource::Secret(path) => vec![path.display().to_string()],
+    },
+);
+pub const SOURCE: Field = Field::Text(
+    |d, text| {
+        let none = Path::default();
+        let Path { source, local_port: port, interface, peer } = if text == "none" {
+            none
+        } else {
+            addresses::path(text, addresses::PORT).map_err(|error| error.to_string())?
+        };
+        if peer.is_some() {
+            return Err("expected ADDRESS[:PORT][%INTERFACE], such as 10.0.0.2 or %eth1".to_owned());
+        }
+        d.process.egress = Egress { source, port, interface, ..Egress::default() };
+        Ok(())
+    },
+    |d| {
+        let Egress { source, port, interface, .. } = d.process.egress.clone();
+        let path = Path { source, local_port: port, interface, peer: None };
+        vec![if path == Path::default() { "none".to_owned() } else { path.to_string() }]
+    },
+);
+pub const KNOWN_NODES: Field = Field::Text(
+    |d, text| {
+        d.link.expected_key = ExpectedKey::Known(Some(text.into()));
+        Ok(())
+    },
+    |d| match &d.link.expected_key {
+        ExpectedKey::Known(path) => shown(path),
+        ExpectedKey::Pinned(_) => Vec::new(),
+    },
+);
+pub const PEER_KEY: Field = Field::Text(
+    |d, text| {
+        let pin = text.parse().map_err(|error: seaprox::config::PinError| error.to_string())?;
+        d.link.expected_key = ExpectedKey::Pinned(pin);
+        Ok(())
+    },
+    |d| match &d.link.expected_key {
+        ExpectedKey::Known(_) => Vec::new(),
+        ExpectedKey::Pinned(pin) => vec![pin.to_string()],
+    },
+);
+/// The peer of the link is known before its paths.
+pub const PATH: Field = Field::Text(
+    |d, text| {
+        let port = d.link.peer.port().unwrap_or(addresses::PORT);
+        d.paths.push(addresses::path(text, port).map_err(|error| error.to_string())?);
+        d.link.paths = LinkPaths::List(d.paths.clone());
+        Ok(())
+    },
+    |d| match &d.link.paths {
+        LinkPaths::List(paths) if d.link.paths != LinkPaths::default() => paths.iter().map(Path::to_string).collect(),
+        _ => Vec::new(),
+    },
+);
+pub const PATHS: Field = Field::Text(
+    |d, text| {
+        d.link.paths = LinkPaths::File(text.into());
+        Ok(())
+    },
+    |d| match &d.link.paths {
+        LinkPaths::List(_) => Vec::new(),
+        LinkPaths::File(path) => vec![path.display().to_string()],
+    },
+);
+/// Returns a path that may be set, as text.
+fn shown(path: &Option<PathBuf>) -> Vec<String> {
+    path.iter().map(|path| path.display().to_string()).collect()
+}
+
+/// Returns a list of words, as one text with commas between them.
+fn list<T>(values: &[T], word: impl Fn(&T) -> String) -> Vec<String> {
+    if values.is_empty() { Vec::new() } else { vec![values.iter().map(word).collect::<Vec<_>>().join(",")] }
+}
