@@ -144,6 +144,7 @@ pub mod system {
     #[cfg(windows)]
     pub use crate::sys::{ConsoleEvents, ConsoleStop};
     pub use crate::sys::{
-        NameClaim, claim_name, is_readable_by_all, machine, passed_sockets, socket_directory, stderr_file, stdout_file,
+        NameClaim, PeerCredentials, claim_name, effective_user, group_id, is_readable_by_all, machine, passed_sockets,
+        peer_credentials, share_with_group, socket_directory, stderr_file, stdout_file,
     };
 }

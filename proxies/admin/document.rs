@@ -84,7 +84,3 @@ fn side(side: &SideStatus) -> Value {
         "congested": side.congested, "queued": side.queued, "flags": side.flags,
     })
 }
-
-/// The start of the connections in the document, its last member. No string before it contains this text, because quotes
-/// are escaped in strings.
-pub const CONNECTIONS: &str = ",\"connections\":[";

@@ -1,17 +1,31 @@
-//! The status of a running process: collected from its loops, written as JSON for programs and as text for people, and
-//! served on a Unix socket of the process.
+//! The admin server of a running process, and its client: the status collected from the loops, as JSON for programs and as
+//! text for people, and commands.
 //!
-//! Nothing here knows the command line: the caller hands in the facts that only the process knows.
+//! Nothing here knows the command line or carries out a command: the caller hands in the facts that only the process knows,
+//! and [`Commands`].
 
+pub mod client;
+mod clients;
+pub mod command;
 mod document;
 mod forwards;
+mod guard;
+mod head;
 mod links;
 mod listeners;
-#[cfg_attr(not(test), expect(dead_code, reason = "the admin socket has no route for it yet"))]
-pub mod prometheus;
+mod prometheus;
+mod reply;
 mod reporter;
+mod routes;
+mod server;
+mod service;
 pub mod socket;
+mod stream;
 mod text;
 
+pub use command::{AdminCommand, Cause, CommandError, Commands};
+pub use guard::{Rules, TOKEN_BYTES_MIN, is_fit};
 pub use reporter::Reporter;
+pub use server::Server;
+pub use service::Service;
 pub use text::{is_unfit, to_text};

@@ -1,14 +1,14 @@
 //! The reporter: collects the status of all loops and writes it to a client or to the log.
 
 use std::collections::HashMap;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use seaprox::node::{ForwardStatus, LinkStatus};
-use seaprox::{Id, ListenerStatus, Loop, Remote, Snapshot, Stage, Workers};
+use seaprox::{Id, ListenerStatus, Loop, Pending, Remote, Snapshot, Stage, Workers};
 use serde_json::Value;
 
 use super::{document, forwards, links, listeners, prometheus, text};
@@ -37,29 +37,36 @@ impl Reporter {
         *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = listening;
     }
 
-    /// Writes the whole status as one JSON document with a final newline.
+    /// Returns an error that names the loops that do not answer.
+    ///
+    /// # Errors
+    /// A loop does not answer in time, or has ended.
+    pub fn check_loops(&self) -> Result<(), String> {
+        let asked: Vec<_> = self.remotes.iter().map(|remote| remote.ask(|_| ())).collect();
+        let is_answered =
+            |pending: Result<Pending<()>, _>| pending.is_ok_and(|it| matches!(it.wait_for(LOOP_TIMEOUT), Ok(Some(()))));
+        let silent: Vec<String> =
+            (0_usize..).zip(asked).filter_map(|(number, it)| (!is_answered(it)).then(|| number.to_string())).collect();
+        if silent.is_empty() { Ok(()) } else { Err(format!("event loop {} does not answer", silent.join(", "))) }
+    }
+
+    /// Writes the whole status as one JSON document with a final newline: the summary, and the connections as its last
+    /// member.
     ///
     /// # Errors
     /// Fails if `out` fails, or if a loop does not answer in time.
-    pub fn write(&self, mut out: impl Write) -> io::Result<()> {
-        let Some(status) = self.status() else {
-            return out.write_all(b"{\"error\":\"the event loops do not answer\"}\n");
-        };
-        let mut document = serde_json::to_string(&status)?;
-        // The connections follow as the last member of the object.
+    pub fn write(&self, out: &mut impl Write, summary: &Value) -> io::Result<()> {
+        let mut document = serde_json::to_string(summary)?;
         document.truncate(document.len() - 1);
-        let mut out = BufWriter::with_capacity(WRITE_BYTES, out);
-        write!(out, "{document}{}", document::CONNECTIONS)?;
-        write_connections(&mut out, &self.remotes)?;
-        out.write_all(b"]}\n")?;
-        out.flush()
+        write!(out, "{document},\"connections\":[")?;
+        write_connections(out, &self.remotes)?;
+        out.write_all(b"]}\n")
     }
 
     /// Returns the metrics of the process in the text format of Prometheus.
     ///
     /// # Errors
     /// Fails if a loop does not answer in time.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the admin socket has no route for it yet"))]
     pub fn metrics(&self) -> io::Result<String> {
         let stages = settle(&self.remotes).ok_or(io::ErrorKind::TimedOut)?;
         let totals = totals(&self.remotes).ok_or(io::ErrorKind::TimedOut)?;
@@ -76,7 +83,7 @@ impl Reporter {
         }
         let reporter = Arc::clone(self);
         let body = move || {
-            match reporter.status() {
+            match reporter.summary() {
                 Some(status) => reporter.log_status(status, write_line),
                 None => write_line("the event loops do not answer"),
             }
@@ -100,7 +107,7 @@ impl Reporter {
     }
 
     /// Returns the status without the connections; none if a loop does not answer.
-    fn status(&self) -> Option<Value> {
+    pub fn summary(&self) -> Option<Value> {
         settle(&self.remotes)?;
         let Totals { sum, links, forwards, listeners } = totals(&self.remotes)?;
         let mut status = document::process(&sum, self.remotes.len(), &self.workers.done(), self.started.elapsed());
@@ -202,7 +209,5 @@ const CONNECTIONS_PER_SETTLE: usize = 4096;
 const CONNECTIONS_PER_CALL: usize = 256;
 /// Connections that are written to the log.
 const CONNECTIONS_LOGGED: usize = 100;
-/// Bytes per write to a client.
-const WRITE_BYTES: usize = 64 * 1024;
 /// Longest wait for a busy loop.
 const LOOP_TIMEOUT: Duration = Duration::from_secs(2);

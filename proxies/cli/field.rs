@@ -67,6 +67,8 @@ pub enum Field {
     Rules(Option<Action>),
     /// A value with a grammar of its own: parses and sets one value, and returns the texts of all values.
     Text(fn(&mut Draft, &str) -> Result<(), String>, fn(&Draft) -> Vec<String>),
+    /// Values with a grammar of their own: as [`Field::Text`], and removes all values.
+    List(fn(&mut Draft, &str) -> Result<(), String>, fn(&Draft) -> Vec<String>, fn(&mut Draft)),
 }
 
 impl Default for Draft {
@@ -104,7 +106,9 @@ impl Field {
     /// Returns the default as text that the parser of the option reads; none if it has none.
     pub fn default_text(self, value: Value) -> Option<String> {
         match self {
-            Field::None | Field::Flag(..) | Field::Path(_) | Field::Rules(_) | Field::Text(..) => None,
+            Field::None | Field::Flag(..) | Field::Path(_) | Field::Rules(_) | Field::Text(..) | Field::List(..) => {
+                None
+            }
             _ => self.texts(&Draft::default(), value).pop(),
         }
     }
@@ -134,14 +138,16 @@ impl Field {
             }
             // `--rule` shows the rules of both actions in their order.
             Field::Rules(Some(_)) => Vec::new(),
-            Field::Text(_, texts) => texts(draft),
+            Field::Text(_, texts) | Field::List(_, texts, _) => texts(draft),
         }
     }
 
     /// Prepares the field for its values: an option that stands in a file replaces the values of the defaults.
     pub fn start(self, draft: &mut Draft) {
-        if let Field::Rules(_) = self {
-            draft.rules.get_or_insert_default();
+        match self {
+            Field::Rules(_) => _ = draft.rules.get_or_insert_default(),
+            Field::List(_, _, clear) => clear(draft),
+            _ => {}
         }
     }
 
@@ -170,7 +176,7 @@ impl Field {
                 let rule = parsers::rule(action, text)?;
                 draft.rules.get_or_insert_default().push(rule);
             }
-            Field::Text(set, _) => set(draft, text)?,
+            Field::Text(set, _) | Field::List(set, ..) => set(draft, text)?,
         }
         Ok(())
     }

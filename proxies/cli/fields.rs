@@ -6,7 +6,7 @@ use seaprox::auth::Modes;
 use seaprox::config::{ExpectedKey, KeySource, LinkPaths, StatusSocket, Users};
 use seaprox::link::Mode;
 use seaprox::node::{CARRIERS, Path};
-use seaprox::{Egress, Family};
+use seaprox::{Bind, Egress, Family};
 
 use super::field::Field;
 use super::parsers;
@@ -49,6 +49,31 @@ pub const STATUS_SOCKET: Field = Field::Text(
         StatusSocket::At(path) => vec![format!("unix:{}", path.display())],
         StatusSocket::Off => vec!["none".to_owned()],
     },
+);
+pub const ADMIN: Field = Field::List(
+    |d, text| {
+        let bind = Bind::parse(text).map_err(|error| error.to_string())?;
+        bind.proto().require_tcp().map_err(|error| error.to_string())?;
+        d.process.admin.addresses.push(bind);
+        Ok(())
+    },
+    |d| d.process.admin.addresses.iter().map(ToString::to_string).collect(),
+    |d| d.process.admin.addresses.clear(),
+);
+pub const ADMIN_GROUP: Field = Field::Text(
+    |d, text| {
+        d.process.admin.group = Some(text.to_owned());
+        Ok(())
+    },
+    |d| d.process.admin.group.iter().cloned().collect(),
+);
+pub const ADMIN_HOST: Field = Field::List(
+    |d, text| {
+        d.process.admin.hosts.push(text.to_owned());
+        Ok(())
+    },
+    |d| d.process.admin.hosts.clone(),
+    |d| d.process.admin.hosts.clear(),
 );
 /// In a file, `none` replaces the users of the defaults.
 pub const USERS: Field = Field::Text(

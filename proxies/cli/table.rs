@@ -6,8 +6,8 @@ use seaprox::rules::Action;
 use super::command::{Command, Commands};
 use super::field::Field;
 use super::fields::{
-    CARRIER, CIPHER, KEY_EXCHANGE, KEY_FILE, KNOWN_NODES, LOG_FORMAT, MODE, ONLY, PATH, PATHS, PEER_KEY, PREFER,
-    SECRET_FILE, SOURCE, STATUS_SOCKET, STRICT_MODES, USERS,
+    ADMIN, ADMIN_GROUP, ADMIN_HOST, CARRIER, CIPHER, KEY_EXCHANGE, KEY_FILE, KNOWN_NODES, LOG_FORMAT, MODE, ONLY, PATH,
+    PATHS, PEER_KEY, PREFER, SECRET_FILE, SOURCE, STATUS_SOCKET, STRICT_MODES, USERS,
 };
 use super::section::{Section, Sections};
 
@@ -480,6 +480,17 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Reporting, "status", Value::Socket, "socket on which the process answers seaprox status (default: a socket of \
         its own in the user's runtime directory)").only(REPORTING)
         .fills(STATUS_SOCKET).key(Sections::PROCESS),
+    option(Group::Reporting, "admin", Value::Text("ADDR"), "further address of the admin server, which has /metrics, /healthz, /status \
+        and more: PORT (loopback), HOST:PORT or unix:/path; other hosts reach it only with --admin-token-file").repeat()
+        .fills(ADMIN).key(Sections::PROCESS),
+    option(Group::Reporting, "admin-token-file", Value::File, "file of the token that a client over TCP sends to command the process, \
+        and that other hosts send to read the status; at least 16 bytes")
+        .fills(Field::Path(|d| &mut d.process.admin.token_file)).key(Sections::PROCESS),
+    option(Group::Reporting, "admin-group", Value::Text("GROUP"), "group whose members may use the Unix sockets of --admin").no_env()
+        .fills(ADMIN_GROUP).key(Sections::PROCESS),
+    option(Group::Reporting, "admin-host", Value::Text("NAME"), "name under which clients know an address of --admin; requests for other \
+        names are refused, because a web page could send them").repeat()
+        .fills(ADMIN_HOST).key(Sections::PROCESS),
     option(Group::Reporting, "json", Value::None, "print JSON").no_env().only(STATUS),
     option(Group::Reporting, "print", Value::None, "print the whole configuration with its defaults, as a file that means the same")
         .no_env().only(CHECK),

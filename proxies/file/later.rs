@@ -8,7 +8,7 @@ pub fn is_later(section: Section, key: &str) -> bool {
 }
 
 const LATER: &[(&[Section], &[&str])] = &[
-    (&[Section::Process], &["admin", "admin-group", "admin-host", "admin-token-file", "console", "script", "web"]),
+    (&[Section::Process], &["console", "script", "web"]),
     (&[Section::Listener], &["proxy-protocol", "udp", "unix-mode", "unix-owner", "rate", "transparent"]),
     (&[Section::Defaults], &["proxy-protocol", "rate", "udp-timeout"]),
     (&[Section::Link], &["links-max", "rate", "direct"]),

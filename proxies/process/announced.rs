@@ -11,6 +11,8 @@ use crate::frontends::FrontEndKind;
 /// The addresses that were announced, and the key that peers need.
 pub struct Announced {
     addresses: Vec<String>,
+    /// The addresses of the admin server that a user has asked for.
+    admin: Vec<String>,
     key: Option<PublicKey>,
 }
 
@@ -20,12 +22,17 @@ impl Announced {
         let config = running.config();
         let addresses = running.listening().iter().map(|listening| announcement(config, listening)).collect();
         let key = (!config.servers.is_empty()).then(|| parts.public_key().ok()).flatten();
-        Announced { addresses, key }
+        Announced { addresses, admin: Vec::new(), key }
     }
 
     /// Returns no address.
     pub fn none() -> Announced {
-        Announced { addresses: Vec::new(), key: None }
+        Announced { addresses: Vec::new(), admin: Vec::new(), key: None }
+    }
+
+    /// Adds the addresses of the admin server.
+    pub fn with_admin(self, admin: Vec<String>) -> Announced {
+        Announced { admin, ..self }
     }
 
     /// Returns the addresses, without the word `listening`.
@@ -40,14 +47,17 @@ impl Announced {
 
     /// Takes the present addresses of the process over. Returns the lines about those that are new.
     pub fn follow(&mut self, running: &Running, parts: &Parts) -> Vec<String> {
-        let before = std::mem::replace(self, Announced::of(running, parts));
+        let now = Announced::of(running, parts).with_admin(self.admin.clone());
+        let before = std::mem::replace(self, now);
         self.new_lines(&before)
     }
 
     fn new_lines(&self, before: &Announced) -> Vec<String> {
         let new = self.addresses.iter().filter(|line| !before.addresses.contains(line));
         let key = self.key.filter(|_| self.key != before.key).map(|key| format!("key {key}"));
-        new.map(|line| format!("listening {line}")).chain(key).collect()
+        let admin =
+            self.admin.iter().filter(|addr| !before.admin.contains(addr)).map(|addr| format!("listening admin {addr}"));
+        new.map(|line| format!("listening {line}")).chain(admin).chain(key).collect()
     }
 }
 

@@ -9,9 +9,10 @@ use std::time::Duration;
 use seaprox::auth::PublicKey;
 use seaprox::node::{LinkEvent, NetworkChanges};
 use seaprox::{Id, Loops};
+use serde_json::Value;
 
-use super::changes::ReloadResult;
 use super::signals::{Signal, Signals};
+use crate::admin::{AdminCommand, Cause, CommandError, Commands};
 use crate::{LinkOwner, OnEvent};
 
 /// An event that the main thread acts on.
@@ -22,19 +23,15 @@ pub enum ProcessEvent {
     LoopsEnded(io::Result<()>),
     /// An event of a link, and the record of the configuration that the link belongs to.
     Link(LinkOwner, Id, LinkEvent),
-    /// A client asks for a reload, and awaits its result.
-    #[allow(dead_code)] // No client can ask yet.
-    Reload(ReloadReply),
     /// An address or a route of this host has changed.
     NetworkChanged,
     /// The user has said whether the key of the peer of this link is right.
     KeyAnswered(String, PublicKey, bool),
     /// The user has said whether a peer may have its request.
     RequestAnswered(bool),
+    /// A client of the admin server commands the process. The result goes to the sender.
+    Command(AdminCommand, SyncSender<Result<Value, CommandError>>),
 }
-
-/// Takes the result of a reload, in the main thread.
-pub type ReloadReply = Box<dyn FnOnce(ReloadResult) + Send>;
 
 /// The queue of events.
 pub struct EventQueue {
@@ -70,6 +67,25 @@ impl EventQueue {
     }
 }
 
+/// The process as the admin server sees it: the main thread carries out its commands, one at a time.
+pub struct QueuedCommands(SyncSender<ProcessEvent>);
+
+impl QueuedCommands {
+    /// Sends commands through the queue.
+    pub fn new(queue: &EventQueue) -> QueuedCommands {
+        QueuedCommands(queue.sender())
+    }
+}
+
+impl Commands for QueuedCommands {
+    fn run(&self, command: AdminCommand) -> Result<Value, CommandError> {
+        let busy = |_| CommandError::new(Cause::Unavailable, "the process does not answer");
+        let (sender, result) = mpsc::sync_channel(1);
+        self.0.try_send(ProcessEvent::Command(command, sender)).map_err(|_| busy(()))?;
+        result.recv_timeout(COMMAND_TIME).map_err(|_| busy(()))?
+    }
+}
+
 /// Returns a handler that sends the events of links. A full queue drops the event, because loops must not wait.
 pub fn link_handler(sender: &SyncSender<ProcessEvent>) -> OnEvent {
     let sender = sender.clone();
@@ -92,5 +108,7 @@ pub fn watch_network(sender: &SyncSender<ProcessEvent>) {
 
 /// Events that wait. Only the events of links can be so many.
 const EVENTS_MAX: usize = 4096;
+/// Longest wait for the result of a command.
+const COMMAND_TIME: Duration = Duration::from_secs(60);
 /// Minimum time between two reports of network changes.
 const NETWORK_INTERVAL: Duration = Duration::from_secs(1);

@@ -17,7 +17,7 @@ use std::cell::RefCell;
 use std::env::VarError;
 use std::io::{self, IsTerminal, Write as _};
 use std::panic::{self, PanicHookInfo};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -28,7 +28,9 @@ use ring::Ring;
 
 /// The logger of the process.
 struct Logger {
-    filter: env_logger::Logger,
+    filter: RwLock<env_logger::Logger>,
+    /// The level of this program's targets that no other level names.
+    own: LevelFilter,
     style: Style,
 }
 
@@ -58,19 +60,39 @@ pub fn init(verbosity: i8, is_terse: bool, format: LogFormat) -> Result<(), Stri
         Some(level) if verbosity == 0 => level,
         _ => level(verbosity - i8::from(is_terse)),
     };
+    let filter = filter_of(&wanted, own);
+    let most = filter.filter();
+    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let logger = Logger { filter: RwLock::new(filter), own, style: Style { format, colour } };
+    if LOGGER.set(logger).is_ok() && log::set_logger(&Registered).is_ok() {
+        log::set_max_level(most);
+    }
+    Ok(())
+}
+
+/// Sets other levels while the process runs, in the grammar of `SEAPROX_LOG`. A text that names no level of all targets keeps
+/// the one that the process was started with.
+///
+/// # Errors
+/// Fails if the text cannot be parsed; nothing has changed then.
+pub fn set_levels(text: &str) -> Result<(), String> {
+    let wanted = filter::parse(text)?;
+    let Some(logger) = LOGGER.get() else { return Ok(()) };
+    let filter = filter_of(&wanted, wanted.all.unwrap_or(logger.own));
+    let most = filter.filter();
+    *logger.filter.write().unwrap_or_else(PoisonError::into_inner) = filter;
+    log::set_max_level(most);
+    Ok(())
+}
+
+/// Returns the filter of these levels. Other libraries log warnings and errors only, unless a level names them.
+fn filter_of(wanted: &filter::Levels, own: LevelFilter) -> env_logger::Logger {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(own.min(LevelFilter::Warn)).filter_module("seaprox", own);
     for (target, level) in &wanted.targets {
         builder.filter_module(target, *level);
     }
-    let filter = builder.build();
-    let most = filter.filter();
-    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let logger = Logger { filter, style: Style { format, colour } };
-    if LOGGER.set(logger).is_ok() && log::set_logger(&Registered).is_ok() {
-        log::set_max_level(most);
-    }
-    Ok(())
+    builder.build()
 }
 
 /// Switches from direct writes to rings with writing threads, so that no other thread waits for the readers of stderr and
@@ -128,6 +150,10 @@ pub fn write_always(target: &str, text: &str) {
 }
 
 impl Logger {
+    fn filter(&self) -> RwLockReadGuard<'_, env_logger::Logger> {
+        self.filter.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn write(&self, record: &Record) {
         let now = SystemTime::now();
         let into = |line: &mut String| {
@@ -152,11 +178,11 @@ struct Registered;
 
 impl Log for Registered {
     fn enabled(&self, metadata: &Metadata) -> bool {
-        LOGGER.get().is_some_and(|logger| logger.filter.enabled(metadata))
+        LOGGER.get().is_some_and(|logger| logger.filter().enabled(metadata))
     }
 
     fn log(&self, record: &Record) {
-        if let Some(logger) = LOGGER.get().filter(|logger| logger.filter.matches(record)) {
+        if let Some(logger) = LOGGER.get().filter(|logger| logger.filter().matches(record)) {
             logger.write(record);
         }
     }

@@ -1,5 +1,6 @@
 //! The process: runs one command, from its arguments to its exit code. Each command has a file of its own.
 
+mod admin;
 mod announced;
 mod cat;
 mod changes;

@@ -3,18 +3,18 @@
 use std::io;
 use std::sync::Arc;
 
-use seaprox::config::{Config, Maker, Place, Running, StatusSocket};
-use seaprox::{SocketFile, Workers};
+use seaprox::Workers;
+use seaprox::config::{Config, Maker, Place, Running};
 
 use super::announced::Announced;
-use super::events::{EventQueue, link_handler};
+use super::events::{EventQueue, QueuedCommands, link_handler};
 use super::exit::{Exit, Failed};
 use super::signals::Signals;
 use super::source::Source;
 use super::supervisor::Supervisor;
-use super::{link, logging, service, settings, source};
+use super::{admin, link, logging, service, settings, source};
 use crate::Parts;
-use crate::admin::{Reporter, socket};
+use crate::admin::Reporter;
 use crate::cli::Parsed;
 use crate::file;
 
@@ -73,25 +73,11 @@ fn run_config(
     let announced = Announced::of(&running, &parts);
     let remotes = running.remotes().to_vec();
     let reporter = Arc::new(Reporter::new(parsed.command().name(), announced.addresses(), remotes, workers));
-    let _socket = serve_status(&running.config().status, Arc::clone(&reporter));
+    let (_admin, addresses) = admin::serve(running.config(), Arc::clone(&reporter), QueuedCommands::new(&queue))?;
     let supervisor = Supervisor::new(parsed, &queue, running, reporter, parts)?;
-    supervisor.reloading(source, instance).announcing(announced).run(queue, loops, signals)
+    supervisor.reloading(source, instance).announcing(announced.with_admin(addresses)).run(queue, loops, signals)
 }
 
 fn failed(error: io::Error) -> Failed {
     Failed::new(Exit::Failure, format!("seaprox: {error}"))
-}
-
-/// Starts the status socket, unless `--status none` is given.
-fn serve_status(at: &StatusSocket, reporter: Arc<Reporter>) -> Option<SocketFile> {
-    let path = match at {
-        StatusSocket::Off => return None,
-        StatusSocket::At(path) => Ok(path.clone()),
-        StatusSocket::PerProcess => match socket::path_of(std::process::id()) {
-            // A system without Unix sockets has no status socket unless a user asks for one.
-            Err(error) if error.kind() == io::ErrorKind::Unsupported => return None,
-            path => path,
-        },
-    };
-    socket::serve(path, reporter)
 }

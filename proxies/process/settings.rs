@@ -5,8 +5,9 @@ use std::path::Path;
 use seaprox::config::Config;
 use seaprox::{DESCRIPTORS_RESERVED, Limits};
 
+use super::admin;
 use super::exit::{Exit, Failed};
-use crate::cli::{Draft, Parsed, UsageError};
+use crate::cli::{Draft, Parsed};
 use crate::file::{self, Environment, Loaded, Problems};
 
 /// Raises the descriptor limit as far as the system allows, and reduces pipes and connections to it. A connection takes two
@@ -49,8 +50,9 @@ pub fn fit(config: &mut Config, fit: Fit) {
 ///
 /// # Errors
 /// Fails if an option is wrong, or if the configuration as a whole cannot be used.
-pub fn config(parsed: &Parsed) -> Result<Config, UsageError> {
+pub fn config(parsed: &Parsed) -> Result<Config, Failed> {
     let mut config = parsed.config()?;
+    admin::check(&config.admin)?;
     fit(&mut config, Fit::First);
     parsed.check(&config)?;
     Ok(config)

@@ -1,12 +1,15 @@
 //! `seaprox status`: shows the status of a running process.
 
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::exit::{Exit, Failed};
 use super::output::print;
+use crate::admin::client::{self, AskError};
 use crate::admin::{socket, to_text};
 use seaprox::config::StatusSocket;
 
@@ -22,9 +25,8 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         (_, Some(pid)) => socket::path_of(pid).map_err(unavailable)?,
         _ => only_process()?,
     };
-    let document = socket::query(&path).map_err(|error| {
-        Failed::new(Exit::Unavailable, format!("seaprox status: no process answers at {}: {error}", path.display()))
-    })?;
+    let document =
+        query(&path, "/status").map_err(|(exit, text)| Failed::new(exit, format!("seaprox status: {text}")))?;
     if parsed.flag("json")? {
         return print(&document);
     }
@@ -33,6 +35,23 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         Failed::new(Exit::Failure, text)
     })?;
     print(&to_text(status))
+}
+
+/// Returns a document of the process at `path`.
+fn query(path: &Path, target: &str) -> Result<String, (Exit, String)> {
+    let silent =
+        |error: &dyn Display| (Exit::Unavailable, format!("no process answers at {}: {error}", path.display()));
+    let response = client::ask(path, target, None, ANSWER_TIME).map_err(|error| match error {
+        AskError::Silent(error) => silent(&error),
+        error => (Exit::Failure, format!("the process at {}: {error}", path.display())),
+    })?;
+    let status = response.status;
+    let text = response.text().map_err(|error| silent(&error))?;
+    if status == 200 {
+        Ok(text)
+    } else {
+        Err((Exit::Unavailable, format!("the process at {}: {}", path.display(), text.trim())))
+    }
 }
 
 /// Returns the socket of the only running process.
@@ -57,7 +76,7 @@ fn pid_of(path: &Path) -> Option<u32> {
 /// Returns one line about a process: its number, its command, and its listen addresses or its links.
 fn summary(path: &Path) -> String {
     let pid = path.file_stem().unwrap_or_default().to_string_lossy();
-    let answer = socket::query_summary(path).ok();
+    let answer = query(path, "/status?connections=no").ok();
     let Some(status) = answer.and_then(|summary| serde_json::from_str::<Value>(&summary).ok()) else {
         return format!("{pid} does not answer");
     };
@@ -84,3 +103,5 @@ fn unavailable(error: io::Error) -> Failed {
 
 /// Listen addresses and links that are named of each of several processes.
 const ADDRESSES_LISTED: usize = 4;
+/// Longest wait for a part of an answer.
+const ANSWER_TIME: Duration = Duration::from_secs(5);

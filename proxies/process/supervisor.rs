@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
-use seaprox::config::Running;
+use seaprox::config::{Forward, Running};
 use seaprox::node::LinkEvent;
 use seaprox::{Loop, Loops, Remote};
 
@@ -47,6 +47,8 @@ pub struct Supervisor {
     /// Lines for stdout that wait until it is known that the process will run.
     pending_lines: Option<Vec<String>>,
     announced: Announced,
+    /// The forwards that commands have opened, each with the name of its link.
+    opened_forwards: Vec<(String, Forward)>,
     sender: SyncSender<ProcessEvent>,
     command: Command,
     /// The source of the configuration; none if it came from flags.
@@ -98,6 +100,7 @@ impl Supervisor {
             exit_error: None,
             pending_lines: None,
             announced: Announced::none(),
+            opened_forwards: Vec::new(),
             sender: queue.sender(),
             command: parsed.command(),
             source: None,
@@ -188,13 +191,16 @@ impl Supervisor {
             ProcessEvent::Link(LinkOwner::Server(name), id, event) => {
                 self.served_links.get_mut(&name).into_iter().for_each(|served| served.log(id, &event));
             }
-            ProcessEvent::Reload(reply) => reply(self.reload(ReloadCause::Command)),
             ProcessEvent::NetworkChanged => {
                 log::debug!(target: "seaprox::process", "an address or a route of this host has changed");
                 call_all(self.running.remotes(), |core| core.network_changed());
             }
             ProcessEvent::KeyAnswered(link, key, is_right) => self.key_answered(&link, key, is_right),
             ProcessEvent::RequestAnswered(is_permitted) => self.request_answered(is_permitted),
+            ProcessEvent::Command(command, result) => {
+                // A client that waits no longer needs no result.
+                let _ = result.send(self.command(command));
+            }
             ProcessEvent::LoopsEnded(_) => {}
         }
     }
@@ -283,6 +289,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Interval at which files are checked for changes.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
+mod commands;
 mod files;
 mod questions;
 mod reload;

@@ -270,6 +270,7 @@ fn restarts(old: &Config, new: &Config) -> Vec<Place> {
         ("threads", old.threads != new.threads),
         ("workers", old.workers != new.workers),
         ("status", old.status != new.status),
+        ("admin", old.admin != new.admin),
         ("config-dir", old.directory != new.directory),
         ("no-strict-modes", old.modes != new.modes),
         ("limits", limits(mine) != limits(theirs)),

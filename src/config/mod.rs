@@ -5,7 +5,7 @@
 //! changes it while it runs.
 //!
 //! ```text
-//!   Config ── process-wide: threads, workers, limits, timers, drain, status socket, access, the key of the node
+//!   Config ── process-wide: threads, workers, limits, timers, drain, admin server, access, the key of the node
 //!     ├── Listener "web"     addresses, front end with its options, rules, users, timers, route over a link
 //!     ├── Link "home"        peer, paths, key of the peer, mode, subflows ── Forward "db", "ssh"
 //!     └── Server "links"     addresses, file of authorized keys
@@ -17,6 +17,7 @@
 //! This room knows no front end and no file format. A front end is a name with typed options; a [`Maker`] makes front ends
 //! and the policies of links from the tree.
 
+mod admin;
 mod apply_error;
 mod diff;
 mod effect;
@@ -37,6 +38,7 @@ use std::time::Duration;
 
 pub use crate::engine::limits::Config as LoopConfig;
 
+pub use admin::Admin;
 pub use apply_error::{ApplyError, ApplyErrors, ApplyFailure};
 pub use diff::{Changes, Diff, LinkChange, ListenerChange, ServerChange, Summary};
 pub use front_end::{FrontEndConfig, FrontEndOption, FrontEnds, OptionKind, OptionValue};
@@ -61,6 +63,8 @@ pub struct Config {
     pub drain: Duration,
     /// The socket on which the process answers questions about its status.
     pub status: StatusSocket,
+    /// The admin server.
+    pub admin: Admin,
     /// The directory of the files of keys that the tree does not name; none for the default directory of the user.
     pub directory: Option<PathBuf>,
     /// The check of owner and mode of the files that the tree names.
@@ -100,6 +104,7 @@ impl Default for Config {
             workers: 8,
             drain: Duration::from_secs(30),
             status: StatusSocket::default(),
+            admin: Admin::default(),
             directory: None,
             modes: Modes::default(),
             loops: LoopConfig::default(),
@@ -168,6 +173,7 @@ impl Config {
             threads: old.threads,
             workers: old.workers,
             status: old.status.clone(),
+            admin: old.admin.clone(),
             directory: old.directory.clone(),
             modes: old.modes,
             loops: LoopConfig { limits, timeouts, ..loops },

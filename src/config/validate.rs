@@ -64,6 +64,15 @@ impl<'a> Checks<'a> {
         self.above_zero("workers", *workers);
         self.above_zero("max-connections", limits.connections);
         self.above_zero("backlog", limits.backlog as usize);
+        let admin = &self.config.admin;
+        if let Some(address) = admin.unguarded() {
+            let problem =
+                Problem::new(root.field("admin"), format!(" \"{address}\": expected a loopback address, or "));
+            self.problems.push(problem.and("admin-token-file", ""));
+        }
+        for address in &admin.addresses {
+            self.protocol(&root, "admin", address, address.proto());
+        }
         if limits.block_bytes < Limits::BLOCK_BYTES_MIN {
             let least = format_size(Limits::BLOCK_BYTES_MIN as u64);
             self.add(root.field("buffer"), format!(" {block}: expected at least {least}"));

@@ -5,7 +5,10 @@
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
+
+use super::PeerCredentials;
 
 pub(crate) use super::portable::{
     INTEREST, REUSE_PORT_BALANCES, RUNTIME_DIRECTORY, SKIPS, handshake_with_data, is_reset_behind_fin, may_choose_port,
@@ -38,6 +41,14 @@ pub(crate) fn network_changes() -> io::Result<OwnedFd> {
     // fcntl with this command takes and gives integers only.
     syscall!(libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC))?;
     Ok(fd)
+}
+
+/// Returns the user and the group of the process that connected a Unix socket, as they were then (getpeereid(3)).
+pub fn peer_credentials(socket: &UnixStream) -> io::Result<PeerCredentials> {
+    let (mut user, mut group) = (0, 0);
+    // The pointers are to live integers of the right types.
+    syscall!(libc::getpeereid(socket.as_raw_fd(), &raw mut user, &raw mut group))?;
+    Ok(PeerCredentials { user, groups: vec![group] })
 }
 
 fn set_tcp_option(socket: &TcpStream, option: libc::c_int, value: libc::c_int) -> io::Result<()> {

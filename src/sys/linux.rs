@@ -7,7 +7,7 @@ use std::os::android::net::SocketAddrExt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 #[cfg(target_os = "linux")]
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::ptr;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use std::time::Duration;
 use mio::Interest;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::PathInfo;
+use super::{PathInfo, PeerCredentials};
 
 /// The events of a connected socket: both directions, and urgent data, because reads stop there.
 pub(crate) const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
@@ -171,6 +171,27 @@ fn path_info(info: &[u8; INFO_BYTES]) -> PathInfo {
     let is_stuck = info[RETRANSMITS] > 0 || info[BACKOFF] > 0;
     PathInfo { rtt_us, round_us, rate: delivery_rate.max(window_rate), is_stuck }
 }
+
+/// Returns the user and the groups of the process that connected a Unix socket, as they were then (`SO_PEERCRED` and
+/// `SO_PEERGROUPS`, unix(7)). Before Linux 4.13 the supplementary groups are not known.
+pub fn peer_credentials(socket: &UnixStream) -> io::Result<PeerCredentials> {
+    let mut process = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    let (fd, at) = (socket.as_raw_fd(), (&raw mut process).cast());
+    // The pointers are to a live structure and to its length, as getsockopt requires.
+    syscall!(libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, at, &raw mut len))?;
+    let mut groups = vec![0 as libc::gid_t; GROUPS_MAX];
+    let mut len = size_of_val(&groups[..]) as libc::socklen_t;
+    let at = groups.as_mut_ptr().cast();
+    // The pointers are to live integers and to their length in bytes, as getsockopt requires.
+    let found = syscall!(libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERGROUPS, at, &raw mut len));
+    groups.truncate(if found.is_ok() { len as usize / size_of::<libc::gid_t>() } else { 0 });
+    groups.insert(0, process.gid);
+    Ok(PeerCredentials { user: process.uid, groups })
+}
+
+/// Groups of one process (`NGROUPS_MAX`, linux/limits.h).
+const GROUPS_MAX: usize = 65_536;
 
 /// Returns the number of subflows beside the first one if a connected socket uses multipath TCP, and none if it is one of TCP
 /// or has fallen back to it (`MPTCP_INFO`, linux/mptcp.h). Before Linux 5.16 the system does not tell.

@@ -71,20 +71,19 @@ use unix as family;
 use windows as family;
 
 pub use family::{
-    BorrowedSocket, OwnedSocket, SocketFile, UnixListener, UnixStream, is_readable_by_all, passed_sockets,
-    raise_descriptor_limit, socket_directory, stderr_file, stdout_file,
+    BorrowedSocket, OwnedSocket, SocketFile, UnixListener, UnixStream, effective_user, group_id, is_readable_by_all,
+    passed_sockets, raise_descriptor_limit, share_with_group, socket_directory, stderr_file, stdout_file,
 };
-pub use kernel::{NameClaim, claim_name, machine};
+pub use kernel::{NameClaim, claim_name, machine, peer_credentials};
 #[cfg(windows)]
 pub use windows::{ConsoleEvents, ConsoleStop};
 
 pub(crate) use family::{
     AsSocket, CONFIG_VARIABLE, HAS_OWNERS, PassedSocket, PipeEnd, TcpStream, UnixAcceptor, UnixAddr, Watched,
-    connect_unix, connect_unix_waiting, connection_refused, duplex, effective_user, file_identity, file_owner,
-    file_times, interface_index, is_in_progress, is_not_skipped, is_not_spliceable, is_out_of_descriptors,
-    is_registered, is_running, is_unpollable, lacks_family, missing_file, open_private, private_directory_builder,
-    register, register_again, reuse_address, share_port, socket_path, sync_directory, take_passed, unix_listener,
-    unix_stream,
+    connect_unix, connect_unix_waiting, connection_refused, duplex, file_identity, file_owner, file_times,
+    interface_index, is_in_progress, is_not_skipped, is_not_spliceable, is_out_of_descriptors, is_registered,
+    is_running, is_unpollable, lacks_family, missing_file, open_private, private_directory_builder, register,
+    register_again, reuse_address, share_port, socket_path, sync_directory, take_passed, unix_listener, unix_stream,
 };
 #[cfg(unix)]
 pub(crate) use unix::poll_descriptor;
@@ -159,6 +158,15 @@ pub(crate) fn stream_socket(domain: Domain, protocol: StreamProtocol) -> io::Res
 /// Returns true if the system makes sockets of multipath TCP.
 pub(crate) fn has_mptcp() -> bool {
     kernel::mptcp_socket(Domain::IPV4).is_ok()
+}
+
+/// The user and the groups of a process at the other end of a Unix socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCredentials {
+    /// The effective user.
+    pub user: u32,
+    /// The effective group, and the supplementary groups where the system tells them.
+    pub groups: Vec<u32>,
 }
 
 /// The owner of a file and its access rights.

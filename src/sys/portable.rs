@@ -12,7 +12,7 @@ use socket2::{Domain, Socket, Type};
 
 #[cfg(unix)]
 pub use super::unix::name_lock::{NameClaim, claim_name};
-use super::{BorrowedSocket, OwnedSocket, PathInfo, PipeEnd, TcpStream};
+use super::{BorrowedSocket, OwnedSocket, PathInfo, PeerCredentials, PipeEnd, TcpStream, UnixStream};
 
 /// The events of a connected socket: both directions.
 pub(crate) const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);
@@ -56,6 +56,11 @@ pub(crate) fn set_user_timeout(_: &TcpStream, _: Duration) -> io::Result<()> {
 
 /// False: the system may not distribute connections over the listeners that share a port.
 pub(crate) const REUSE_PORT_BALANCES: bool = false;
+
+/// Refuses: this system does not tell the user of a connected process.
+pub fn peer_credentials(_: &UnixStream) -> io::Result<PeerCredentials> {
+    Err(io::ErrorKind::Unsupported.into())
+}
 
 /// Refuses: there are no pipes to splice through.
 pub(crate) fn new_pipe(_bytes: usize) -> io::Result<(PipeEnd, PipeEnd, usize)> {

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -147,9 +147,36 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 const DESCRIPTORS_GRANTED: libc::rlim_t = 10_240;
 
 /// Returns the user whose rights this process has.
-pub(crate) fn effective_user() -> u32 {
+pub fn effective_user() -> u32 {
     // SAFETY: geteuid takes nothing and cannot fail.
     unsafe { libc::geteuid() }
+}
+
+/// Returns the number of a group, which may be given as that number; none if this system has no such group.
+pub fn group_id(name: &str) -> Option<u32> {
+    if let Ok(number) = name.parse() {
+        return Some(number);
+    }
+    let name = CString::new(name).ok()?;
+    let mut buf = vec![0_u8; GROUP_BYTES];
+    // SAFETY: all zeroes are a valid value of the structure, whose fields are pointers and numbers.
+    let mut group: libc::group = unsafe { std::mem::zeroed() };
+    let mut found = std::ptr::null_mut();
+    // SAFETY: the name is NUL-terminated, the buffer has the given length, and all values outlive the call.
+    unsafe { libc::getgrnam_r(name.as_ptr(), &raw mut group, buf.as_mut_ptr().cast(), buf.len(), &raw mut found) };
+    (!found.is_null()).then_some(group.gr_gid)
+}
+
+/// Memory for a group with its members.
+const GROUP_BYTES: usize = 1 << 20;
+
+/// Gives a socket file to a group, whose members may connect then.
+///
+/// # Errors
+/// This user may not give the file to the group.
+pub fn share_with_group(path: &Path, group: u32) -> io::Result<()> {
+    std::os::unix::fs::chown(path, None, Some(group))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))
 }
 
 /// Returns true if a process with this id exists.

@@ -31,13 +31,13 @@ pub use name_mutex::{NameClaim, claim_name};
 pub use std::os::windows::io::{BorrowedSocket, OwnedSocket};
 pub use unsupported::{SocketFile, UnixListener, UnixStream, passed_sockets, socket_directory};
 
-pub use super::portable::machine;
 pub(crate) use super::portable::{
     INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, handshake_with_data, is_network_change,
     is_reset_behind_fin, may_choose_port, mptcp_info, mptcp_socket, mptcp_subflows, network_changes, new_pipe,
     nonblocking_socket, original_dest, send_before_end, set_unsent_bytes, set_user_timeout, skip, splice_in,
     splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
 };
+pub use super::portable::{machine, peer_credentials};
 pub(crate) use std::os::windows::io::AsSocket;
 pub(crate) use tcp::TcpStream;
 pub(crate) use unsupported::{
@@ -90,8 +90,21 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 }
 
 /// Returns zero, which is compared with no owner of a file, because [`HAS_OWNERS`] is false.
-pub(crate) fn effective_user() -> u32 {
+pub fn effective_user() -> u32 {
     0
+}
+
+/// Returns none: there are no groups here.
+pub fn group_id(_: &str) -> Option<u32> {
+    None
+}
+
+/// Refuses: there are no groups here.
+///
+/// # Errors
+/// Always.
+pub fn share_with_group(_: &Path, _: u32) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Returns true: only the age of a draft tells that its process is gone.

@@ -105,6 +105,16 @@ impl Id {
         Some(Id { epoch, place })
     }
 
+    /// Returns the id of this kind that is written like this, `INDEX.EPOCH`, or `None` if no id can be. An id that was never
+    /// given out finds no record.
+    pub fn parse(kind: Kind, text: &str) -> Option<Id> {
+        let (index, epoch) = text.split_once('.')?;
+        let number =
+            |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u32>().ok()).flatten();
+        let (index, epoch) = (number(index)?, NonZeroU32::new(number(epoch)?)?);
+        (index <= INDEX_MASK).then(|| Id { epoch, place: kind.base() | index })
+    }
+
     /// Returns the kind of the record.
     pub const fn kind(self) -> Kind {
         Kind::ALL[(self.place >> INDEX_BITS) as usize - 1]

@@ -13,6 +13,7 @@ mod served;
 #[path = "../../src/tls/mod.rs"]
 mod tls;
 
+mod admin;
 mod cat;
 mod cli;
 mod config;

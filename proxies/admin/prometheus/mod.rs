@@ -201,6 +201,7 @@ fn of(metric: &Metric, label: Option<&'static str>) -> impl Iterator<Item = (&'s
 }
 
 /// The metrics that stand in no row of the table: name, kind, labels and meaning, for the manual.
+#[cfg_attr(not(test), expect(dead_code, reason = "the tests compare it with the text and the manual"))]
 pub const OTHERS: &[(&str, MetricKind, &str, &str)] = &[
     ("seaprox_build_info", MetricKind::Gauge, "version", "The version of the running binary"),
     ("seaprox_limit", MetricKind::Gauge, "limit", LIMIT),

@@ -19,6 +19,7 @@ pub const TARGETS: &[(&str, &str)] = &[
     ("seaprox::process", "signals, reloads, answers on the terminal"),
     ("seaprox::settings", "limits that the system reduces"),
     ("seaprox::status", "the status socket, and the status that SIGUSR1 asks for"),
+    ("seaprox::admin", "the admin server, and the commands that it was given"),
     ("seaprox::panic", "bugs of this program that ended a connection or a thread"),
 ];
 

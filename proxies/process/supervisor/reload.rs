@@ -58,6 +58,7 @@ impl Supervisor {
         let Some(source) = &mut self.source else { return Ok(ChangesMade::default()) };
         let mut config = source.load()?;
         settings::fit(&mut config, settings::Fit::Again);
+        self.add_opened_forwards(&mut config);
         let made = self.put_into_effect(config)?;
         if cause != ReloadCause::Watch || !made.is_empty() {
             made.log(cause.as_str());
@@ -66,7 +67,7 @@ impl Supervisor {
     }
 
     /// Puts a configuration into effect as far as it differs, and follows it with logs and addresses.
-    fn put_into_effect(&mut self, config: Config) -> ReloadResult {
+    pub(super) fn put_into_effect(&mut self, config: Config) -> ReloadResult {
         self.prepare_links(&config)?;
         let (before, wanted) = (self.running.config().clone(), config.clone());
         let failed = match self.running.apply(config) {

@@ -132,12 +132,29 @@ impl Seaprox {
         until("the loops answer", || {
             let mut socket = UnixStream::connect(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
             socket.set_read_timeout(Some(SOON)).expect("a socket");
+            // A process of an earlier version sends its status at once.
+            let _ = socket.write_all(b"GET /status HTTP/1.0\r\nHost: localhost\r\n\r\n");
             let mut document = Vec::new();
-            socket.read_to_end(&mut document).expect("a status");
-            status = serde_json::from_slice(&document).expect("status is JSON");
+            let read = socket.read_to_end(&mut document);
+            assert!(read.is_ok() || document.starts_with(b"{"), "{read:?}");
+            let head = document.windows(4).position(|it| it == b"\r\n\r\n").map_or(0, |at| at + 4);
+            status = serde_json::from_slice(&document[head..]).expect("status is JSON");
             status.get("error").is_none()
         });
         status
+    }
+
+    /// Returns the address of the admin server that `--admin` with a port has given this process.
+    #[track_caller]
+    pub fn admin_addr(&self) -> SocketAddr {
+        let is_it = |line: &&String| line.starts_with("listening admin ");
+        let line = self.out.wait(START, |lines| lines.iter().find(is_it).cloned()).expect("an admin address");
+        line.rsplit(' ').next().and_then(|addr| addr.parse().ok()).expect("an address")
+    }
+
+    /// Returns the path of the admin socket.
+    pub fn admin_socket(&self) -> String {
+        self.scratch.file("status")
     }
 
     /// Returns the text output of `seaprox status`.

@@ -1,0 +1,258 @@
+//! The commands of the admin server, carried out by the supervisor.
+//!
+//! Links and forwards of the configuration are opened and closed as a change of the configuration in effect. Reading the
+//! files again ends such a change: what the files name is opened, and what they do not name is closed. A forward that a
+//! command has opened stays.
+
+use seaprox::config::{Config, Forward, FrontEndConfig, Service};
+use seaprox::node::{ForwardStatus, LinkStatus};
+use seaprox::{Id, Kind, Loop, Reason, Remote, VerbError};
+use serde_json::{Value, json};
+
+use super::reload::ReloadCause;
+use super::{CALL_TIMEOUT, Supervisor, logging};
+use crate::admin::command::{ForwardKind, Named, NewForward};
+use crate::admin::{AdminCommand, Cause, CommandError};
+use crate::cli::forwards;
+use crate::process::signals::Signal;
+
+type Result<T> = std::result::Result<T, CommandError>;
+
+impl Supervisor {
+    /// Carries out a command. Returns a JSON object for the client.
+    pub(super) fn command(&mut self, command: AdminCommand) -> Result<Value> {
+        log::info!(target: "seaprox::admin", command = format!("{command:?}"); "command");
+        match command {
+            AdminCommand::Reload => match self.reload(ReloadCause::Command) {
+                Ok(made) => Ok(json!({
+                    "done": "reloaded", "added": made.added, "changed": made.changed, "removed": made.removed,
+                    "kept": made.kept, "restarts": made.restarts, "failed": made.failed,
+                })),
+                Err(problems) => Err(CommandError::new(Cause::Config, problems.join("\n"))),
+            },
+            AdminCommand::Drain => {
+                if self.is_draining {
+                    return Err(CommandError::new(Cause::Conflict, "the process is draining already"));
+                }
+                self.handle_signal(Signal::Drain);
+                Ok(json!({ "done": "draining" }))
+            }
+            AdminCommand::CloseConnection(named) => self.close_connection(&named),
+            AdminCommand::CloseLink(named) => self.close_link(&named),
+            AdminCommand::CloseForward(named) => self.close_forward(&named),
+            AdminCommand::OpenForward(forward) => self.open_forward(forward),
+            AdminCommand::LogLevel(levels) => match logging::set_levels(&levels) {
+                Ok(()) => Ok(json!({ "done": "log level set", "level": levels })),
+                Err(error) => Err(CommandError::new(Cause::Invalid, error)),
+            },
+        }
+    }
+
+    fn close_connection(&self, named: &Named) -> Result<Value> {
+        let Some(id) = Id::parse(Kind::Connection, &named.name) else {
+            let text = format!("{:?}: expected the id of a connection, such as 7.42", named.name);
+            return Err(CommandError::new(Cause::Invalid, text));
+        };
+        let mut found = Vec::new();
+        for (number, remote) in self.loops(named)? {
+            if ask(remote, move |core| core.connection(id).is_ok())? {
+                found.push((number, remote));
+            }
+        }
+        match found[..] {
+            [(number, remote)] => {
+                ask(remote, move |core| core.connection(id).map(|mut it| it.abort(Reason::Killed)))?.map_err(verb)?;
+                Ok(json!({ "done": "closed", "connection": named.name, "thread": number }))
+            }
+            [] => Err(missing("connection", named)),
+            _ => {
+                let text =
+                    format!("several threads have a connection {}: expected the number of its thread", named.name);
+                Err(CommandError::new(Cause::Conflict, text))
+            }
+        }
+    }
+
+    /// Closes a link. One that this node dials is taken out of the configuration in effect; a peer may dial again.
+    fn close_link(&mut self, named: &Named) -> Result<Value> {
+        let (remote, link) = self.find_link(named)?;
+        let name =
+            self.running.config().links.iter().map(|it| &it.name).find(|it| self.running.link(it) == Some(link.id));
+        let done = json!({ "done": "closed", "link": link.id.to_string(), "name": link.name });
+        let Some(name) = name.cloned().filter(|_| link.dialled) else {
+            ask(&remote, move |core| core.link(link.id).and_then(|mut it| it.close()))?.map_err(verb)?;
+            return Ok(done);
+        };
+        let mut config = self.running.config().clone();
+        if let Some(user) = config.listeners.iter().find(|it| it.link.as_ref() == Some(&name)) {
+            let text = format!("the clients of the listener {:?} go over the link {name:?}", user.name);
+            return Err(CommandError::new(Cause::Conflict, text));
+        }
+        config.links.retain(|link| link.name != name);
+        self.opened_forwards.retain(|(link, _)| *link != name);
+        self.change(config)?;
+        Ok(done)
+    }
+
+    fn close_forward(&mut self, named: &Named) -> Result<Value> {
+        let (remote, forward) = self.find_forward(named)?;
+        let done = json!({ "done": "closed", "forward": forward.id.to_string(), "name": forward.name });
+        let mut config = self.running.config().clone();
+        let is_it = |it: &Forward| it.name == forward.name;
+        if config.links.iter().any(|link| link.forwards.iter().any(is_it)) {
+            config.links.iter_mut().for_each(|link| link.forwards.retain(|it| !is_it(it)));
+            self.opened_forwards.retain(|(_, it)| !is_it(it));
+            self.change(config)?;
+        } else {
+            ask(&remote, move |core| core.forward(forward.id).and_then(|mut it| it.close()))?.map_err(verb)?;
+        }
+        Ok(done)
+    }
+
+    fn open_forward(&mut self, new: NewForward) -> Result<Value> {
+        let mut config = self.running.config().clone();
+        let names: Vec<String> = config.links.iter().map(|link| link.name.clone()).collect();
+        let link = match (&new.link, &names[..]) {
+            (Some(name), _) => config.links.iter_mut().find(|it| it.name == *name),
+            (None, [_]) => config.links.first_mut(),
+            (None, []) => return Err(CommandError::new(Cause::Conflict, "this process dials no link")),
+            (None, all) => {
+                let text = format!("expected the name of a link: {}", all.join(", "));
+                return Err(CommandError::new(Cause::Conflict, text));
+            }
+        };
+        let Some(link) = link else {
+            let text = format!("no link {:?}; this process dials {}", new.link.unwrap_or_default(), names.join(", "));
+            return Err(CommandError::new(Cause::Missing, text));
+        };
+        let forward = forward_of(&new)?;
+        let (link_name, name) = (link.name.clone(), forward.name.clone());
+        link.forwards.push(forward.clone());
+        self.change(config)?;
+        self.opened_forwards.push((link_name.clone(), forward));
+        let its = self.running.listening().into_iter().filter(|it| it.name == name);
+        let bound: Vec<String> = its.map(|it| it.addr.to_string()).collect();
+        Ok(json!({ "done": "opened", "forward": name, "link": link_name, "bound": bound }))
+    }
+
+    /// Puts another configuration into effect.
+    fn change(&mut self, config: Config) -> Result<()> {
+        match self.put_into_effect(config) {
+            Ok(made) if made.failed.is_empty() => Ok(()),
+            Ok(made) => Err(CommandError::new(Cause::Conflict, made.failed.join("\n"))),
+            Err(problems) => Err(CommandError::new(Cause::Conflict, problems.join("\n"))),
+        }
+    }
+
+    /// Adds the forwards that commands have opened to a configuration that was read again, as far as their links are there.
+    pub(super) fn add_opened_forwards(&mut self, config: &mut Config) {
+        self.opened_forwards.retain(|(link, forward)| {
+            let Some(link) = config.links.iter_mut().find(|it| it.name == *link) else { return false };
+            let is_new = link.forwards.iter().all(|it| it.name != forward.name);
+            if is_new {
+                link.forwards.push(forward.clone());
+            }
+            is_new
+        });
+    }
+
+    /// Returns the loops that may have a record, with their numbers.
+    fn loops(&self, named: &Named) -> Result<Vec<(usize, &Remote)>> {
+        let all = self.running.remotes().iter().enumerate();
+        let some: Vec<_> = all.filter(|(number, _)| named.thread.is_none_or(|thread| thread == *number)).collect();
+        match (some.is_empty(), named.thread) {
+            (true, Some(thread)) => {
+                let text = format!("thread {thread}: expected a number below {}", self.running.remotes().len());
+                Err(CommandError::new(Cause::Missing, text))
+            }
+            _ => Ok(some),
+        }
+    }
+
+    /// Finds the only link with this id, name or peer.
+    fn find_link(&self, named: &Named) -> Result<(Remote, LinkStatus)> {
+        let id = Id::parse(Kind::Link, &named.name);
+        let config = self.running.config();
+        // The name of a link in the configuration need not be that of its peer.
+        let configured = config.link(&named.name).and_then(|link| self.running.link(&link.name));
+        let is_it = |link: &LinkStatus| {
+            [Some(link.id)].iter().any(|it| *it == id || *it == configured)
+                || link.name == named.name
+                || link.peer == named.name
+        };
+        let all = self.collect(named, |core| core.links())?;
+        only("link", named, all.into_iter().filter(|(_, link)| is_it(link)).collect())
+    }
+
+    fn find_forward(&self, named: &Named) -> Result<(Remote, ForwardStatus)> {
+        let id = Id::parse(Kind::Forward, &named.name);
+        let is_it = |forward: &ForwardStatus| Some(forward.id) == id || forward.name == named.name;
+        let all = self.collect(named, |core| core.forwards())?;
+        only("forward", named, all.into_iter().filter(|(_, forward)| is_it(forward)).collect())
+    }
+
+    fn collect<T: Send + 'static>(
+        &self,
+        named: &Named,
+        question: impl Fn(&mut Loop<'_>) -> Vec<T> + Clone + Send + 'static,
+    ) -> Result<Vec<(Remote, T)>> {
+        let mut all = Vec::new();
+        for (_, remote) in self.loops(named)? {
+            let some = ask(remote, question.clone())?;
+            all.extend(some.into_iter().map(|record| (remote.clone(), record)));
+        }
+        Ok(all)
+    }
+}
+
+/// Returns the forward that a client asks for.
+fn forward_of(new: &NewForward) -> Result<Forward> {
+    let wrong = |error: forwards::ForwardError| {
+        CommandError::new(Cause::Invalid, format!("{} {:?}: {error}", new.kind.as_str(), new.addresses))
+    };
+    let text = &new.addresses;
+    let (listen, service) = match new.kind {
+        ForwardKind::Local => {
+            let forwards::Forward { listen, to } = forwards::local(text).map_err(wrong)?;
+            (listen, Service::Local(FrontEndConfig::new("static").with("to", to)))
+        }
+        ForwardKind::Remote => {
+            let forwards::Forward { listen, to } = forwards::reverse(text).map_err(wrong)?;
+            (listen, Service::Remote(to))
+        }
+        ForwardKind::Dynamic => (forwards::listen(text).map_err(wrong)?, Service::Local(FrontEndConfig::new("socks"))),
+        ForwardKind::Http => (forwards::listen(text).map_err(wrong)?, Service::Local(FrontEndConfig::new("http"))),
+    };
+    let name = new.name.clone().unwrap_or_else(|| listen.to_string());
+    Ok(Forward { name, listen, service })
+}
+
+/// Runs a question in a loop, and waits for its answer.
+fn ask<T: Send + 'static>(remote: &Remote, question: impl FnOnce(&mut Loop<'_>) -> T + Send + 'static) -> Result<T> {
+    let pending = remote.ask_within(CALL_TIMEOUT, question).ok();
+    let answer = pending.and_then(|pending| pending.wait_for(CALL_TIMEOUT).ok().flatten());
+    answer.ok_or_else(|| CommandError::new(Cause::Unavailable, "a loop does not answer"))
+}
+
+fn only<T>(kind: &str, named: &Named, mut found: Vec<T>) -> Result<T> {
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(missing(kind, named)),
+        count => {
+            let text = format!("{count} {kind}s are named {:?}: expected an id, such as 0.1", named.name);
+            Err(CommandError::new(Cause::Conflict, text))
+        }
+    }
+}
+
+fn missing(kind: &str, named: &Named) -> CommandError {
+    CommandError::new(Cause::Missing, format!("no {kind} {:?}", named.name))
+}
+
+fn verb(error: VerbError) -> CommandError {
+    let cause = match error {
+        VerbError::Stale | VerbError::Over(_) => Cause::Missing,
+        _ => Cause::Conflict,
+    };
+    CommandError::new(cause, error.to_string())
+}

@@ -1,0 +1,260 @@
+//! The admin server: what it answers, whom it refuses, and what slow clients of it cost.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+
+use serde_json::{Value, json};
+
+use crate::kit;
+use kit::program::shell;
+use kit::{Relay, SOON, Scratch, Seaprox, run, until};
+
+/// The answer to one request.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Answer {
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+/// Sends a request, whose fields may be anything, and reads the answer to its end. HTTP/1.0 has no chunks.
+#[track_caller]
+fn exchange(mut socket: impl Read + Write, request: &str) -> Answer {
+    socket.write_all(request.as_bytes()).expect("a request");
+    let mut text = String::new();
+    socket.read_to_string(&mut text).unwrap_or_else(|error| panic!("{request:?}: {error}"));
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text:?}"));
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+#[track_caller]
+fn over_tcp(addr: SocketAddr, request: &str) -> Answer {
+    let socket = TcpStream::connect(addr).expect("a connection");
+    socket.set_read_timeout(Some(SOON)).expect("a timeout");
+    exchange(socket, request)
+}
+
+#[track_caller]
+fn over_unix(seaprox: &Seaprox, request: &str) -> Answer {
+    let socket = UnixStream::connect(seaprox.admin_socket()).expect("a connection");
+    socket.set_read_timeout(Some(SOON)).expect("a timeout");
+    exchange(socket, request)
+}
+
+/// Returns a request of HTTP/1.0 with these fields, one a line.
+fn get(path: &str, fields: &str) -> String {
+    format!("GET {path} HTTP/1.0\r\n{fields}\r\n").replace(";;", "\r\n")
+}
+
+/// Returns a command of HTTP/1.0 with these further fields.
+fn post(path: &str, fields: &str, body: &str) -> String {
+    let len = body.len();
+    format!("POST {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {len}\r\n{fields}\r\n{body}")
+}
+
+const LOCAL: &str = "Host: localhost\r\n";
+
+#[test]
+fn curl_reads_over_tcp_and_over_the_socket_of_the_process() {
+    let relay = Relay::start(&["--admin", "127.0.0.1:0"]);
+    let url = format!("http://{}", relay.seaprox.admin_addr());
+    let socket = relay.seaprox.admin_socket();
+    let (mut client, _server) = relay.pair();
+    client.run(&[kit::Step::Put(b"x")]);
+    for (options, base) in [("", url.as_str()), (&format!("--unix-socket {socket}"), "http://localhost")] {
+        for version in ["--http1.1", "--http1.0"] {
+            let ran = shell(&format!("curl -sS --fail {version} {options} {base}/status"), &[]);
+            assert_eq!(ran.code, Some(0), "{ran:?}");
+            let status: Value = serde_json::from_slice(&ran.out).unwrap();
+            assert_eq!(status["pid"], relay.seaprox.pid());
+            assert_eq!(status["connections"].as_array().unwrap().len(), 1);
+        }
+        assert_eq!(shell(&format!("curl -sS --fail {options} {base}/healthz"), &[]).out, b"ok\n");
+        let ran = shell(&format!("curl -sS --fail {options} {base}/metrics"), &[]);
+        assert!(String::from_utf8_lossy(&ran.out).contains("seaprox_connections_opened_total"), "{ran:?}");
+        let ran = shell(&format!("curl -sS --fail {options} '{base}/status?connections=no'"), &[]);
+        assert!(serde_json::from_slice::<Value>(&ran.out).unwrap().get("connections").is_none());
+        let head = shell(&format!("curl -sS --fail --head {options} {base}/status"), &[]);
+        assert!(String::from_utf8_lossy(&head.out).contains("Content-Type: application/json\r\n"), "{head:?}");
+        let ran = shell(&format!("curl -sS --fail {options} {base}/"), &[]);
+        assert!(String::from_utf8_lossy(&ran.out).contains("/healthz"));
+    }
+}
+
+#[test]
+fn a_request_for_another_host_is_refused_before_anything_else() {
+    let relay = Relay::start(&["--admin", "127.0.0.1:0", "--admin-host", "Proxy.example.org"]);
+    let addr = relay.seaprox.admin_addr();
+    for path in ["/status", "/healthz", "/nothing", "/"] {
+        for host in ["rebound.example.org", "127.0.0.2", "[::1]", "", "localhost.example.org", "127.0.0.1:80:80"] {
+            assert_eq!(over_tcp(addr, &get(path, &format!("Host: {host}\r\n"))).status, 421, "{host}{path}");
+        }
+        assert_eq!(over_tcp(addr, &get(path, "")).status, 421, "no host");
+    }
+    for host in ["127.0.0.1", &addr.to_string(), "localhost", "localhost:8080", "proxy.EXAMPLE.org:80"] {
+        assert_eq!(over_tcp(addr, &get("/healthz", &format!("Host: {host}\r\n"))).status, 200, "{host}");
+    }
+    assert_eq!(over_unix(&relay.seaprox, &get("/status", "Host: rebound.example.org\r\n")).status, 421);
+}
+
+#[test]
+fn a_page_of_another_site_can_neither_read_nor_command() {
+    let relay = Relay::start(&["--admin", "127.0.0.1:0"]);
+    let addr = relay.seaprox.admin_addr();
+    let own = format!("{LOCAL}Origin: http://localhost\r\nSec-Fetch-Site: same-origin\r\n");
+    let answer = over_tcp(addr, &get("/status", &own));
+    assert_eq!(answer.status, 200);
+    assert!(answer.head.contains("Cross-Origin-Resource-Policy: same-origin"), "{}", answer.head);
+    assert!(!answer.head.to_ascii_lowercase().contains("access-control-"), "{}", answer.head);
+    for site in ["cross-site", "same-site", "surprise"] {
+        let fields = format!("{LOCAL}Sec-Fetch-Site: {site}\r\n");
+        assert_eq!(over_tcp(addr, &get("/status", &format!("{fields}Sec-Fetch-Mode: no-cors\r\n"))).status, 403);
+        // A link that the user follows shows the answer to the user alone.
+        assert_eq!(over_tcp(addr, &get("/status", &format!("{fields}Sec-Fetch-Mode: navigate\r\n"))).status, 200);
+    }
+    // The socket of the process, where the client has the right to command.
+    for fields in [
+        "Origin: https://example.org\r\n",
+        "Origin: null\r\n",
+        "Origin: http://localhost:81\r\n",
+        "Sec-Fetch-Site: cross-site\r\n",
+        "Sec-Fetch-Site: none\r\n",
+        "Sec-Fetch-Site: same-site\r\nSec-Fetch-Mode: navigate\r\n",
+    ] {
+        let answer = over_unix(&relay.seaprox, &post("/log-level", fields, "{\"level\":\"debug\"}"));
+        assert_eq!(answer.status, 403, "{fields} {answer:?}");
+    }
+    let answer = over_unix(&relay.seaprox, &post("/log-level", "Origin: http://localhost\r\n", "{\"level\":\"info\"}"));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(over_tcp(addr, "OPTIONS /reload HTTP/1.0\r\nHost: localhost\r\n\r\n").head.contains("Allow: POST"));
+}
+
+#[test]
+fn commands_over_tcp_need_the_token() {
+    let scratch = Scratch::new();
+    let file = scratch.write("token", "0123456789abcdef\n");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let body = "{\"level\":\"debug\"}";
+    let relay = Relay::start(&["--admin", "127.0.0.1:0"]);
+    assert_eq!(over_tcp(relay.seaprox.admin_addr(), &post("/log-level", "", body)).status, 403);
+    assert_eq!(over_unix(&relay.seaprox, &post("/log-level", "", body)).status, 200);
+    let relay = Relay::start(&["--admin", "127.0.0.1:0", "--admin-token-file", &file]);
+    let addr = relay.seaprox.admin_addr();
+    let with = |token: &str| over_tcp(addr, &post("/log-level", &format!("Authorization: {token}\r\n"), body));
+    let refused = over_tcp(addr, &post("/log-level", "", body));
+    assert_eq!(refused.status, 401);
+    assert!(refused.head.contains("WWW-Authenticate: Bearer"), "{}", refused.head);
+    for wrong in ["Bearer 0123456789abcdee", "Bearer ", "Bearer 0123456789abcdef0", "Basic 0123456789abcdef"] {
+        assert_eq!(with(wrong).status, 401, "{wrong}");
+    }
+    assert_eq!(with("Bearer 0123456789abcdef").status, 200);
+    assert_eq!(with("bearer 0123456789abcdef").status, 200);
+    scratch.write("token", "fedcba9876543210\n");
+    assert_eq!(with("Bearer 0123456789abcdef").status, 401, "the old token");
+    assert_eq!(with("Bearer fedcba9876543210").status, 200, "the new token");
+}
+
+#[test]
+fn an_address_that_other_hosts_reach_needs_a_token() {
+    for address in [":0", "0.0.0.0:0", "[::]:0", "192.0.2.1:9090"] {
+        let ran = run(&["socks", "--listen", "127.0.0.1:0", "--admin", address]);
+        assert_eq!(ran.code, Some(78), "{ran:?}");
+        assert!(ran.err.contains("expected a loopback address, or --admin-token-file"), "{}", ran.err);
+    }
+    let scratch = Scratch::new();
+    for (content, mode, text) in [("0123456789abcdef", 0o644, "--no-strict-modes"), ("short", 0o600, "at least 16")] {
+        let file = scratch.write("token", content);
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let args = ["socks", "--listen", "127.0.0.1:0", "--admin", ":0", "--admin-token-file", &file];
+        let ran = run(&args);
+        assert_eq!(ran.code, Some(78), "{ran:?}");
+        assert!(ran.err.contains(text), "{}", ran.err);
+    }
+}
+
+#[test]
+fn an_old_status_command_is_told_what_it_met() {
+    let relay = Relay::start(&[]);
+    let mut socket = UnixStream::connect(relay.seaprox.admin_socket()).unwrap();
+    // Earlier versions wait for 5 s.
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 408 ") && text.contains("expected an HTTP request on this socket"), "{text}");
+}
+
+#[test]
+fn a_process_of_an_earlier_version_is_named_as_such() {
+    let scratch = Scratch::new();
+    let listener = std::os::unix::net::UnixListener::bind(scratch.file("old")).unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        client.write_all(b"{\"version\":\"0.1.0\",\"pid\":1,\"connections\":[]}\n").unwrap();
+    });
+    let ran = run(&["status", "--status", &format!("unix:{}", scratch.file("old"))]);
+    server.join().unwrap();
+    assert_eq!((ran.code, ran.err.lines().count()), (Some(1), 1), "{ran:?}");
+    assert!(ran.err.contains("the process is of an earlier version"), "{}", ran.err);
+}
+
+#[test]
+fn half_open_scrapers_keep_no_client_out() {
+    let relay = Relay::start(&["--admin", "127.0.0.1:0"]);
+    let addr = relay.seaprox.admin_addr();
+    let mut open = Vec::new();
+    for number in 0..1_000 {
+        let mut socket = TcpStream::connect(addr).expect("a connection");
+        // Some of them send the beginning of a head.
+        let _ = socket.write_all(&b"GET /status HTTP/1.1\r\nHost: "[..number % 20]);
+        open.push(socket);
+        if number % 100 == 99 {
+            until("a scraper is answered", || {
+                let mut socket = TcpStream::connect(addr).expect("a connection");
+                socket.set_read_timeout(Some(SOON)).expect("a timeout");
+                let mut text = String::new();
+                let sent = socket.write_all(get("/healthz", LOCAL).as_bytes());
+                sent.is_ok() && socket.read_to_string(&mut text).is_ok() && text.ends_with("ok\n")
+            });
+        }
+    }
+    let threads = kit::proc::threads(relay.seaprox.pid());
+    assert!(threads.iter().filter(|name| *name == "admin-client").count() <= 40, "{threads:?}");
+    let (mut client, mut server) = relay.pair();
+    kit::peer::both(&mut client, &[kit::Step::Swap(100_000)], &mut server, &[kit::Step::Swap(100_000)]);
+}
+
+#[test]
+fn a_connection_is_closed_by_its_id() {
+    let relay = Relay::start(&["--threads", "2"]);
+    let (mut client, mut server) = relay.pair();
+    kit::peer::both(&mut client, &[kit::Step::Swap(10)], &mut server, &[kit::Step::Swap(10)]);
+    let id = relay.seaprox.status()["connections"][0]["id"].as_str().unwrap().to_owned();
+    let close = |body: Value| over_unix(&relay.seaprox, &post("/close", "", &body.to_string()));
+    for (body, status) in [
+        (json!({ "connection": "9999.1" }), 404),
+        (json!({ "connection": "x" }), 400),
+        (json!({ "connection": id, "thread": 2 }), 404),
+        (json!({ "connection": id, "link": "x" }), 400),
+        (json!({ "connection": 1 }), 400),
+        (json!({ "link": "x" }), 404),
+        (json!({ "forward": "x" }), 404),
+        (json!([]), 400),
+    ] {
+        assert_eq!(close(body.clone()).status, status, "{body}");
+    }
+    let answer = close(json!({ "connection": id }));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.json()["done"], "closed");
+    assert!(relay.closing_line().contains("reason=killed"), "{}", relay.closing_line());
+    assert!(client.socket().read(&mut [0]).map_or(true, |count| count == 0));
+}
