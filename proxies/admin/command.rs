@@ -80,8 +80,6 @@ pub enum Cause {
     Config,
     /// The process cannot carry out the command now.
     Unavailable,
-    /// The command failed.
-    Failed,
 }
 
 /// The process, as the admin server sees it: it carries out commands.
@@ -118,7 +116,6 @@ impl Cause {
             Cause::Conflict => 409,
             Cause::Config => 422,
             Cause::Unavailable => 503,
-            Cause::Failed => 500,
         }
     }
 }
