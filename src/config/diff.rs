@@ -6,6 +6,7 @@
 
 use super::link::{Forward, Link, LinkPaths, Server, Service};
 use super::listener::{Listener, Timers};
+use super::sockets::loops_of;
 use super::{Config, LoopConfig, Place};
 use crate::node::Path;
 use crate::types::address::Bind;
@@ -24,6 +25,19 @@ pub struct Diff {
     pub links: Changes<Link, LinkChange>,
     /// The changes of links that peers dial.
     pub servers: Changes<Server, ServerChange>,
+    /// The links and servers that have another name now. They count as changed, and their links live on.
+    pub renames: Vec<Rename>,
+}
+
+/// Another name of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rename {
+    /// The kind of the record: `link` or `server`.
+    pub kind: &'static str,
+    /// The old name.
+    pub from: String,
+    /// The new name.
+    pub to: String,
 }
 
 /// The records that a difference is about, by their places in the tree.
@@ -66,8 +80,11 @@ pub struct ListenerChange {
 pub struct LinkChange {
     /// The new link.
     pub link: Link,
-    /// True if the link must be closed and dialed again, which ends its connections.
+    /// True if the link must be closed and dialed again, which ends its connections. The listeners whose clients go over it
+    /// stay open, and their clients wait for the new session.
     pub is_redialed: bool,
+    /// True if the link lives on with another name or another expected key.
+    pub is_renewed: bool,
     /// The new paths, if the link lives on.
     pub added_paths: Vec<Path>,
     /// The paths that are gone, if the link lives on.
@@ -76,14 +93,12 @@ pub struct LinkChange {
     pub forwards: Changes<Forward, (Forward, Forward)>,
 }
 
-/// The change of links that peers dial.
+/// The change of links that peers dial. The links live on: their keys are judged by the new file of keys, and everything else
+/// about them stays.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerChange {
     /// The new server.
     pub server: Server,
-    /// True if more than the addresses differs. The links of the server then end, and their peers dial again under the new
-    /// keys, timers and limits.
-    pub is_replaced: bool,
     /// The addresses to bind.
     pub bound: Vec<Bind>,
     /// The addresses to close.
@@ -93,21 +108,39 @@ pub struct ServerChange {
 impl Diff {
     /// Returns the changes that make `new` of `old`. The names of both are unique.
     pub fn between(old: &Config, new: &Config) -> Diff {
+        let renames = renames(old, new);
+        let renamed = old.clone().renamed(&renames);
+        let old = &renamed;
         let links = |config: &Config| of(&config.links, |it| config.resolved_link(it));
         let servers = |config: &Config| of(&config.servers, |it| config.resolved_server(it));
+        let is_renamed = |kind, name: &str| renames.iter().any(|it| it.kind == kind && it.to == name);
+        let listener = |before: &Listener, now: &Listener| {
+            let are_forwards = [old, new].map(|config| config.is_forward(&now.name));
+            let loops = [before, now].map(|listener| loops_of(old, listener));
+            let (bound, closed) =
+                moves(&before.addresses, &now.addresses, are_forwards[0] == are_forwards[1] && loops[0] == loops[1]);
+            ListenerChange { listener: now.clone(), bound, closed }
+        };
+        let link = |before: &Link, now: &Link| {
+            let change = link_change(before, now);
+            LinkChange {
+                is_renewed: !change.is_redialed && (change.is_renewed || is_renamed("link", &now.name)),
+                ..change
+            }
+        };
         Diff {
             restarts: restarts(old, new),
             is_default_changed: defaults(old) != defaults(new),
-            listeners: changes(
-                &old.all_listeners(),
-                &new.all_listeners(),
+            listeners: changes(&old.all_listeners(), &new.all_listeners(), |it| &it.name, |_| false, listener),
+            links: changes(&links(old), &links(new), |it| &it.name, |it| is_renamed("link", &it.name), link),
+            servers: changes(
+                &servers(old),
+                &servers(new),
                 |it| &it.name,
-                |before, now| {
-                    listener_change(before, now, [old, new].iter().any(|config| config.is_forward(&now.name)))
-                },
+                |it| is_renamed("server", &it.name),
+                server_change,
             ),
-            links: changes(&links(old), &links(new), |it| &it.name, link_change),
-            servers: changes(&servers(old), &servers(new), |it| &it.name, server_change),
+            renames,
         }
     }
 
@@ -195,6 +228,7 @@ fn changes<T: Clone + PartialEq, C>(
     old: &[T],
     new: &[T],
     name: fn(&T) -> &str,
+    is_renamed: impl Fn(&T) -> bool,
     change: impl Fn(&T, &T) -> C,
 ) -> Changes<T, C> {
     let is_in = |all: &[T], one: &T| all.iter().any(|other| name(other) == name(one));
@@ -202,21 +236,15 @@ fn changes<T: Clone + PartialEq, C>(
     let removed = old.iter().filter(|one| !is_in(new, one)).cloned().collect();
     let before = |one: &T| old.iter().find(|other| name(other) == name(one));
     let both = new.iter().filter_map(|now| before(now).map(|before| (before, now)));
-    let changed = both.filter(|(before, now)| before != now).map(|(before, now)| change(before, now)).collect();
+    let changed = both.filter(|(before, now)| before != now || is_renamed(now));
+    let changed = changed.map(|(before, now)| change(before, now)).collect();
     Changes { added, changed, removed }
 }
 
-fn listener_change(old: &Listener, new: &Listener, is_forward: bool) -> ListenerChange {
-    // The backlog is set when a socket begins to listen, and a link decides how many loops listen. A forward is opened again.
-    let same_sockets = (old.backlog, old.link.is_some()) == (new.backlog, new.link.is_some());
-    let (bound, closed) = moves(&old.addresses, &new.addresses, same_sockets && !is_forward);
-    ListenerChange { listener: new.clone(), bound, closed }
-}
-
 fn server_change(old: &Server, new: &Server) -> ServerChange {
-    let is_replaced = Server { addresses: new.addresses.clone(), ..old.clone() } != *new;
-    let (bound, closed) = moves(&old.addresses, &new.addresses, !is_replaced);
-    ServerChange { server: new.clone(), is_replaced, bound, closed }
+    // The sockets of another kind of carrier have another protocol.
+    let (bound, closed) = moves(&old.addresses, &new.addresses, old.carrier == new.carrier);
+    ServerChange { server: new.clone(), bound, closed }
 }
 
 fn link_change(old: &Link, new: &Link) -> LinkChange {
@@ -224,9 +252,10 @@ fn link_change(old: &Link, new: &Link) -> LinkChange {
         link.forwards.iter().filter(|it| matches!(it.service, Service::Remote(_))).cloned().collect()
     };
     let pair = |old: &Forward, new: &Forward| (old.clone(), new.clone());
-    let forwards = changes(&remote(old), &remote(new), |it| &it.name, pair);
+    let forwards = changes(&remote(old), &remote(new), |it| &it.name, |_| false, pair);
     let is_file = |link: &Link| matches!(link.paths, LinkPaths::File(_));
     let in_place = Link {
+        expected_key: new.expected_key.clone(),
         paths: new.paths.clone(),
         forwards: new.forwards.clone(),
         exits_on_failure: new.exits_on_failure,
@@ -239,7 +268,36 @@ fn link_change(old: &Link, new: &Link) -> LinkChange {
         _ => Vec::new(),
     };
     let (added_paths, removed_paths) = moves(&paths(old), &paths(new), true);
-    LinkChange { link: new.clone(), is_redialed, added_paths, removed_paths, forwards }
+    let is_renewed = !is_redialed && old.expected_key != new.expected_key;
+    LinkChange { link: new.clone(), is_redialed, is_renewed, added_paths, removed_paths, forwards }
+}
+
+/// Returns the links that are dialed to the same peer under another name, and the servers that have an address in common
+/// with one that is gone.
+fn renames(old: &Config, new: &Config) -> Vec<Rename> {
+    let links = renamed(&old.links, &new.links, |it| &it.name, |before, now| before.peer == now.peer);
+    let is_same = |before: &Server, now: &Server| before.addresses.iter().any(|place| now.addresses.contains(place));
+    let servers = renamed(&old.servers, &new.servers, |it| &it.name, is_same);
+    let of_kind = |kind| move |(from, to)| Rename { kind, from, to };
+    links.into_iter().map(of_kind("link")).chain(servers.into_iter().map(of_kind("server"))).collect()
+}
+
+/// Returns the old and the new names of records that are gone under the one and new under the other.
+fn renamed<T>(
+    old: &[T],
+    new: &[T],
+    name: fn(&T) -> &String,
+    is_same: impl Fn(&T, &T) -> bool,
+) -> Vec<(String, String)> {
+    let is_in = |all: &[T], one: &T| all.iter().any(|other| name(other) == name(one));
+    let mut added: Vec<&T> = new.iter().filter(|one| !is_in(old, one)).collect();
+    let mut renamed = Vec::new();
+    for gone in old.iter().filter(|one| !is_in(new, one)) {
+        if let Some(index) = added.iter().position(|now| is_same(gone, now)) {
+            renamed.push((name(gone).clone(), name(added.swap_remove(index)).clone()));
+        }
+    }
+    renamed
 }
 
 /// Returns the new values and those that are gone; all values of both if none can be kept.

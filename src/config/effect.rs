@@ -50,6 +50,19 @@ impl<'a> Effect<'a> {
         self.config.links.retain(|link| link.name != name);
     }
 
+    /// Notes that a link is as before, because it could not be changed. Its local forwards are the new ones, and it has lost
+    /// the remote ones that it was to lose.
+    pub fn keeps_link(&mut self, name: &str) {
+        let Some(old) = self.old.link(name).cloned() else { return };
+        let is_remote = |forward: &Forward| matches!(forward.service, Service::Remote(_));
+        if let Some(link) = self.config.links.iter_mut().find(|link| link.name == name) {
+            let (remote, local): (Vec<_>, Vec<_>) = std::mem::take(&mut link.forwards).into_iter().partition(is_remote);
+            let stays = |forward: &&Forward| is_remote(forward) && remote.iter().any(|it| it.name == forward.name);
+            let forwards = local.into_iter().chain(old.forwards.iter().filter(stays).cloned()).collect();
+            *link = Link { forwards, ..old };
+        }
+    }
+
     /// Notes that the peer of a link does not listen for this forward.
     pub fn lacks_remote_forward(&mut self, link: &str, name: &str) {
         if let Some(link) = self.link(link) {

@@ -40,7 +40,7 @@ pub use crate::engine::limits::Config as LoopConfig;
 
 pub use admin::Admin;
 pub use apply_error::{ApplyError, ApplyErrors, ApplyFailure};
-pub use diff::{Changes, Diff, LinkChange, ListenerChange, ServerChange, Summary};
+pub use diff::{Changes, Diff, LinkChange, ListenerChange, Rename, ServerChange, Summary};
 pub use front_end::{FrontEndConfig, FrontEndOption, FrontEnds, OptionKind, OptionValue};
 pub use link::{ExpectedKey, Forward, KeySource, Link, LinkPaths, NodeConfig, Pin, PinError, Server, Service};
 pub use listener::{Access, Listener, ProxyProtocol, ProxyVersion, Timers, Users};
@@ -156,6 +156,20 @@ impl Config {
     pub(crate) fn is_forward(&self, name: &str) -> bool {
         let is_it = |forward: &Forward| forward.name == name && matches!(forward.service, Service::Local(_));
         self.links.iter().flat_map(|link| &link.forwards).any(is_it)
+    }
+
+    /// Returns this configuration with other names of links and servers.
+    pub(crate) fn renamed(mut self, renames: &[Rename]) -> Config {
+        let new_name = |kind: &str, name: &mut String| {
+            if let Some(rename) = renames.iter().find(|it| it.kind == kind && it.from == *name) {
+                name.clone_from(&rename.to);
+            }
+        };
+        self.links.iter_mut().for_each(|link| new_name("link", &mut link.name));
+        self.servers.iter_mut().for_each(|server| new_name("server", &mut server.name));
+        let routes = self.listeners.iter_mut().filter_map(|listener| listener.link.as_mut());
+        routes.for_each(|link| new_name("link", link));
+        self
     }
 
     /// Returns this configuration with the fields of `old` that need a restart.

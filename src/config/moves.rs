@@ -1,8 +1,10 @@
-//! The addresses that move from one listener to another, with their sockets and the clients in their backlogs.
+//! The addresses that move from one listener to another, or from one local forward to another, with their sockets and the
+//! clients in their backlogs.
 
 use super::Config;
 use super::diff::Diff;
 use super::listener::Listener;
+use super::sockets::loops_of;
 use crate::types::address::Bind;
 
 /// An address that moves from one listener to another, which takes its sockets over.
@@ -12,20 +14,19 @@ pub(super) struct Move {
     pub to: String,
 }
 
-/// Returns the addresses that one listener leaves and another one takes, with the same loops and socket options. Local
-/// forwards take no sockets over.
+/// Returns the addresses that one listener leaves and another one takes, in the same loops. A local forward takes the sockets
+/// of local forwards over, and other listeners take those of other listeners. The old names of links are those of `new`.
 pub(super) fn moves(old: &Config, new: &Config, diff: &Diff) -> Vec<Move> {
-    let is_forward = |listener: &Listener| new.is_forward(&listener.name) || old.is_forward(&listener.name);
     let mut left = left(&old.all_listeners(), diff);
-    left.retain(|(listener, _)| !is_forward(listener));
     let added = diff.listeners.added.iter().map(|it| (it, &it.addresses[..], &[][..]));
     let changed = diff.listeners.changed.iter().map(|it| (&it.listener, &it.bound[..], &it.closed[..]));
     let mut moves = Vec::new();
-    for (listener, bound, closed) in added.chain(changed).filter(|(listener, ..)| !is_forward(listener)) {
+    for (listener, bound, closed) in added.chain(changed) {
         for place in bound.iter().filter(|place| !closed.contains(place)) {
             let fits = |(from, other): &(Listener, Bind)| {
-                let same = (from.backlog, from.link.is_some()) == (listener.backlog, listener.link.is_some());
-                same && from.name != listener.name && other == place
+                let same_loops = loops_of(old, from) == loops_of(old, listener);
+                let same_kind = old.is_forward(&from.name) == new.is_forward(&listener.name);
+                same_loops && same_kind && from.name != listener.name && other == place
             };
             if let Some(index) = left.iter().position(fits) {
                 let (from, place) = left.swap_remove(index);
@@ -36,8 +37,8 @@ pub(super) fn moves(old: &Config, new: &Config, diff: &Diff) -> Vec<Move> {
     moves
 }
 
-/// Returns the addresses that are closed, each with its old listener. A listener that binds its own address again has other
-/// loops or other socket options now.
+/// Returns the addresses that are closed, each with its old listener. A listener that binds its own address again is in
+/// other loops now, or has become a forward.
 fn left(old: &[Listener], diff: &Diff) -> Vec<(Listener, Bind)> {
     let removed = diff.listeners.removed.iter().map(|it| (&it.name, &it.addresses[..], &[][..]));
     let changed = diff.listeners.changed.iter().map(|it| (&it.listener.name, &it.closed[..], &it.bound[..]));

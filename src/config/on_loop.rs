@@ -13,7 +13,7 @@ use crate::engine::limits::Timeouts;
 use crate::engine::listener::{ListenConfig, ListenerMut};
 use crate::engine::mailbox::Remote;
 use crate::node::{ForwardConfig, LinksOfServer, Service};
-use crate::types::address::{Bind, Endpoint};
+use crate::types::address::{Bind, Endpoint, Target};
 use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::Id;
 use crate::types::verb_error::VerbError;
@@ -103,30 +103,30 @@ impl Opened {
         let addrs = bounds.iter().map(|bound| bound.addr().clone()).collect();
         let (listen, terms) = (place.clone(), terms.clone());
         let opened = on_loop(first, move |core| {
-            let to = terms.listener.front_end.all_upstreams().find_map(|(_, upstream)| upstream.target().cloned());
-            let service = Service::Local { listener: Box::new(terms.config()), bounds, to };
+            free_forward_name(core, &terms.listener.name, None)?;
+            let service = Service::Local { listener: Box::new(terms.config()), bounds, to: terms.target() };
             core.open_forward(ForwardConfig { name: Some(terms.listener.name.clone()), link, listen, service })
         })?;
         let id = opened.map_err(refused)?;
         Ok(Opened { place: place.clone(), addrs, records: Records::Forward(id) })
     }
 
-    /// Gives the clients that come from now on another front end and other settings. A forward is opened again instead.
+    /// Gives the clients that come from now on another front end, other settings and another link.
     pub fn replace(&self, remotes: &[Remote], terms: &Terms) -> Result<(), ApplyFailure> {
-        let Records::Listeners(ids) = &self.records else { return Ok(()) };
-        for (remote, id) in remotes.iter().zip(ids.iter().copied()) {
-            let terms = terms.clone();
-            let replace = move |core: &mut Loop<'_>| {
-                let view = core.listener(id)?;
-                let (name, addr) = (view.name().to_owned(), view.addr().clone());
-                // Another listener has handed the address over if the name is a different one.
-                let is_own = name == terms.listener.name || name == terms.name_at(&addr);
-                let name = (!is_own).then(|| terms.free_name(core, &addr));
-                core.listener(id)?.replace(ListenConfig { name, ..terms.config() })
-            };
-            on_loop(remote, replace)?.map_err(refused)?;
+        match &self.records {
+            Records::Listeners(ids) => {
+                for (remote, id) in remotes.iter().zip(ids.iter().copied()) {
+                    let terms = terms.clone();
+                    on_loop(remote, move |core| replace_listener(core, id, &terms))?.map_err(refused)?;
+                }
+                Ok(())
+            }
+            Records::Forward(id) => {
+                let (id, terms) = (*id, terms.clone());
+                on_loop(&remotes[0], move |core| replace_forward(core, id, &terms))?.map_err(refused)
+            }
+            Records::Server(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Accepts links in the first loop.
@@ -135,6 +135,19 @@ impl Opened {
         let served = on_loop(first, move |core| core.serve_links(&mut bound, made()))?;
         let id = served.map_err(refused)?;
         Ok(Opened { place: place.clone(), addrs, records: Records::Server(id) })
+    }
+
+    /// Accepts links under another configuration from now on.
+    pub fn replace_server(&self, first: &Remote, made: &MadeServer) -> Result<(), ApplyFailure> {
+        let Records::Server(id) = self.records else { return Ok(()) };
+        let made = Arc::clone(made);
+        let replaced = on_loop(first, move |core| core.server(id).and_then(|mut server| server.replace(made())))?;
+        replaced.map_err(ApplyFailure::Verb)
+    }
+
+    /// Returns the server of links.
+    pub fn server(&self) -> Option<Id> {
+        if let Records::Server(id) = self.records { Some(id) } else { None }
     }
 
     /// Closes the address. The connections that were accepted live on; `links` says what becomes of links that were dialed to it.
@@ -156,14 +169,6 @@ impl Opened {
             }
         }
     }
-
-    /// Sends the clients that come from now on over this link.
-    pub fn route(&self, remotes: &[Remote], link: Id) {
-        let Records::Listeners(ids) = &self.records else { return };
-        for (remote, id) in remotes.iter().zip(ids.iter().copied()) {
-            let _ = on_loop(remote, move |core| core.listener(id).and_then(|mut it| it.route(Some(link))));
-        }
-    }
 }
 
 impl Terms {
@@ -180,9 +185,14 @@ impl Terms {
         format!("{} {addr}", self.listener.name)
     }
 
+    /// Returns the first target of the front end, for the status.
+    fn target(&self) -> Option<Target> {
+        self.listener.front_end.all_upstreams().find_map(|(_, upstream)| upstream.target().cloned())
+    }
+
     /// Returns the configuration of one listener, in the thread of its loop.
     fn config(&self) -> ListenConfig {
-        let Listener { timers, family, nodelay, tcp_keepalive, egress, .. } = &*self.listener;
+        let Listener { timers, backlog, family, nodelay, tcp_keepalive, egress, .. } = &*self.listener;
         ListenConfig {
             link: self.link,
             timeouts: Some(timers.timeouts(&self.timeouts)),
@@ -190,9 +200,36 @@ impl Terms {
             nodelay: *nodelay,
             tcp_keepalive: *tcp_keepalive,
             egress: egress.clone(),
+            backlog: *backlog,
             counts_at_accept: self.listener.proxy_protocol.accept_from.is_empty(),
             ..ListenConfig::new(self.front_end.kind, (self.front_end.make)())
         }
+    }
+}
+
+fn replace_listener(core: &mut Loop<'_>, id: Id, terms: &Terms) -> Result<(), DescriptorError> {
+    let view = core.listener(id)?;
+    let (name, addr) = (view.name().to_owned(), view.addr().clone());
+    // Another listener has handed the address over if the name is a different one.
+    let is_own = name == terms.listener.name || name == terms.name_at(&addr);
+    let name = (!is_own).then(|| terms.free_name(core, &addr));
+    core.listener(id)?.replace(ListenConfig { name, ..terms.config() })
+}
+
+fn replace_forward(core: &mut Loop<'_>, id: Id, terms: &Terms) -> Result<(), DescriptorError> {
+    let (name, link) = (&terms.listener.name, terms.link.ok_or(VerbError::Stale)?);
+    free_forward_name(core, name, Some(id))?;
+    let mut forward = core.forward(id)?;
+    forward.rename(name)?;
+    forward.route(link)?;
+    forward.replace(terms.config(), terms.target())
+}
+
+/// Takes a name from another forward, whose address has moved and which gets its new name in the same change.
+pub(super) fn free_forward_name(core: &mut Loop<'_>, name: &str, own: Option<Id>) -> Result<(), VerbError> {
+    match core.forward_named(name).filter(|other| Some(*other) != own) {
+        Some(other) => core.forward(other)?.rename(&format!("{name} {other}")),
+        None => Ok(()),
     }
 }
 

@@ -3,15 +3,17 @@
 //!
 //! ```text
 //!   make front ends and policies   an error changes nothing
-//!   bind new addresses             an error changes nothing
+//!   bind new addresses             an error changes nothing; clients wait there from now on
 //!   hand over                      an address that moves from one listener to another keeps its sockets and their backlog
-//!   close what is gone             listeners, servers, links; the connections of a closed listener live on
+//!   close addresses                that are gone; the connections of a closed listener live on
+//!   dial                           new links, and changed ones beside those whose place they take
 //!   bind what had to wait          new addresses that were in use by those that are closed now
-//!   dial, listen, serve            what is new, and what has changed
+//!   serve, listen                  what is new; what has changed gets its new settings at the sockets that it has
 //!   restore                        closed addresses, if the one that they were closed for cannot be bound
+//!   close links                    that are gone, when no listener sends clients over them any more
 //! ```
 //! A part that fails stays in the difference, and the next call tries it again. A listener whose link cannot be dialed is not
-//! opened, because its clients would go directly.
+//! opened, because its clients would go directly. A link that cannot be dialed again stays as it was.
 //!
 //! Links, served links, and the listeners whose clients go over a link are in the first loop; all other listeners are in
 //! every loop. No method may be called in the thread of a loop, because it waits for the loops.
@@ -20,26 +22,23 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::apply_error::{ApplyError, ApplyErrors, ApplyFailure};
-use super::diff::{Diff, LinkChange};
-use super::effect::{Effect, Settings};
-use super::link::{Forward, Link, Server, Service};
+use super::diff::{Diff, Rename};
+use super::effect::Effect;
+use super::link::Server;
 use super::listener::Listener;
-use super::maker::{MadeFrontEnd, MadeLink, MadeServer, Maker};
-use super::moves::Move;
-use super::on_loop::{Opened, Terms, on_loop, refused};
-use super::sockets::{Bounds, Closed, Owner, Patience, bind_listener, bind_server, loops_of};
+use super::maker::Maker;
+use super::on_loop::{Opened, on_loop};
+use super::sockets::{Closed, Owner, loops_of};
 use super::{Config, FrontEndConfig, Place};
-use crate::engine::bound::Bound;
 use crate::engine::control::Loop;
 use crate::engine::mailbox::Remote;
 use crate::engine::threads::Loops;
 use crate::engine::workers::Workers;
-use crate::node::{ForwardConfig, LinksOfServer};
+use crate::node::LinksOfServer;
 use crate::types::address::{Bind, Endpoint};
-use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::Id;
-use crate::types::verb_error::VerbError;
 
+use listeners::bind_later;
 use prepare::Prepared;
 
 /// A process whose loops run.
@@ -110,7 +109,8 @@ impl Running {
     }
 
     /// Puts another configuration into effect, and returns what has changed. Changes that need a restart
-    /// ([`Diff::restarts`]) are not made. Connections live on, except for those over a link that must be dialed again.
+    /// ([`Diff::restarts`]) are not made. Connections live on, except for those over a link that must be dialed again; addresses
+    /// that stay keep their sockets and their backlogs.
     ///
     /// # Errors
     /// The problems of the configuration, or all parts that cannot be made or bound; nothing has changed then. If a loop cannot take a part over, if a link cannot be dialed, or if an address cannot be bound after another one is closed for
@@ -120,8 +120,15 @@ impl Running {
         let diff = Diff::between(&self.config, &config);
         self.check(&config)?;
         let config = config.with_restarts_of(&self.config);
-        let prepared = self.prepare(&config, &diff)?;
-        self.put_into_effect(config, diff, prepared)
+        self.rename(&diff.renames);
+        match self.prepare(&config, &diff) {
+            Ok(prepared) => self.put_into_effect(config, diff, prepared),
+            Err(errors) => {
+                let back = |it: &Rename| Rename { from: it.to.clone(), to: it.from.clone(), ..it.clone() };
+                self.rename(&diff.renames.iter().map(back).collect::<Vec<_>>());
+                Err(errors)
+            }
+        }
     }
 
     /// Returns the configuration in effect. Parts that could not be put into effect are missing, or as before.
@@ -218,33 +225,27 @@ impl Running {
             move_at(&mut self.listeners, &it.from, &it.place, &it.to);
         }
         let closed = self.closing(&diff);
-        self.close(&diff);
-        let reopened = self.close_forwards(&prepared);
-        for link in diff.links.removed.iter().chain(prepared.links.iter().map(|(link, _)| link)) {
-            if let Some(id) = self.links.remove(&link.name) {
-                // A link that has ended need not be closed.
-                self.first_loop(move |core| _ = core.link(id).and_then(|mut link| link.close()));
-                let before = self.config.link(&link.name).map_or(&[][..], |link| &link.forwards);
-                self.remote_forwards.retain(|name, _| before.iter().all(|forward| forward.name != *name));
-            }
-        }
-        for (link, made) in std::mem::take(&mut prepared.links) {
-            self.dial(&link, made, &mut effect);
-        }
-        for change in diff.links.changed.iter().filter(|change| !change.is_redialed) {
-            self.change_link(change, &mut effect);
-            self.change_forwards(change, &mut effect);
-        }
-        bind_again(&config, reopened, &mut prepared, &mut effect);
+        let stopped = self.close(&diff);
+        self.change_links(&diff, &mut prepared, &mut effect);
         let unbound = bind_later(&config, &mut prepared, &mut effect);
         self.serve_all(&mut prepared, &mut effect);
         self.listen_all(&config, &mut prepared, &moves, &mut effect);
         self.restore(&closed, &unbound, &mut effect);
-        self.route_all(&config);
+        self.close_links(&diff);
+        self.adopt(&stopped);
         let (config, errors) = effect.finish(|owner, place| self.opened(owner).iter().any(|it| it.place == *place));
         self.maker.commit(&config.all_listeners(), &config.links, &config.servers);
         self.config = config;
         if errors.is_empty() { Ok(diff) } else { Err(ApplyErrors { errors, is_unchanged: false }) }
+    }
+
+    /// Gives links and servers other names here. Their loops learn the names when the records are changed.
+    fn rename(&mut self, renames: &[Rename]) {
+        self.config = self.config.clone().renamed(renames);
+        let links = std::mem::take(&mut self.links);
+        self.links = links.into_iter().map(|(name, id)| (new_name(renames, "link", name), id)).collect();
+        let servers = std::mem::take(&mut self.servers);
+        self.servers = servers.into_iter().map(|(name, all)| (new_name(renames, "server", name), all)).collect();
     }
 
     /// Gives all loops the timers and settings of connections that no listener accepts.
@@ -259,320 +260,29 @@ impl Running {
         }
     }
 
-    /// Closes the addresses that are gone.
-    fn close(&mut self, diff: &Diff) {
+    /// Closes the addresses that are gone. Returns the servers that have stopped, and whose links live on, by their names.
+    fn close(&mut self, diff: &Diff) -> BTreeMap<String, Vec<Id>> {
         let gone = diff.listeners.removed.iter().map(|listener| (&listener.name, &listener.addresses));
         let moved = diff.listeners.changed.iter().map(|change| (&change.listener.name, &change.closed));
         for (name, places) in gone.chain(moved) {
             close_at(&mut self.listeners, name, places, &self.remotes, LinksOfServer::GoOn);
         }
-        let gone = diff.servers.removed.iter().map(|server| (&server.name, &server.addresses, LinksOfServer::Close));
-        let moved = diff.servers.changed.iter().map(|change| {
-            let links = if change.is_replaced { LinksOfServer::Close } else { LinksOfServer::GoOn };
-            (&change.server.name, &change.closed, links)
-        });
-        for (name, places, links) in gone.chain(moved) {
-            close_at(&mut self.servers, name, places, &self.remotes, links);
+        for server in &diff.servers.removed {
+            close_at(&mut self.servers, &server.name, &server.addresses, &self.remotes, LinksOfServer::Close);
         }
-    }
-
-    /// Closes the local forwards of the links that are dialed again, because a link takes its forwards along. Returns each
-    /// with its address, and with the address to bind it to again: the same port, also if the system chose it.
-    fn close_forwards(&mut self, prepared: &Prepared) -> Vec<(String, Bind, Bind)> {
-        let mut reopened = Vec::new();
-        for forward in prepared.links.iter().flat_map(|(link, _)| &link.forwards) {
-            for opened in self.listeners.remove(&forward.name).into_iter().flatten() {
-                let port = opened.addrs.first().and_then(Endpoint::ip).map(|addr| addr.port());
-                let bound = port.map_or_else(|| opened.place.clone(), |port| opened.place.with_port(port));
-                opened.close(&self.remotes, LinksOfServer::GoOn);
-                reopened.push((forward.name.clone(), opened.place, bound));
-            }
+        let mut stopped = BTreeMap::new();
+        for change in &diff.servers.changed {
+            let name = &change.server.name;
+            let gone = close_at(&mut self.servers, name, &change.closed, &self.remotes, LinksOfServer::GoOn);
+            stopped.insert(name.clone(), gone.iter().filter_map(Opened::server).collect());
         }
-        reopened
-    }
-
-    /// Dials a link, and opens its remote forwards.
-    fn dial(&mut self, link: &Link, made: MadeLink, effect: &mut Effect<'_>) {
-        let failed = |failure| ApplyError::new(Place::record("link", &link.name), failure);
-        let forwards: Vec<Forward> = link.forwards.clone();
-        let dialed = on_loop(&self.remotes[0], move |core| {
-            let dialed = core.connect_link(made())?;
-            if !dialed.is_new {
-                // Two owners would close it for each other.
-                return Err(VerbError::Already);
-            }
-            Ok((dialed.id, open_remote_forwards(core, dialed.id, &forwards)))
-        });
-        let dialed = dialed.and_then(|result| result.map_err(ApplyFailure::Verb)).map_err(failed);
-        match effect.note(dialed) {
-            Some((id, opened)) => {
-                self.links.insert(link.name.clone(), id);
-                self.note_forwards(link, opened, effect);
-            }
-            None => effect.lacks_link(&link.name),
-        }
-    }
-
-    /// Closes and opens the remote forwards of a link that lives on.
-    fn change_forwards(&mut self, change: &LinkChange, effect: &mut Effect<'_>) {
-        let gone = change.closed().filter_map(|forward| self.remote_forwards.remove(&forward.name));
-        let gone: Vec<Id> = gone.collect();
-        let new: Vec<Forward> = change.opened().cloned().collect();
-        let names: Vec<String> = new.iter().map(|forward| forward.name.clone()).collect();
-        let Some(id) = self.links.get(&change.link.name).copied() else { return };
-        let opened = on_loop(&self.remotes[0], move |core| {
-            // A forward that is over need not be closed.
-            gone.into_iter().for_each(|id| _ = core.forward(id).and_then(|mut forward| forward.close()));
-            open_remote_forwards(core, id, &new)
-        });
-        let failed = |failure| ApplyError::new(Place::record("link", &change.link.name), failure);
-        match effect.note(opened.map_err(failed)) {
-            Some(opened) => self.note_forwards(&change.link, opened, effect),
-            None => names.iter().for_each(|name| effect.lacks_remote_forward(&change.link.name, name)),
-        }
-    }
-
-    /// Notes the remote forwards that were opened.
-    fn note_forwards(
-        &mut self,
-        link: &Link,
-        opened: Vec<(String, Result<Id, DescriptorError>)>,
-        effect: &mut Effect<'_>,
-    ) {
-        for (name, id) in opened {
-            let place = Place::record("link", &link.name).within("forward", &name);
-            match effect.note(id.map_err(|error| ApplyError::new(place, refused(error)))) {
-                Some(id) => drop(self.remote_forwards.insert(name, id)),
-                None => effect.lacks_remote_forward(&link.name, &name),
-            }
-        }
-    }
-
-    /// Changes the paths of a link that lives on. The new paths come first if there is room for them, so that the link is
-    /// never without one.
-    fn change_link(&self, change: &LinkChange, effect: &mut Effect<'_>) {
-        let LinkChange { link, added_paths, removed_paths, .. } = change;
-        let failed = |failure| ApplyError::new(Place::record("link", &link.name), failure);
-        let Some(id) = self.links.get(&link.name).copied() else { return };
-        let (added, removed) = (added_paths.clone(), removed_paths.clone());
-        let is_tight = change.is_tight();
-        let changed = on_loop(&self.remotes[0], move |core| {
-            // The numbers of paths that were added and removed before the first error.
-            let mut done = [0, 0];
-            let result = core.link(id).and_then(|mut link| {
-                for removes in [is_tight, !is_tight] {
-                    let paths = if removes { &removed } else { &added };
-                    for path in paths {
-                        if removes { link.remove_path(path) } else { link.add_path(path) }?;
-                        done[usize::from(removes)] += 1;
-                    }
-                }
-                Ok(())
-            });
-            (done, result)
-        });
-        let Some((done, result)) = effect.note(changed.map_err(failed)) else {
-            return effect.has_paths(change, &[], &[]);
-        };
-        if effect.note(result.map_err(|error| failed(ApplyFailure::Verb(error)))).is_none() {
-            effect.has_paths(change, &added_paths[..done[0]], &removed_paths[..done[1]]);
-        }
-    }
-
-    fn serve_all(&mut self, prepared: &mut Prepared, effect: &mut Effect<'_>) {
-        for (name, bounds) in std::mem::take(&mut prepared.serving) {
-            let Some(made) = prepared.servers.get(&name) else { continue };
-            self.serve(&name, bounds, made, Settings::New, effect);
-        }
-    }
-
-    fn serve(&mut self, name: &str, bounds: Bounds, made: &MadeServer, settings: Settings, effect: &mut Effect<'_>) {
-        for (place, bound) in bounds.into_iter().flat_map(each) {
-            let served = Opened::serve(&self.remotes[0], &place, bound, made);
-            match effect.note(served.map_err(|failure| ApplyError::new(Place::record("server", name), failure))) {
-                Some(opened) => self.servers.entry(name.to_owned()).or_default().push(opened),
-                None => {
-                    close_at(&mut self.servers, name, &[place], &self.remotes, LinksOfServer::GoOn);
-                    effect.mark(Owner::Server(name.to_owned()), settings);
-                }
-            }
-        }
-    }
-
-    fn listen_all(&mut self, config: &Config, prepared: &mut Prepared, moves: &[Move], effect: &mut Effect<'_>) {
-        for listener in config.all_listeners() {
-            let Some(front_end) = prepared.front_ends.remove(&listener.name) else { continue };
-            let name = listener.name.clone();
-            let bounds = prepared.listening.remove(&name).unwrap_or_default();
-            let terms = self.terms(config, listener, front_end);
-            let terms = terms.map_err(|failure| ApplyError::new(Place::record("listener", &name), failure));
-            let Some(terms) = effect.note(terms) else {
-                // The sockets are closed, and the clients of open ones go over the link as before.
-                self.keep(&name, moves, effect);
-                continue;
-            };
-            let remotes = &self.remotes[..loops_of(config, &terms.listener)];
-            let opened = self.listeners.get(&name).into_iter().flatten();
-            let mut replaced = opened.map(|it| it.replace(remotes, &terms));
-            let replaced = replaced.find_map(Result::err).map_or(Ok(()), Err);
-            if effect
-                .note(replaced.map_err(|failure| ApplyError::new(Place::record("listener", &name), failure)))
-                .is_none()
-            {
-                self.keep(&name, moves, effect);
-            }
-            self.open(&terms, config.is_forward(&name), bounds, Settings::New, effect);
-        }
-    }
-
-    /// Returns the terms of a listener.
-    ///
-    /// # Errors
-    /// Its link could not be dialed.
-    fn terms(&self, config: &Config, listener: Listener, front_end: MadeFrontEnd) -> Result<Terms, ApplyFailure> {
-        let link = match &listener.link {
-            Some(name) => Some(*self.links.get(name).ok_or_else(|| ApplyFailure::NoLink(name.clone()))?),
-            None => None,
-        };
-        Ok(Terms { listener: Arc::new(listener), timeouts: config.loops.timeouts.clone(), front_end, link })
-    }
-
-    /// Keeps the old settings at the addresses where a listener listens, and gives back those that others have handed over.
-    fn keep(&mut self, name: &str, moves: &[Move], effect: &mut Effect<'_>) {
-        for it in moves.iter().filter(|it| it.to == name) {
-            move_at(&mut self.listeners, &it.to, &it.place, &it.from);
-            effect.mark(Owner::Listener(it.from.clone()), Settings::Old);
-        }
-        let owner = Owner::Listener(name.to_owned());
-        let settings = if self.opened(&owner).is_empty() { Settings::New } else { Settings::Old };
-        effect.mark(owner, settings);
-    }
-
-    /// Opens the bound addresses of a listener or a local forward.
-    fn open(&mut self, terms: &Terms, is_forward: bool, bounds: Bounds, settings: Settings, effect: &mut Effect<'_>) {
-        let name = terms.listener.name.clone();
-        let remotes = if terms.link.is_some() { &self.remotes[..1] } else { &self.remotes[..] };
-        for (place, bounds) in bounds {
-            let opened: Result<Vec<Opened>, ApplyFailure> = if is_forward {
-                Opened::forward(&remotes[0], &place, bounds, terms).map(|opened| vec![opened])
-            } else {
-                Opened::listen_each(remotes, &place, bounds, terms)
-            };
-            match effect.note(opened.map_err(|failure| ApplyError::new(Place::record("listener", &name), failure))) {
-                Some(opened) => self.listeners.entry(name.clone()).or_default().extend(opened),
-                None => effect.mark(Owner::Listener(name.clone()), settings),
-            }
-        }
-    }
-
-    /// Opens the closed addresses again that were closed for an address that cannot be bound, with their old settings.
-    fn restore(&mut self, closed: &[Closed], unbound: &[(Owner, Bind)], effect: &mut Effect<'_>) {
-        for it in closed {
-            let is_own = |(owner, place): &(Owner, Bind)| *owner == it.owner && *place == it.place;
-            if !unbound.iter().any(|one| it.hinders(&one.1) || is_own(one)) {
-                continue;
-            }
-            effect.mark(it.owner.clone(), Settings::Old);
-            let restored = match &it.owner {
-                Owner::Listener(name) => self.restore_listener(name, it, effect),
-                Owner::Server(name) => self.restore_server(name, it, effect),
-            };
-            effect.note(restored);
-        }
-    }
-
-    fn restore_listener(&mut self, name: &str, it: &Closed, effect: &mut Effect<'_>) -> Result<(), ApplyError> {
-        let mut all = self.config.all_listeners().into_iter();
-        let Some(listener) = all.find(|listener| listener.name == name) else { return Ok(()) };
-        let place = Place::record("listener", name);
-        let bounds = Patience::begin().bind(|| bind_listener(&self.config, &listener, &it.bound_place()))?;
-        let front_end = self.maker.front_end(&listener).map_err(ApplyError::made(place.clone()))?;
-        let terms = self.terms(&self.config, listener, front_end);
-        let terms = terms.map_err(|failure| ApplyError::new(place, failure))?;
-        let is_forward = self.config.is_forward(name);
-        self.open(&terms, is_forward, vec![(it.place.clone(), bounds)], Settings::Old, effect);
-        Ok(())
-    }
-
-    fn restore_server(&mut self, name: &str, it: &Closed, effect: &mut Effect<'_>) -> Result<(), ApplyError> {
-        let Some(server) = self.config.servers.iter().find(|server| server.name == name) else { return Ok(()) };
-        let server = self.config.resolved_server(server);
-        let bounds = Patience::begin().bind(|| bind_server(&self.config, &server, &it.bound_place()))?;
-        let made = self.maker.serve(&server).map_err(ApplyError::made(Place::record("server", name)))?;
-        self.serve(name, vec![(it.place.clone(), bounds)], &made, Settings::Old, effect);
-        Ok(())
-    }
-
-    /// Sends the clients of each listener over its link, which may have been dialed again.
-    fn route_all(&self, config: &Config) {
-        for listener in config.all_listeners() {
-            let Some(link) = listener.link.as_ref().and_then(|link| self.links.get(link)) else { continue };
-            let opened = self.listeners.get(&listener.name).into_iter().flatten();
-            opened.for_each(|opened| opened.route(&self.remotes[..1], *link));
-        }
+        stopped
     }
 
     fn first_loop(&self, call: impl FnOnce(&mut Loop<'_>) + Send + 'static) {
         // A loop that has ended has no links.
         let _ = on_loop(&self.remotes[0], call);
     }
-}
-
-/// Opens the remote forwards among `forwards` over a link.
-fn open_remote_forwards(
-    core: &mut Loop<'_>,
-    link: Id,
-    forwards: &[Forward],
-) -> Vec<(String, Result<Id, DescriptorError>)> {
-    let open = |forward: &Forward| match &forward.service {
-        Service::Remote(to) => {
-            let name = Some(forward.name.clone());
-            let config = ForwardConfig { name, ..ForwardConfig::remote(link, forward.listen.clone(), to.clone()) };
-            Some((forward.name.clone(), core.open_forward(config)))
-        }
-        Service::Local(_) => None,
-    };
-    forwards.iter().filter_map(open).collect()
-}
-
-/// Binds the addresses of forwards that were closed with their link.
-fn bind_again(config: &Config, reopened: Vec<(String, Bind, Bind)>, prepared: &mut Prepared, effect: &mut Effect<'_>) {
-    let (listeners, patience) = (config.all_listeners(), Patience::begin());
-    for (name, place, bound) in reopened {
-        let Some(listener) = listeners.iter().find(|listener| listener.name == name) else { continue };
-        match effect.note(patience.bind(|| bind_listener(config, listener, &bound))) {
-            Some(bounds) => prepared.listening.entry(name).or_default().push((place, bounds)),
-            None => effect.mark(Owner::Listener(name), Settings::New),
-        }
-    }
-}
-
-/// Binds the addresses that had to wait until others are closed. Returns those that cannot be bound.
-fn bind_later(config: &Config, prepared: &mut Prepared, effect: &mut Effect<'_>) -> Vec<(Owner, Bind)> {
-    let (listeners, mut unbound) = (config.all_listeners(), Vec::new());
-    let patience = Patience::begin();
-    for (owner, place) in std::mem::take(&mut prepared.later) {
-        let (bounds, all) = match &owner {
-            Owner::Listener(name) => {
-                let listener = listeners.iter().find(|listener| listener.name == *name);
-                let bounds = listener.map(|it| patience.bind(|| bind_listener(config, it, &place)));
-                (bounds, prepared.listening.entry(name.clone()))
-            }
-            Owner::Server(name) => {
-                let server = config.servers.iter().find(|server| server.name == *name);
-                let bounds = server.map(|it| patience.bind(|| bind_server(config, it, &place)));
-                (bounds, prepared.serving.entry(name.clone()))
-            }
-        };
-        match bounds.and_then(|bounds| effect.note(bounds)) {
-            Some(bounds) => all.or_default().push((place, bounds)),
-            None => {
-                effect.mark(owner.clone(), Settings::New);
-                unbound.push((owner, place));
-            }
-        }
-    }
-    unbound
 }
 
 /// Returns the number of addresses of each loop, by which the loops divide the limits of the process. The parts stay as they
@@ -598,24 +308,30 @@ fn move_at(listeners: &mut BTreeMap<String, Vec<Opened>>, from: &str, place: &Bi
     listeners.entry(to.to_owned()).or_default().extend(moved);
 }
 
+/// Closes addresses of a record. Returns them.
 fn close_at(
     opened: &mut BTreeMap<String, Vec<Opened>>,
     name: &str,
     places: &[Bind],
     remotes: &[Remote],
     links: LinksOfServer,
-) {
-    let Some(all) = opened.get_mut(name) else { return };
+) -> Vec<Opened> {
+    let Some(all) = opened.get_mut(name) else { return Vec::new() };
     let (gone, left): (Vec<_>, Vec<_>) = std::mem::take(all).into_iter().partition(|it| places.contains(&it.place));
     gone.iter().for_each(|it| it.close(remotes, links));
     *all = left;
     if all.is_empty() {
         opened.remove(name);
     }
+    gone
 }
 
-fn each((place, bounds): (Bind, Vec<Bound>)) -> impl Iterator<Item = (Bind, Bound)> {
-    bounds.into_iter().map(move |bound| (place.clone(), bound))
+fn new_name(renames: &[Rename], kind: &str, name: String) -> String {
+    let rename = renames.iter().find(|it| it.kind == kind && it.from == name);
+    rename.map_or(name, |it| it.to.clone())
 }
 
+mod links;
+mod listeners;
 mod prepare;
+mod servers;

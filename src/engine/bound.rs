@@ -339,6 +339,18 @@ impl Acceptor {
         }
     }
 
+    /// Sets the number of clients that may wait to be accepted.
+    pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
+        let backlog = backlog.min(i32::MAX as u32) as i32;
+        match &self.socket {
+            AcceptorSocket::Tcp(socket) => SockRef::from(socket).listen(backlog),
+            #[cfg(unix)]
+            AcceptorSocket::Unix(socket) => SockRef::from(socket).listen(backlog),
+            #[cfg(not(unix))]
+            AcceptorSocket::Unix(_) => Ok(()),
+        }
+    }
+
     /// Sets the options that sockets accepted from now on inherit.
     pub fn inherit(&mut self, inherited: Inherited) -> io::Result<()> {
         if let AcceptorSocket::Tcp(socket) = &self.socket {

@@ -54,6 +54,8 @@ pub struct ListenConfig {
     pub tcp_keepalive: Option<Duration>,
     /// The way out of this host for dests; the system chooses it if there is none.
     pub egress: Option<Egress>,
+    /// The number of clients that may wait to be accepted; as many as before if there is none.
+    pub backlog: Option<u32>,
     /// True if a client counts against the limit of its network when it is accepted. False if the front end learns the
     /// address of the client later, and counts it then by [`ConnectionMut::set_source`].
     pub counts_at_accept: bool,
@@ -146,6 +148,7 @@ impl ListenConfig {
             nodelay: None,
             tcp_keepalive: None,
             egress: None,
+            backlog: None,
             counts_at_accept: true,
         }
     }
@@ -279,6 +282,46 @@ impl Core {
     /// Returns the status of each listener of this loop, those for links and for peers of links included.
     pub fn listeners(&self) -> Vec<ListenerStatus> {
         self.listeners.iter().map(|(id, listener)| listener.status(id)).collect()
+    }
+
+    /// Gives the clients that a listener accepts from now on another front end and other settings.
+    pub(crate) fn replace_listener(&mut self, id: Id, mut config: ListenConfig) -> Result<(), DescriptorError> {
+        self.check_link(config.link)?;
+        if let Some(name) = &config.name {
+            self.check_name(name, Some(id))?;
+        }
+        let settings = config.settings(self);
+        let inherited = Inherited { nodelay: settings.nodelay, tcp_keepalive: settings.tcp_keepalive };
+        let Core { profiles, timers, listeners, .. } = self;
+        let Some(listener) = listeners.get_mut(id) else { return Err(VerbError::Stale.into()) };
+        let profile = profiles.enter(settings, timers).ok_or(VerbError::Full)?;
+        let inherits = listener.acceptor.as_mut().map_or(Ok(()), |acceptor| {
+            config.backlog.map_or(Ok(()), |backlog| acceptor.set_backlog(backlog))?;
+            acceptor.inherit(inherited)
+        });
+        let left = if inherits.is_ok() { std::mem::replace(&mut listener.profile, profile) } else { profile };
+        profiles.leave(left, timers);
+        inherits?;
+        (listener.kind, listener.link) = (config.kind, config.link);
+        listener.front = Front::Clients(config.front_end);
+        listener.counts_at_accept = config.counts_at_accept;
+        if let Some(name) = config.name {
+            listener.name = name.into();
+        }
+        Ok(())
+    }
+
+    /// Sends the clients that a listener accepts from now on over a link.
+    pub(crate) fn route_listener(&mut self, id: Id, link: Id) {
+        self.listeners.get_mut(id).into_iter().for_each(|listener| listener.link = Some(link));
+    }
+
+    /// Sends the clients of all listeners that go over one link over another one from now on.
+    pub(crate) fn reroute(&mut self, from: Id, to: Id) {
+        let its = self.listeners.iter().filter(|(_, listener)| listener.link == Some(from));
+        for id in its.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.route_listener(id, to);
+        }
     }
 
     /// Closes a listener, if it is there. The system refuses the clients in its backlog.
@@ -434,28 +477,9 @@ impl ListenerMut<'_> {
     /// # Errors
     /// As for [`Core::listen`]; then nothing is changed. [`VerbError::Invalid`] if a forward, a server or a link owns this
     /// listener.
-    pub fn replace(&mut self, mut config: ListenConfig) -> Result<(), DescriptorError> {
+    pub fn replace(&mut self, config: ListenConfig) -> Result<(), DescriptorError> {
         self.check_clients()?;
-        self.core.check_link(config.link)?;
-        if let Some(name) = &config.name {
-            self.core.check_name(name, Some(self.id))?;
-        }
-        let settings = config.settings(self.core);
-        let inherited = Inherited { nodelay: settings.nodelay, tcp_keepalive: settings.tcp_keepalive };
-        let Core { profiles, timers, listeners, .. } = &mut *self.core;
-        let Some(listener) = listeners.get_mut(self.id) else { return Err(VerbError::Stale.into()) };
-        let profile = profiles.enter(settings, timers).ok_or(VerbError::Full)?;
-        let inherits = listener.acceptor.as_mut().map_or(Ok(()), |acceptor| acceptor.inherit(inherited));
-        let left = if inherits.is_ok() { std::mem::replace(&mut listener.profile, profile) } else { profile };
-        profiles.leave(left, timers);
-        inherits?;
-        (listener.kind, listener.link) = (config.kind, config.link);
-        listener.front = Front::Clients(config.front_end);
-        listener.counts_at_accept = config.counts_at_accept;
-        if let Some(name) = config.name {
-            listener.name = name.into();
-        }
-        Ok(())
+        self.core.replace_listener(self.id, config)
     }
 
     /// Closes it. Its connections go on; the system refuses the clients in its backlog. The file of a Unix socket is removed

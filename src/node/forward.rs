@@ -219,6 +219,49 @@ impl ForwardMut<'_> {
         Ok(())
     }
 
+    /// Gives the clients that come from now on another front end and other settings, and `to` as the target for the status.
+    /// The sockets with their backlogs, the link and the name stay.
+    ///
+    /// # Errors
+    /// [`VerbError::Invalid`] if the peer listens, or if the target is a Unix socket behind the peer; as for
+    /// [`ListenerMut::replace`](crate::ListenerMut::replace) otherwise.
+    pub fn replace(&mut self, config: ListenConfig, to: Option<Target>) -> Result<(), DescriptorError> {
+        let ForwardMut { core, node, id } = self;
+        let forward = node.forwards.get_mut(*id).ok_or(VerbError::Stale)?;
+        let Some(listeners) = &forward.listeners else { return Err(VerbError::Invalid.into()) };
+        if matches!(to, Some(Target::Unix(_))) {
+            return Err(VerbError::Invalid.into());
+        }
+        let kind = config.kind.clone();
+        let mut part = parts(config, forward.link);
+        for listener in listeners {
+            core.replace_listener(*listener, part())?;
+        }
+        (forward.kind, forward.to) = (kind, to);
+        Ok(())
+    }
+
+    /// Makes this the forward of another link. Clients that come from now on go over that link.
+    ///
+    /// # Errors
+    /// [`VerbError::Invalid`] if the peer listens, or if the id is not one of a link; [`VerbError::Stale`] if the link is gone;
+    /// [`VerbError::Over`] if it is being closed.
+    pub fn route(&mut self, link: Id) -> Result<(), VerbError> {
+        let ForwardMut { core, node, id } = self;
+        if link.kind() != Kind::Link {
+            return Err(VerbError::Invalid);
+        }
+        let is_closing = node.links.get(link).ok_or(VerbError::Stale)?.closing;
+        if is_closing {
+            return Err(VerbError::Over(Reason::Drained));
+        }
+        let forward = node.forwards.get_mut(*id).ok_or(VerbError::Stale)?;
+        let Some(listeners) = &forward.listeners else { return Err(VerbError::Invalid) };
+        listeners.iter().for_each(|listener| core.route_listener(*listener, link));
+        forward.link = link;
+        Ok(())
+    }
+
     /// Closes the forward: its address is free, here or at the peer. Its connections go on.
     ///
     /// # Errors
@@ -291,39 +334,10 @@ impl Node {
             }
             bounds = bound::bind(&place, 1, core.config())?;
         }
-        // The pattern names every setting, so that a new one cannot be lost here. The forward has the name, and the link is
-        // its own.
-        let ListenConfig {
-            name: _,
-            kind,
-            front_end,
-            link: _,
-            timeouts,
-            family,
-            nodelay,
-            tcp_keepalive,
-            egress,
-            counts_at_accept,
-        } = config;
-        let front_end = Rc::new(RefCell::new(front_end));
+        let mut part = parts(config, link);
         let mut listeners = Vec::new();
         for bound in &mut bounds {
-            let shared = Rc::clone(&front_end);
-            let front_end: FrontEnd = Box::new(move || (shared.borrow_mut())());
-            let (timeouts, egress, link) = (timeouts.clone(), egress.clone(), Some(link));
-            let (name, kind) = (None, kind.clone());
-            let config = ListenConfig {
-                name,
-                kind,
-                front_end,
-                link,
-                timeouts,
-                family,
-                nodelay,
-                tcp_keepalive,
-                egress,
-                counts_at_accept,
-            };
+            let config = part();
             match core.listen_for_forward(bound, config) {
                 Ok(listener) => listeners.push(listener),
                 Err(error) => {
@@ -408,6 +422,16 @@ impl Node {
                 self.allow_streams(core, session_id);
             }
         }
+    }
+
+    /// Makes the forwards that this node listens for those of another link.
+    pub(super) fn move_forwards(&mut self, core: &mut Core, from: Id, to: Id) {
+        let is_its = |forward: &Forward| forward.link == from && forward.listeners.is_some();
+        let its: Vec<Id> = self.forwards.iter().filter(|(_, forward)| is_its(forward)).map(|(id, _)| id).collect();
+        for id in its {
+            self.forwards.get_mut(id).into_iter().for_each(|forward| forward.link = to);
+        }
+        core.reroute(from, to);
     }
 
     /// Closes the forwards that this node listens for, because the loop has closed all listeners.
@@ -509,6 +533,45 @@ impl Direction {
         match self {
             Direction::Local => "local",
             Direction::Remote => "remote",
+        }
+    }
+}
+
+/// Returns a function that makes the configuration of one listener of a forward after the other. They share a front end.
+fn parts(config: ListenConfig, link: Id) -> impl FnMut() -> ListenConfig {
+    // The pattern names every setting, so that a new one cannot be lost here. The forward has the name, and the link is its
+    // own.
+    let ListenConfig {
+        name: _,
+        kind,
+        front_end,
+        link: _,
+        timeouts,
+        family,
+        nodelay,
+        tcp_keepalive,
+        egress,
+        backlog,
+        counts_at_accept,
+    } = config;
+    let front_end = Rc::new(RefCell::new(front_end));
+    move || {
+        let shared = Rc::clone(&front_end);
+        let front_end: FrontEnd = Box::new(move || (shared.borrow_mut())());
+        let (timeouts, egress, link) = (timeouts.clone(), egress.clone(), Some(link));
+        let (name, kind) = (None, kind.clone());
+        ListenConfig {
+            name,
+            kind,
+            front_end,
+            link,
+            timeouts,
+            family,
+            nodelay,
+            tcp_keepalive,
+            egress,
+            backlog,
+            counts_at_accept,
         }
     }
 }

@@ -93,6 +93,8 @@ pub(crate) struct Link {
     pub heard_turn: u64,
     /// The link is being closed, and no session follows.
     pub closing: bool,
+    /// Another link is about to take the place of this one, so that its peer may be dialed again.
+    pub leaving: bool,
     /// The latest time of the close of the session, while it waits for the close of nested links.
     pub close_by_ms: Option<u64>,
     /// The link whose streams carry this link, if it is a nested one. A hostile peer can nest two links in one another.
@@ -152,6 +154,7 @@ impl Link {
             behind: false,
             heard_turn: 0,
             closing: false,
+            leaving: false,
             close_by_ms: None,
             outer: None,
             heir: None,

@@ -10,18 +10,22 @@ use crate::link::{MESSAGE_BYTES_MAX, Refused};
 use crate::relay::connection::Stage;
 use crate::relay::io::Io;
 use crate::relay::side::SideState;
+use crate::transport;
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::{Id, Kind};
 use crate::types::link_state::LinkState;
 use crate::types::reason::Reason;
 use crate::types::verb_error::VerbError;
 
-use super::config::Path;
+use super::config::{LinkConfig, Path};
 use super::control::Node;
 use super::dialer::{Dialer, SubflowSlot};
+use super::guarded::Guarded;
 use super::link::Link;
 use super::status::{LinkStatus, StreamStatus};
+use super::verbs::setup;
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 /// A link of a loop, borrowed; see [`Loop::link`].
@@ -108,6 +112,54 @@ impl LinkMut<'_> {
             return Err(VerbError::Already);
         }
         self.node.close_link(self.core, self.id);
+        Ok(())
+    }
+
+    /// Says that another link is about to take the place of this one: [`Loop::connect_link`] dials the peer again, as if this
+    /// link were not there. With false the link stays.
+    pub fn set_leaving(&mut self, is_leaving: bool) {
+        let record = self.node.links.get_mut(self.id);
+        record.into_iter().for_each(|link| link.leaving = is_leaving);
+    }
+
+    /// Makes the forwards that this node listens for those of another link, and sends the clients of listeners that go over
+    /// this link over the other one from now on. Connections stay on this link, and so do forwards at its peer.
+    ///
+    /// # Errors
+    /// [`VerbError::Invalid`] if the id is not one of a link; [`VerbError::Stale`] if that link is gone, and
+    /// [`VerbError::Over`] if it is being closed.
+    pub fn hand_over(&mut self, to: Id) -> Result<(), VerbError> {
+        if to.kind() != Kind::Link {
+            return Err(VerbError::Invalid);
+        }
+        match self.node.links.get(to) {
+            None => Err(VerbError::Stale),
+            Some(link) if link.closing => Err(VerbError::Over(Reason::Drained)),
+            Some(_) => {
+                self.node.move_forwards(self.core, self.id, to);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes over the key, the policy and the handler of events of a configuration. The session, its subflows and everything
+    /// else stay. Call [`Loop::recheck_links`] to end the session if the policy does not admit the key of its peer.
+    ///
+    /// # Errors
+    /// [`VerbError::Invalid`] if the peer dials this link, if the key cannot be used, or if the carrier is another one.
+    pub fn renew(&mut self, config: LinkConfig) -> Result<(), VerbError> {
+        let LinkConfig { identity, policy, carrier, on_event, .. } = config;
+        let policy = Guarded::wrap(policy, &self.node.panics);
+        let dialer = self.dialer()?;
+        if dialer.endpoint.kind() != carrier {
+            return Err(VerbError::Invalid);
+        }
+        let setup = setup(&identity, &policy);
+        dialer.key = setup.public_key().map_err(|_| VerbError::Invalid)?;
+        dialer.endpoint = transport::Endpoint::client(carrier, &setup).map_err(|_| VerbError::Invalid)?;
+        dialer.instance = identity.instance;
+        let record = self.node.links.get_mut(self.id).ok_or(VerbError::Stale)?;
+        (record.policy, record.watch) = (policy, Some(Rc::new(RefCell::new(on_event))));
         Ok(())
     }
 

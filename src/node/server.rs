@@ -1,5 +1,7 @@
 //! Servers: the places where peers dial links to this node, and the view of one of them.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::engine::control::Loop;
@@ -10,9 +12,11 @@ use crate::types::id::{Id, Kind};
 use crate::types::reason::Reason;
 use crate::types::verb_error::VerbError;
 
-use super::config::{Policy, Timing};
+use super::config::{Policy, ServeConfig, Timing};
 use super::control::Node;
-use super::link::{Takes, Watch};
+use super::guarded::Guarded;
+use super::link::{Link, Takes, Watch};
+use super::verbs::setup;
 
 /// The record of one listener for links.
 pub(crate) struct Server {
@@ -120,6 +124,31 @@ impl ServerMut<'_> {
         Ok(self.node.server_status(self.id, server))
     }
 
+    /// Accepts links under another configuration from now on. The address with its backlog stays, and so do the links: their
+    /// keys are judged, and their events are reported, by the new configuration, and everything else about them is as
+    /// before. Call [`Loop::recheck_links`] to end those that are not admitted any more.
+    ///
+    /// # Errors
+    /// [`VerbError::Invalid`] if the key cannot be used, or if the carrier is another one, which needs other sockets.
+    pub fn replace(&mut self, config: ServeConfig) -> Result<(), VerbError> {
+        let record = self.node.servers.get(self.id).ok_or(VerbError::Stale)?;
+        if record.endpoint.kind() != config.carrier {
+            return Err(VerbError::Invalid);
+        }
+        let server = self.node.new_server(config, record.address.clone())?(record.listener);
+        let server = Server { counts: record.counts, ..server };
+        let record = self.node.servers.get_mut(self.id).ok_or(VerbError::Stale)?;
+        *record = server;
+        self.node.adopt_links(self.id, &[self.id]);
+        Ok(())
+    }
+
+    /// Takes over the links of servers that have stopped, so that they are judged and reported by this one, and closed with
+    /// it.
+    pub fn adopt(&mut self, stopped: &[Id]) {
+        self.node.adopt_links(self.id, stopped);
+    }
+
     /// Stops the server: its address is free at once, and peers that have not begun a session are closed.
     ///
     /// # Errors
@@ -142,6 +171,45 @@ impl Node {
     fn server_status(&self, id: Id, server: &Server) -> ServerStatus {
         let Counts { carriers, sessions, refused } = server.counts;
         ServerStatus { id, address: server.address.clone(), links: self.links_of(id), carriers, sessions, refused }
+    }
+
+    /// Returns a function that makes the record of a server, from the id of its listener.
+    pub(super) fn new_server(
+        &self,
+        config: ServeConfig,
+        address: Endpoint,
+    ) -> Result<impl FnOnce(Id) -> Server + use<>, VerbError> {
+        let ServeConfig { identity, policy, carrier, mode, over_links, timing, on_stream, on_event } = config;
+        let policy = Guarded::wrap(policy, &self.panics);
+        let endpoint = transport::Endpoint::server(carrier, &setup(&identity, &policy));
+        let endpoint = endpoint.map_err(|_| VerbError::Invalid)?;
+        let takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
+        let (watch, instance, counts) = (Some(Rc::new(RefCell::new(on_event))), identity.instance, Counts::default());
+        Ok(move |listener| Server {
+            listener,
+            address,
+            endpoint,
+            policy,
+            mode,
+            over_links,
+            timing,
+            watch,
+            takes,
+            instance,
+            full: false,
+            counts,
+        })
+    }
+
+    /// Makes the links of some servers, which may have stopped, those of another server.
+    fn adopt_links(&mut self, to: Id, from: &[Id]) {
+        let Some(server) = self.servers.get(to) else { return };
+        let is_its = |link: &Link| link.server.is_some_and(|server| from.contains(&server));
+        let its: Vec<Id> = self.links.iter().filter(|(_, link)| is_its(link)).map(|(id, _)| id).collect();
+        for id in its {
+            let Some(link) = self.links.get_mut(id) else { continue };
+            (link.server, link.policy, link.watch) = (Some(to), Arc::clone(&server.policy), server.watch.clone());
+        }
     }
 
     fn stop_server(&mut self, core: &mut Core, id: Id, links: LinksOfServer) -> Result<(), VerbError> {

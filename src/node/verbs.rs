@@ -24,7 +24,6 @@ use super::dialer::{Dialer, SubflowSlot};
 use super::guarded::Guarded;
 use super::link::Link;
 use super::nested::Over;
-use super::server::{Counts, Server};
 
 /// The answer of [`Loop::connect_link`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +39,7 @@ impl Loop<'_> {
     /// Dials a link and keeps it up. Streams can be opened over it at once; they wait for the session.
     ///
     /// A peer that this node has dialed already, under the same address and with the same key of this node, gets no second
-    /// link: the answer is the first one.
+    /// link: the answer is the first one, unless that link is leaving ([`LinkMut::set_leaving`](super::LinkMut::set_leaving)).
     ///
     /// # Errors
     /// [`VerbError::Invalid`] if the configuration has no subflow, more of them than its timing allows, a local port for
@@ -102,28 +101,8 @@ impl Loop<'_> {
         if node.servers.is_full() {
             return Err(VerbError::Full.into());
         }
-        let ServeConfig { identity, policy, carrier, mode, over_links, timing, on_stream, on_event } = config;
-        let policy = Guarded::wrap(policy, &node.panics);
-        let endpoint = Endpoint::server(carrier, &setup(&identity, &policy)).map_err(|_| VerbError::Invalid)?;
-        let listener = core.listen_for_links(bound)?;
-        let (watch, instance) = (Some(Rc::new(RefCell::new(on_event))), identity.instance);
-        let takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
-        let (address, counts) = (bound.addr().clone(), Counts::default());
-        let full = false;
-        let server = Server {
-            listener,
-            address,
-            endpoint,
-            policy,
-            mode,
-            over_links,
-            timing,
-            watch,
-            takes,
-            instance,
-            full,
-            counts,
-        };
+        let server = node.new_server(config, bound.addr().clone())?;
+        let server = server(core.listen_for_links(bound)?);
         node.servers.insert(server).map_err(|_| VerbError::Full.into())
     }
 
@@ -161,7 +140,8 @@ impl Node {
     /// unless it is being closed.
     fn dialed_link(&self, peer: &Target, key: &PeerKey, over: Option<Over>) -> Option<Id> {
         let is_same = |dialer: &Dialer| dialer.peer == *peer && dialer.key == *key && dialer.over == over;
-        let is_it = |link: &Link| !link.closing && link.dialer.as_ref().is_some_and(|dialer| is_same(dialer));
+        let is_it =
+            |link: &Link| !link.closing && !link.leaving && link.dialer.as_ref().is_some_and(|dialer| is_same(dialer));
         self.links.iter().find(|(_, link)| is_it(link)).map(|(id, _)| id)
     }
 

@@ -110,6 +110,13 @@ macro_rules! carriers {
                 }
             }
 
+            /// Returns the kind of the carriers.
+            pub fn kind(&self) -> CarrierKind {
+                match self {
+                    $(Endpoint::$kind(_) => CarrierKind::$kind,)+
+                }
+            }
+
             /// Starts to connect a side that has just been made. The loop reports the result.
             pub fn dial(&self, core: &mut Core, side: Id, target: &Rc<Target>, egress: Egress) {
                 match self {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::Running;
 use crate::config::apply_error::{ApplyError, ApplyErrors};
-use crate::config::diff::Diff;
+use crate::config::diff::{Diff, LinkChange};
 use crate::config::link::Link;
 use crate::config::listener::Listener;
 use crate::config::maker::{MadeFrontEnd, MadeLink, MadeServer};
@@ -65,8 +65,9 @@ impl Preparation<'_> {
     }
 
     fn make_links(&mut self, running: &Running) {
-        let redialed = self.diff.links.changed.iter().filter(|change| change.is_redialed).map(|change| &change.link);
-        for link in self.diff.links.added.iter().chain(redialed) {
+        let is_made = |change: &&LinkChange| change.is_redialed || change.is_renewed;
+        let changed = self.diff.links.changed.iter().filter(is_made).map(|change| &change.link);
+        for link in self.diff.links.added.iter().chain(changed) {
             let made = running.maker.dial(link).map_err(ApplyError::made(Place::record("link", &link.name)));
             let made = self.note(made).map(|made| (link.clone(), made));
             self.prepared.links.extend(made);
@@ -85,11 +86,6 @@ impl Preparation<'_> {
     fn make_front_ends(&mut self, running: &Running) {
         let changed = self.diff.listeners.changed.iter().map(|change| &change.listener);
         for listener in self.diff.listeners.added.iter().chain(changed) {
-            self.make_front_end(running, listener);
-        }
-        let listeners = self.config.all_listeners();
-        let reopened = listeners.iter().filter(|listener| is_reopened(self.config, listener, &self.prepared));
-        for listener in reopened.collect::<Vec<_>>() {
             self.make_front_end(running, listener);
         }
     }
@@ -125,11 +121,4 @@ impl Preparation<'_> {
             self.prepared.later.extend(later.into_iter().map(|place| (Owner::Listener(listener.name.clone()), place)));
         }
     }
-}
-
-/// Returns true if a listener is a local forward that must be opened again because its link is dialed again.
-fn is_reopened(config: &Config, listener: &Listener, prepared: &Prepared) -> bool {
-    let is_its = |(link, _): &(Link, MadeLink)| Some(&link.name) == listener.link.as_ref();
-    let is_new = !prepared.front_ends.contains_key(&listener.name);
-    is_new && config.is_forward(&listener.name) && prepared.links.iter().any(is_its)
 }
