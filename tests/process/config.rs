@@ -14,19 +14,19 @@ use crate::kit::{SOON, Scratch, closed_port, until};
 use crate::node_kit::{free_addr, in_own_process};
 
 /// A process in this one. Its loops are stopped when it is dropped.
-struct Process {
-    running: Running,
+pub struct Process {
+    pub running: Running,
     loops: Option<Loops>,
 }
 
 impl Process {
-    fn start(config: Config) -> Process {
+    pub fn start(config: Config) -> Process {
         let (running, loops) = seaprox_proxies::start(config).unwrap_or_else(|error| panic!("{error}"));
         Process { running, loops: Some(loops) }
     }
 
     /// Returns the address of the listener or the forward with this name.
-    fn addr(&self, name: &str) -> SocketAddr {
+    pub fn addr(&self, name: &str) -> SocketAddr {
         let all = self.running.listening();
         let found = all.iter().find(|it| it.name == name).unwrap_or_else(|| panic!("{name} listens nowhere: {all:?}"));
         match found.addr {
@@ -44,7 +44,7 @@ impl Drop for Process {
 }
 
 /// Starts a server that answers each byte with this one.
-fn server(answer: u8) -> SocketAddr {
+pub fn server(answer: u8) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -59,19 +59,19 @@ fn server(answer: u8) -> SocketAddr {
 }
 
 /// A client that asks for an answer, as often as it likes.
-struct Client(TcpStream);
+pub struct Client(TcpStream);
 
 impl Client {
-    fn connect(addr: SocketAddr) -> Client {
+    pub fn connect(addr: SocketAddr) -> Client {
         Client::of(TcpStream::connect(addr).unwrap())
     }
 
-    fn of(client: TcpStream) -> Client {
+    pub fn of(client: TcpStream) -> Client {
         client.set_read_timeout(Some(SOON)).unwrap();
         Client(client)
     }
 
-    fn ask(&mut self) -> std::io::Result<u8> {
+    pub fn ask(&mut self) -> std::io::Result<u8> {
         let mut byte = [0];
         self.0.write_all(b"?")?;
         self.0.read_exact(&mut byte)?;
@@ -79,7 +79,7 @@ impl Client {
     }
 }
 
-fn relay(name: &str, addr: &str, to: SocketAddr) -> Listener {
+pub fn relay(name: &str, addr: &str, to: SocketAddr) -> Listener {
     let front_end = FrontEndConfig::new("static").with("to", Target::Ip(Proto::Tcp, to));
     Listener::new(name, vec![Bind::parse(addr).unwrap()], front_end)
 }
@@ -439,15 +439,20 @@ fn a_listener_whose_link_cannot_be_dialed_is_not_opened() {
     for name in ["over", "direct", "db"] {
         assert_eq!(Client::connect(near.addr(name)).ask().unwrap(), b'1', "{name}");
     }
-    // A listener that is open already loses its clients, which do not go directly instead.
+    // A link that is up stays as it was, with its connections.
+    let mut client = Client::connect(near.addr("over"));
+    assert_eq!(client.ask().unwrap(), b'1');
     let good = config.clone();
     config.links = vec![undialable(&far)];
     near.running.apply(config).unwrap_err();
-    assert!(Client::connect(near.addr("over")).ask().is_err());
+    assert_eq!(near.running.config().links[0].subflows, 1);
+    assert_eq!((client.ask().unwrap(), Client::connect(near.addr("over")).ask().unwrap()), (b'1', b'1'));
+    assert_eq!(Client::connect(near.addr("db")).ask().unwrap(), b'4', "its forward has the new target");
     near.running.apply(good).unwrap();
     for name in ["over", "db"] {
         assert_eq!(Client::connect(near.addr(name)).ask().unwrap(), b'1', "{name}");
     }
+    assert_eq!(client.ask().unwrap(), b'1');
 }
 
 #[test]

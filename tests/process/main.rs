@@ -38,6 +38,7 @@ mod proxy_protocol;
 mod readme;
 mod redirected;
 mod relay;
+mod reload;
 mod requirements;
 mod service;
 mod socks;

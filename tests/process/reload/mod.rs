@@ -1,0 +1,5 @@
+//! Configurations that change while everything runs.
+
+mod equivalence;
+mod redial;
+mod world;
