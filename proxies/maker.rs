@@ -331,7 +331,7 @@ impl Maker for Parts {
     fn dial(&self, link: &Link) -> Result<MadeLink, MakeError> {
         let paths = self.paths(link)?;
         let keys = self.keys()?;
-        let peer = Arc::new(self.dialed_peer(link, &keys)?);
+        let peer = Arc::new(self.dialed_peer(link, &keys)?.named(&link.name));
         let reverse = |forward: &seaprox::config::Forward| match &forward.service {
             Service::Remote(to) => Some(Reverse { listen: forward.listen.clone(), to: to.clone() }),
             Service::Local(_) => None,

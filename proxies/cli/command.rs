@@ -157,10 +157,10 @@ const SPECS: [(Command, CommandSpec); 10] = [
             summary: "encrypted link between two nodes, with the forwards of ssh",
             synopsis: &[
                 "--listen ADDR [OPTION]...",
-                "--connect HOST[:PORT] [-L|-R|-D|-H FORWARD]... [OPTION]...",
-                "--connect HOST[:PORT] -W HOST:PORT [OPTION]...",
+                "HOST[:PORT] [-L|-R|-D|-H FORWARD]... [OPTION]...",
+                "HOST[:PORT] -W HOST:PORT [OPTION]...",
             ],
-            frees: (0, 0),
+            frees: (0, 1),
             listen: None,
             examples: &[
                 (
@@ -176,7 +176,7 @@ const SPECS: [(Command, CommandSpec); 10] = [
                     "offer the SSH server of this host on port 2222 of remote",
                 ),
                 (
-                    "link --connect remote -D 1080 -H 8080",
+                    "link remote -p 23233 -N -D 1080 -H 8080",
                     "browse from the network of remote, with SOCKS and with an HTTP proxy",
                 ),
                 ("link --connect remote -W host:22", "connect standard input and output, as a ProxyCommand of ssh"),

@@ -48,7 +48,7 @@ _seaprox() {{
     case $command in
 {options}    esac
     [[ $command == completions && $cur != -* ]] && words='{shells}'
-    if [[ $command == pubkey && $cur != -* ]]; then
+    if [[ $command == @(pubkey|run|check) && $cur != -* ]]; then
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
         return
     fi
@@ -83,7 +83,7 @@ fn zsh() -> String {
         let frees = match command {
             Command::Completions => format!("1:shell:({})", SHELLS.join(" ")),
             Command::Cat => "*:host or port:_hosts".to_owned(),
-            Command::Pubkey => "1:file:_files".to_owned(),
+            Command::Pubkey | Command::Run | Command::Check => "1:file:_files".to_owned(),
             _ => "*:argument: ".to_owned(),
         };
         let _ = writeln!(out, "                '{frees}'\n            ;;");
@@ -114,7 +114,7 @@ fn fish() -> String {
     }
     let shells = SHELLS.join(" ");
     let _ = writeln!(out, "complete -c seaprox -n '__fish_seen_subcommand_from completions' -a '{shells}'");
-    out.push_str("complete -c seaprox -n '__fish_seen_subcommand_from pubkey' -F\n");
+    out.push_str("complete -c seaprox -n '__fish_seen_subcommand_from pubkey run check' -F\n");
     out
 }
 
@@ -196,6 +196,8 @@ mod tests {
         assert_eq!(offered(&["seaprox", "completions", ""]), SHELLS);
         assert_eq!(offered(&["seaprox", "socks", "--users", "Cargo.tom"]), ["Cargo.toml"]);
         assert_eq!(offered(&["seaprox", "keygen", "--config-dir", "prox"]), ["proxies"]);
-        assert_eq!(offered(&["seaprox", "pubkey", "Cargo.tom"]), ["Cargo.toml"]);
+        for command in ["pubkey", "run", "check"] {
+            assert_eq!(offered(&["seaprox", command, "Cargo.tom"]), ["Cargo.toml"]);
+        }
     }
 }

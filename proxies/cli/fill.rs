@@ -10,6 +10,7 @@ use seaprox::config::{
 use seaprox::{Bind, Target};
 
 use super::field::{Draft, Field};
+use super::record_names::RecordNames;
 use super::{Command, Group, OptionSpec, Parsed, Section, UsageError, forwards, options_of};
 use crate::frontends::{FrontEndKind, Registry};
 
@@ -19,8 +20,9 @@ impl Parsed {
     /// # Errors
     /// Fails if an option has a wrong value, or if options contradict one another.
     pub fn config(&self) -> Result<Config, UsageError> {
+        let names = self.record_names()?;
         let listeners = match self.command() {
-            Command::FrontEnd(kind) => self.listeners(kind)?,
+            Command::FrontEnd(kind) => self.listeners(kind, names.record.as_deref())?,
             _ => Vec::new(),
         };
         let peer = self.peer()?;
@@ -28,17 +30,27 @@ impl Parsed {
         self.check_link_options(peer.is_some(), !served.is_empty())?;
         let draft = self.draft(peer.is_some() || !served.is_empty())?;
         let mut config = draft.process;
-        config.listeners = listeners;
+        let own = |Listener { name, addresses, front_end, .. }| Listener {
+            name,
+            addresses,
+            front_end,
+            ..draft.listener.clone()
+        };
+        config.listeners = listeners.into_iter().map(own).collect();
+        let dials = peer.is_some();
         if let Some(peer) = peer {
-            let link = self.link(draft.link, peer)?;
+            let link = self.link(draft.link, peer, &names)?;
             config.listeners.iter_mut().for_each(|listener| listener.link = Some(link.name.clone()));
             config.links.push(link);
         }
         if !served.is_empty() {
-            config.servers.push(Server { addresses: served, ..draft.server });
+            let name = names.record.filter(|_| !dials).unwrap_or_else(|| draft.server.name.clone());
+            config.servers.push(Server { name, addresses: served, ..draft.server });
         }
         if self.command() == Command::Link && !config.has_links() {
-            return Err(self.error("expected --listen ADDR, --connect HOST[:PORT] or both"));
+            return Err(
+                self.error("expected --listen ADDR, --connect HOST[:PORT] or both; link HOST is link --connect HOST")
+            );
         }
         Ok(config)
     }
@@ -99,8 +111,9 @@ impl Parsed {
     }
 
     /// Returns the listeners of a front end: one with all addresses, or one for each target.
-    fn listeners(&self, kind: FrontEndKind) -> Result<Vec<Listener>, UsageError> {
+    fn listeners(&self, kind: FrontEndKind, name: Option<&str>) -> Result<Vec<Listener>, UsageError> {
         let spec = kind.spec();
+        let name = name.unwrap_or(spec.name);
         let mut front_end = FrontEndConfig::new(spec.name);
         for option in spec.options {
             if let Some(value) = self.front_end_option(option.name, option.kind)? {
@@ -108,14 +121,14 @@ impl Parsed {
             }
         }
         let Some(target) = spec.target() else {
-            return Ok(vec![Listener::new(spec.name, self.binds()?, front_end)]);
+            return Ok(vec![Listener::new(name, self.binds()?, front_end)]);
         };
         let mut listeners: Vec<Listener> = Vec::new();
         for (addr, to) in self.relays(target)? {
             let front_end = front_end.clone().with(target, to);
             match listeners.iter_mut().find(|listener| listener.front_end == front_end) {
                 Some(listener) => listener.addresses.push(addr),
-                None => listeners.push(Listener::new(numbered(spec.name, listeners.len()), vec![addr], front_end)),
+                None => listeners.push(Listener::new(numbered(name, listeners.len()), vec![addr], front_end)),
             }
         }
         Ok(listeners)
@@ -140,17 +153,20 @@ impl Parsed {
     }
 
     /// Returns the link that this process dials.
-    fn link(&self, draft: Link, peer: Target) -> Result<Link, UsageError> {
+    fn link(&self, draft: Link, peer: Target, names: &RecordNames) -> Result<Link, UsageError> {
         let paths = match self.path("paths") {
             Some(file) => LinkPaths::File(file),
             None => LinkPaths::List(self.paths(&peer)?),
         };
-        let forwards = if self.command() == Command::Link { self.all_forwards()? } else { Vec::new() };
-        Ok(Link { name: peer.to_string(), peer, paths, forwards, ..draft })
+        let forwards = if self.command() == Command::Link { self.all_forwards(names)? } else { Vec::new() };
+        // On the command line of a front end, `--name` names the listener.
+        let own = names.record.as_ref().filter(|_| self.command() == Command::Link);
+        let name = own.cloned().unwrap_or_else(|| peer.to_string());
+        Ok(Link { name, peer, paths, forwards, ..draft })
     }
 
     /// Returns the forwards of `-L`, `-D`, `-H` and `-R`, in the order in which they are announced.
-    fn all_forwards(&self) -> Result<Vec<Forward>, UsageError> {
+    fn all_forwards(&self, names: &RecordNames) -> Result<Vec<Forward>, UsageError> {
         let relay = |forward: forwards::Forward| {
             let front_end = FrontEndConfig::new("static").with("to", forward.to);
             ("local", forward.listen, Service::Local(front_end))
@@ -165,7 +181,8 @@ impl Parsed {
         let mut named = |(kind, listen, service)| {
             let index = kinds.iter().filter(|other| **other == kind).count();
             kinds.push(kind);
-            Forward { name: numbered(kind, index), listen, service }
+            let name = names.forward(kind, index).cloned().unwrap_or_else(|| numbered(kind, index));
+            Forward { name, listen, service }
         };
         Ok(all.map(&mut named).collect())
     }

@@ -8,16 +8,42 @@ use super::{Command, Group, OptionSpec, Parsed, UsageError, options_of};
 use crate::links::addresses;
 
 impl Parsed {
-    /// Returns the peer to link with, from `--connect` of `link` or `--via` of other commands.
+    /// Returns the peer to link with, from `--connect` or the argument of `link`, or from `--via` of other commands.
     pub fn peer(&self) -> Result<Option<Target>, UsageError> {
         let long = if self.command() == Command::Link { "connect" } else { "via" };
-        let peer = |(name, text): (String, String)| {
-            let peer = addresses::peer(&text)
-                .map_err(|_| self.wrong(&name, &text, "expected HOST[:PORT] or [IPV6][:PORT]"))?;
-            peer.proto().require_tcp().map_err(|error| self.wrong(&name, &text, error))?;
-            Ok(peer)
+        let argument = self.frees().first().filter(|_| self.command() == Command::Link);
+        let given = match (self.given(long).pop(), argument) {
+            (Some(_), Some(argument)) => {
+                return Err(
+                    self.error(format!("unexpected argument {argument:?} beside --connect: expected one of them"))
+                );
+            }
+            (given, argument) => given.or(argument.map(|text| ("HOST".to_owned(), text.clone()))),
         };
-        self.given(long).pop().map(peer).transpose()
+        if given.is_none() && self.count("port") > 0 {
+            return Err(self.error("-p is about a link that this node dials: expected HOST too"));
+        }
+        given.map(|(name, text)| self.parsed_peer(&name, &text)).transpose()
+    }
+
+    fn parsed_peer(&self, name: &str, text: &str) -> Result<Target, UsageError> {
+        if text.contains('@') {
+            let error = "expected HOST[:PORT] without a user, because the key of this node tells the peer who it is";
+            return Err(self.wrong(name, text, error));
+        }
+        let form = "expected HOST[:PORT] or [IPV6][:PORT]";
+        let has_port = addresses::peer_or(text, 1).ok() == addresses::peer_or(text, 2).ok();
+        let peer = if self.count("port") == 0 {
+            addresses::peer(text)
+        } else if has_port && addresses::peer(text).is_ok() {
+            return Err(self.wrong(name, text, "expected HOST without a port beside -p"));
+        } else {
+            let port = u16::try_from(self.number("port")?).unwrap_or(addresses::PORT);
+            addresses::peer_or(text, port)
+        };
+        let peer = peer.map_err(|_| self.wrong(name, text, form))?;
+        peer.proto().require_tcp().map_err(|error| self.wrong(name, text, error))?;
+        Ok(peer)
     }
 
     /// Returns the addresses on which `link` accepts links.

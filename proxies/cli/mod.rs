@@ -13,6 +13,7 @@ pub mod help;
 mod link_values;
 mod parse;
 pub mod parsers;
+mod record_names;
 mod section;
 pub mod suggest;
 mod table;
@@ -22,6 +23,7 @@ pub use command::Command;
 pub use field::{Draft, Field};
 pub use link_values::EXCLUSIVE;
 pub use parse::{Parsed, Request, UsageError, parse};
+pub use record_names::FORWARDS;
 pub use section::Section;
 pub use values::{CatMode, LogFormat, Shell, split_list};
 

@@ -226,6 +226,11 @@ fn refused(command: Command, args: &[String], fail: Fail) -> UsageError {
 
 fn unknown_option(command: Command, args: &[String], name: &str) -> String {
     let given = dashed(args, name);
+    if command == Command::Link && name == "f" {
+        return format!(
+            "{given}: seaprox stays in the foreground; expected a service manager to start it, such as systemd"
+        );
+    }
     if OPTIONS.iter().any(|option| option.long == name) {
         let has = |command: &Command| options_of(*command).any(|option| option.long == name);
         let owners: Vec<_> = Command::ALL.into_iter().filter(has).map(Command::name).collect();

@@ -294,6 +294,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Addresses, "connect", Value::Peer, "peer to link with; the port is 23232 if none is given")
         .only(LINK)
         .key(Sections::DIALED),
+    option(Group::Addresses, "port", Value::Number(1, 65_535), "port of the peer, if its address has none").short('p').no_env().only(LINK),
     option(Group::Addresses, "local", FORWARD, "listen here and connect from the far end, as ssh -L does; without BIND on \
         loopback, with * on every address; unix:/path:HOST:PORT listens on a Unix socket").short('L').repeat().no_env().only(LINK),
     option(Group::Addresses, "remote", FORWARD, "listen at the far end and connect from here, as ssh -R does; without BIND on \
@@ -326,7 +327,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Keys, "secret", Value::None, "make or read a secret that two nodes share; both nodes derive the same key \
         from it").no_env().only(KEYS),
     option(Group::Keys, "key", Value::File, "file of the node's key; the first use makes it (default: key in \
-        --config-dir)").only(RELAYS)
+        --config-dir)").short('i').only(RELAYS)
         .fills(KEY_FILE).key(Sections::PROCESS),
     option(Group::Keys, "secret", Value::File, "file of a secret that both nodes share instead of keys; each node that has it \
         may do everything, in both directions").only(RELAYS)
@@ -494,6 +495,10 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Reporting, "json", Value::None, "print JSON").no_env().only(STATUS),
     option(Group::Reporting, "print", Value::None, "print the whole configuration with its defaults, as a file that means the same")
         .no_env().only(CHECK),
+    option(Group::General, "no-command", Value::None, "accepted and ignored, as a link runs no command; for those who type ssh -N")
+        .short('N').repeat().no_env().only(LINK),
+    option(Group::General, "no-terminal", Value::None, "accepted and ignored, as a link has no terminal; for those who type ssh -T")
+        .short('T').repeat().no_env().only(LINK),
     option(Group::General, "watch", Value::None, "read the file again when it, or a file that it includes, changes").only(RUN),
     option(Group::General, "help", Value::None, "print help: short for -h, long for --help").short('h').no_env().only(EVERY),
     option(Group::General, "version", Value::None, "print the version").short('V').no_env().only(EVERY),

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::reader::{Reader, Text, found};
 use super::source::Entry;
-use crate::cli::{Draft, OPTIONS, OptionSpec, Section, forwards, parsers, split_list, suggest};
+use crate::cli::{Draft, FORWARDS, OPTIONS, OptionSpec, Section, forwards, parsers, split_list, suggest};
 use crate::frontends::FrontEndKind;
 use crate::links::addresses;
 
@@ -493,5 +493,3 @@ fn spec_of(long: &str) -> &'static OptionSpec {
 
 const SECTIONS: [(&str, Section); 3] =
     [("listener", Section::Listener), ("link", Section::Link), ("serve", Section::Serve)];
-/// The kinds of forwards.
-const FORWARDS: [&str; 4] = ["local", "remote", "dynamic", "http"];

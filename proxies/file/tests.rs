@@ -173,8 +173,7 @@ listen = 0.5
          threads?",
         "seaprox.toml:3:1: idle-timeout: found it at the top of the file, expected it in [defaults] or in [[listener]]",
         "seaprox.toml:5:17: tcp-keepalive: found \"60\", expected a duration such as 250ms, 30s, 5m or 1h",
-        "seaprox.toml:8:18: listen: found \":80x\", expected PORT, :PORT, HOST:PORT with a port from 0 to 65535, \
-         [IPV6]:PORT, or unix:/path",
+        &format!("seaprox.toml:8:18: listen: found \":80x\", {}", Bind::parse(":80x").unwrap_err()),
         "seaprox.toml:9:9: front: found \"sttic\", expected static or socks or http; did you mean static?",
         "seaprox.toml:10:7: via: found \"nolink\", expected the name of a link",
         "seaprox.toml:12:8: name: found \"web\", expected a name that no other record of its kind has",

@@ -109,7 +109,11 @@ fn source_of(text: &str) -> Source<'_> {
     Source { source, local_port, interface }
 }
 
-fn peer_or(text: &str, port: u16) -> Result<Target, AddressError> {
+/// Parses the address of a peer. `port` is its port if the text has none.
+///
+/// # Errors
+/// Fails if the text is no address.
+pub fn peer_or(text: &str, port: u16) -> Result<Target, AddressError> {
     Target::parse(text).or_else(|error| portless(text, port).ok_or(error))
 }
 

@@ -13,6 +13,8 @@ use crate::shared_file::{Refresh, SharedFile};
 /// The policy for the peer that this node dials.
 pub struct DialedPeer {
     target: Target,
+    /// The name of the link, which is that of the peer in log and status.
+    name: String,
     expected: ExpectedKey,
 }
 
@@ -50,12 +52,12 @@ pub enum KeyCheck {
 impl DialedPeer {
     /// Creates a peer with the key that the command line names.
     pub fn pinned(target: Target, pin: Pin) -> DialedPeer {
-        DialedPeer { target, expected: ExpectedKey::Pinned(pin) }
+        DialedPeer::new(target, ExpectedKey::Pinned(pin))
     }
 
     /// Creates a peer with the key that is derived from a shared secret.
     pub fn with_secret(target: Target, key: PublicKey) -> DialedPeer {
-        DialedPeer { target, expected: ExpectedKey::Secret(key) }
+        DialedPeer::new(target, ExpectedKey::Secret(key))
     }
 
     /// Creates a peer whose key is in a file of known nodes, or will be added to it.
@@ -63,7 +65,22 @@ impl DialedPeer {
     /// # Errors
     /// Fails if the file cannot be read or parsed.
     pub fn known(target: Target, file: &Path, modes: Modes) -> Result<DialedPeer, KeysError> {
-        Ok(DialedPeer { target, expected: ExpectedKey::Known(Box::new(SharedFile::load(file, modes, ())?)) })
+        let known = ExpectedKey::Known(Box::new(SharedFile::load(file, modes, ())?));
+        Ok(DialedPeer::new(target, known))
+    }
+
+    fn new(target: Target, expected: ExpectedKey) -> DialedPeer {
+        DialedPeer { name: target.to_string(), target, expected }
+    }
+
+    /// Gives the peer the name of its link. Without one its address is its name.
+    pub fn named(self, name: &str) -> DialedPeer {
+        DialedPeer { name: name.to_owned(), ..self }
+    }
+
+    /// Returns the name of the link.
+    pub fn link_name(&self) -> &str {
+        &self.name
     }
 
     /// Returns the address of the peer.
@@ -125,7 +142,7 @@ impl Policy for DialedPeer {
     }
 
     fn name(&self, _key: &PeerKey) -> String {
-        self.target.to_string()
+        self.name.clone()
     }
 
     fn may_open(&self, key: &PeerKey, _target: &Target) -> Verdict {

@@ -104,11 +104,13 @@ impl Core {
         let age = Duration::from_millis(self.now_ms.saturating_sub(connection.opened_ms));
         let (ending, fault) = connection.ending(reason);
         let dial = connection.dial_ms.map(|ms| format_duration(Duration::from_millis(ms.into())));
+        let listener = connection.listener.and_then(|listener| self.listeners.get(listener));
         // The values are formatted into the line, without an allocation for each.
         log::log!(
             target: TARGET, level,
             id:% = id,
             conn:% = self.described(connection),
+            listener = listener.map_or("-", |listener| &*listener.name),
             user = notes.and_then(|notes| notes.user.as_deref()).unwrap_or("-"),
             asked:% = asked,
             dialled:% = dialled,

@@ -47,7 +47,8 @@ pub struct ForwardConfig {
 
 /// The end of a link that listens for a forward, and what becomes of its clients.
 pub enum Service {
-    /// This node listens. The settings are those of a listener; its name and link are those of the forward.
+    /// This node listens. The settings are those of a listener; its name and link are those of the forward, as far as the name
+    /// is free.
     Local {
         /// The front end and the settings.
         listener: Box<ListenConfig>,
@@ -300,7 +301,8 @@ impl Node {
                     return Err(VerbError::Invalid.into());
                 }
                 let kind = listener.kind.clone();
-                let listeners = self.listen_here(core, link, &listen, *listener, bounds)?;
+                let listener = ListenConfig { name: name.clone(), ..*listener };
+                let listeners = self.listen_here(core, link, &listen, listener, bounds)?;
                 let id = self.add_forward(core, (name, link, listen), to, kind, Some(listeners));
                 id.ok_or_else(|| VerbError::Full.into())
             }
@@ -334,10 +336,13 @@ impl Node {
             }
             bounds = bound::bind(&place, 1, core.config())?;
         }
+        // One listener has the name of the forward, if that is free; others have their addresses.
+        let name = config.name.clone();
         let mut part = parts(config, link);
         let mut listeners = Vec::new();
         for bound in &mut bounds {
-            let config = part();
+            let name = name.clone().filter(|name| core.listener_named(name).is_none());
+            let config = ListenConfig { name, ..part() };
             match core.listen_for_forward(bound, config) {
                 Ok(listener) => listeners.push(listener),
                 Err(error) => {

@@ -166,3 +166,36 @@ fn a_flag_precedes_the_environment_and_the_environment_the_file() {
     let ran = run(&["check", "--print", &again]);
     assert_eq!(String::from_utf8(ran.out).unwrap(), of_flags, "the printed file means the same");
 }
+
+#[test]
+fn names_of_listeners_links_and_forwards_are_known_to_status_and_log() {
+    let scratch = Scratch::new();
+    let [near_key, far_key] = ["near", "far"].map(|name| generate_key(&scratch.file(name)));
+    write(&scratch, "far/authorized_keys", &format!("permit-open=\"127.0.0.1:*\" {near_key}\n"));
+    let far = Seaprox::start(&["link", "--listen", "127.0.0.1:0", "--config-dir", &scratch.file("far")]);
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = target.local_addr().unwrap();
+    let (port, near_config, local) =
+        (far.addr(0).port().to_string(), scratch.file("near"), format!("127.0.0.1:0:{to}"));
+    let args = [
+        "link",
+        "127.0.0.1",
+        "-N",
+        "-p",
+        &port,
+        "--name",
+        "office",
+        "-L",
+        &local,
+        "--name",
+        "quinn",
+        "--peer-key",
+        &far_key,
+    ];
+    let near = Seaprox::start(&[&args[..], &["--config-dir", &near_config]].concat());
+    assert_relays(near.addr(0), &target);
+    let status = near.status();
+    assert_eq!(status["forwards"][0]["name"], "quinn", "{status:#}");
+    assert_eq!(status["links"][0]["name"], "office", "{status:#}");
+    near.wait_for_log(&["seaprox::connection closed", "listener=quinn"]);
+}

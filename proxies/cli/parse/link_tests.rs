@@ -230,3 +230,45 @@ fn a_mistyped_name_gets_a_suggestion() {
     assert!(threads.contains("--threads is an option of static, socks,") && threads.contains(", not of cat"));
     assert!(error("link --via r").contains(", cat, not of link"));
 }
+
+#[test]
+fn the_habits_of_ssh_work_at_the_command_line() {
+    let config = |line: &str| parsed(line).config().map_err(|error| error.to_string());
+    let plain = config("link --connect gw --port 2200 --key k -L 1:a:1").unwrap();
+    assert_eq!(config("link -N -T -p 2200 -i k -L1:a:1 gw"), Ok(plain.clone()));
+    assert_eq!(config("link gw -NT -p2200 -ik -L 1:a:1"), Ok(plain));
+    assert_eq!(config("link ::1 -p 5").unwrap().links[0].peer, Target::parse("[::1]:5").unwrap());
+    for (line, text) in [
+        ("link gw:1 -p 5", "HOST \"gw:1\": expected HOST without a port beside -p"),
+        ("link --listen 0 -p 5", "-p is about a link that this node dials: expected HOST too"),
+        (
+            "link joe@gw",
+            "HOST \"joe@gw\": expected HOST[:PORT] without a user, because the key of this node tells the peer who it is",
+        ),
+        ("link --connect a b", "unexpected argument \"b\" beside --connect: expected one of them"),
+        ("link gw -p x", "--port \"x\": expected a number from 1 to 65535"),
+    ] {
+        assert_eq!(config(line), Err(format!("seaprox link: {text}")), "{line}");
+    }
+    let error = parse(["link", "-f", "gw"].map(OsString::from), |_| None).unwrap_err().to_string();
+    assert!(error.contains("-f: seaprox stays in the foreground; expected a service manager"));
+}
+
+#[test]
+fn a_name_behind_a_forward_is_its_own_and_another_that_of_the_record() {
+    let config = |line: &str| parsed(line).config().unwrap();
+    let link = config("link gw --name office -L 1:a:1 --name db -D 2 -R 3:b:3 --name ssh -L 4:c:4");
+    let names: Vec<_> = link.links[0].forwards.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!((link.links[0].name.as_str(), names), ("office", vec!["db", "local-2", "dynamic", "ssh"]));
+    assert_eq!(config("link --listen 1 --name gate").servers[0].name, "gate");
+    let relays = config("static -l 1 --to a:1 -l 2 --to b:1 --name web --via gw");
+    let names: Vec<_> = relays.listeners.iter().map(|it| it.name.as_str()).collect();
+    assert_eq!((names, relays.links[0].name.as_str()), (vec!["web", "web-2"], "gw:23232"));
+    for line in ["socks --name a --name b", "link gw -L 1:a:1 --name a --name b"] {
+        let error = parsed(line).config().unwrap_err().to_string();
+        assert!(error.contains("--name \"b\": expected one name, and \"a\" is one"), "{error}");
+    }
+    let twice = parsed("link gw -L 1:a:1 --name x -D 2 --name x");
+    let error = twice.check(&twice.config().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("--name \"x\": expected a name that no other record of its kind has"), "{error}");
+}

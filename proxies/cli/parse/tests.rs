@@ -112,6 +112,8 @@ fn every_default_is_valid_for_each_command() {
         let parsed = parsed(line);
         for option in options_of(command) {
             let result = match option.value {
+                // Some options have no default.
+                _ if option.default_for(command).is_none() => Ok(()),
                 Value::Duration => parsed.duration(option.long).map(drop),
                 Value::Size(..) => parsed.size(option.long).map(drop),
                 Value::Number(..) => parsed.number(option.long).map(drop),
@@ -220,7 +222,7 @@ fn wrong_lines_are_refused_with_a_hint() {
             "static --to h:1 [::1]:2",
             "seaprox static: unexpected argument \"[::1]:2\"; did you mean --listen [::1]:2? (see seaprox static --help)",
         ),
-        ("link h:1", "seaprox link: unexpected argument \"h:1\" (see seaprox link --help)"),
+        ("link h:1 i:1", "seaprox link: unexpected argument \"i:1\" (see seaprox link --help)"),
         ("socks --users=", "seaprox socks: --users \"\": expected FILE"),
         ("keygen --config-dir=", "seaprox keygen: --config-dir \"\": expected DIR"),
         ("completions", "seaprox completions: expected bash|zsh|fish"),

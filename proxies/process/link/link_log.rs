@@ -332,7 +332,7 @@ impl LinkLog {
     }
 
     fn name(&self) -> String {
-        self.peer.target().to_string()
+        self.peer.link_name().to_owned()
     }
 }
 
