@@ -135,6 +135,7 @@ pub use types::link_state::LinkState;
 pub use types::peer_network::PeerNetwork;
 pub use types::proto::{Proto, Unsupported};
 pub use types::reason::{Ending, Failure, Fault, Reason};
+pub use types::unix_file::{UnixFileError, UnixMode, UnixOwner};
 pub use types::upstream::Upstream;
 pub use types::verb_error::VerbError;
 pub use types::{rules, units};

@@ -6,7 +6,7 @@ use seaprox::auth::Modes;
 use seaprox::config::{ExpectedKey, KeySource, LinkPaths, StatusSocket, Users};
 use seaprox::link::Mode;
 use seaprox::node::{CARRIERS, Path};
-use seaprox::{Bind, Egress, Family};
+use seaprox::{Bind, Egress, Family, UnixFileError};
 
 use super::field::Field;
 use super::parsers;
@@ -120,6 +120,22 @@ pub const SECRET_FILE: Field = Field::Text(
         KeySource::File(_) => Vec::new(),
         KeySource::Secret(path) => vec![path.display().to_string()],
     },
+);
+/// The mode of the files of Unix sockets.
+pub const UNIX_MODE: Field = Field::Text(
+    |d, text| {
+        d.process.loops.unix_mode = Some(text.parse().map_err(|error: UnixFileError| error.to_string())?);
+        Ok(())
+    },
+    |d| d.process.loops.unix_mode.iter().map(ToString::to_string).collect(),
+);
+/// The owner of the files of Unix sockets.
+pub const UNIX_OWNER: Field = Field::Text(
+    |d, text| {
+        d.process.loops.unix_owner = Some(text.parse().map_err(|error: UnixFileError| error.to_string())?);
+        Ok(())
+    },
+    |d| d.process.loops.unix_owner.iter().map(ToString::to_string).collect(),
 );
 pub const SOURCE: Field = Field::Text(
     |d, text| {

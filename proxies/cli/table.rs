@@ -7,7 +7,7 @@ use super::command::{Command, Commands};
 use super::field::Field;
 use super::fields::{
     ADMIN, ADMIN_GROUP, ADMIN_HOST, CARRIER, CIPHER, KEY_EXCHANGE, KEY_FILE, KNOWN_NODES, LOG_FORMAT, MODE, ONLY, PATH,
-    PATHS, PEER_KEY, PREFER, SECRET_FILE, SOURCE, STATUS_SOCKET, STRICT_MODES, USERS,
+    PATHS, PEER_KEY, PREFER, SECRET_FILE, SOURCE, STATUS_SOCKET, STRICT_MODES, UNIX_MODE, UNIX_OWNER, USERS,
 };
 use super::section::{Section, Sections};
 
@@ -473,6 +473,12 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Limits, "backlog", Value::Number(1, 65_535), "connections that wait to be accepted")
         .fills(Field::Number32(|d| &mut d.process.loops.limits.backlog))
         .key(Sections::CLIENTS),
+    option(Group::Access, "unix-mode", Value::Text("MODE"), "octal mode of the files of listening Unix sockets, such as 0660; \
+        the umask decides otherwise").only(RELAYS)
+        .fills(UNIX_MODE).key(Sections::CLIENTS),
+    option(Group::Access, "unix-owner", Value::Text("USER[:GROUP]"), "owner of the files of listening Unix sockets; :GROUP sets \
+        the group alone").only(RELAYS)
+        .fills(UNIX_OWNER).key(Sections::CLIENTS),
     option(Group::Reporting, "log-format", Value::Choice(&["text", "json"]), "format of the log on stderr")
         .fills(LOG_FORMAT).only(RELAYS)
         .key(Sections::PROCESS),

@@ -9,7 +9,7 @@ pub fn is_later(section: Section, key: &str) -> bool {
 
 const LATER: &[(&[Section], &[&str])] = &[
     (&[Section::Process], &["console", "script", "web"]),
-    (&[Section::Listener], &["proxy-protocol", "udp", "unix-mode", "unix-owner", "rate", "transparent"]),
+    (&[Section::Listener], &["proxy-protocol", "udp", "rate", "transparent"]),
     (&[Section::Defaults], &["proxy-protocol", "rate", "udp-timeout"]),
     (&[Section::Link], &["links-max", "rate", "direct"]),
     (&[Section::Serve], &["rate", "relay"]),

@@ -61,6 +61,8 @@ fn listener(out: &mut String, config: &Config, base: &Draft, listener: &Listener
     process.loops.family = whole.family.unwrap_or(process.loops.family);
     process.loops.nodelay = whole.nodelay.unwrap_or(process.loops.nodelay);
     process.loops.tcp_keepalive = whole.tcp_keepalive.unwrap_or(process.loops.tcp_keepalive);
+    process.loops.unix_mode = whole.unix_mode;
+    process.loops.unix_owner = whole.unix_owner;
     process.egress = whole.egress.unwrap_or_default();
     draft.listener = listener.clone();
     let addresses: Vec<_> = listener.addresses.iter().map(|address| quoted(&address.to_string())).collect();

@@ -460,6 +460,8 @@ fn listener_of(draft: &Draft, base: &Draft, listener: Listener) -> Listener {
         family: (mine.loops.family != theirs.loops.family).then_some(mine.loops.family),
         nodelay: (mine.loops.nodelay != theirs.loops.nodelay).then_some(mine.loops.nodelay),
         tcp_keepalive: differs(mine.loops.tcp_keepalive, theirs.loops.tcp_keepalive),
+        unix_mode: (mine.loops.unix_mode != theirs.loops.unix_mode).then_some(mine.loops.unix_mode).flatten(),
+        unix_owner: (mine.loops.unix_owner != theirs.loops.unix_owner).then(|| mine.loops.unix_owner.clone()).flatten(),
         egress: (mine.egress != theirs.egress).then(|| mine.egress.clone()),
         name: listener.name,
         addresses: listener.addresses,

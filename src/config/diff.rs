@@ -117,8 +117,9 @@ impl Diff {
         let listener = |before: &Listener, now: &Listener| {
             let are_forwards = [old, new].map(|config| config.is_forward(&now.name));
             let loops = [before, now].map(|listener| loops_of(old, listener));
-            let (bound, closed) =
-                moves(&before.addresses, &now.addresses, are_forwards[0] == are_forwards[1] && loops[0] == loops[1]);
+            let same_sockets = are_forwards[0] == are_forwards[1] && loops[0] == loops[1];
+            let keeps = |place: &Bind| same_sockets && has_same_file(before, now, place);
+            let (bound, closed) = moves(&before.addresses, &now.addresses, keeps);
             ListenerChange { listener: now.clone(), bound, closed }
         };
         let link = |before: &Link, now: &Link| {
@@ -241,9 +242,14 @@ fn changes<T: Clone + PartialEq, C>(
     Changes { added, changed, removed }
 }
 
+/// Returns true if two listeners want the same file at a Unix address; other addresses have no file.
+pub(super) fn has_same_file(one: &Listener, other: &Listener, place: &Bind) -> bool {
+    !matches!(place, Bind::Unix(_)) || (one.unix_mode, &one.unix_owner) == (other.unix_mode, &other.unix_owner)
+}
+
 fn server_change(old: &Server, new: &Server) -> ServerChange {
     // The sockets of another kind of carrier have another protocol.
-    let (bound, closed) = moves(&old.addresses, &new.addresses, old.carrier == new.carrier);
+    let (bound, closed) = moves(&old.addresses, &new.addresses, |_| old.carrier == new.carrier);
     ServerChange { server: new.clone(), bound, closed }
 }
 
@@ -267,7 +273,7 @@ fn link_change(old: &Link, new: &Link) -> LinkChange {
         LinkPaths::List(paths) if !is_redialed => paths.clone(),
         _ => Vec::new(),
     };
-    let (added_paths, removed_paths) = moves(&paths(old), &paths(new), true);
+    let (added_paths, removed_paths) = moves(&paths(old), &paths(new), |_| true);
     let is_renewed = !is_redialed && old.expected_key != new.expected_key;
     LinkChange { link: new.clone(), is_redialed, is_renewed, added_paths, removed_paths, forwards }
 }
@@ -301,9 +307,9 @@ fn renamed<T>(
 }
 
 /// Returns the new values and those that are gone; all values of both if none can be kept.
-fn moves<T: Clone + PartialEq>(old: &[T], new: &[T], keeps: bool) -> (Vec<T>, Vec<T>) {
+fn moves<T: Clone + PartialEq>(old: &[T], new: &[T], keeps: impl Fn(&T) -> bool) -> (Vec<T>, Vec<T>) {
     let without = |these: &[T], others: &[T]| -> Vec<T> {
-        these.iter().filter(|one| !keeps || !others.contains(one)).cloned().collect()
+        these.iter().filter(|one| !keeps(one) || !others.contains(one)).cloned().collect()
     };
     (without(new, old), without(old, new))
 }

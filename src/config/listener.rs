@@ -8,6 +8,7 @@ use crate::engine::limits::{Family, Timeouts};
 use crate::relay::dial::Egress;
 use crate::types::address::Bind;
 use crate::types::rules::{Rules, SourceNetwork};
+use crate::types::unix_file::{UnixMode, UnixOwner};
 
 /// A listener with a front end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,10 @@ pub struct Listener {
     pub nodelay: Option<bool>,
     /// The idle time before the first TCP keepalive probe; zero switches keepalive off.
     pub tcp_keepalive: Option<Duration>,
+    /// The mode of the files of its Unix sockets.
+    pub unix_mode: Option<UnixMode>,
+    /// The owner of the files of its Unix sockets.
+    pub unix_owner: Option<UnixOwner>,
     /// The source address and the interface of connections to dests.
     pub egress: Option<Egress>,
     /// The headers of the PROXY protocol.
@@ -109,6 +114,8 @@ impl Listener {
             family: None,
             nodelay: None,
             tcp_keepalive: None,
+            unix_mode: None,
+            unix_owner: None,
             egress: None,
             proxy_protocol: ProxyProtocol::default(),
         }

@@ -203,7 +203,7 @@ impl Config {
 
     /// Returns the listener with everything that it inherits from the process.
     pub fn resolved_listener(&self, listener: &Listener) -> Listener {
-        let LoopConfig { limits, timeouts, family, nodelay, tcp_keepalive } = &self.loops;
+        let LoopConfig { limits, timeouts, family, nodelay, tcp_keepalive, unix_mode, unix_owner } = &self.loops;
         Listener {
             rules: Some(listener.rules.clone().unwrap_or_else(|| self.access.rules.clone())),
             users: Some(listener.users.clone().unwrap_or_else(|| self.access.users.clone())),
@@ -212,6 +212,8 @@ impl Config {
             family: listener.family.or(Some(*family)),
             nodelay: listener.nodelay.or(Some(*nodelay)),
             tcp_keepalive: listener.tcp_keepalive.or(Some(*tcp_keepalive)),
+            unix_mode: listener.unix_mode.or(*unix_mode),
+            unix_owner: listener.unix_owner.clone().or_else(|| unix_owner.clone()),
             egress: Some(listener.egress.clone().unwrap_or_else(|| self.egress.clone())),
             ..listener.clone()
         }

@@ -2,7 +2,7 @@
 //! clients in their backlogs.
 
 use super::Config;
-use super::diff::Diff;
+use super::diff::{Diff, has_same_file};
 use super::listener::Listener;
 use super::sockets::loops_of;
 use crate::types::address::Bind;
@@ -26,7 +26,8 @@ pub(super) fn moves(old: &Config, new: &Config, diff: &Diff) -> Vec<Move> {
             let fits = |(from, other): &(Listener, Bind)| {
                 let same_loops = loops_of(old, from) == loops_of(old, listener);
                 let same_kind = old.is_forward(&from.name) == new.is_forward(&listener.name);
-                same_loops && same_kind && from.name != listener.name && other == place
+                let is_other = from.name != listener.name && has_same_file(from, listener, place);
+                same_loops && same_kind && is_other && other == place
             };
             if let Some(index) = left.iter().position(fits) {
                 let (from, place) = left.swap_remove(index);

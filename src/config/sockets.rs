@@ -86,11 +86,13 @@ pub(super) fn loops_of(config: &Config, listener: &Listener) -> usize {
 
 /// Binds an address of a listener.
 pub(super) fn bind_listener(config: &Config, listener: &Listener, place: &Bind) -> Result<Vec<Bound>, ApplyError> {
-    let LoopConfig { limits, nodelay, tcp_keepalive, .. } = &config.loops;
+    let LoopConfig { limits, nodelay, tcp_keepalive, unix_mode, unix_owner, .. } = &config.loops;
     let options = LoopConfig {
         limits: crate::Limits { backlog: listener.backlog.unwrap_or(limits.backlog), ..limits.clone() },
         nodelay: listener.nodelay.unwrap_or(*nodelay),
         tcp_keepalive: listener.tcp_keepalive.unwrap_or(*tcp_keepalive),
+        unix_mode: listener.unix_mode.or(*unix_mode),
+        unix_owner: listener.unix_owner.clone().or_else(|| unix_owner.clone()),
         ..config.loops.clone()
     };
     let bound = bind(place, loops_of(config, listener), &options);

@@ -194,6 +194,13 @@ fn a_change_of_one_listener_touches_no_other() {
     new.listeners[0].backlog = Some(9);
     let change = &Diff::between(&old, &new).listeners.changed[0];
     assert_eq!((change.bound.clone(), change.closed.clone()), (vec![bind("5")], vec![]));
+    // Another mode exchanges the files of Unix sockets alone.
+    let mut old = with_listeners(vec![socks("a", "1")]);
+    old.listeners[0].addresses.push(bind("unix:/x"));
+    let mut new = old.clone();
+    new.loops.unix_mode = "0660".parse().ok();
+    let change = &Diff::between(&old, &new).listeners.changed[0];
+    assert_eq!((change.bound.clone(), change.closed.clone()), (vec![bind("unix:/x")], vec![bind("unix:/x")]));
 }
 
 #[test]

@@ -215,7 +215,8 @@ fn open_tcp(addr: SocketAddr, only_ipv6: bool, shared: bool, protocol: StreamPro
 }
 
 fn bind_unix(path: &Path, loops: usize, config: &Config) -> io::Result<Bound> {
-    let (listener, file) = SocketFile::bind(path, config.limits.backlog, None)?;
+    let (listener, file) =
+        SocketFile::bind_owned(path, config.limits.backlog, config.unix_mode, config.unix_owner.as_ref())?;
     let socket = AcceptorSocket::Unix(UnixAcceptor::from_std(listener));
     let members = Members(Mutex::new(MemberList { file: Some(file), ..MemberList::default() }));
     let sockets = vec![Acceptor { socket, inherited: Inherited::OF_SYSTEM }];

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::relay::timer::TimerClass;
+use crate::types::unix_file::{UnixMode, UnixOwner};
 
 /// The limits of one loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +115,10 @@ pub struct Config {
     pub nodelay: bool,
     /// The idle time before the first TCP keepalive probe, on both sides; zero switches keepalive off.
     pub tcp_keepalive: Duration,
+    /// The mode of the files of listening Unix sockets; none to leave it to the umask.
+    pub unix_mode: Option<UnixMode>,
+    /// The owner of the files of listening Unix sockets; none for the user of the process.
+    pub unix_owner: Option<UnixOwner>,
 }
 
 impl Default for Limits {
@@ -173,6 +178,8 @@ impl Default for Config {
             family: Family::default(),
             nodelay: true,
             tcp_keepalive: Duration::from_secs(60),
+            unix_mode: None,
+            unix_owner: None,
         }
     }
 }

@@ -14,6 +14,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::{FileOwner, kernel};
 
+mod accounts;
 pub(crate) mod duplex;
 pub(super) mod name_lock;
 mod passed;

@@ -14,5 +14,6 @@ pub(crate) mod proto;
 pub(crate) mod reason;
 pub mod rules;
 pub mod units;
+pub(crate) mod unix_file;
 pub(crate) mod upstream;
 pub(crate) mod verb_error;

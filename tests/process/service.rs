@@ -4,7 +4,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::Instant;
 
-use crate::kit::{LATE, START, Scratch, Seaprox};
+use crate::kit::{self, LATE, START, Scratch, Seaprox};
 
 /// The socket of a service manager.
 struct Manager {
@@ -116,4 +116,36 @@ fn a_manager_with_an_abstract_socket_is_told_and_one_that_is_gone_changes_nothin
     let gone = |command: &mut Command| _ = command.env("NOTIFY_SOCKET", "/nonexistent/notify");
     let seaprox = Seaprox::start_with(&["socks", "--listen", "127.0.0.1:0"], gone);
     seaprox.wait_for_log(&["NOTIFY_SOCKET cannot be used", "/nonexistent/notify"]);
+}
+
+#[test]
+fn the_file_of_a_unix_socket_has_the_mode_and_the_owner_of_the_options() {
+    use std::os::unix::fs::MetadataExt as _;
+    let scratch = Scratch::new();
+    let listen = format!("unix:{}", scratch.file("in"));
+    let mut args = vec!["socks", "--listen", &listen, "--unix-mode", "0666"];
+    if kit::is_root() {
+        args.extend(["--unix-owner", "nobody:daemon"]);
+    }
+    let seaprox = Seaprox::start(&args);
+    let file = std::fs::metadata(scratch.file("in")).expect("a socket");
+    assert_eq!(file.mode() & 0o777, 0o666);
+    if kit::is_root() {
+        assert_eq!((file.uid(), file.gid()), (65_534, 1));
+    }
+    drop(seaprox);
+    // A killed process has left the file behind, and its successor replaces it.
+    let _seaprox = Seaprox::start(&args);
+    for (option, value, expected) in [
+        ("--unix-mode", "rw", "expected an octal mode from 0000 to 0777, such as 0660"),
+        ("--unix-owner", "a:b:c", "expected USER, USER:GROUP or :GROUP"),
+    ] {
+        let ran = kit::run(&["socks", option, value]);
+        assert_eq!(ran.code, Some(2));
+        assert!(ran.err.contains(&format!("{option} \"{value}\": {expected}")), "{}", ran.err);
+    }
+    let ran =
+        kit::run(&["socks", "--listen", &format!("unix:{}", scratch.file("other")), "--unix-owner", "no-such-user"]);
+    assert_eq!(ran.code, Some(69));
+    assert!(ran.err.contains("this host has no user \"no-such-user\""), "{}", ran.err);
 }

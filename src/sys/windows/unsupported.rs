@@ -11,6 +11,8 @@ use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use socket2::{Socket, Type};
 
+use crate::types::unix_file::{UnixMode, UnixOwner};
+
 /// No value is of this type. It is in a private field of the others, so that code elsewhere is not told that it is
 /// unreachable.
 #[derive(Debug)]
@@ -115,6 +117,15 @@ impl SocketFile {
     /// # Errors
     /// Always.
     pub fn bind(_: &Path, _: u32, _: Option<u32>) -> io::Result<(UnixListener, SocketFile)> {
+        Err(no_unix_sockets())
+    }
+
+    pub(crate) fn bind_owned(
+        _: &Path,
+        _: u32,
+        _: Option<UnixMode>,
+        _: Option<&UnixOwner>,
+    ) -> io::Result<(UnixListener, SocketFile)> {
         Err(no_unix_sockets())
     }
 
