@@ -5,6 +5,9 @@
 //! {"ts":"2026-02-03T04:05:06.789Z","level":"info","target":"seaprox::connection","msg":"closed","reason":"source_fin"}
 //! ```
 //!
+//! In the journal of systemd, which has the time of each line and reads its level from a prefix, the first line is
+//! `<6>seaprox::connection closed conn="static[...]" reason=source_fin`.
+//!
 //! A record is always one line: bytes from the network are escaped, so they cannot end the line or reach the terminal as
 //! control characters. Lines that cannot be written are lost; they never stop the proxy. After [`detach`], lines go through
 //! a bounded ring to a thread that writes them. Lines for which the ring has no room are dropped and counted (`dropped=N`).
@@ -39,6 +42,23 @@ struct Logger {
 struct Style {
     format: LogFormat,
     colour: bool,
+    /// True if stderr is a stream of the journal.
+    is_journal: bool,
+}
+
+impl Style {
+    /// Appends a record as a line, with its final newline.
+    fn append(self, line: &mut String, record: &Record) {
+        let now = SystemTime::now();
+        if self.is_journal {
+            format::journal_level(line, record.level());
+        }
+        match self.format {
+            LogFormat::Text if self.is_journal => format::untimed(line, record),
+            LogFormat::Text => format::text(line, record, now, self.colour),
+            LogFormat::Json => format::json(line, record, now),
+        }
+    }
 }
 
 /// Starts the log. A second call changes nothing.
@@ -63,7 +83,7 @@ pub fn init(verbosity: i8, is_terse: bool, format: LogFormat) -> Result<(), Stri
     let filter = filter_of(&wanted, own);
     let most = filter.filter();
     let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let logger = Logger { filter: RwLock::new(filter), own, style: Style { format, colour } };
+    let logger = Logger { filter: RwLock::new(filter), own, style: Style { format, colour, is_journal: is_journal() } };
     if LOGGER.set(logger).is_ok() && log::set_logger(&Registered).is_ok() {
         log::set_max_level(most);
     }
@@ -101,7 +121,8 @@ fn filter_of(wanted: &filter::Levels, own: LevelFilter) -> env_logger::Logger {
 /// # Errors
 /// Fails if the system has no thread or descriptor left.
 pub fn detach() -> io::Result<()> {
-    let style = LOGGER.get().map_or(Style { format: LogFormat::Text, colour: false }, |logger| logger.style);
+    let plain = Style { format: LogFormat::Text, colour: false, is_journal: false };
+    let style = LOGGER.get().map_or(plain, |logger| logger.style);
     let ring =
         Ring::start("log", seaprox::system::stderr_file()?, RING_BYTES, Box::new(move |lines| dropped(lines, style)))?;
     if ERRORS.set(ring).is_ok() {
@@ -123,6 +144,19 @@ pub fn finish() {
 /// exit code.
 pub fn say(text: &str) {
     put_error(&format!("{text}\n"));
+}
+
+/// Writes the error that ends the process to stderr as it is, apart from the levels that the journal reads.
+pub fn fail(text: &str) {
+    if !is_journal() {
+        return say(text);
+    }
+    let mut lines = String::new();
+    for line in text.lines() {
+        format::journal_level(&mut lines, Level::Error);
+        lines.extend([line, "\n"]);
+    }
+    put_error(&lines);
 }
 
 /// Writes a line to stdout, for scripts. Errors are ignored.
@@ -155,13 +189,9 @@ impl Logger {
     }
 
     fn write(&self, record: &Record) {
-        let now = SystemTime::now();
         let into = |line: &mut String| {
             line.clear();
-            match self.style.format {
-                LogFormat::Text => format::text(line, record, now, self.style.colour),
-                LogFormat::Json => format::json(line, record, now),
-            }
+            self.style.append(line, record);
             put_error(line);
             line.shrink_to(LINE_BYTES);
         };
@@ -200,15 +230,12 @@ fn put_error(text: &str) {
 
 /// Returns the line about dropped lines.
 fn dropped(lines: u64, style: Style) -> String {
-    let (mut line, now) = (String::new(), SystemTime::now());
+    let mut line = String::new();
     let pairs = [("dropped", log::kv::Value::from(lines))];
     let mut record = Record::builder();
     record.level(Level::Warn).target("seaprox").key_values(&pairs);
     let record = record.args(format_args!("log lines dropped, because the reader of stderr is too slow")).build();
-    match style.format {
-        LogFormat::Text => format::text(&mut line, &record, now, style.colour),
-        LogFormat::Json => format::json(&mut line, &record, now),
-    }
+    style.append(&mut line, &record);
     line
 }
 
@@ -219,6 +246,20 @@ fn log_panic(info: &PanicHookInfo) {
     let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let text = text.unwrap_or("-");
     log::error!(target: "seaprox::panic", thread = thread, place = place, text = text; "panicked");
+}
+
+/// Returns true if stderr is a stream of the journal: systemd gives its device and its inode in `JOURNAL_STREAM`.
+#[cfg(unix)]
+fn is_journal() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let Some(named) = std::env::var("JOURNAL_STREAM").ok() else { return false };
+    let file = seaprox::system::stderr_file().and_then(|file| file.metadata());
+    file.is_ok_and(|file| named == format!("{}:{}", file.dev(), file.ino()))
+}
+
+#[cfg(not(unix))]
+fn is_journal() -> bool {
+    false
 }
 
 fn level(verbosity: i8) -> LevelFilter {

@@ -42,7 +42,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed { exit, text }) => {
             service::status(&text);
-            logging::say(&text);
+            logging::fail(&text);
             ExitCode::from(exit as u8)
         }
     };

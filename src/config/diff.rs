@@ -306,7 +306,7 @@ fn renamed<T>(
     renamed
 }
 
-/// Returns the new values and those that are gone; all values of both if none can be kept.
+/// Returns the new values and those that are gone; a value that cannot be kept is among both.
 fn moves<T: Clone + PartialEq>(old: &[T], new: &[T], keeps: impl Fn(&T) -> bool) -> (Vec<T>, Vec<T>) {
     let without = |these: &[T], others: &[T]| -> Vec<T> {
         these.iter().filter(|one| !keeps(one) || !others.contains(one)).cloned().collect()

@@ -179,3 +179,38 @@ fn the_manual_lists_all_log_targets() {
         assert!(manual.contains(&format!("| `{target}` |")), "{target}");
     }
 }
+
+/// Starts `seaprox ARGS` with a file as its stderr, which is a stream of the journal if `is_journal`. Returns what it wrote.
+fn logged(args: &[&str], is_journal: bool) -> String {
+    use std::os::unix::fs::MetadataExt as _;
+    let scratch = Scratch::new();
+    let file = File::create(scratch.file("err")).unwrap();
+    let metadata = file.metadata().unwrap();
+    let inode = metadata.ino() + u64::from(!is_journal);
+    let touch = |command: &mut std::process::Command| {
+        command.stderr(file.try_clone().unwrap()).env("JOURNAL_STREAM", format!("{}:{inode}", metadata.dev()));
+    };
+    let mut seaprox = Seaprox::spawn(args, touch);
+    if !args.contains(&"127.0.0.1:x") {
+        seaprox.addr(0);
+        seaprox.signal(libc::SIGHUP);
+        kit::until("the reload is logged", || std::fs::read_to_string(scratch.file("err")).unwrap().contains("reload"));
+        seaprox.signal(libc::SIGTERM);
+    }
+    seaprox.wait(kit::LATE);
+    std::fs::read_to_string(scratch.file("err")).unwrap()
+}
+
+#[test]
+fn in_a_journal_lines_begin_with_their_level_and_have_no_time() {
+    let args = ["socks", "--listen", "127.0.0.1:0", "-v"];
+    let journal = logged(&args, true);
+    assert!(journal.lines().any(|line| line.starts_with("<6>seaprox::process draining timeout=30s")), "{journal}");
+    assert!(journal.lines().all(|line| line.starts_with("<6>seaprox") || line.starts_with("<7>seaprox")), "{journal}");
+    let journal = logged(&[&args[..], &["--log-format", "json"]].concat(), true);
+    assert!(journal.lines().all(|line| line.starts_with("<6>{\"") || line.starts_with("<7>{\"")), "{journal}");
+    let other = logged(&args, false);
+    assert!(other.lines().all(|line| line.starts_with("20") && line.contains("Z ")), "{other}");
+    let wrong = logged(&["socks", "--listen", "127.0.0.1:x"], true);
+    assert!(!wrong.is_empty() && wrong.lines().all(|line| line.starts_with("<3>")), "{wrong}");
+}

@@ -12,7 +12,13 @@ use crate::admin::is_unfit;
 pub fn text(line: &mut String, record: &Record, now: SystemTime, colour: bool) {
     let (on, off) = if colour { (colour_of(record.level()), "\x1b[0m") } else { ("", "") };
     timestamp(line, now);
-    let _ = write!(line, " {on}{:<5}{off} {} ", record.level(), record.target());
+    let _ = write!(line, " {on}{:<5}{off} ", record.level());
+    untimed(line, record);
+}
+
+/// Appends a record as a line of text without its time and its level, with its final newline.
+pub fn untimed(line: &mut String, record: &Record) {
+    let _ = write!(line, "{} ", record.target());
     let start = line.len();
     let _ = write!(line, "{}", record.args());
     escape_from(line, start, |_| false);
@@ -30,6 +36,16 @@ pub fn json(line: &mut String, record: &Record, now: SystemTime) {
     quote(line, |line| _ = write!(line, "{}", record.args()));
     let _ = record.key_values().visit(&mut JsonPairs(line));
     line.push_str("}\n");
+}
+
+/// Appends a level as the journal reads it from the begin of a line: `<N>` with a level of syslog (sd-daemon(3)).
+pub fn journal_level(line: &mut String, level: Level) {
+    line.push_str(match level {
+        Level::Error => "<3>",
+        Level::Warn => "<4>",
+        Level::Info => "<6>",
+        Level::Debug | Level::Trace => "<7>",
+    });
 }
 
 /// Appends a time in RFC 3339, in UTC with milliseconds. A clock before 1970 is taken for 1970.

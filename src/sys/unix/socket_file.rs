@@ -52,8 +52,8 @@ impl SocketFile {
         mode: Option<UnixMode>,
         owner: Option<&UnixOwner>,
     ) -> io::Result<(UnixListener, SocketFile)> {
-        let user = owner.and_then(UnixOwner::user).map(|name| accounts::user(name)).transpose()?;
-        let group = owner.and_then(UnixOwner::group).map(|name| accounts::group(name)).transpose()?;
+        let user = owner.and_then(UnixOwner::user).map(accounts::user).transpose()?;
+        let group = owner.and_then(UnixOwner::group).map(accounts::group).transpose()?;
         SocketFile::remove_stale_of(path, |uid| uid == sys::effective_user() || Some(uid) == user)?;
         let (socket, file) = SocketFile::make(path, mode.map(UnixMode::bits))?;
         if user.is_some() || group.is_some() {
