@@ -44,3 +44,4 @@ mod service;
 mod socks;
 mod splice;
 mod status;
+mod targets;
