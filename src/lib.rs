@@ -17,6 +17,7 @@
 //! | [`link`] | the protocol between two nodes: a state machine without socket, clock and randomness | [`link::Session`] |
 //! | `tls` | the encryption of one carrier | |
 //! | [`auth`] | keys, and the files that permit and know them | [`auth::AuthorizedKeys`], [`auth::KnownNodes`] |
+//! | [`invite`] | joining two nodes by an invitation | [`invite::join`] |
 //! | `streams` | the sessions of links, as far as the pump needs them | |
 //! | `relay` | the data plane: sides, halves, the pump, pools | [`SideState`], [`Role`], [`Stage`] |
 //! | `engine` | the control plane: the loop, listeners, dialing, names, timers | [`Proxy`], [`Core`], [`Cx`], [`Config`], [`Loops`] |
@@ -81,6 +82,7 @@
 pub mod auth;
 pub mod config;
 mod engine;
+pub mod invite;
 pub mod link;
 pub mod metrics;
 pub mod node;
@@ -96,13 +98,12 @@ mod tls_tests;
 mod transport;
 mod types;
 
-pub use engine::balance::{Attempts, Balance, Balancer, Next, TargetState, TargetStatus, Woken};
 pub use engine::bound::{Bound, bind};
 pub use engine::connection_view::ConnectionMut;
 pub use engine::control::Loop;
 pub use engine::core::Core;
 pub use engine::dial::{Answer, Connector};
-pub use engine::discovery::{CANDIDATES_MAX, Candidate, Candidates, Discovery, can_look_up_services};
+pub use engine::discovery::{CANDIDATES_MAX, Candidate, Candidates, Discovery};
 pub use engine::event_loop::Proxy;
 pub use engine::handler::{Cause, Cx, Handler};
 pub use engine::hook::{Hook, Transit};
@@ -138,6 +139,7 @@ pub use types::proto::{Proto, Unsupported};
 pub use types::reason::{Ending, Failure, Fault, Reason};
 pub use types::unix_file::{UnixFileError, UnixMode, UnixOwner};
 pub use types::upstream::Upstream;
+pub use types::utc::UtcTime;
 pub use types::verb_error::VerbError;
 pub use types::{rules, units};
 
@@ -146,7 +148,8 @@ pub mod system {
     #[cfg(windows)]
     pub use crate::sys::{ConsoleEvents, ConsoleStop};
     pub use crate::sys::{
-        NameClaim, PeerCredentials, claim_name, effective_user, group_id, is_readable_by_all, machine, passed_sockets,
-        peer_credentials, share_with_group, socket_directory, stderr_file, stdout_file,
+        NameClaim, PeerCredentials, claim_name, effective_user, group_id, interface_addresses, is_readable_by_all,
+        machine, passed_sockets, peer_credentials, read_hidden_line, share_with_group, socket_directory, stderr_file,
+        stdout_file,
     };
 }

@@ -16,13 +16,14 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::FILE_BYTES_MAX;
 use super::error::{KeysError, Wrong};
-use super::lines;
+use super::modes::Modes;
 use super::options;
 use super::permissions::Permissions;
 use super::public::{KEY_TYPE, PublicKey};
 use super::watched::FromFile;
+use super::{ENTRIES_MAX, FILE_BYTES_MAX, file, lines};
+use crate::UtcTime;
 
 /// The keys that may connect. The default is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,6 +54,29 @@ impl AuthorizedKeys {
     /// Returns the number of keys.
     pub fn count(&self) -> usize {
         self.keys.len()
+    }
+
+    /// Returns the next time at which a key expires, if any will.
+    pub fn next_expiry(&self) -> Option<UtcTime> {
+        let times = self.keys.values().filter_map(|permissions| permissions.valid_until());
+        times.filter(|time| !time.is_past()).min()
+    }
+
+    /// Appends a line for a key to a file of authorized keys. Creates the file and its directory if they do not exist. Returns
+    /// false, and changes nothing, if the key stands in the file.
+    ///
+    /// # Errors
+    /// The file is malformed or full, or cannot be read or written.
+    pub fn append(path: &Path, modes: Modes, entry: &AuthorizedKey) -> Result<bool, KeysError> {
+        let (keys, _) = <AuthorizedKeys as FromFile>::load(path, modes, &())?;
+        if keys.find(&entry.key).is_some() {
+            return Ok(false);
+        }
+        if keys.count() >= ENTRIES_MAX {
+            return Err(KeysError::content(path, file::NO_ROOM));
+        }
+        file::make_directory(file::parent(path))?;
+        file::append_line(path, &entry.to_string()).map(|_| true)
     }
 
     /// Parses the content of a file; `path` is for errors.
@@ -118,7 +142,6 @@ impl fmt::Display for AuthorizedKey {
 #[cfg(test)]
 mod tests {
     use super::super::file::Stamp;
-    use super::super::modes::Modes;
     use super::super::scratch::Scratch;
     use super::*;
     use crate::Target;
@@ -200,12 +223,17 @@ mod tests {
             mut options in prop::collection::vec(option(), 0..5),
             streams in prop::option::of(1..=1_000_000_u32),
             rate in prop::option::of(1..u64::MAX),
+            until in prop::option::of(0..4_000_000_000_u64),
+            uses in prop::option::of(1..1_000_000_000_u64),
             name in prop::option::of("[a-z0-9@._-]{1,64}"),
             bytes: [u8; 32],
         ) {
             prop_assume!(PublicKey::from_bytes(bytes).is_ok());
             options.extend(streams.map(|streams| format!("max-streams={streams}")));
             options.extend(rate.map(|rate| format!("rate={rate}B/s")));
+            let time = |secs| crate::UtcTime::from_system(std::time::UNIX_EPOCH + std::time::Duration::from_secs(secs));
+            options.extend(until.map(|secs| format!("valid-until={}", time(secs))));
+            options.extend(uses.map(|uses| format!("uses={uses}")));
             options.extend(name.map(|name| format!("name=\"{name}\"")));
             let line = format!("{} {}", options.join(","), PublicKey::from_bytes(bytes).unwrap());
             let entry: AuthorizedKey = line.parse().unwrap();

@@ -58,6 +58,11 @@ impl ConfigDirectory {
         self.0.join("authorized_keys")
     }
 
+    /// Returns the path of the invitations of this node.
+    pub fn invitations(&self) -> PathBuf {
+        self.0.join("invitations")
+    }
+
     /// Returns the path of the known nodes.
     pub fn known_nodes(&self) -> PathBuf {
         self.0.join("known_nodes")

@@ -2,11 +2,12 @@
 //!
 //! [`Modes`] checks the owners and modes of the files.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::error::{KeysError, Problem};
 use super::modes::{Modes, Secrecy};
@@ -90,19 +91,49 @@ impl Stamp {
 
 /// Reads a file that no other user can read or change.
 pub(super) fn read_private(path: &Path, modes: Modes) -> Result<Secret, KeysError> {
-    let (mut file, _) = modes.open(path, Secrecy::Private)?;
+    read_private_of(path, modes, PRIVATE_FILE_BYTES_MAX).map(|(content, _)| content)
+}
+
+/// Reads a file that no other user can read or change, up to a maximum size. Returns its stamp, too, from before the read.
+pub(super) fn read_private_of(path: &Path, modes: Modes, bytes_max: usize) -> Result<(Secret, Stamp), KeysError> {
+    let (mut file, metadata) = modes.open(path, Secrecy::Private)?;
     // The buffer never grows, because a reallocation would leave a copy of the secret in freed memory.
-    let mut buf = Secret::zeroed(PRIVATE_FILE_BYTES_MAX + 1);
+    let mut buf = Secret::zeroed(bytes_max + 1);
     let mut used = 0;
     while used < buf.expose().len() {
         match file.read(&mut buf.expose_mut()[used..]) {
-            Ok(0) => return Ok(Secret::copied(&buf.expose()[..used])),
+            Ok(0) => return Ok((Secret::copied(&buf.expose()[..used]), Stamp::from(&metadata))),
             Ok(count) => used += count,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(KeysError::new(path, Problem::Io(error))),
         }
     }
-    Err(KeysError::content(path, "at most 4KiB"))
+    Err(KeysError::content(path, format!("at most {}", format_size(bytes_max as u64))))
+}
+
+/// Locks a file against other threads and processes that change it. The lock is a file beside it, which is never removed;
+/// the system releases it when the process ends, however that happens.
+///
+/// # Errors
+/// The lock cannot be made, or another process holds it for longer than [`LOCK_TIMEOUT`].
+pub(super) fn lock(path: &Path) -> Result<File, KeysError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    let file = sys::open_private(OpenOptions::new().write(true).create(true).truncate(false), &name);
+    let file = file.map_err(KeysError::io(&name))?;
+    let since = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if since.elapsed() < LOCK_TIMEOUT => thread::sleep(LOCK_INTERVAL),
+            Err(TryLockError::WouldBlock) => {
+                let error = io::Error::new(ErrorKind::TimedOut, "another process holds this lock");
+                return Err(KeysError::new(&name, Problem::Io(error)));
+            }
+            Err(TryLockError::Error(error)) => return Err(KeysError::new(&name, Problem::Io(error))),
+        }
+    }
 }
 
 /// Reads a file that no other user can change, up to a maximum size. The stamp is taken before the read, so that it does
@@ -156,10 +187,19 @@ pub(super) fn append_line(path: &Path, line: &str) -> Result<usize, KeysError> {
     // An editor may have left the last line without a newline.
     let lead = if before.last().is_none_or(|last| *last == b'\n') { "" } else { "\n" };
     let whole = file.write_all(format!("{lead}{line}\n").as_bytes()).and_then(|()| file.sync_all());
+    if whole.is_err() {
+        // A part of a line would make the whole file invalid. A full disk leaves room for less, not for more.
+        let _ = file.set_len(before.len() as u64);
+    }
     whole
         .and_then(|()| if is_new { sys::sync_directory(parent(path)) } else { Ok(()) })
         .map_err(KeysError::io(path))?;
     Ok(before.iter().filter(|byte| **byte == b'\n').count() + lead.len() + 1)
+}
+
+/// Checks that lines can be appended to a file. Creates the file if it does not exist.
+pub(super) fn check_appendable(path: &Path) -> Result<(), KeysError> {
+    sys::open_private(OpenOptions::new().append(true).create(true), path).map(drop).map_err(KeysError::io(path))
 }
 
 /// Creates a directory and its parents, accessible to their owner only. Existing directories are not changed.
@@ -247,6 +287,9 @@ pub(super) const NO_ROOM: &str = "room for one more line; remove some";
 const DRAFT_AGE_MAX: Duration = Duration::from_secs(60);
 /// Attempts to find an unused name for a draft.
 const DRAFTS_MAX: u32 = 16;
+/// Longest wait for the lock of a file, and the interval at which it is tried.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+const LOCK_INTERVAL: Duration = Duration::from_millis(5);
 /// The coarsest clock tick of a common file system, FAT.
 const TICK_SECS_MAX: u64 = 2;
 

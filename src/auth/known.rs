@@ -86,6 +86,15 @@ impl KnownNodes {
         Ok(())
     }
 
+    /// Creates the file of known nodes and its directory if they do not exist, and checks that it can be written.
+    ///
+    /// # Errors
+    /// The file cannot be created or written.
+    pub fn prepare(path: &Path) -> Result<(), KeysError> {
+        file::make_directory(file::parent(path))?;
+        file::check_appendable(path)
+    }
+
     /// Parses the content of a file; `path` is for errors and for [`KnownNodes::add`].
     ///
     /// # Errors

@@ -7,6 +7,8 @@
 //! DIRECTORY/authorized_keys  [OPTIONS] seaprox-ed25519 BASE64 [NAME]                  AuthorizedKeys
 //! DIRECTORY/known_nodes      HOST:PORT seaprox-ed25519 BASE64 [NAME]                  KnownNodes
 //! DIRECTORY/secret           a shared secret from which two nodes derive their key    Secret
+//! DIRECTORY/invitations      the invitations of this node, mode 0600                  Invitations
+//! authorized_keys.uses       the sessions of keys whose number is limited             KeyUses
 //! ```
 //!
 //! DIRECTORY is a [`ConfigDirectory`]. A key in `authorized_keys` without options may only connect: it may open no target
@@ -22,6 +24,8 @@ mod authorized;
 mod directory;
 mod error;
 mod file;
+mod invitation;
+mod invitations;
 mod known;
 mod lines;
 mod listen;
@@ -34,12 +38,20 @@ mod public;
 #[cfg(test)]
 pub(crate) mod scratch;
 mod secret;
+mod uses;
 mod watched;
 
 pub use authorized::{AuthorizedKey, AuthorizedKeys};
 pub use directory::ConfigDirectory;
 pub use error::{KeysError, Problem, Wrong};
 pub use file::Stamp;
+pub use invitation::{
+    INVITATION_ADDRESSES_MAX, INVITATION_BYTES_MAX, INVITATION_EXPORTER, INVITATION_PROOF_BYTES, Invitation,
+    InvitationError, InvitationId, ProofContext, ProofKey, ProofRole,
+};
+pub use invitations::{
+    INVITATION_TIME_MAX, INVITATION_USES_MAX, INVITATIONS_MAX, Invitations, InvitedOutcome, PendingInvitation,
+};
 pub use known::{KnownNodes, Standing};
 pub use listen::ListenRule;
 pub use modes::Modes;
@@ -47,6 +59,7 @@ pub use node::NodeKey;
 pub use permissions::Permissions;
 pub use public::{KeyError, PublicKey, SPKI_BYTES};
 pub use secret::{SECRET_BYTES_MIN, Secret, SecretError};
+pub use uses::KeyUses;
 pub use watched::{FromFile, Watched};
 
 /// Size limit of a file of public keys.

@@ -17,6 +17,7 @@ use super::options::{OPTION_FORM, split_options};
 use super::public::{KEY_NAME_FORM, is_key_name};
 use crate::types::rules::{Action, Decision, Rule, Rules};
 use crate::types::units::{format_rate, parse_rate};
+use crate::types::utc::UtcTime;
 use crate::{Bind, Target};
 
 /// The permissions of a key. The default permits nothing.
@@ -27,6 +28,8 @@ pub struct Permissions {
     listens: Vec<ListenRule>,
     max_streams: Option<u32>,
     rate: Option<u64>,
+    valid_until: Option<UtcTime>,
+    uses: Option<u64>,
     pub(super) name: Option<Box<str>>,
 }
 
@@ -56,6 +59,28 @@ impl Permissions {
     /// Returns the rate limit of all of the key's streams in each direction, in bytes per second, or `None` without a limit.
     pub fn rate(&self) -> Option<u64> {
         self.rate
+    }
+
+    /// Returns the time from which on the key may not connect, or `None` if it does not expire.
+    pub fn valid_until(&self) -> Option<UtcTime> {
+        self.valid_until
+    }
+
+    /// Returns true if the time of the key is over.
+    pub fn is_expired(&self) -> bool {
+        self.valid_until.is_some_and(UtcTime::is_past)
+    }
+
+    /// Returns the number of sessions that the key may begin, or `None` without a limit. [`KeyUses`](super::KeyUses) counts
+    /// them.
+    pub fn uses(&self) -> Option<u64> {
+        self.uses
+    }
+
+    /// Sets the time from which on the key may not connect, and the number of sessions that it may begin.
+    #[must_use]
+    pub fn limited(self, valid_until: Option<UtcTime>, uses: Option<u64>) -> Permissions {
+        Permissions { valid_until, uses, ..self }
     }
 
     /// Returns the name of the key.
@@ -88,8 +113,13 @@ impl FromStr for Permissions {
                     let rule = value.parse().map_err(|expected| Wrong::word(value, expected))?;
                     push(&mut permissions.listens, value, rule)?;
                 }
-                "max-streams" => once(&mut permissions.max_streams, name, streams(value)?)?,
+                "max-streams" => once(&mut permissions.max_streams, name, number(value, STREAMS_MAX.into())? as u32)?,
                 "rate" => once(&mut permissions.rate, name, rate(value)?)?,
+                "valid-until" => {
+                    let time = value.parse().map_err(|expected: &str| Wrong::word(value, expected))?;
+                    once(&mut permissions.valid_until, name, time)?;
+                }
+                "uses" => once(&mut permissions.uses, name, number(value, USES_MAX)?)?,
                 "name" if is_key_name(value) => once(&mut permissions.name, name, value.into())?,
                 "name" => return Err(Wrong::word(value, KEY_NAME_FORM)),
                 _ => return Err(Wrong::word(name, OPTION_FORM)),
@@ -114,10 +144,10 @@ fn open_rule(value: &str) -> Result<Rule, Wrong> {
     Rule::parse(Action::Allow, &format!("to:{value}")).map_err(|error| Wrong::word(value, expected(error)))
 }
 
-fn streams(value: &str) -> Result<u32, Wrong> {
+fn number(value: &str, most: u64) -> Result<u64, Wrong> {
     let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-    let number = value.parse().ok().filter(|number| digits && (1..=STREAMS_MAX).contains(number));
-    number.ok_or_else(|| Wrong::word(value, format!("a number from 1 to {STREAMS_MAX}")))
+    let number = value.parse().ok().filter(|number| digits && (1..=most).contains(number));
+    number.ok_or_else(|| Wrong::word(value, format!("a number from 1 to {most}")))
 }
 
 fn rate(value: &str) -> Result<u64, Wrong> {
@@ -155,12 +185,16 @@ impl fmt::Display for Permissions {
         self.listens.iter().try_for_each(|rule| option("permit-listen", rule))?;
         self.max_streams.iter().try_for_each(|number| option("max-streams", number))?;
         self.rate.iter().try_for_each(|rate| option("rate", &format_rate(*rate)))?;
+        self.valid_until.iter().try_for_each(|time| option("valid-until", time))?;
+        self.uses.iter().try_for_each(|uses| option("uses", uses))?;
         self.name.iter().try_for_each(|name| option("name", name))
     }
 }
 
 /// The largest accepted `max-streams`, more than a link can have.
 const STREAMS_MAX: u32 = 1_000_000;
+/// The largest accepted `uses`.
+pub(super) const USES_MAX: u64 = 1_000_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -252,8 +286,9 @@ mod tests {
 
     #[test]
     fn listen_rules_and_limits_are_parsed() {
-        let permissions =
-            permissions("permit-listen=8080,permit-listen=\"*:9000-9009\",max-streams=\"10\",rate=10mbit,name=joe");
+        let permissions = permissions(
+            "permit-listen=8080,permit-listen=\"*:9000-9009\",max-streams=\"10\",rate=10mbit,valid-until=2026-11-28,uses=3,name=joe",
+        );
         assert!(
             permissions.may_listen(&Bind::Loopback(Proto::Tcp, 8080))
                 && !permissions.may_listen(&Bind::Any(Proto::Tcp, 8080))
@@ -266,7 +301,7 @@ mod tests {
         assert_eq!(permissions.name(), Some("joe"));
         assert_eq!(
             permissions.to_string(),
-            r#"permit-listen="8080",permit-listen="*:9000-9009",max-streams="10",rate="10mbit",name="joe""#
+            r#"permit-listen="8080",permit-listen="*:9000-9009",max-streams="10",rate="10mbit",valid-until="2026-11-28T00:00:00Z",uses="3",name="joe""#
         );
     }
 
@@ -291,6 +326,11 @@ mod tests {
             ("max-streams=+1", "+1"),
             ("max-streams=1,max-streams=2", "max-streams"),
             ("rate=10", "10"),
+            ("uses=0", "0"),
+            ("uses=1,uses=1", "uses"),
+            ("uses=1000000001", "1000000001"),
+            ("valid-until=tomorrow", "tomorrow"),
+            ("valid-until=2026-02-30", "2026-02-30"),
             ("rate=0", "0"),
             ("name=\"a b\"", "a b"),
             (&many, "*"),

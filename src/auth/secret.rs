@@ -95,6 +95,16 @@ impl Secret {
     }
 }
 
+/// Takes bytes over. Their buffer is overwritten on drop, as far as it is in use.
+impl From<Vec<u8>> for Secret {
+    fn from(mut bytes: Vec<u8>) -> Secret {
+        let secret = Secret::copied(&bytes);
+        bytes.fill(0);
+        hint::black_box(&mut bytes);
+        secret
+    }
+}
+
 impl Drop for Secret {
     fn drop(&mut self) {
         self.0.fill(0);

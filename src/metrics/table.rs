@@ -68,10 +68,6 @@ metrics! {
             "Lookups of the names and services of lists of targets and servers";
         Counter discovery_failures: u64, Count, "seaprox_discovery_failures_total",
             "Lookups of the names and services of lists that found nothing";
-        Counter targets_left_out: u64, Count, "seaprox_targets_left_out_total",
-            "Targets of a list that were left out because they could not be connected";
-        Counter connects_retried: u64, Count, "seaprox_connects_retried_total",
-            "Connects to another target of a list after one could not be connected";
         Counter stale: u64, Count, "seaprox_stale_events_total",
             "Events and answers for records that are gone, which are harmless";
         Counter block_waits: u64, Count, "seaprox_buffer_waits_total",
@@ -85,6 +81,10 @@ metrics! {
             "Connections to listeners for links that were closed at the limit of unauthenticated peers";
         Counter unauthenticated_failed: u64, Count, "seaprox_unauthenticated_failed_total",
             "Connections to listeners for links whose peer did not authenticate";
+        Counter invitations_accepted: u64, Count, "seaprox_invitations_accepted_total",
+            "Nodes that have joined by an invitation";
+        Counter invitations_refused: u64, Count, "seaprox_invitations_refused_total",
+            "Peers that have proven to hold an invitation and have not joined: it was used or has expired, or their key was known";
         Counter streams_refused: u64, Count, "seaprox_streams_refused_total",
             "Streams that a peer of a link tried to open and this node refused";
         Counter clients_refused: u64, Count, "seaprox_clients_refused_total",

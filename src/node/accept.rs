@@ -117,6 +117,9 @@ impl Node {
             return Err(Failure::new(Reason::LinkLost, "the outer link has lost its session"));
         }
         let boot = self.boot(server.instance);
+        if !core.is_draining() && self.must_count_session(core, id, hello, &key) {
+            return Ok(());
+        }
         let found = match hello.intent {
             // A node that is about to stop would refuse all streams of the new peer.
             Intent::New if core.is_draining() => Err(Status::Limit),
@@ -276,7 +279,7 @@ impl Node {
     }
 
     /// Answers a HELLO with a refusal. The carrier closes when the answer was sent.
-    fn refuse(&mut self, id: Id, ack: &HelloAck) {
+    pub(super) fn refuse(&mut self, id: Id, ack: &HelloAck) {
         let Some(carrier) = self.carriers.get_mut(id) else { return };
         let mut bytes = Vec::new();
         Frame::HelloAck(ack.clone()).encode(&mut bytes);

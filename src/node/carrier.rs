@@ -4,6 +4,7 @@
 //! ```text
 //!   dialed:     Dialing --connected--> Securing --TLS--> Live (HELLO sent; the session knows the rest)
 //!   accepted:                          Securing --TLS--> Greeting --HELLO--> Live
+//!                                      Securing --TLS--> Invited, for a peer with an invitation
 //!   at the end of each: Closing, while the last records are flushed
 //! ```
 //! The socket of a carrier is a side that belongs to no connection. Plaintext is given to the session without a copy.
@@ -15,12 +16,14 @@ use bytes::Bytes;
 use crate::engine::core::Core;
 use crate::link::{HelloReader, Outbox, SubflowId, Time};
 use crate::relay::side::Side;
-use crate::transport::{self, BYTES_MIXED, CarrierError, Demand, PathInfo};
+use crate::transport::{self, BYTES_MIXED, CarrierError, Demand, PathInfo, Protocol};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
 use super::config::LinkEvent;
 use super::control::Node;
+use super::counted::Waiting;
+use super::invited::Invited;
 use super::window::{Traffic, Window};
 
 /// The record of one carrier.
@@ -39,6 +42,12 @@ pub(crate) struct Carrier {
     /// The local address as the peer sees it.
     pub seen_as: Option<SocketAddr>,
     pub greeter: HelloReader,
+    /// Set for a peer that may hold an invitation.
+    pub(super) invited: Option<Box<Invited>>,
+    /// A HELLO whose session is being counted.
+    pub(super) waiting: Option<Box<Waiting>>,
+    /// The session of the HELLO was counted.
+    pub is_counted: bool,
     /// The rate of the peer is used up, and a deadline is armed to read again.
     pub held: bool,
     /// Cost of the frames of the last read beyond its bytes. The next field is set if most frames were small.
@@ -53,6 +62,7 @@ pub(crate) enum CarrierStage {
     Dialing,
     Securing,
     Greeting,
+    Invited,
     Live,
     Closing,
 }
@@ -69,6 +79,9 @@ impl Carrier {
             stage,
             seen_as: None,
             greeter: HelloReader::default(),
+            invited: None,
+            waiting: None,
+            is_counted: false,
             held: false,
             frames_cost: 0,
             has_small_frames: false,
@@ -142,7 +155,7 @@ impl Node {
 
     /// Reads and decrypts input, and gives it to the session.
     fn read_carrier(&mut self, core: &mut Core, id: Id, side: Id) -> Result<(), Failure> {
-        if self.awaits_handshake(id) {
+        if self.awaits_handshake(id) || self.awaits_count(id) {
             return Ok(());
         }
         let mut budget = if self.is_mixed_carrier(core, id) { BYTES_MIXED } else { READ_BYTES_PER_TURN };
@@ -173,6 +186,9 @@ impl Node {
             }
             if let Err(failure) = self.open_carrier(core, id, side, &mut plain) {
                 break Err(failure);
+            }
+            if self.awaits_count(id) {
+                break Ok(());
             }
         };
         plain.clear();
@@ -239,9 +255,17 @@ impl Node {
     }
 
     /// Handles plaintext: a HELLO, or frames of the session.
-    fn give(&mut self, core: &mut Core, id: Id, lane: u16, mut bytes: Bytes) -> Result<(), Failure> {
+    pub(super) fn give(&mut self, core: &mut Core, id: Id, lane: u16, mut bytes: Bytes) -> Result<(), Failure> {
         let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
-        if carrier.server.is_some() && matches!(carrier.stage, CarrierStage::Securing | CarrierStage::Greeting) {
+        let is_early = |stage| !matches!(stage, CarrierStage::Live | CarrierStage::Closing);
+        if carrier.server.is_some() && is_early(carrier.stage) {
+            if carrier.transport.as_ref().is_some_and(|transport| transport.protocol() == Protocol::Invite) {
+                return self.hear_invited(core, id, &bytes);
+            }
+            if self.keeps_for_later(id, &bytes) {
+                return Ok(());
+            }
+            let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
             let (hello, used) = match carrier.greeter.feed(&bytes) {
                 Ok(Some(greeting)) => greeting,
                 Ok(None) => return Ok(()),
@@ -249,6 +273,9 @@ impl Node {
             };
             bytes = bytes.slice(used..);
             self.hello_received(core, id, &hello)?;
+            if self.keeps_for_later(id, &bytes) {
+                return Ok(());
+            }
         }
         let Some(Carrier { link: Some(link), subflow: Some(subflow), .. }) = self.carriers.get(id) else {
             return Ok(());
@@ -327,6 +354,7 @@ impl Node {
         match (link, &error) {
             (Some(link), CarrierError::KeyRefused(key, _)) => self.tell(core, link, &LinkEvent::WrongKey { key: *key }),
             (Some(link), CarrierError::OwnKeyRefused(_)) => self.tell(core, link, &LinkEvent::Rejected),
+            (Some(link), CarrierError::OwnKeyExpired(_)) => self.tell(core, link, &LinkEvent::Expired),
             _ => {}
         }
         error.into_failure()

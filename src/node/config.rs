@@ -18,6 +18,8 @@ use crate::types::reason::{Failure, Reason};
 
 pub use crate::types::peer::PeerKey;
 
+use super::counted::SessionReply;
+use super::invited::ClaimReply;
 use super::nested::Over;
 
 /// Decides which peers may have links with this node, and what they may do. It is asked each time, also by other threads, so
@@ -59,6 +61,31 @@ pub trait Policy: Send + Sync {
     fn asks(&self, _key: &PeerKey, _request: &Request) -> bool {
         false
     }
+
+    /// Returns true if a key is not admitted because its time is over. Asked about a key that is not admitted, so that the peer
+    /// is told.
+    fn is_expired(&self, _key: &PeerKey) -> bool {
+        false
+    }
+
+    /// Returns true while an invitation is pending. Peers with any key may then claim that they hold one. Asked for each
+    /// connection to a server.
+    fn is_inviting(&self) -> bool {
+        false
+    }
+
+    /// Takes the claim of a peer that it holds an invitation. The reply may be sent later and from another thread; a claim
+    /// that is not proven must get none. The loop waits for this call, so it must not wait for a file.
+    fn take_claim(&self, _reply: ClaimReply) {}
+
+    /// Returns true if each new session of the key must be counted before it begins.
+    fn counts_sessions(&self, _key: &PeerKey) -> bool {
+        false
+    }
+
+    /// Counts a new session of the key. The reply may be sent later and from another thread. The loop waits for this call, so it must
+    /// not wait for a file.
+    fn count_session(&self, _key: &PeerKey, _reply: SessionReply) {}
 
     /// Returns the number of streams that the peer may have open at once.
     fn streams_max(&self, _key: &PeerKey) -> Option<u32> {
@@ -324,6 +351,8 @@ pub enum LinkEvent {
     },
     /// The peer does not admit the key of this node.
     Rejected,
+    /// The peer does not admit the key of this node any more, because its time is over.
+    Expired,
     /// The peer listens for this node.
     Listening {
         /// The index in [`LinkConfig::reverse`].

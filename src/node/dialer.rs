@@ -15,7 +15,7 @@ use crate::link::{Session, SessionId, SessionRole};
 use crate::relay::dial::Egress;
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Side, SideState};
-use crate::transport;
+use crate::transport::{self, Protocol};
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
@@ -200,6 +200,11 @@ impl Node {
         let Some(transport) = carrier.transport.as_ref().filter(|transport| !transport.is_handshaking()) else {
             return Ok(());
         };
+        if carrier.server.is_some() && transport.protocol() == Protocol::Invite {
+            // The key of such a peer proves nothing, so it is not admitted.
+            carrier.stage = CarrierStage::Invited;
+            return Ok(());
+        }
         if carrier.server.is_some() {
             carrier.stage = CarrierStage::Greeting;
             self.admitted(core, id);

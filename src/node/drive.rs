@@ -175,7 +175,7 @@ impl Node {
             CarrierStage::Dialing => {
                 self.carrier_failed(core, id, &Failure::new(Reason::TimedOut, "no answer in time"))
             }
-            CarrierStage::Securing | CarrierStage::Greeting => {
+            CarrierStage::Securing | CarrierStage::Greeting | CarrierStage::Invited => {
                 self.carrier_failed(core, id, &Failure::new(Reason::HandshakeTimeout, "the handshake took too long"));
             }
         }

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::types::address::{Bind, Target};
 
 use super::config::{PeerKey, Policy, Request, Verdict};
+use super::counted::SessionReply;
+use super::invited::ClaimReply;
 use super::link_event::fingerprint;
 
 /// The bytes per second of a key about whose rate the policy has panicked: enough for the frames of an idle link.
@@ -66,6 +68,26 @@ impl Policy for Guarded {
 
     fn asks(&self, key: &PeerKey, request: &Request) -> bool {
         self.ask(|policy| policy.asks(key, request), false)
+    }
+
+    fn is_expired(&self, key: &PeerKey) -> bool {
+        self.ask(|policy| policy.is_expired(key), false)
+    }
+
+    fn is_inviting(&self) -> bool {
+        self.ask(|policy| policy.is_inviting(), false)
+    }
+
+    fn take_claim(&self, reply: ClaimReply) {
+        self.ask(|policy| policy.take_claim(reply), ());
+    }
+
+    fn counts_sessions(&self, key: &PeerKey) -> bool {
+        self.ask(|policy| policy.counts_sessions(key), true)
+    }
+
+    fn count_session(&self, key: &PeerKey, reply: SessionReply) {
+        self.ask(|policy| policy.count_session(key, reply), ());
     }
 
     fn streams_max(&self, key: &PeerKey) -> Option<u32> {

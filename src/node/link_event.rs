@@ -19,6 +19,7 @@ impl LinkEvent {
             LinkEvent::NoSubflow { .. } => "no_subflow",
             LinkEvent::WrongKey { .. } => "wrong_key",
             LinkEvent::Rejected => "rejected",
+            LinkEvent::Expired => "expired",
             LinkEvent::Listening { .. } => "listening",
             LinkEvent::Asked { .. } => "asked",
             LinkEvent::NotListening { .. } => "not_listening",

@@ -20,7 +20,8 @@
 //! of a loop can do with links, `link_mut` with one of them · `start` loops with a node · `link` one link · `carrier` the
 //! connections of subflows · `window` the bytes in flight on a carrier · `dialer` dialing carriers · `server` the places
 //! where links are accepted · `accept` accepting carriers · `unauthenticated` the
-//! places of peers without a key · `handshakes` the order of their handshakes · `proof` joining a subflow to its session · `nested` links over streams of other
+//! places of peers without a key · `handshakes` the order of their handshakes · `proof` joining a subflow to its session · `invited` peers
+//! with an invitation · `counted` sessions that are counted before they begin · `nested` links over streams of other
 //! links ·
 //! `turn` the share of each key in a turn · `drive` events, frames and deadlines of the session · `open` opening and
 //! accepting streams · `waiting` dests that wait for a link · `handover` a node that is about to stop · `opened_stream`
@@ -37,12 +38,14 @@ mod accept;
 mod carrier;
 mod config;
 mod control;
+mod counted;
 mod dialer;
 mod drive;
 mod forward;
 mod guarded;
 mod handover;
 mod handshakes;
+mod invited;
 mod link;
 mod link_event;
 mod link_events;
@@ -73,7 +76,9 @@ pub use config::{
     Cipher, Group, Identity, LinkConfig, LinkEvent, OnLinkEvent, OnStream, Path, PeerKey, Policy, Request, Reverse,
     SameKey, ServeConfig, Timing, Verdict,
 };
+pub use counted::SessionReply;
 pub use forward::{Direction, ForwardConfig, ForwardMut, ForwardStatus, Service};
+pub use invited::{Claim, ClaimReply};
 pub use link_mut::LinkMut;
 pub use nested::Over;
 pub use network::NetworkChanges;

@@ -12,11 +12,11 @@ use crate::types::id::{Id, Kind};
 use crate::types::reason::Reason;
 use crate::types::verb_error::VerbError;
 
-use super::config::{Policy, ServeConfig, Timing};
+use super::config::{PeerKey, Policy, ServeConfig, Timing};
 use super::control::Node;
 use super::guarded::Guarded;
 use super::link::{Link, Takes, Watch};
-use super::verbs::setup;
+use super::verbs::server_setup;
 
 /// The record of one listener for links.
 pub(crate) struct Server {
@@ -25,6 +25,8 @@ pub(crate) struct Server {
     pub address: Endpoint,
     pub endpoint: transport::Endpoint,
     pub policy: Arc<dyn Policy>,
+    /// The public key of this node.
+    pub key: PeerKey,
     pub mode: crate::link::Mode,
     /// Streams of other links are accepted as carriers.
     pub over_links: bool,
@@ -181,8 +183,9 @@ impl Node {
     ) -> Result<impl FnOnce(Id) -> Server + use<>, VerbError> {
         let ServeConfig { identity, policy, carrier, mode, over_links, timing, on_stream, on_event } = config;
         let policy = Guarded::wrap(policy, &self.panics);
-        let endpoint = transport::Endpoint::server(carrier, &setup(&identity, &policy));
-        let endpoint = endpoint.map_err(|_| VerbError::Invalid)?;
+        let setup = server_setup(&identity, &policy);
+        let key = setup.public_key().map_err(|_| VerbError::Invalid)?;
+        let endpoint = transport::Endpoint::server(carrier, &setup).map_err(|_| VerbError::Invalid)?;
         let takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
         let (watch, instance, counts) = (Some(Rc::new(RefCell::new(on_event))), identity.instance, Counts::default());
         Ok(move |listener| Server {
@@ -190,6 +193,7 @@ impl Node {
             address,
             endpoint,
             policy,
+            key,
             mode,
             over_links,
             timing,

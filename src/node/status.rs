@@ -233,7 +233,7 @@ impl Node {
             state: match carrier.stage {
                 CarrierStage::Dialing => SubflowState::Connecting,
                 CarrierStage::Securing => SubflowState::Securing,
-                CarrierStage::Greeting => SubflowState::Greeting,
+                CarrierStage::Greeting | CarrierStage::Invited => SubflowState::Greeting,
                 CarrierStage::Live if suspect => SubflowState::Suspect,
                 CarrierStage::Live => SubflowState::Live,
                 CarrierStage::Closing => SubflowState::Closing,

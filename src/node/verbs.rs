@@ -125,9 +125,11 @@ impl Loop<'_> {
             let now = core.pools.sessions.now;
             let Some(link) = node.links.get_mut(id) else { continue };
             link.closing |= link.dialer.is_none();
-            log::warn!(target: accept::TARGET, link = id.to_string(), peer = core.pools.sessions.name(id); "its key is not admitted any more");
+            let is_expired = link.key.is_some_and(|key| link.policy.is_expired(&key));
+            let why = if is_expired { "the key has expired" } else { "the key is not admitted any more" };
+            log::warn!(target: accept::TARGET, link = id.to_string(), peer = core.pools.sessions.name(id), why; "its key is not admitted any more");
             if let Some(session) = core.pools.sessions.session_mut(id) {
-                session.close(now, Code::NotPermitted, "the key is not admitted any more");
+                session.close(now, Code::NotPermitted, why);
             }
             core.pools.sessions.touch(id);
         }
@@ -237,7 +239,21 @@ impl Node {
 
 /// Returns the keys of a node for an endpoint.
 pub(crate) fn setup<'a>(identity: &'a Identity, policy: &Arc<dyn Policy>) -> Setup<'a> {
-    Setup { seed: &identity.seed, ciphers: &identity.ciphers, groups: &identity.groups, admits: admits(policy) }
+    let expiry = Arc::clone(policy);
+    Setup {
+        seed: &identity.seed,
+        ciphers: &identity.ciphers,
+        groups: &identity.groups,
+        admits: admits(policy),
+        expired: Arc::new(move |key: &PeerKey| expiry.is_expired(key)),
+        invites: None,
+    }
+}
+
+/// Returns the keys of a node for the endpoint of a server, which may take peers with an invitation.
+pub(super) fn server_setup<'a>(identity: &'a Identity, policy: &Arc<dyn Policy>) -> Setup<'a> {
+    let inviting = Arc::clone(policy);
+    Setup { invites: Some(Arc::new(move || inviting.is_inviting())), ..setup(identity, policy) }
 }
 
 /// Returns the check of a TLS handshake that asks a policy.

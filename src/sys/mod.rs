@@ -71,8 +71,9 @@ use unix as family;
 use windows as family;
 
 pub use family::{
-    BorrowedSocket, OwnedSocket, SocketFile, UnixListener, UnixStream, effective_user, group_id, is_readable_by_all,
-    passed_sockets, raise_descriptor_limit, share_with_group, socket_directory, stderr_file, stdout_file,
+    BorrowedSocket, OwnedSocket, SocketFile, UnixListener, UnixStream, effective_user, group_id, interface_addresses,
+    is_readable_by_all, passed_sockets, raise_descriptor_limit, read_hidden_line, share_with_group, socket_directory,
+    stderr_file, stdout_file,
 };
 pub use kernel::{NameClaim, claim_name, machine, peer_credentials};
 #[cfg(windows)]
@@ -121,7 +122,6 @@ pub(crate) enum DnsError {
     /// No name server gave an answer that can be used.
     Failed,
     /// This system has no call for such questions.
-    #[allow(dead_code)] // musl has the call.
     Unsupported,
 }
 

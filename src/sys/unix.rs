@@ -16,11 +16,15 @@ use super::{FileOwner, kernel};
 
 mod accounts;
 pub(crate) mod duplex;
+mod hidden_line;
+mod interfaces;
 pub(super) mod name_lock;
 mod passed;
 mod socket_file;
 mod watched;
 
+pub use hidden_line::read_hidden_line;
+pub use interfaces::interface_addresses;
 pub use passed::passed_sockets;
 pub(crate) use passed::{PassedSocket, take_passed};
 pub use socket_file::SocketFile;

@@ -29,7 +29,9 @@ mod unsupported;
 pub use console::{ConsoleEvents, ConsoleStop};
 pub use name_mutex::{NameClaim, claim_name};
 pub use std::os::windows::io::{BorrowedSocket, OwnedSocket};
-pub use unsupported::{SocketFile, UnixListener, UnixStream, passed_sockets, socket_directory};
+pub use unsupported::{
+    SocketFile, UnixListener, UnixStream, interface_addresses, passed_sockets, read_hidden_line, socket_directory,
+};
 
 pub(crate) use super::portable::{
     INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, handshake_with_data, is_network_change,

@@ -12,8 +12,12 @@ use super::identity::PublicKey;
 pub(crate) enum TlsError {
     /// The peer has proven that it holds this key, but this node does not accept the key.
     KeyRefused(PublicKey),
+    /// The peer has proven that it holds a key whose time is over.
+    KeyExpired,
     /// The peer does not accept this node's key.
     OurKeyRefused,
+    /// The time of this node's key is over, as the peer says.
+    OurKeyExpired,
     /// A record, a signature or a Finished was altered in transit, replayed or forged.
     Authentication,
     /// The first bytes were not TLS.
@@ -38,7 +42,9 @@ impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TlsError::KeyRefused(_) => f.write_str("the peer's key is not authorized"),
+            TlsError::KeyExpired => f.write_str("the peer's key has expired"),
             TlsError::OurKeyRefused => f.write_str("the peer refused our key"),
+            TlsError::OurKeyExpired => f.write_str("our key has expired at the peer"),
             TlsError::Authentication => f.write_str("authentication failed: bytes were altered or forged"),
             TlsError::NotTls => f.write_str("the peer does not speak TLS"),
             TlsError::Alpn => f.write_str("the peer does not speak this link's protocol"),
@@ -81,6 +87,7 @@ impl From<Error> for TlsError {
                 Some(Refused(key)) => TlsError::KeyRefused(*key),
                 None => TlsError::Protocol(other.to_string().into()),
             },
+            Error::InvalidCertificate(CertificateError::Expired) => TlsError::KeyExpired,
             Error::InvalidCertificate(CertificateError::BadSignature) | Error::DecryptError => TlsError::Authentication,
             Error::AlertReceived(alert) => of_alert(*alert),
             Error::NoApplicationProtocol => TlsError::Alpn,
@@ -98,6 +105,7 @@ fn of_alert(alert: AlertDescription) -> TlsError {
         A::CertificateUnknown | A::AccessDenied | A::UnknownCA | A::BadCertificate | A::CertificateRevoked => {
             TlsError::OurKeyRefused
         }
+        A::CertificateExpired => TlsError::OurKeyExpired,
         A::BadRecordMac | A::DecryptError => TlsError::Authentication,
         A::NoApplicationProtocol => TlsError::Alpn,
         A::UnsupportedCertificate | A::CertificateRequired | A::HandshakeFailure | A::ProtocolVersion => {

@@ -52,9 +52,10 @@
 //! So an unauthenticated peer costs a server no more than before, and gets back as many bytes as it has sent.
 //!
 //! # Reading order
-//! `identity`, `cipher`, `group`, `error`: the types. `verify`: the check of the peer's key. `pipe`: the states; `machine` drives
+//! `identity`, `cipher`, `group`, `error`: the types. `verify`, `admission`: the check of the peer's key. `pipe`: the states; `machine` drives
 //! the library for it. `outgoing`, `buffers`: the buffers. `exporter`: key material for the link's proofs.
 
+mod admission;
 mod buffers;
 mod cipher;
 mod error;
@@ -73,10 +74,15 @@ use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption, UnbufferedCl
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::ServerName;
-use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage, UnbufferedServerConnection};
+use rustls::server::{
+    AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage, ResolvesServerCert, UnbufferedServerConnection,
+};
+use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
+#[allow(unused_imports, reason = "tests and benches need a part of them")]
+pub(crate) use admission::{Admission, Invites, Protocol};
 #[allow(unused_imports, reason = "tests and benches measure with them")]
 pub(crate) use buffers::{Buffers, READ_BYTES, RECORD_BYTES, RECORD_OVERHEAD, WRITE_BYTES};
 pub use cipher::Cipher;
@@ -88,12 +94,16 @@ pub(crate) use identity::PublicKey;
 pub(crate) use pipe::{NextMessage, TlsPipe};
 pub(crate) use verify::Verify;
 
+use admission::{IsInvited, NotingResolver};
 use exporter::Exporter;
 use machine::Machine;
+use pipe::Expected;
 use verify::Verifier;
 
-/// The application protocol that both ends must name (RFC 7301).
+/// The application protocol that both ends of a link must name (RFC 7301).
 pub(crate) const ALPN: &[u8] = b"seaprox/1";
+/// The application protocol of a peer that holds an invitation.
+pub(crate) const INVITE_ALPN: &[u8] = b"seaprox-invite/1";
 /// Limit of the bytes that are read from a peer before it is authenticated. A handshake needs less than 2 KiB.
 pub(crate) const HANDSHAKE_BYTES_MAX: usize = 16 * 1024;
 
@@ -103,8 +113,17 @@ pub(crate) struct Tls(TlsConfig);
 
 #[derive(Clone)]
 enum TlsConfig {
-    Client(ClientConfig, ServerName<'static>),
-    Server(ServerConfig),
+    Client(Box<ClientConfig>, ServerName<'static>, Protocol),
+    Server(Arc<Server>),
+}
+
+/// The configuration of a server, and its parts, of which the configuration of one connection is made while an invitation is
+/// pending.
+struct Server {
+    config: ServerConfig,
+    provider: Arc<CryptoProvider>,
+    key: Arc<CertifiedKey>,
+    admission: Admission,
 }
 
 impl Tls {
@@ -122,23 +141,43 @@ impl Tls {
     ///
     /// # Errors
     /// [`TlsError::Protocol`] if there is no cipher, or no key exchange that this processor has.
+    #[allow(dead_code, reason = "tests and benches need no more")]
     pub fn server<'a>(identity: &Identity, suite: impl Into<Suite<'a>>, wanted: Verify) -> Result<Tls, TlsError> {
-        let provider = provider(suite);
-        let verifier = Arc::new(Verifier { wanted, algorithms: provider.signature_verification_algorithms });
-        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(&[&TLS13])?
-            .with_client_cert_verifier(verifier)
-            .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(Arc::clone(&identity.key))));
-        config.alpn_protocols = vec![ALPN.to_vec()];
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        config.max_early_data_size = 0;
-        Ok(Tls(TlsConfig::Server(config)))
+        Tls::server_for(identity, suite, wanted.into())
+    }
+
+    /// Makes the configuration of a server, as [`Tls::server`] does, which may take peers with an invitation.
+    ///
+    /// # Errors
+    /// The errors of [`Tls::server`].
+    pub fn server_for<'a>(
+        identity: &Identity,
+        suite: impl Into<Suite<'a>>,
+        admission: Admission,
+    ) -> Result<Tls, TlsError> {
+        let (provider, key) = (Arc::new(provider(suite)), Arc::clone(&identity.key));
+        let config = server_config(&provider, &key, &admission, None)?;
+        Ok(Tls(TlsConfig::Server(Arc::new(Server { config, provider, key, admission }))))
+    }
+
+    /// Makes the configuration of a node that joins the server's by an invitation.
+    ///
+    /// # Errors
+    /// The errors of [`Tls::client`].
+    #[allow(dead_code, reason = "targets that compile this module by path do not use it")]
+    pub fn joiner<'a>(identity: &Identity, suite: impl Into<Suite<'a>>, wanted: Verify) -> Result<Tls, TlsError> {
+        match Tls::client(identity, suite, wanted)?.0 {
+            TlsConfig::Client(mut config, name, _) => {
+                config.alpn_protocols = vec![INVITE_ALPN.to_vec()];
+                Ok(Tls(TlsConfig::Client(config, name, Protocol::Invite)))
+            }
+            TlsConfig::Server(_) => Err(TlsError::NotOpen),
+        }
     }
 
     /// Makes the configuration of a client with a provider of the library, which has settings that [`Cipher`] has not.
     pub(crate) fn client_of(identity: &Identity, provider: CryptoProvider, wanted: Verify) -> Result<Tls, TlsError> {
-        let verifier = Arc::new(Verifier { wanted, algorithms: provider.signature_verification_algorithms });
+        let verifier = Arc::new(Verifier::new(&provider, wanted.into(), None));
         let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&[&TLS13])?
             .dangerous()
@@ -151,7 +190,7 @@ impl Tls {
         // The library requires a name. It is neither sent nor checked.
         let name =
             ServerName::try_from("seaprox.invalid").map_err(|error| TlsError::Protocol(error.to_string().into()))?;
-        Ok(Tls(TlsConfig::Client(config, name)))
+        Ok(Tls(TlsConfig::Client(Box::new(config), name, Protocol::Link)))
     }
 
     /// Starts one connection. A client has bytes to write at once.
@@ -160,20 +199,59 @@ impl Tls {
     /// [`TlsError::Protocol`] if the system has no randomness.
     pub fn pipe(&self, buffers: &Rc<Buffers>) -> Result<TlsPipe, TlsError> {
         let exporter = Arc::new(Exporter::default());
-        let machine = match &self.0 {
-            TlsConfig::Client(config, name) => {
-                let mut config = config.clone();
+        let (machine, expected) = match &self.0 {
+            TlsConfig::Client(config, name, protocol) => {
+                let mut config = ClientConfig::clone(config);
                 config.key_log = Arc::<Exporter>::clone(&exporter);
-                Machine::Client(Box::new(UnbufferedClientConnection::new(Arc::new(config), name.clone())?))
+                let connection = UnbufferedClientConnection::new(Arc::new(config), name.clone())?;
+                (Machine::Client(Box::new(connection)), Expected::Protocol(*protocol))
             }
-            TlsConfig::Server(config) => {
-                let mut config = config.clone();
+            TlsConfig::Server(server) => {
+                let (mut config, expected) = server.config_of_connection()?;
                 config.key_log = Arc::<Exporter>::clone(&exporter);
-                Machine::Server(Box::new(UnbufferedServerConnection::new(Arc::new(config))?))
+                (Machine::Server(Box::new(UnbufferedServerConnection::new(Arc::new(config))?)), expected)
             }
         };
-        Ok(TlsPipe::new(machine, exporter, Rc::clone(buffers)))
+        Ok(TlsPipe::new(machine, expected, exporter, Rc::clone(buffers)))
     }
+}
+
+impl Server {
+    /// Returns the configuration of one connection, and the protocols that its client may name.
+    fn config_of_connection(&self) -> Result<(ServerConfig, Expected), TlsError> {
+        if !self.admission.invites.as_ref().is_some_and(|is_any_pending| is_any_pending()) {
+            return Ok((self.config.clone(), Expected::Protocol(Protocol::Link)));
+        }
+        let is_invited = IsInvited::default();
+        let config = server_config(&self.provider, &self.key, &self.admission, Some(&is_invited))?;
+        Ok((config, Expected::LinkUnless(is_invited)))
+    }
+}
+
+/// Makes the configuration of a server. With `is_invited`, it is that of one connection, whose client may name the protocol
+/// of invitations.
+fn server_config(
+    provider: &Arc<CryptoProvider>,
+    key: &Arc<CertifiedKey>,
+    admission: &Admission,
+    is_invited: Option<&IsInvited>,
+) -> Result<ServerConfig, TlsError> {
+    let verifier = Verifier::new(provider, admission.clone(), is_invited.cloned());
+    let raw = AlwaysResolvesServerRawPublicKeys::new(Arc::clone(key));
+    let resolver: Arc<dyn ResolvesServerCert> = match is_invited {
+        Some(is_invited) => Arc::new(NotingResolver { key: raw, is_invited: is_invited.clone() }),
+        None => Arc::new(raw),
+    };
+    let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(resolver);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols.extend(is_invited.map(|_| INVITE_ALPN.to_vec()));
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    Ok(config)
 }
 
 impl std::fmt::Debug for Tls {

@@ -15,6 +15,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use rustls::Error;
 
+use super::HANDSHAKE_BYTES_MAX;
+use super::admission::{IsInvited, Protocol};
 use super::buffers::{Buffers, READ_BYTES, RECORD_BYTES, RECORD_OVERHEAD};
 use super::cipher::Cipher;
 use super::error::TlsError;
@@ -23,7 +25,6 @@ use super::group::Group;
 use super::identity::{PublicKey, raw_key};
 use super::machine::{Machine, Next, Seal, Step};
 use super::outgoing::Outgoing;
-use super::{ALPN, HANDSHAKE_BYTES_MAX};
 
 #[derive(Debug)]
 enum State {
@@ -34,6 +35,13 @@ enum State {
     /// This node has sent close_notify; further input is discarded.
     Closed,
     Failed(TlsError),
+}
+
+/// The protocol that the peer must name.
+pub(super) enum Expected {
+    Protocol(Protocol),
+    /// That of links, unless the client has named the protocol of invitations alone.
+    LinkUnless(IsInvited),
 }
 
 /// The TLS of one connection, without its socket.
@@ -50,13 +58,15 @@ pub(crate) struct TlsPipe {
     looked: usize,
     /// Bytes received before the peer was authenticated.
     received_unauthenticated: usize,
+    expected: Expected,
+    protocol: Protocol,
     outgoing: Outgoing,
     /// This node has sent close_notify, and still takes bytes of the peer.
     output_closed: bool,
 }
 
 impl TlsPipe {
-    pub(super) fn new(machine: Machine, exporter: Arc<Exporter>, buffers: Rc<Buffers>) -> TlsPipe {
+    pub(super) fn new(machine: Machine, expected: Expected, exporter: Arc<Exporter>, buffers: Rc<Buffers>) -> TlsPipe {
         let mut pipe = TlsPipe {
             machine,
             state: State::Handshaking,
@@ -67,6 +77,8 @@ impl TlsPipe {
             filled: 0,
             looked: 0,
             received_unauthenticated: 0,
+            expected,
+            protocol: Protocol::Link,
             outgoing: Outgoing::default(),
             output_closed: false,
         };
@@ -78,7 +90,7 @@ impl TlsPipe {
     }
 
     /// Calls `read` with a buffer for the bytes of the socket, and returns the number of bytes that it has read: at most
-    /// [`READ_BYTES`], and [`HANDSHAKE_BYTES_MAX`] in all before the peer is authenticated. Call [`open`](Self::open)
+    /// [`READ_BYTES`], and [`HANDSHAKE_BYTES_MAX`] in all from a peer that is not authenticated or has an invitation. Call [`open`](Self::open)
     /// before the next call. If the pipe has ended, this returns 0 without calling `read`.
     ///
     /// # Errors
@@ -86,15 +98,17 @@ impl TlsPipe {
     pub fn read_from(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         self.prepare_room();
         let end = match self.state {
-            State::Handshaking => self.filled + HANDSHAKE_BYTES_MAX.saturating_sub(self.received_unauthenticated),
-            State::Open => self.incoming.len(),
+            State::Handshaking | State::Open if self.is_bounded() => {
+                self.filled + HANDSHAKE_BYTES_MAX.saturating_sub(self.received_unauthenticated)
+            }
+            State::Handshaking | State::Open => self.incoming.len(),
             State::PeerEnded | State::Closed | State::Failed(_) => 0,
         };
         let room = self.incoming.get_mut(self.filled..end).unwrap_or_default();
         let result = if room.is_empty() { Ok(0) } else { read(room).map(|bytes| bytes.min(room.len())) };
         let bytes = *result.as_ref().unwrap_or(&0);
         self.filled += bytes;
-        if matches!(self.state, State::Handshaking) {
+        if self.is_bounded() {
             self.received_unauthenticated += bytes;
         }
         self.release();
@@ -166,6 +180,19 @@ impl TlsPipe {
     /// A client authenticates the server first: only the server's next bytes show whether it accepts the client's key.
     pub const fn is_handshaking(&self) -> bool {
         matches!(self.state, State::Handshaking)
+    }
+
+    /// Returns the protocol above TLS, once the handshake is done.
+    #[allow(dead_code, reason = "targets that compile this module by path do not use it")]
+    pub const fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// Returns true if the peer may send a bounded number of bytes in all: its key is not accepted, or it is any key, of a
+    /// client that may hold an invitation.
+    fn is_bounded(&self) -> bool {
+        let is_stranger = self.protocol == Protocol::Invite && matches!(self.machine, Machine::Server(_));
+        matches!(self.state, State::Handshaking) || is_stranger
     }
 
     /// Returns true if the peer has sent close_notify; all of its bytes have been handed out.
@@ -325,16 +352,28 @@ impl TlsPipe {
         if self.peer.is_none() && !common.is_handshaking() {
             let key = common.peer_certificates().and_then(|chain| raw_key(chain.first()?));
             // An end without ALPN refuses no protocol, and the library accepts an end that names none.
-            if common.alpn_protocol() != Some(ALPN) {
+            let protocol = common.alpn_protocol().and_then(Protocol::of);
+            let expected = match &self.expected {
+                Expected::Protocol(protocol) => *protocol,
+                // The verifier has accepted any key if this is set.
+                Expected::LinkUnless(is_invited) if is_invited.get() => Protocol::Invite,
+                Expected::LinkUnless(_) => Protocol::Link,
+            };
+            if protocol != Some(expected) {
                 return Err(TlsError::Alpn);
             }
+            self.protocol = expected;
             self.peer = Some(key.ok_or_else(|| TlsError::Protocol("the peer has no key".into()))?);
             if self.is_handshaking() {
                 self.state = State::Open;
             }
         }
         match self.state {
-            State::Handshaking if self.received_unauthenticated >= HANDSHAKE_BYTES_MAX => Err(TlsError::TooMuch),
+            State::Handshaking | State::Open
+                if self.is_bounded() && self.received_unauthenticated >= HANDSHAKE_BYTES_MAX =>
+            {
+                Err(TlsError::TooMuch)
+            }
             State::Open if self.filled >= READ_BYTES => Err(TlsError::Protocol("an endless handshake message".into())),
             _ => Ok(()),
         }
@@ -372,9 +411,12 @@ impl TlsPipe {
 
     /// Gives `incoming` a buffer for the state: a small one before the peer is authenticated.
     fn prepare_room(&mut self) {
+        let is_bounded = self.is_bounded();
         match self.state {
-            State::Handshaking if self.incoming.is_empty() => self.incoming = vec![0; HANDSHAKE_BYTES_MAX],
-            State::Open if self.incoming.len() < READ_BYTES => {
+            State::Handshaking | State::Open if is_bounded && self.incoming.is_empty() => {
+                self.incoming = vec![0; HANDSHAKE_BYTES_MAX];
+            }
+            State::Open if !is_bounded && self.incoming.len() < READ_BYTES => {
                 let mut larger = self.buffers.take_read();
                 let pending = self.incoming.get(..self.filled).unwrap_or_default();
                 larger[..pending.len()].copy_from_slice(pending);

@@ -1,5 +1,7 @@
 //! Tests of the TLS pipe, with two pipes in memory.
 
+#[path = "tests/admission.rs"]
+mod admission;
 #[path = "tests/crafted.rs"]
 mod crafted;
 #[path = "tests/groups.rs"]

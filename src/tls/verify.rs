@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key};
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
@@ -15,6 +15,7 @@ use rustls::{
     SignatureScheme,
 };
 
+use super::admission::{Admission, IsInvited};
 use super::error::Refused;
 use super::identity::{PublicKey, raw_key};
 
@@ -23,11 +24,17 @@ pub(crate) type Verify = Arc<dyn Fn(&PublicKey) -> bool + Send + Sync>;
 
 /// The verifier of one configuration.
 pub(super) struct Verifier {
-    pub wanted: Verify,
-    pub algorithms: WebPkiSupportedAlgorithms,
+    admission: Admission,
+    algorithms: WebPkiSupportedAlgorithms,
+    /// Set for one connection, whose client may hold an invitation.
+    is_invited: Option<IsInvited>,
 }
 
 impl Verifier {
+    pub fn new(provider: &CryptoProvider, admission: Admission, is_invited: Option<IsInvited>) -> Verifier {
+        Verifier { admission, algorithms: provider.signature_verification_algorithms, is_invited }
+    }
+
     /// Checks that the peer presents a single ed25519 key. Does not ask whether the key is accepted.
     fn check_form(key: &CertificateDer<'_>, more: &[CertificateDer<'_>]) -> Result<(), Error> {
         match raw_key(key) {
@@ -49,7 +56,15 @@ impl Verifier {
         }
         let spki = SubjectPublicKeyInfoDer::from(key.as_ref());
         let valid = verify_tls13_signature_with_raw_key(message, &spki, signed, &self.algorithms)?;
-        if (self.wanted)(&public) { Ok(valid) } else { Err(Refused(public).into()) }
+        // A peer with an invitation may have any key, and the list of wanted keys is not asked.
+        if self.is_invited.as_ref().is_some_and(IsInvited::get) || (self.admission.wanted)(&public) {
+            return Ok(valid);
+        }
+        match &self.admission.expired {
+            // The only failure of this module with the alert certificate_expired.
+            Some(is_expired) if is_expired(&public) => Err(CertificateError::Expired.into()),
+            _ => Err(Refused(public).into()),
+        }
     }
 }
 

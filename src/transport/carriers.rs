@@ -20,7 +20,7 @@ use crate::types::reason::Failure;
 
 use super::mptcp::Mptcp;
 use super::tcp_tls::{Tcp, TlsStream};
-use super::{Buffers, CarrierError, Demand, NextMessage, PathInfo, Setup, Transport};
+use super::{Buffers, CarrierError, Demand, NextMessage, PathInfo, Protocol, Setup, Transport};
 
 /// One kind of carrier.
 #[derive(Clone, Copy, Debug)]
@@ -204,6 +204,10 @@ impl Carrier {
 
     pub fn peer_key(&self) -> Option<PeerKey> {
         dispatch!(self, carrier => carrier.peer_key())
+    }
+
+    pub fn protocol(&self) -> Protocol {
+        dispatch!(self, carrier => carrier.protocol())
     }
 
     pub fn cipher(&self) -> Option<&'static str> {

@@ -51,7 +51,7 @@ use crate::relay::dial::Egress;
 use crate::relay::side::Side;
 use crate::streams::Sessions;
 pub(crate) use crate::sys::PathInfo;
-pub(crate) use crate::tls::{Buffers, NextMessage};
+pub(crate) use crate::tls::{Buffers, Invites, NextMessage, Protocol};
 pub use crate::tls::{Cipher, Group};
 use crate::tls::{Identity, TlsError, Verify};
 use crate::types::address::{Bind, Target};
@@ -156,6 +156,9 @@ pub(crate) trait Transport: Sized {
     /// Returns the key that the peer has proven to hold.
     fn peer_key(&self) -> Option<PeerKey>;
 
+    /// Returns the protocol above the encryption, once the handshake is done.
+    fn protocol(&self) -> Protocol;
+
     /// Returns the name of the cipher, once it is negotiated.
     fn cipher(&self) -> Option<&'static str>;
 
@@ -194,6 +197,10 @@ pub(crate) struct Setup<'a> {
     pub groups: &'a [Group],
     /// Decides on the key of a peer.
     pub admits: Verify,
+    /// Returns true for a key that is not admitted because its time is over. A server tells the peer.
+    pub expired: Verify,
+    /// Tells a server if an invitation is pending.
+    pub invites: Option<Invites>,
 }
 
 impl Setup<'_> {
@@ -224,6 +231,8 @@ pub(crate) enum CarrierError {
     KeyRefused(PeerKey, Failure),
     /// The peer does not admit this node's key.
     OwnKeyRefused(Failure),
+    /// The time of this node's key is over, as the peer says.
+    OwnKeyExpired(Failure),
     /// Another failure.
     Failed(Failure),
 }
@@ -234,6 +243,7 @@ impl CarrierError {
         match self {
             CarrierError::KeyRefused(_, failure)
             | CarrierError::OwnKeyRefused(failure)
+            | CarrierError::OwnKeyExpired(failure)
             | CarrierError::Failed(failure) => failure,
         }
     }
@@ -245,7 +255,8 @@ impl From<TlsError> for CarrierError {
         match error {
             TlsError::KeyRefused(key) => CarrierError::KeyRefused(key, failure(Reason::AuthFailed)),
             TlsError::OurKeyRefused => CarrierError::OwnKeyRefused(failure(Reason::AuthFailed)),
-            TlsError::Authentication => CarrierError::Failed(failure(Reason::AuthFailed)),
+            TlsError::OurKeyExpired => CarrierError::OwnKeyExpired(failure(Reason::AuthFailed)),
+            TlsError::Authentication | TlsError::KeyExpired => CarrierError::Failed(failure(Reason::AuthFailed)),
             _ => CarrierError::Failed(failure(Reason::ProtocolError)),
         }
     }

@@ -21,14 +21,15 @@ use crate::relay::io::Io;
 use crate::relay::side::Side;
 use crate::streams::Sessions;
 use crate::sys::{self, StreamProtocol, TcpStream};
-use crate::tls::{Identity, Suite, Tls, TlsError, TlsPipe, Verify};
+use crate::tls::{Admission, Identity, Suite, Tls, TlsError, TlsPipe};
 use crate::types::address::{Bind, Target};
 use crate::types::id::Id;
 use crate::types::peer::PeerKey;
 use crate::types::reason::{Failure, Reason};
 
 use super::{
-    BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Cipher, Demand, Group, NextMessage, PathInfo, Setup, Transport,
+    BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Cipher, Demand, Group, NextMessage, PathInfo, Protocol, Setup,
+    Transport,
 };
 
 /// A kind of stream socket.
@@ -105,7 +106,7 @@ impl<S: StreamKind> Transport for TlsStream<S> {
     }
 
     fn dial(_: &Tls, core: &mut Core, side: Id, target: &Rc<Target>, egress: Egress) {
-        core.dial(side, target, None, None, Some(Rc::new(Egress { protocol: S::PROTOCOL, ..egress })));
+        core.dial(side, target, None, Some(Rc::new(Egress { protocol: S::PROTOCOL, ..egress })));
     }
 
     fn carrier(tls: &Tls, buffers: &Rc<Buffers>) -> io::Result<TlsStream<S>> {
@@ -245,6 +246,10 @@ impl<S: StreamKind> Transport for TlsStream<S> {
         self.tls.peer_key()
     }
 
+    fn protocol(&self) -> Protocol {
+        self.tls.protocol()
+    }
+
     fn cipher(&self) -> Option<&'static str> {
         self.tls.cipher().map(Cipher::name)
     }
@@ -325,22 +330,25 @@ impl<S> TlsStream<S> {
 
 /// Returns the configuration of TLS for connections that this node dials.
 pub(crate) fn client_tls(setup: &Setup<'_>) -> io::Result<Tls> {
-    configure(setup, |identity, suite, admits| Tls::client(identity, suite, admits))
+    configure(setup, |identity, suite| Tls::client(identity, suite, setup.admits.clone()))
 }
 
 /// Returns the configuration of TLS for connections that this node accepts.
 pub(crate) fn server_tls(setup: &Setup<'_>) -> io::Result<Tls> {
-    configure(setup, |identity, suite, admits| Tls::server(identity, suite, admits))
+    let admission = Admission {
+        wanted: setup.admits.clone(),
+        expired: Some(setup.expired.clone()),
+        invites: setup.invites.clone(),
+    };
+    configure(setup, |identity, suite| Tls::server_for(identity, suite, admission))
 }
 
-type Make = fn(&Identity, Suite<'_>, Verify) -> Result<Tls, TlsError>;
-
 /// Makes the configuration of one role.
-fn configure(setup: &Setup<'_>, make: Make) -> io::Result<Tls> {
+fn configure(setup: &Setup<'_>, make: impl FnOnce(&Identity, Suite<'_>) -> Result<Tls, TlsError>) -> io::Result<Tls> {
     let preferred = Cipher::preferred();
     let ciphers = if setup.ciphers.is_empty() { &preferred[..] } else { setup.ciphers };
     let identity = Identity::from_seed(setup.seed).map_err(io::Error::other)?;
-    make(&identity, Suite { ciphers, groups: setup.groups }, setup.admits.clone()).map_err(io::Error::other)
+    make(&identity, Suite { ciphers, groups: setup.groups }).map_err(io::Error::other)
 }
 
 /// Frames below this size share a record.

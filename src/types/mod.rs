@@ -16,4 +16,5 @@ pub mod rules;
 pub mod units;
 pub(crate) mod unix_file;
 pub(crate) mod upstream;
+pub(crate) mod utc;
 pub(crate) mod verb_error;

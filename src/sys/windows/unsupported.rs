@@ -90,6 +90,22 @@ pub(crate) fn socket_path(addr: &UnixAddr) -> PathBuf {
     match addr.0 {}
 }
 
+/// Refuses: the addresses of interfaces are not read here.
+///
+/// # Errors
+/// Always.
+pub fn interface_addresses() -> io::Result<Vec<std::net::IpAddr>> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "the addresses of interfaces are not read on this system"))
+}
+
+/// Refuses: a console shows what is typed.
+///
+/// # Errors
+/// Always.
+pub fn read_hidden_line(_: &str, _: usize) -> io::Result<Vec<u8>> {
+    Err(io::Error::new(io::ErrorKind::Unsupported, "this system shows what is typed"))
+}
+
 /// Refuses: there are no Unix sockets here.
 ///
 /// # Errors
