@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use seaprox::auth::{ConfigDirectory, KeysError, Modes, NodeKey, PublicKey, Secret};
 use seaprox::config::{
@@ -12,10 +13,10 @@ use seaprox::config::{
     Service, Users,
 };
 use seaprox::node::{Identity, LinkConfig, LinkEvent, OnLinkEvent, Path as LinkPath, Policy, Reverse, ServeConfig};
-use seaprox::{Balancer, Id, Loops, Workers};
+use seaprox::{Id, Loops, Workers};
 
 use crate::frontends::access::AccessPolicy;
-use crate::frontends::{FrontEndKind, Registry, proxy_protocol, r#static};
+use crate::frontends::{FrontEndKind, Registry, proxy_protocol};
 use crate::links::{AuthorizedPeers, DialedPeer, PathChange, PathFile, addresses};
 use crate::shared_file::Refresh;
 
@@ -33,8 +34,6 @@ pub struct Parts {
     /// Made, and not in effect yet.
     new_links: Mutex<BTreeMap<String, Arc<DialedLink>>>,
     new_servers: Mutex<BTreeMap<String, Arc<AuthorizedPeers>>>,
-    /// The balancers of listeners, by their names, so that a changed listener keeps what is known of its targets.
-    balancers: Mutex<BTreeMap<String, Weak<Balancer>>>,
     on_event: OnEvent,
 }
 
@@ -117,7 +116,6 @@ impl Parts {
             servers: Mutex::default(),
             new_links: Mutex::default(),
             new_servers: Mutex::default(),
-            balancers: Mutex::default(),
             on_event,
         }
     }
@@ -186,6 +184,16 @@ impl Parts {
         results.into_iter().try_fold(false, |is_new, result| Ok(is_new | result?))
     }
 
+    /// Returns the time until the next key of a peer expires, if any will.
+    pub fn time_to_expiry(&self) -> Option<Duration> {
+        self.servers().iter().filter_map(|(_, peers)| peers.time_to_expiry()).min()
+    }
+
+    /// Returns true if the key of a peer has expired since the last call, so that running links must be checked again.
+    pub fn has_expired_keys(&self) -> bool {
+        self.servers().iter().fold(false, |has_expired, (_, peers)| has_expired | peers.has_expired())
+    }
+
     /// Returns the key of this node. The first call loads it.
     fn keys(&self) -> Result<Keys, MakeError> {
         let mut keys = lock(&self.keys);
@@ -237,6 +245,9 @@ impl Parts {
             0 => log::warn!(target: "seaprox::link", file = file; "no key is authorized, so no peer can link"),
             _ => log::info!(target: "seaprox::link", file = file, keys = count; "keys authorized"),
         }
+        // The nodes of a shared secret have its key, and no key of their own to name in an invitation.
+        let authorized =
+            if keys.is_shared { authorized } else { authorized.inviting(&self.directory.invitations())? };
         Ok(authorized.asking(server.asks))
     }
 
@@ -271,18 +282,6 @@ impl Parts {
         let policy = Arc::new(if is_over_link { policy.over_link() } else { policy });
         all.push(SharedAccess { access, is_over_link, policy: Arc::clone(&policy) });
         Ok(policy)
-    }
-
-    /// Returns the balancer that a listener has already, if it is one of the same targets, and the new one otherwise.
-    fn known_balancer(&self, listener: &str, new: Balancer) -> Arc<Balancer> {
-        let mut balancers = lock(&self.balancers);
-        balancers.retain(|_, balancer| balancer.strong_count() > 0);
-        if let Some(known) = balancers.get(listener).and_then(Weak::upgrade).filter(|known| known.is_same(&new)) {
-            return known;
-        }
-        let new = Arc::new(new);
-        balancers.insert(listener.to_owned(), Arc::downgrade(&new));
-        new
     }
 
     fn handler(&self, owner: LinkOwner) -> impl Fn() -> OnLinkEvent + Send + Sync + use<> {
@@ -332,19 +331,15 @@ impl Maker for Parts {
             FrontEndKind::find(&config.name).ok_or_else(|| format!("no front end is named {:?}", config.name))?;
         let (spec, access) = (kind.spec(), self.access(listener)?);
         // Made once here, so that an option that is missing is found before a loop needs it.
-        let balancer = r#static::balancer(&config, listener.link.is_some());
-        let balancer = balancer.map(|new| self.known_balancer(&listener.name, new));
-        if (spec.make)(&config, &access, balancer.as_ref()).is_none() {
+        if (spec.make)(&config, &access).is_none() {
             return Err(format!("the front end {:?} lacks an option", config.name).into());
         }
         let protocol = listener.proxy_protocol.clone();
-        let shared = balancer.clone();
         let make = move || {
-            let front_end =
-                (spec.make)(&config, &access, shared.as_ref()).expect("it was made before from the same options");
+            let front_end = (spec.make)(&config, &access).expect("it was made before from the same options");
             proxy_protocol::wrap(&protocol, front_end)
         };
-        Ok(MadeFrontEnd { kind: spec.name, make: Arc::new(make), balancer })
+        Ok(MadeFrontEnd { kind: spec.name, make: Arc::new(make) })
     }
 
     fn dial(&self, link: &Link) -> Result<MadeLink, MakeError> {

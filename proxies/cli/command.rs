@@ -23,6 +23,10 @@ pub enum Command {
     Keygen,
     /// Print the public key of a key.
     Pubkey,
+    /// Print an invitation.
+    Invite,
+    /// Join a node by its invitation.
+    Join,
     /// Print a completion script.
     Completions,
     /// Print the manual page.
@@ -100,8 +104,10 @@ impl Command {
             Command::Selftest => FRONT_ENDS + 5,
             Command::Keygen => FRONT_ENDS + 6,
             Command::Pubkey => FRONT_ENDS + 7,
-            Command::Completions => FRONT_ENDS + 8,
-            Command::Man => FRONT_ENDS + 9,
+            Command::Invite => FRONT_ENDS + 8,
+            Command::Join => FRONT_ENDS + 9,
+            Command::Completions => FRONT_ENDS + 10,
+            Command::Man => FRONT_ENDS + 11,
         }
     }
 }
@@ -149,7 +155,7 @@ fn of_front_end(spec: &'static FrontEndSpec) -> CommandSpec {
 const FRONT_ENDS: usize = FrontEndKind::ALL.len();
 
 /// The commands that are not front ends, in the order of [`Command::index`].
-const SPECS: [(Command, CommandSpec); 10] = [
+const SPECS: [(Command, CommandSpec); 12] = [
     (
         Command::Link,
         CommandSpec {
@@ -279,6 +285,41 @@ const SPECS: [(Command, CommandSpec); 10] = [
             examples: &[
                 ("pubkey", "print the line for authorized_keys of other nodes"),
                 ("pubkey --fingerprint", "print it and, on a second line, its fingerprint, which people compare"),
+            ],
+        },
+    ),
+    (
+        Command::Invite,
+        CommandSpec {
+            name: "invite",
+            summary: "print an invitation, with which another node joins this one",
+            synopsis: &["[--permit-open PLACE]... [OPTION]..."],
+            frees: (0, 0),
+            listen: None,
+            examples: &[
+                (
+                    "invite --permit-open db:5432 --name laptop",
+                    "print a line for `seaprox join` on the laptop, whose key may then open port 5432 of db",
+                ),
+                (
+                    "invite --permit-open '*' --address gate.example.org --expires 1h --valid-for 30d",
+                    "name an address, give an hour for joining, and let the key end after thirty days",
+                ),
+            ],
+        },
+    ),
+    (
+        Command::Join,
+        CommandSpec {
+            name: "join",
+            summary: "join a node by its invitation, which is read from the prompt",
+            synopsis: &["[OPTION]...", "--file FILE [OPTION]..."],
+            // An invitation as arguments is refused with the reason.
+            frees: (0, usize::MAX),
+            listen: None,
+            examples: &[
+                ("join", "ask for the line that `seaprox invite` has printed on the other node, without showing it"),
+                ("join --file invitation", "read the line from a file that only this user can read"),
             ],
         },
     ),

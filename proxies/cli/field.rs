@@ -38,6 +38,21 @@ pub struct Draft {
     pub splices: bool,
     /// The format of the log.
     pub log_format: LogFormat,
+    /// The invitation that `seaprox invite` makes.
+    pub invitation: InvitationDraft,
+}
+
+/// The bounds of an invitation.
+#[derive(Clone)]
+pub struct InvitationDraft {
+    /// The time for which it may be used.
+    pub expires: Duration,
+    /// The number of nodes that it joins.
+    pub uses: u32,
+    /// The time from joining on for which the key of the other node is valid; zero for ever.
+    pub valid_for: Duration,
+    /// The number of sessions that the key of the other node may begin; zero for no limit.
+    pub key_uses: usize,
 }
 
 /// The field that an option fills.
@@ -84,6 +99,12 @@ impl Default for Draft {
             paths: Vec::new(),
             splices: true,
             log_format: LogFormat::default(),
+            invitation: InvitationDraft {
+                expires: Duration::from_secs(600),
+                uses: 1,
+                valid_for: Duration::ZERO,
+                key_uses: 0,
+            },
         }
     }
 }

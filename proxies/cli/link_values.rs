@@ -103,6 +103,9 @@ impl Parsed {
     /// # Errors
     /// Fails with the first option that has no link.
     pub fn check_link_options(&self, dials: bool, accepts: bool) -> Result<(), UsageError> {
+        if matches!(self.command(), Command::Invite | Command::Join) {
+            return Ok(());
+        }
         let dialing = if self.command() == Command::Link { "--connect HOST[:PORT]" } else { "--via HOST[:PORT]" };
         let given = |long: &str| self.count(long) > 0;
         let about_links = |option: &&OptionSpec| matches!(option.group, Group::Links | Group::Keys);

@@ -10,6 +10,7 @@ mod fields;
 mod fill;
 pub mod forwards;
 pub mod help;
+mod invitation_values;
 mod link_values;
 mod parse;
 pub mod parsers;
@@ -21,6 +22,7 @@ mod values;
 
 pub use command::Command;
 pub use field::{Draft, Field};
+pub use invitation_values::InvitingAddress;
 pub use link_values::EXCLUSIVE;
 pub use parse::{Parsed, Request, UsageError, parse};
 pub use record_names::FORWARDS;

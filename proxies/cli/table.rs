@@ -259,11 +259,16 @@ const CHECK: Commands = Commands::of(&[Command::Check]);
 const STATUS: Commands = Commands::of(&[Command::Status]);
 const KEYGEN: Commands = Commands::of(&[Command::Keygen]);
 const PUBKEY: Commands = Commands::of(&[Command::Pubkey]);
+const INVITE: Commands = Commands::of(&[Command::Invite]);
+const JOIN: Commands = Commands::of(&[Command::Join]);
+const INVITATIONS: Commands = INVITE.and(&[Command::Join]);
 const KEYS: Commands = Commands::of(&[Command::Keygen, Command::Pubkey]);
 /// Commands that use files of the configuration directory.
-const CONFIGURED: Commands = RELAYS.and(&[Command::Keygen, Command::Pubkey]);
+const CONFIGURED: Commands = RELAYS.and(&[Command::Keygen, Command::Pubkey, Command::Invite, Command::Join]);
+/// Commands that use the key of the node.
+const KEYED: Commands = RELAYS.and(&[Command::Invite, Command::Join]);
 /// Commands that read files whose owner and mode are checked.
-const READING: Commands = RELAYS.and(&[Command::Pubkey]);
+const READING: Commands = RELAYS.and(&[Command::Pubkey, Command::Invite, Command::Join]);
 const EVERY: Commands = Commands::ALL;
 const FAMILIES: Value = Value::Choice(&["ipv4", "ipv6"]);
 const BALANCE: Value = Value::Choice(crate::frontends::r#static::BALANCES);
@@ -327,7 +332,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Keys, "secret", Value::None, "make or read a secret that two nodes share; both nodes derive the same key \
         from it").no_env().only(KEYS),
     option(Group::Keys, "key", Value::File, "file of the node's key; the first use makes it (default: key in \
-        --config-dir)").short('i').only(RELAYS)
+        --config-dir)").short('i').only(KEYED)
         .fills(KEY_FILE).key(Sections::PROCESS),
     option(Group::Keys, "secret", Value::File, "file of a secret that both nodes share instead of keys; each node that has it \
         may do everything, in both directions").only(RELAYS)
@@ -336,6 +341,23 @@ pub static OPTIONS: &[OptionSpec] = &[
         .no_env().only(KEYGEN),
     option(Group::Keys, "fingerprint", Value::None, "also print the fingerprint: SHA-256 of the public key in DER")
         .no_env().only(PUBKEY),
+    option(Group::Keys, "file", Value::File, "read the invitation from a file that other users cannot read").no_env().only(JOIN),
+    option(Group::Keys, "permit-open", Value::Text("PLACE"), "permit the other node to have this one connect to a target, such as \
+        db:5432, 10.0.0.0/8:80-443 or '*'; without it, it may open nothing").repeat().no_env().only(INVITATIONS),
+    option(Group::Keys, "permit-listen", Value::Text("[ADDR:]PORT"), "permit the other node to have this one listen on an address, such as \
+        2222 (loopback) or '*:8000-8010'; without it, it may listen nowhere").repeat().no_env().only(INVITATIONS),
+    option(Group::Keys, "name", Value::Text("NAME"), "name of the other node in logs").no_env().only(INVITATIONS),
+    option(Group::Keys, "address", Value::Text("HOST[:PORT]"), "address at which the other node dials this one, up to 8; :PORT is \
+        a port of the addresses of the interfaces (default: these addresses, the public ones if there are any, and port 23232)")
+        .repeat().no_env().only(INVITE),
+    option(Group::Keys, "expires", Value::Duration, "time for which the invitation may be used, at most 30d")
+        .fills(Field::Timer(|d| &mut d.invitation.expires)).no_env().only(INVITE),
+    option(Group::Keys, "uses", Value::Number(1, 1_000), "number of nodes that the invitation may join")
+        .fills(Field::Number32(|d| &mut d.invitation.uses)).no_env().only(INVITE),
+    option(Group::Keys, "valid-for", Value::Duration, "time from joining on for which the key of the other node is valid; \
+        0 for ever").fills(Field::Duration(|d| &mut d.invitation.valid_for)).no_env().only(INVITE),
+    option(Group::Keys, "key-uses", Value::Number(0, 1_000_000_000), "number of sessions that the key of the other node may begin; \
+        0 for no limit").fills(Field::Number(|d| &mut d.invitation.key_uses)).no_env().only(INVITE),
     option(Group::Connecting, "prefer", FAMILIES, "address family that is tried first")
         .fills(PREFER).only(RELAYS)
         .key(Sections::CLIENTS),
@@ -355,14 +377,14 @@ pub static OPTIONS: &[OptionSpec] = &[
         .only(RELAYS)
         .fills(Field::Flag(|d| &mut d.splices, false)).key(Sections::PROCESS),
     option(Group::Links, "authorized-keys", Value::File, "file of the keys that may dial this node, each with its permissions \
-        (default: authorized_keys in --config-dir)").only(LINK)
+        (default: authorized_keys in --config-dir)").only(LINK.and(&[Command::Join]))
         .fills(Field::Path(|d| &mut d.server.authorized_keys))
         .key(Sections::SERVED),
     option(Group::Links, "ask", Value::None, "ask on the terminal when a peer requests a target or a listener that its key does \
         not permit; the answer holds until SIGHUP").no_env().only(LINK)
         .fills(Field::Flag(|d| &mut d.server.asks, true))
         .key(Sections::SERVED),
-    option(Group::Links, "known-nodes", Value::File, "file of the keys of peers (default: known_nodes in --config-dir)").only(RELAYS)
+    option(Group::Links, "known-nodes", Value::File, "file of the keys of peers (default: known_nodes in --config-dir)").only(RELAYS.and(&[Command::Join]))
         .fills(KNOWN_NODES).key(Sections::DIALED),
     option(Group::Links, "peer-key", Value::Text("KEY|SHA256:..."), "the only key or fingerprint that the peer may have; \
         known_nodes is not read").only(RELAYS)
@@ -426,7 +448,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         .fills(Field::Duration(|d| &mut d.process.loops.timeouts.handshake)).fills_for(Command::Link, Field::Timer(|d| &mut d.process.node.timing.handshake)).only(NAMED_AND_LINK)
         .key(Sections::RECORDS),
     option(Group::Timers, "connect-timeout", Value::Duration, "time to resolve a name and to connect to its target")
-        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.connect)).only(RELAYS)
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.connect)).only(RELAYS.and(&[Command::Join]))
         .key(Sections::CLIENTS),
     option(Group::Timers, "idle-timeout", Value::Duration, "time without a byte in either direction")
         .fills(Field::Duration(|d| &mut d.process.loops.timeouts.idle)).only(RELAYS)

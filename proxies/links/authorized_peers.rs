@@ -6,20 +6,25 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use seaprox::auth::{AuthorizedKeys, KeysError, Modes, Permissions, PublicKey};
-use seaprox::node::{PeerKey, Policy, Request, Verdict};
+use seaprox::node::{ClaimReply, PeerKey, Policy, Request, SessionReply, Verdict};
 use seaprox::rules::Decision;
-use seaprox::{Bind, Target};
+use seaprox::{Bind, Target, UtcTime};
 
 use super::fingerprint;
+use super::invited_peers::InvitedPeers;
 use super::rejected_keys::RejectedKeys;
 use crate::shared_file::{Refresh, SharedFile};
 
 /// The policy for peers that dial this node.
 pub struct AuthorizedPeers {
-    keys: Option<SharedFile<AuthorizedKeys>>,
+    keys: Option<Arc<SharedFile<AuthorizedKeys>>>,
+    /// The peers that join by an invitation, and the counted sessions.
+    invited: Option<InvitedPeers>,
+    /// The time at which the next key expires.
+    next_expiry: Mutex<Option<UtcTime>>,
     /// The key that is derived from a shared secret. It may do everything.
     secret: Option<PublicKey>,
     rejected: Mutex<RejectedKeys>,
@@ -39,8 +44,36 @@ impl AuthorizedPeers {
         secret: Option<PublicKey>,
         modes: Modes,
     ) -> Result<AuthorizedPeers, KeysError> {
-        let keys = authorized.map(|file| SharedFile::load(file, modes, ())).transpose()?;
-        Ok(AuthorizedPeers { keys, secret, rejected: Mutex::default(), asks: false, answers: Mutex::default() })
+        let keys = authorized.map(|file| SharedFile::load(file, modes, ()).map(Arc::new)).transpose()?;
+        let invited = keys.as_ref().map(|keys| InvitedPeers::new(Arc::clone(keys), modes));
+        let next_expiry = Mutex::new(keys.as_ref().and_then(|keys| keys.value().next_expiry()));
+        let (rejected, answers) = (Mutex::default(), Mutex::default());
+        Ok(AuthorizedPeers { keys, invited, next_expiry, secret, rejected, asks: false, answers })
+    }
+
+    /// Takes peers that hold an invitation of this file.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be read or parsed.
+    pub fn inviting(self, invitations: &Path) -> Result<AuthorizedPeers, KeysError> {
+        let invited = self.invited.map(|invited| invited.inviting(invitations)).transpose()?;
+        Ok(AuthorizedPeers { invited, ..self })
+    }
+
+    /// Returns the time until the next key expires.
+    pub fn time_to_expiry(&self) -> Option<Duration> {
+        let next = *self.next_expiry.lock().unwrap_or_else(PoisonError::into_inner);
+        next.map(|time| time.to_system().duration_since(SystemTime::now()).unwrap_or_default())
+    }
+
+    /// Returns true if a key has expired since the last call, so that the links must be checked again.
+    pub fn has_expired(&self) -> bool {
+        let mut next = self.next_expiry.lock().unwrap_or_else(PoisonError::into_inner);
+        let has_expired = next.is_some_and(UtcTime::is_past);
+        if has_expired {
+            *next = self.keys.as_ref().and_then(|keys| keys.value().next_expiry());
+        }
+        has_expired
     }
 
     /// Sets whether the user can be asked about requests that a key does not permit.
@@ -86,7 +119,16 @@ impl AuthorizedPeers {
     /// # Errors
     /// Fails if the file cannot be read or parsed; the previous keys stay in use.
     pub fn refresh(&self, refresh: Refresh) -> Result<bool, KeysError> {
-        self.keys.as_ref().map_or(Ok(false), |keys| keys.refresh(refresh))
+        let invitations = self.invited.as_ref().map_or(Ok(()), |invited| invited.refresh(refresh));
+        let keys = self.keys.as_ref().map_or(Ok(false), |keys| keys.refresh(refresh));
+        if let Some(keys) = &self.keys {
+            // An expiry that has come stays until the links were checked again.
+            let mut next = self.next_expiry.lock().unwrap_or_else(PoisonError::into_inner);
+            if !next.is_some_and(UtcTime::is_past) {
+                *next = keys.value().next_expiry();
+            }
+        }
+        invitations.and(keys)
     }
 
     fn has_secret(&self, key: &PeerKey) -> bool {
@@ -98,13 +140,23 @@ impl AuthorizedPeers {
         let mut rejected = self.rejected.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(times) = rejected.record(key, Instant::now()) else { return };
         drop(rejected);
+        if self.is_expired(key) {
+            log::warn!(target: "seaprox::link", key = fingerprint(key), times = times, name = self.name(key); "key rejected: it has expired, as its valid-until= says");
+            return;
+        }
         let (_, file) = self.count();
         let file = file.map_or_else(|| "-".to_owned(), |file| file.display().to_string());
         let line = PublicKey::from_bytes(*key).map_or_else(|_| "-".to_owned(), |key| key.to_string());
         log::warn!(target: "seaprox::link", key = fingerprint(key), times = times, file = file, line = line; "key rejected; to authorize it, add the line to the file");
     }
 
+    /// Returns the permissions of a key whose time is not over.
     fn permissions(&self, key: &PeerKey) -> Option<Arc<Permissions>> {
+        self.line(key).filter(|permissions| !permissions.is_expired())
+    }
+
+    /// Returns what the line of a key says, also after the end of its time.
+    fn line(&self, key: &PeerKey) -> Option<Arc<Permissions>> {
         let key = PublicKey::from_bytes(*key).ok()?;
         self.keys.as_ref()?.value().find(&key).cloned()
     }
@@ -120,7 +172,7 @@ impl Policy for AuthorizedPeers {
     }
 
     fn name(&self, key: &PeerKey) -> String {
-        let named = self.permissions(key).and_then(|permissions| permissions.name().map(str::to_owned));
+        let named = self.line(key).and_then(|permissions| permissions.name().map(str::to_owned));
         named.unwrap_or_else(|| if self.has_secret(key) { "secret".to_owned() } else { brief(key) })
     }
 
@@ -153,6 +205,32 @@ impl Policy for AuthorizedPeers {
     fn asks(&self, key: &PeerKey, request: &Request) -> bool {
         let has_room = || self.answers.lock().unwrap_or_else(PoisonError::into_inner).len() < ANSWERS_MAX;
         self.asks && self.permissions(key).is_some() && self.answer(key, request).is_none() && has_room()
+    }
+
+    fn is_expired(&self, key: &PeerKey) -> bool {
+        !self.has_secret(key) && self.line(key).is_some_and(|permissions| permissions.is_expired())
+    }
+
+    fn is_inviting(&self) -> bool {
+        self.invited.as_ref().is_some_and(InvitedPeers::is_any_pending)
+    }
+
+    fn take_claim(&self, reply: ClaimReply) {
+        if let Some(invited) = &self.invited {
+            invited.take_claim(reply);
+        }
+    }
+
+    fn counts_sessions(&self, key: &PeerKey) -> bool {
+        !self.has_secret(key) && self.permissions(key).is_some_and(|permissions| permissions.uses().is_some())
+    }
+
+    fn count_session(&self, key: &PeerKey, reply: SessionReply) {
+        let uses = self.permissions(key).and_then(|permissions| permissions.uses());
+        // A key that has just lost its limit, or its line, asks again.
+        if let (Some(invited), Some(uses)) = (&self.invited, uses) {
+            invited.count_session(key, uses, reply);
+        }
     }
 
     fn streams_max(&self, key: &PeerKey) -> Option<u32> {

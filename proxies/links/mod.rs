@@ -5,7 +5,9 @@
 
 pub mod addresses;
 mod authorized_peers;
+mod clerk;
 mod dialed_peer;
+mod invited_peers;
 mod path_file;
 mod rejected_keys;
 #[cfg(test)]

@@ -8,6 +8,8 @@ mod check;
 mod events;
 mod exit;
 mod file_watch;
+mod invite;
+mod join;
 mod keygen;
 mod link;
 mod logging;
@@ -70,6 +72,8 @@ fn run(parsed: &Parsed) -> Result<(), Failed> {
         Command::Selftest => selftest::run(),
         Command::Keygen => keygen::keygen(parsed),
         Command::Pubkey => keygen::pubkey(parsed),
+        Command::Invite => invite::run(parsed),
+        Command::Join => join::run(parsed),
         Command::Completions => print(&completions::script(parsed.shell()?)),
         Command::Man => print(&help::man()),
     }

@@ -154,7 +154,7 @@ impl Supervisor {
             }
             let has_files = self.parts.has_files() || self.source.as_ref().is_some_and(Source::is_watched);
             let event = match has_files {
-                true => receiver.recv_timeout(REFRESH_INTERVAL.saturating_sub(refreshed.elapsed())),
+                true => receiver.recv_timeout(self.time_to_look(refreshed)),
                 false => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             if has_files && refreshed.elapsed() >= REFRESH_INTERVAL {
@@ -162,6 +162,7 @@ impl Supervisor {
                 self.refresh_files(Refresh::Periodic(refreshed));
                 self.look_at_source();
             }
+            self.end_expired();
             match event {
                 Ok(ProcessEvent::LoopsEnded(result)) => {
                     let failed = |error| Failed::new(Exit::Failure, format!("seaprox: {error}"));
@@ -171,6 +172,19 @@ impl Supervisor {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
+        }
+    }
+
+    /// Returns the time until files are looked at again, or until a key expires.
+    fn time_to_look(&self, refreshed: Instant) -> Duration {
+        let pause = REFRESH_INTERVAL.saturating_sub(refreshed.elapsed());
+        self.parts.time_to_expiry().map_or(pause, |expiry| pause.min(expiry))
+    }
+
+    /// Ends the links of keys that have expired.
+    fn end_expired(&self) {
+        if self.parts.has_expired_keys() {
+            call_all(self.running.remotes(), |core| core.recheck_links());
         }
     }
 

@@ -2,6 +2,8 @@
 
 #[path = "../kit/hostile/mod.rs"]
 mod hostile_kit;
+#[path = "../kit/invite.rs"]
+mod invite_kit;
 #[path = "../kit/process/mod.rs"]
 mod kit;
 #[path = "../kit/node/mod.rs"]
@@ -23,6 +25,9 @@ mod file;
 mod files;
 mod http;
 mod http_refused;
+mod invitations;
+mod invitations_hostile;
+mod key_limits;
 mod keys;
 mod limits;
 mod link_cli;
@@ -44,4 +49,3 @@ mod service;
 mod socks;
 mod splice;
 mod status;
-mod targets;

@@ -158,6 +158,7 @@ impl LinkLog {
             LinkEvent::NoSubflow { failure, tries, .. } => return self.no_subflow(failure, *tries, now),
             LinkEvent::WrongKey { key } => return self.wrong_key(key),
             LinkEvent::Rejected => return Some(Action::Exit(Failed::new(Exit::NoPermission, self.rejected()))),
+            LinkEvent::Expired => return Some(Action::Exit(Failed::new(Exit::NoPermission, self.expired()))),
             LinkEvent::Listening { index, port, lacks } => return self.listening(*index, *port, lacks),
             LinkEvent::NotListening { index, failure } => return self.not_listening(*index, failure),
             LinkEvent::Ended { reason, text } => return self.ended(*reason, text),
@@ -287,6 +288,15 @@ impl LinkLog {
             self.name(),
             self.own.fingerprint(),
             self.own
+        )
+    }
+
+    fn expired(&self) -> String {
+        format!(
+            "seaprox: the key of this node has expired at {}: {}\nTo authorize it again, change valid-until= in its line of \
+             authorized_keys there, or remove the line and join by a new invitation.",
+            self.name(),
+            self.own.fingerprint()
         )
     }
 
@@ -458,6 +468,8 @@ mod tests {
         assert_eq!(handle(&mut log_of(known()), wrong()), "-", "the key was added meanwhile");
         let own = log_of(known()).own;
         let mut log = LinkLog { own, ..log_of(known()) };
+        let expired = handle(&mut log, LinkEvent::Expired);
+        assert!(expired.starts_with("77 ") && expired.contains("has expired at remote:23232"), "{expired}");
         let rejected = handle(&mut log, LinkEvent::Rejected);
         assert!(rejected.starts_with("77 ") && rejected.ends_with(&own.to_string()), "{rejected}");
     }
