@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use seaprox::auth::{ConfigDirectory, KeysError, Modes, NodeKey, PublicKey, Secret};
@@ -13,10 +13,10 @@ use seaprox::config::{
     Service, Users,
 };
 use seaprox::node::{Identity, LinkConfig, LinkEvent, OnLinkEvent, Path as LinkPath, Policy, Reverse, ServeConfig};
-use seaprox::{Id, Loops, Workers};
+use seaprox::{Balancer, Id, Loops, Workers};
 
 use crate::frontends::access::AccessPolicy;
-use crate::frontends::{FrontEndKind, Registry, proxy_protocol};
+use crate::frontends::{FrontEndKind, Registry, proxy_protocol, r#static};
 use crate::links::{AuthorizedPeers, DialedPeer, PathChange, PathFile, addresses};
 use crate::shared_file::Refresh;
 
@@ -34,6 +34,8 @@ pub struct Parts {
     /// Made, and not in effect yet.
     new_links: Mutex<BTreeMap<String, Arc<DialedLink>>>,
     new_servers: Mutex<BTreeMap<String, Arc<AuthorizedPeers>>>,
+    /// The balancers of listeners, by their names, so that a changed listener keeps what is known of its targets.
+    balancers: Mutex<BTreeMap<String, Weak<Balancer>>>,
     on_event: OnEvent,
 }
 
@@ -116,6 +118,7 @@ impl Parts {
             servers: Mutex::default(),
             new_links: Mutex::default(),
             new_servers: Mutex::default(),
+            balancers: Mutex::default(),
             on_event,
         }
     }
@@ -284,6 +287,18 @@ impl Parts {
         Ok(policy)
     }
 
+    /// Returns the balancer that a listener has already, if it is one of the same targets, and the new one otherwise.
+    fn known_balancer(&self, listener: &str, new: Balancer) -> Arc<Balancer> {
+        let mut balancers = lock(&self.balancers);
+        balancers.retain(|_, balancer| balancer.strong_count() > 0);
+        if let Some(known) = balancers.get(listener).and_then(Weak::upgrade).filter(|known| known.is_same(&new)) {
+            return known;
+        }
+        let new = Arc::new(new);
+        balancers.insert(listener.to_owned(), Arc::downgrade(&new));
+        new
+    }
+
     fn handler(&self, owner: LinkOwner) -> impl Fn() -> OnLinkEvent + Send + Sync + use<> {
         let (owner, on_event) = (Arc::new(owner), Arc::clone(&self.on_event));
         move || {
@@ -331,15 +346,19 @@ impl Maker for Parts {
             FrontEndKind::find(&config.name).ok_or_else(|| format!("no front end is named {:?}", config.name))?;
         let (spec, access) = (kind.spec(), self.access(listener)?);
         // Made once here, so that an option that is missing is found before a loop needs it.
-        if (spec.make)(&config, &access).is_none() {
+        let balancer = r#static::balancer(&config, listener.link.is_some());
+        let balancer = balancer.map(|new| self.known_balancer(&listener.name, new));
+        if (spec.make)(&config, &access, balancer.as_ref()).is_none() {
             return Err(format!("the front end {:?} lacks an option", config.name).into());
         }
         let protocol = listener.proxy_protocol.clone();
+        let shared = balancer.clone();
         let make = move || {
-            let front_end = (spec.make)(&config, &access).expect("it was made before from the same options");
+            let front_end =
+                (spec.make)(&config, &access, shared.as_ref()).expect("it was made before from the same options");
             proxy_protocol::wrap(&protocol, front_end)
         };
-        Ok(MadeFrontEnd { kind: spec.name, make: Arc::new(make) })
+        Ok(MadeFrontEnd { kind: spec.name, make: Arc::new(make), balancer })
     }
 
     fn dial(&self, link: &Link) -> Result<MadeLink, MakeError> {

@@ -98,12 +98,13 @@ mod tls_tests;
 mod transport;
 mod types;
 
+pub use engine::balance::{Attempts, Balance, Balancer, Next, TargetState, TargetStatus, Woken};
 pub use engine::bound::{Bound, bind};
 pub use engine::connection_view::ConnectionMut;
 pub use engine::control::Loop;
 pub use engine::core::Core;
 pub use engine::dial::{Answer, Connector};
-pub use engine::discovery::{CANDIDATES_MAX, Candidate, Candidates, Discovery};
+pub use engine::discovery::{CANDIDATES_MAX, Candidate, Candidates, Discovery, can_look_up_services};
 pub use engine::event_loop::Proxy;
 pub use engine::handler::{Cause, Cx, Handler};
 pub use engine::hook::{Hook, Transit};

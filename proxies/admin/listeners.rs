@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use seaprox::ListenerStatus;
+use seaprox::{ListenerStatus, TargetStatus};
 use serde_json::{Value, json};
 
 /// Adds the listeners for clients of one loop to those of the others. A listener of several loops is one, with the sums of
@@ -35,10 +35,23 @@ pub fn to_json(listener: &ListenerStatus) -> Value {
         "failed": listener.failed,
         "bytes_sent": listener.bytes.0,
         "bytes_received": listener.bytes.1,
+        "targets": listener.targets.iter().map(target).collect::<Vec<_>>(),
     })
 }
 
-/// Appends one line about a listener.
+/// Returns one element of `targets`, of a listener that balances its clients.
+fn target(target: &TargetStatus) -> Value {
+    json!({
+        "target": target.target.to_string(),
+        "address": target.address.map(|address| address.to_string()),
+        "state": target.state.as_str(),
+        "active": target.active,
+        "opened": target.opened,
+        "failures": target.failures,
+    })
+}
+
+/// Appends one line about a listener, and one about each of its targets.
 pub fn append_text(text: &mut String, listener: &Value) {
     let word = |key: &str| listener[key].as_str().unwrap_or("-");
     let number = |key: &str| listener[key].as_u64().unwrap_or(0);
@@ -54,6 +67,21 @@ pub fn append_text(text: &mut String, listener: &Value) {
         number("accepted"),
         number("refused"),
     );
+    for target in listener["targets"].as_array().into_iter().flatten() {
+        let word = |key: &str| target[key].as_str().unwrap_or("-");
+        let number = |key: &str| target[key].as_u64().unwrap_or(0);
+        let address = target["address"].as_str().filter(|address| *address != word("target"));
+        let _ = writeln!(
+            text,
+            "  target {}{}: {}, active {}, opened {}, failures {}",
+            word("target"),
+            address.map(|address| format!(" at {address}")).unwrap_or_default(),
+            word("state").replace('_', " "),
+            number("active"),
+            number("opened"),
+            number("failures"),
+        );
+    }
 }
 
 #[cfg(test)]
@@ -70,6 +98,15 @@ mod tests {
             text
         };
         assert_eq!(line("127.0.0.1:1080"), "listener socks 127.0.0.1:1080: active 2, accepted 7, refused 0\n");
+        let mut text = String::new();
+        let target = json!({ "target": "web:80", "address": "10.0.0.1:80", "state": "left_out", "active": 1, "opened": 4,
+            "failures": 3 });
+        let listener = json!({ "kind": "static", "address": ":80", "targets": [target] });
+        append_text(&mut text, &listener);
+        assert_eq!(
+            text.lines().last(),
+            Some("  target web:80 at 10.0.0.1:80: left out, active 1, opened 4, failures 3")
+        );
         assert_eq!(line("web"), "listener socks 127.0.0.1:1080 \"web\": active 2, accepted 7, refused 0\n");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! All front ends share one [`AccessPolicy`], so a rule and a user mean the same in each of them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use seaprox::auth::{KeysError, Modes};
 use seaprox::rules::{Decision, Rules};
-use seaprox::{Cx, Failure, PeerNetwork, Permit, Reason, Role, Target};
+use seaprox::{ConnectOptions, Cx, Failure, PeerNetwork, Permit, Reason, Role, Target};
 
 use super::auth_penalties::AuthPenalties;
 use super::users::Users;
@@ -72,6 +72,14 @@ impl AccessPolicy {
     /// Fails with `not_permitted` if a rule denies the target. If the decision needs the addresses of a name, the handler
     /// gets the failure later, in `connected`.
     pub fn connect(&self, cx: &mut Cx<'_>, target: Rc<Target>) -> Result<(), Failure> {
+        self.connect_at(cx, target, None)
+    }
+
+    /// Does the same as [`AccessPolicy::connect`]. If there is an address, the name of the target is not looked up.
+    ///
+    /// # Errors
+    /// See [`AccessPolicy::connect`].
+    pub fn connect_at(&self, cx: &mut Cx<'_>, target: Rc<Target>, address: Option<SocketAddr>) -> Result<(), Failure> {
         let source = cx.peer(Role::Source).ip().map(|addr| addr.ip());
         let permit = match self.rules.decide(source, &target) {
             Decision::Allow => None,
@@ -79,7 +87,8 @@ impl AccessPolicy {
             Decision::NeedsAddress => Some(self.permit(source, &target)),
             Decision::Deny => return Err(deny(cx, target, DENIED)),
         };
-        cx.connect(target, permit).map_err(|error| Failure::new(Reason::Internal, error.to_string()))
+        cx.connect(target, ConnectOptions { permit, address, ..ConnectOptions::default() })
+            .map_err(|error| Failure::new(Reason::Internal, error.to_string()))
     }
 
     /// Returns a check that applies the rules to each resolved address of a name.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use seaprox::FrontEnd;
 use seaprox::config::{FrontEndConfig, FrontEndOption, OptionKind};
+use seaprox::{Balancer, FrontEnd};
 
 use super::access::AccessPolicy;
 
@@ -23,9 +23,13 @@ pub struct FrontEndSpec {
     pub flags: &'static [&'static str],
     /// Command lines without the leading `seaprox`, each with its meaning.
     pub examples: &'static [(&'static str, &'static str)],
-    /// Makes the front end of one listener in one loop; none if a required option is missing.
-    pub make: fn(&FrontEndConfig, &Arc<AccessPolicy>) -> Option<FrontEnd>,
+    /// Makes the front end of one listener in one loop, with the balancer of its targets if it has one; none if a required
+    /// option is missing.
+    pub make: Make,
 }
+
+/// Makes a front end from the options of its listener, the access policy, and the balancer of its targets.
+pub type Make = fn(&FrontEndConfig, &Arc<AccessPolicy>, Option<&Arc<Balancer>>) -> Option<FrontEnd>;
 
 impl FrontEndSpec {
     /// Returns the option that has the targets of a listener, if the front end has one.

@@ -1,12 +1,13 @@
-//! The static front end: connects every client of a listener to one target.
+//! The static front end: connects every client of a listener to one of its targets.
 //!
-//! It reads no byte of the client; the loop relays them once the target is connected.
+//! It reads no byte of the client; the loop relays them once a target is connected. A listener with one target connects to
+//! it. A listener with several has a [`Balancer`], and its clients try one target after the other ([`Attempts`]).
 
 use std::rc::Rc;
 use std::sync::Arc;
 
-use seaprox::config::{FrontEndOption, OptionKind};
-use seaprox::{Cx, Failure, FrontEnd, Handler, Target};
+use seaprox::config::{FrontEndConfig, FrontEndOption, OptionKind};
+use seaprox::{Attempts, Balance, Balancer, Cx, Failure, Handler, Next, Reason, Target, Upstream, Woken};
 
 use super::access::AccessPolicy;
 use super::spec::FrontEndSpec;
@@ -14,8 +15,8 @@ use super::spec::FrontEndSpec;
 /// The static front end in the registry.
 pub const SPEC: FrontEndSpec = FrontEndSpec {
     name: "static",
-    summary: "relay TCP connections to a fixed target",
-    synopsis: "[--listen ADDR] --to HOST:PORT [OPTION]...",
+    summary: "relay TCP connections to fixed targets",
+    synopsis: "[--listen ADDR] --to HOST:PORT[,HOST:PORT]... [OPTION]...",
     default_address: "127.0.0.1:55555",
     options: &[
         FrontEndOption { name: "to", kind: OptionKind::Targets, is_required: true },
@@ -28,31 +29,49 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
         ("static -l :3000-3010 --to 10.0.0.5:4000-4010", "relay eleven ports on every address, each to its own port"),
         ("static -l unix:/tmp/web.sock --to 127.0.0.1:8000", "offer a TCP service on a Unix socket"),
         ("static -l 5900 --to desk:5900 --via remote", "relay over a link; the node remote resolves desk"),
+        ("static -l :80 --to 10.0.0.5:80,10.0.0.6:80", "balance connections between two targets"),
+        (
+            "static -l :80 --to srv:_http._tcp.example.org --balance least-connections",
+            "balance connections among the hosts of a service, as DNS knows them",
+        ),
     ],
-    make: |config, access| {
+    make: |config, access, balancer| {
         let access = Arc::clone(access);
-        let targets: Vec<Rc<Target>> =
-            config.upstreams("to").iter().filter_map(|upstream| upstream.target().cloned().map(Rc::new)).collect();
-        let mut turns = 0..targets.len();
-        (!targets.is_empty()).then(|| -> FrontEnd {
-            Box::new(move || {
-                let turn = turns.next().unwrap_or_else(|| {
-                    turns = 1..targets.len();
-                    0
-                });
-                handler(Arc::clone(&access), Rc::clone(&targets[turn]))
-            })
-        })
+        if let Some(balancer) = balancer.map(Arc::clone) {
+            return Some(Box::new(move || {
+                Box::new(Balanced { access: Arc::clone(&access), attempts: Attempts::new(&balancer) })
+            }));
+        }
+        let target = Rc::new(config.upstreams("to").first()?.target()?.clone());
+        Some(Box::new(move || handler(Arc::clone(&access), Rc::clone(&target))))
     },
 };
 
 /// The words of `balance`.
-pub const BALANCES: &[&str] = &["round-robin", "least-connections", "source-hash"];
+pub const BALANCES: &[&str] = Balance::WORDS;
 
-/// The handler of one client.
+/// Returns the balancer of a listener, if its options ask for one: by several targets, a service, or `balance`.
+pub fn balancer(config: &FrontEndConfig, is_over_link: bool) -> Option<Balancer> {
+    let (upstreams, word) = (config.upstreams("to"), config.text("balance"));
+    let needs_one = upstreams.len() > 1 || matches!(upstreams, [Upstream::Service(_)]);
+    if upstreams.is_empty() || !(needs_one || word.is_some()) {
+        return None;
+    }
+    let balance = word.and_then(Balance::find).unwrap_or_default();
+    let make = if is_over_link { Balancer::over_link } else { Balancer::new };
+    Some(make(upstreams.to_vec(), balance))
+}
+
+/// The handler of a client whose listener has one target.
 struct Static {
     access: Arc<AccessPolicy>,
     target: Rc<Target>,
+}
+
+/// The handler of a client whose listener has several targets.
+struct Balanced {
+    access: Arc<AccessPolicy>,
+    attempts: Attempts,
 }
 
 /// Returns a handler that connects its client to `target`.
@@ -77,4 +96,64 @@ impl Handler for Static {
             Err(failure) => cx.close(failure.reason),
         }
     }
+}
+
+impl Balanced {
+    /// Connects to the next target, and to the one after it if a rule forbids that.
+    fn try_next(&mut self, cx: &mut Cx<'_>) {
+        loop {
+            let failure = match self.attempts.next(cx) {
+                Next::Connect(target, address) => match self.access.connect_at(cx, target, address) {
+                    Ok(()) => return,
+                    Err(failure) if self.attempts.failed(cx, &failure) => continue,
+                    Err(failure) => failure,
+                },
+                Next::Wait => return,
+                Next::Fail(failure) => failure,
+            };
+            return end(cx, &failure);
+        }
+    }
+}
+
+impl Handler for Balanced {
+    fn opened(&mut self, cx: &mut Cx<'_>) {
+        self.try_next(cx);
+    }
+
+    fn readable(&mut self, _cx: &mut Cx<'_>, _input: &[u8]) -> usize {
+        0
+    }
+
+    fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
+        match result {
+            Ok(()) => {
+                self.attempts.connected(cx);
+                cx.relay();
+            }
+            Err(failure) if self.attempts.failed(cx, failure) => self.try_next(cx),
+            Err(failure) => cx.close(failure.reason),
+        }
+    }
+
+    fn timeout(&mut self, cx: &mut Cx<'_>) {
+        match self.attempts.is_waiting() {
+            true => end(cx, &Failure::new(Reason::NameResolutionFailure, "no answer about the targets in time")),
+            false => cx.close(Reason::HandshakeTimeout),
+        }
+    }
+
+    fn woken(&mut self, cx: &mut Cx<'_>) {
+        match self.attempts.woken(cx) {
+            Woken::Nothing => {}
+            Woken::TryNext => self.try_next(cx),
+            Woken::Fail(failure) => end(cx, &failure),
+        }
+    }
+}
+
+/// Ends a connection that cannot be made.
+fn end(cx: &mut Cx<'_>, failure: &Failure) {
+    cx.set_detail(failure.detail.as_deref().unwrap_or_default());
+    cx.close(failure.reason);
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::front_end::FrontEnds;
 use super::link::{Link, Server};
 use super::listener::Listener;
+use crate::engine::balance::Balancer;
 use crate::engine::listener::FrontEnd;
 use crate::node::{LinkConfig, ServeConfig};
 
@@ -48,6 +49,8 @@ pub struct MadeFrontEnd {
     pub kind: &'static str,
     /// Makes the front end of one loop, in the thread of that loop.
     pub make: Arc<dyn Fn() -> FrontEnd + Send + Sync>,
+    /// The targets that it balances its clients among; see [`ListenConfig::balancer`](crate::ListenConfig::balancer).
+    pub balancer: Option<Arc<Balancer>>,
 }
 
 /// Makes the configuration of a link, in the thread of its loop.

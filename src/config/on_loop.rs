@@ -201,6 +201,7 @@ impl Terms {
             tcp_keepalive: *tcp_keepalive,
             egress: egress.clone(),
             backlog: *backlog,
+            balancer: self.front_end.balancer.clone(),
             counts_at_accept: self.listener.proxy_protocol.accept_from.is_empty(),
             ..ListenConfig::new(self.front_end.kind, (self.front_end.make)())
         }

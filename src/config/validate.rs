@@ -10,6 +10,7 @@ use super::listener::Listener;
 use super::place::Place;
 use super::problem::Problem;
 use super::{Config, LoopConfig};
+use crate::engine::discovery::can_look_up_services;
 use crate::engine::limits::Limits;
 use crate::node::Timing;
 use crate::types::address::{Bind, Target};
@@ -176,6 +177,11 @@ impl<'a> Checks<'a> {
         }
         for (name, upstream) in front_end.all_upstreams() {
             self.protocol(place, name, upstream, upstream.proto());
+            if matches!(upstream, Upstream::Service(_)) && !can_look_up_services() {
+                let text =
+                    format!(" \"{upstream}\": expected HOST:PORT, because services cannot be looked up on this system");
+                self.add(place.field(name.to_owned()), text);
+            }
             if let Some(why) = not_over_link(upstream).filter(|_| is_over_link) {
                 let problem = Problem::new(place.field(name.to_owned()), format!(" \"{upstream}\" with "));
                 self.problems.push(problem.and("via", format!(": expected HOST:PORT, because {why}")));

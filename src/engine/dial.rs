@@ -91,8 +91,16 @@ impl Drop for Answer {
 }
 
 impl Core {
-    /// Starts to connect a side that has just been made. With an `egress`, its sockets leave from there.
-    pub(crate) fn dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>, egress: Option<Rc<Egress>>) {
+    /// Starts to connect a side that has just been made. A name with an `address` is not looked up. With an `egress`, its
+    /// sockets leave from there.
+    pub(crate) fn dial(
+        &mut self,
+        dest: Id,
+        target: &Rc<Target>,
+        address: Option<SocketAddr>,
+        permit: Option<Permit>,
+        egress: Option<Rc<Egress>>,
+    ) {
         if let Err(error) = target.proto().require_tcp() {
             return self.queues.dialled.push_back((dest, Err(error.into())));
         }
@@ -116,7 +124,10 @@ impl Core {
             Target::Unix(path) => self.attempt_unix(dest, path),
             Target::Name(_, name, _) => {
                 self.make_dial(dest, target, permit, egress);
-                self.want_name(dest, name);
+                match address {
+                    Some(address) => self.found(dest, &Ok(vec![address.ip()]), false),
+                    None => self.want_name(dest, name),
+                }
             }
         }
     }
@@ -510,7 +521,7 @@ impl Core {
 
     /// Drops the cached addresses of a dest's name after they did not answer in time. The next connection looks the name up
     /// again, because its addresses may have changed.
-    fn forget_name_of(&mut self, dest: Id) {
+    pub(crate) fn forget_name_of(&mut self, dest: Id) {
         let target = self.sides.get(dest).and_then(|side| side.dial.as_ref()).map(|dial| Rc::clone(&dial.target));
         if let Some(Target::Name(_, name, _)) = target.as_deref() {
             self.resolver.forget(name);

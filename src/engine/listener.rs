@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use mio::Token;
 
+use crate::engine::balance::{Balancer, TargetStatus};
 use crate::engine::bound::{Acceptor, Bound, Inherited, Members};
 use crate::engine::connection_view::ConnectionMut;
 use crate::engine::core::Core;
@@ -59,6 +60,8 @@ pub struct ListenConfig {
     /// True if a client counts against the limit of its network when it is accepted. False if the front end learns the
     /// address of the client later, and counts it then by [`ConnectionMut::set_source`].
     pub counts_at_accept: bool,
+    /// The targets that the front end balances its clients among, for lookups and the status.
+    pub balancer: Option<Arc<Balancer>>,
 }
 
 /// One loop's part of a listener.
@@ -77,6 +80,8 @@ pub(crate) struct Listener {
     pub hands_over: bool,
     /// A client counts against the limit of its network when it is accepted.
     pub counts_at_accept: bool,
+    /// The targets of its clients, if there are several.
+    pub balancer: Option<Arc<Balancer>>,
     /// A link opened it, for a forward or for its peer: only the verbs of those change and close it.
     is_of_link: bool,
     pub turn: usize,
@@ -133,6 +138,8 @@ pub struct ListenerStatus {
     pub bytes: (u64, u64),
     /// Ended connections by their reasons.
     pub closed: ByReason,
+    /// The targets that its clients are balanced among; those of all loops together.
+    pub targets: Vec<TargetStatus>,
 }
 
 impl ListenConfig {
@@ -150,6 +157,7 @@ impl ListenConfig {
             egress: None,
             backlog: None,
             counts_at_accept: true,
+            balancer: None,
         }
     }
 
@@ -184,11 +192,16 @@ impl Core {
         }
         self.check_link(config.link)?;
         let settings = config.settings(self);
+        let family = settings.family;
         let name = config.name.take().unwrap_or_else(|| self.name_for(bound.addr()));
         let id =
             self.add_listener(bound, (name, config.kind), Front::Clients(config.front_end), config.link, settings)?;
-        let counts = config.counts_at_accept;
-        self.listeners.get_mut(id).into_iter().for_each(|listener| listener.counts_at_accept = counts);
+        if let Some(balancer) = &config.balancer {
+            balancer.start(self, family);
+        }
+        if let Some(listener) = self.listeners.get_mut(id) {
+            (listener.counts_at_accept, listener.balancer) = (config.counts_at_accept, config.balancer);
+        }
         Ok(id)
     }
 
@@ -246,6 +259,7 @@ impl Core {
             members,
             hands_over,
             counts_at_accept: true,
+            balancer: None,
             is_of_link: false,
             turn: 0,
             ready: false,
@@ -291,6 +305,7 @@ impl Core {
             self.check_name(name, Some(id))?;
         }
         let settings = config.settings(self);
+        let family = settings.family;
         let inherited = Inherited { nodelay: settings.nodelay, tcp_keepalive: settings.tcp_keepalive };
         let Core { profiles, timers, listeners, .. } = self;
         let Some(listener) = listeners.get_mut(id) else { return Err(VerbError::Stale.into()) };
@@ -304,9 +319,12 @@ impl Core {
         inherits?;
         (listener.kind, listener.link) = (config.kind, config.link);
         listener.front = Front::Clients(config.front_end);
-        listener.counts_at_accept = config.counts_at_accept;
+        (listener.counts_at_accept, listener.balancer) = (config.counts_at_accept, config.balancer.clone());
         if let Some(name) = config.name {
             listener.name = name.into();
+        }
+        if let Some(balancer) = config.balancer {
+            balancer.start(self, family);
         }
         Ok(())
     }
@@ -406,6 +424,7 @@ impl Listener {
             failed: self.failed,
             bytes: self.bytes,
             closed: self.closed,
+            targets: self.balancer.as_ref().map(|balancer| balancer.targets()).unwrap_or_default(),
         }
     }
 }

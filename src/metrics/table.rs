@@ -68,6 +68,10 @@ metrics! {
             "Lookups of the names and services of lists of targets and servers";
         Counter discovery_failures: u64, Count, "seaprox_discovery_failures_total",
             "Lookups of the names and services of lists that found nothing";
+        Counter targets_left_out: u64, Count, "seaprox_targets_left_out_total",
+            "Targets of a list that were left out because they could not be connected";
+        Counter connects_retried: u64, Count, "seaprox_connects_retried_total",
+            "Connects to another target of a list after one could not be connected";
         Counter stale: u64, Count, "seaprox_stale_events_total",
             "Events and answers for records that are gone, which are harmless";
         Counter block_waits: u64, Count, "seaprox_buffer_waits_total",

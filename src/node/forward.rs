@@ -558,12 +558,14 @@ fn parts(config: ListenConfig, link: Id) -> impl FnMut() -> ListenConfig {
         egress,
         backlog,
         counts_at_accept,
+        balancer,
     } = config;
     let front_end = Rc::new(RefCell::new(front_end));
     move || {
         let shared = Rc::clone(&front_end);
         let front_end: FrontEnd = Box::new(move || (shared.borrow_mut())());
         let (timeouts, egress, link) = (timeouts.clone(), egress.clone(), Some(link));
+        let balancer = balancer.clone();
         let (name, kind) = (None, kind.clone());
         ListenConfig {
             name,
@@ -577,6 +579,7 @@ fn parts(config: ListenConfig, link: Id) -> impl FnMut() -> ListenConfig {
             egress,
             backlog,
             counts_at_accept,
+            balancer,
         }
     }
 }

@@ -49,6 +49,8 @@ pub struct ConnectOptions {
     pub permit: Option<Permit>,
     /// The way out of this host, in place of the one of the listener. A link does not use it.
     pub egress: Option<Egress>,
+    /// The address that the name of the target was resolved to already, so that it is not looked up. A link does not use it.
+    pub address: Option<SocketAddr>,
 }
 
 impl Egress {
@@ -70,14 +72,18 @@ impl From<IpAddr> for Egress {
 
 impl From<Option<Permit>> for ConnectOptions {
     fn from(permit: Option<Permit>) -> ConnectOptions {
-        ConnectOptions { permit, egress: None }
+        ConnectOptions { permit, ..ConnectOptions::default() }
     }
 }
 
 impl fmt::Debug for ConnectOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let permit = self.permit.as_ref().map(|_| "a rule");
-        f.debug_struct("ConnectOptions").field("permit", &permit).field("egress", &self.egress).finish()
+        f.debug_struct("ConnectOptions")
+            .field("permit", &permit)
+            .field("egress", &self.egress)
+            .field("address", &self.address)
+            .finish()
     }
 }
 

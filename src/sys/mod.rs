@@ -122,6 +122,7 @@ pub(crate) enum DnsError {
     /// No name server gave an answer that can be used.
     Failed,
     /// This system has no call for such questions.
+    #[allow(dead_code)] // musl has the call.
     Unsupported,
 }
 

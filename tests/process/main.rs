@@ -49,3 +49,4 @@ mod service;
 mod socks;
 mod splice;
 mod status;
+mod targets;

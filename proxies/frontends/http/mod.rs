@@ -47,7 +47,7 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
         ("http", "serve on 127.0.0.1:8080"),
         ("http --allow '*:443' --allow '*:80'", "permit the two ports of the web and no others"),
     ],
-    make: |_, access| {
+    make: |_, access, _| {
         let access = Arc::clone(access);
         Some(Box::new(move || handler(Arc::clone(&access))))
     },

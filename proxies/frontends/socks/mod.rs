@@ -33,7 +33,7 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
         ("socks --via remote", "let the node remote resolve names and connect"),
         ("socks --allow 'from:10.0.0.0/8,to:*.example.org:443'", "permit these connections and no others"),
     ],
-    make: |_, access| {
+    make: |_, access, _| {
         let access = Arc::clone(access);
         Some(Box::new(move || handler(Arc::clone(&access))))
     },

@@ -91,6 +91,11 @@ struct Tracked {
     failures: u32,
 }
 
+/// Returns true if this system has a call that looks services up.
+pub fn can_look_up_services() -> bool {
+    crate::sys::HAS_DNS
+}
+
 impl Core {
     /// Looks the upstreams up, and again when their answers are too old. Calls `on_change` with all candidates after the
     /// first answer of each upstream, and each time they change. [`Candidates::of`] are the candidates until then.

@@ -26,6 +26,10 @@ pub struct NameServer(Arc<Mutex<Names>>);
 #[derive(Default)]
 struct Names {
     known: HashMap<String, Record>,
+    /// The hosts of services: priority, weight, port and name.
+    services: HashMap<String, Vec<(u16, u16, u16, String)>>,
+    /// The time to live of all answers, if it is not a minute.
+    ttl: Option<u8>,
     asked: HashMap<String, u32>,
     /// Queries for names with these endings get no answer.
     swallowed: Vec<String>,
@@ -99,6 +103,17 @@ impl NameServer {
         self.0.lock().expect("no panic").known.insert(name.to_owned(), Record { addresses, delay });
     }
 
+    /// Sets the hosts of a service: the priority, the weight, the port and the name of each.
+    pub fn set_service(&self, name: &str, hosts: &[(u16, u16, u16, &str)]) {
+        let hosts = hosts.iter().map(|(priority, weight, port, host)| (*priority, *weight, *port, (*host).to_owned()));
+        self.0.lock().expect("no panic").services.insert(name.to_ascii_lowercase(), hosts.collect());
+    }
+
+    /// Sets the time to live of all answers, in seconds.
+    pub fn set_ttl(&self, seconds: u8) {
+        self.0.lock().expect("no panic").ttl = Some(seconds);
+    }
+
     /// Stops answering queries for names that end in `end`.
     pub fn swallow(&self, end: &str) {
         self.0.lock().expect("no panic").swallowed.push(end.to_owned());
@@ -117,7 +132,7 @@ impl NameServer {
             while let Ok((got, client)) = socket.recv_from(&mut buf) {
                 let query = buf[..got].to_vec();
                 let Some((name, kind, question_end)) = question(&query) else { continue };
-                let record = {
+                let (record, hosts, ttl) = {
                     let mut names = names.lock().expect("no panic");
                     if kind == A {
                         *names.asked.entry(name.clone()).or_default() += 1;
@@ -125,10 +140,14 @@ impl NameServer {
                     if names.swallowed.iter().any(|end| name.ends_with(end)) {
                         continue;
                     }
-                    names.known.get(&name).cloned()
+                    let hosts = names.services.get(&name).cloned().filter(|_| kind == SRV);
+                    (names.known.get(&name).cloned(), hosts, names.ttl.unwrap_or(60))
                 };
                 let delay = record.as_ref().map_or(Duration::ZERO, |record| record.delay);
-                let reply = answer(&query[..question_end], kind, record.as_ref());
+                let reply = match &hosts {
+                    Some(hosts) => services(&query[..question_end], hosts, ttl),
+                    None => answer(&query[..question_end], kind, record.as_ref(), ttl),
+                };
                 let own = socket.try_clone().expect("a socket");
                 let send = move || {
                     thread::sleep(delay);
@@ -160,7 +179,7 @@ fn question(query: &[u8]) -> Option<(String, u16, usize)> {
     Some((labels.join("."), kind, at + 4))
 }
 
-fn answer(question: &[u8], kind: u16, record: Option<&Record>) -> Vec<u8> {
+fn answer(question: &[u8], kind: u16, record: Option<&Record>, ttl: u8) -> Vec<u8> {
     let fits = |ip: &&IpAddr| (kind == A && ip.is_ipv4()) || (kind == AAAA && ip.is_ipv6());
     let found: Vec<&IpAddr> = record.iter().flat_map(|record| &record.addresses).filter(fits).collect();
     let code = if record.is_some() { 0 } else { NO_SUCH_NAME };
@@ -171,13 +190,32 @@ fn answer(question: &[u8], kind: u16, record: Option<&Record>) -> Vec<u8> {
             IpAddr::V4(ip) => ip.octets().to_vec(),
             IpAddr::V6(ip) => ip.octets().to_vec(),
         };
-        // The name of the question, class IN, one minute.
-        reply.extend_from_slice(&[0xc0, 12, 0, kind as u8, 0, 1, 0, 0, 0, 60, 0, octets.len() as u8]);
+        // The name of the question, class IN, the time to live.
+        reply.extend_from_slice(&[0xc0, 12, 0, kind as u8, 0, 1, 0, 0, 0, ttl, 0, octets.len() as u8]);
         reply.extend(octets);
     }
     reply
 }
 
+/// Returns the answer to a question for the hosts of a service (RFC 2782).
+fn services(question: &[u8], hosts: &[(u16, u16, u16, String)], ttl: u8) -> Vec<u8> {
+    let mut reply = question.to_vec();
+    let code = if hosts.is_empty() { NO_SUCH_NAME } else { 0 };
+    reply[2..12].copy_from_slice(&[0x81, 0x80 | code, 0, 1, 0, hosts.len() as u8, 0, 0, 0, 0]);
+    for (priority, weight, port, host) in hosts {
+        let mut data: Vec<u8> = [*priority, *weight, *port].iter().flat_map(|number| number.to_be_bytes()).collect();
+        for label in host.split('.') {
+            data.push(label.len() as u8);
+            data.extend_from_slice(label.as_bytes());
+        }
+        data.push(0);
+        reply.extend_from_slice(&[0xc0, 12, 0, SRV as u8, 0, 1, 0, 0, 0, ttl, 0, data.len() as u8]);
+        reply.extend(data);
+    }
+    reply
+}
+
 const A: u16 = 1;
+const SRV: u16 = 33;
 const AAAA: u16 = 28;
 const NO_SUCH_NAME: u8 = 3;
