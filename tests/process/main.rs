@@ -22,6 +22,7 @@ mod config;
 mod ends;
 mod examples;
 mod file;
+mod file_examples;
 mod files;
 mod http;
 mod http_refused;
