@@ -108,7 +108,8 @@ impl<'a> Reader<'a> {
     ) {
         let mut found: Vec<(usize, &OptionSpec, Entry<'_>)> = Vec::new();
         let mut seen: HashMap<&str, Position> = HashMap::new();
-        for entry in entries.into_iter().filter(|entry| !own.contains(&entry.name())) {
+        let entries = entries.into_iter().filter(|entry| !own.contains(&entry.name()));
+        for entry in entries.flat_map(|entry| inner(section, entry)) {
             let Some((index, spec)) = find(section, entry.name()) else {
                 self.unknown(section, place, entry, own);
                 continue;
@@ -279,6 +280,17 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Returns the keys of a table of [`INLINE`]: `a = { b = 1 }` is `a-b = 1`. Every other key is returned as it is.
+fn inner<'t>(section: Section, entry: Entry<'t>) -> Vec<Entry<'t>> {
+    let DeValue::Table(table) = entry.value.get_ref() else { return vec![entry] };
+    if !INLINE.contains(&entry.name()) {
+        return vec![entry];
+    }
+    let row = |inner: &Entry<'_>| OPTIONS.iter().find(|spec| spec.long == format!("{}-{}", entry.name(), inner.name()));
+    let named = |inner: Entry<'t>| inner.named(row(&inner).map_or(inner.name(), |spec| spec.long));
+    entry.file.entries(table).into_iter().map(named).collect()
+}
+
 /// Returns the row of a key of a section, and its order among the rows.
 fn find(section: Section, key: &str) -> Option<(usize, &'static OptionSpec)> {
     let found = OPTIONS.iter().enumerate().find(|(_, spec)| spec.long == key && spec.sections.has(section))?;
@@ -317,5 +329,7 @@ fn expected(spec: &OptionSpec) -> String {
     }
 }
 
+/// The options that may also stand in an inline table, by the common start of their names.
+const INLINE: &[&str] = &["proxy-protocol"];
 /// The keys at the top of a file that are no options.
 pub const TABLES: &[&str] = &["include", "defaults", "listener", "link", "serve"];

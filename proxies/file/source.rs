@@ -39,8 +39,9 @@ pub struct ParsedFile<'a> {
 pub struct Entry<'a> {
     /// The file.
     pub file: &'a SourceFile,
-    /// The key.
-    pub key: &'a Spanned<DeString<'a>>,
+    name: &'a str,
+    /// The offset of the key in the file.
+    at: usize,
     /// The value.
     pub value: &'a Spanned<DeValue<'a>>,
 }
@@ -75,8 +76,14 @@ impl SourceFile {
 
     /// Returns the keys of a table of this file, in their order.
     pub fn entries<'a>(&'a self, table: &'a DeTable<'a>) -> Vec<Entry<'a>> {
-        let mut entries: Vec<_> = table.iter().map(|(key, value)| Entry { file: self, key, value }).collect();
-        entries.sort_by_key(|entry| entry.key.span().start);
+        let entry = |(key, value): (&'a Spanned<DeString<'a>>, &'a Spanned<DeValue<'a>>)| Entry {
+            file: self,
+            name: key.get_ref(),
+            at: key.span().start,
+            value,
+        };
+        let mut entries: Vec<_> = table.iter().map(entry).collect();
+        entries.sort_by_key(|entry| entry.at);
         entries
     }
 }
@@ -84,12 +91,17 @@ impl SourceFile {
 impl<'a> Entry<'a> {
     /// Returns the key as text.
     pub fn name(&self) -> &'a str {
-        self.key.get_ref()
+        self.name
+    }
+
+    /// Returns the entry under another key.
+    pub fn named(self, name: &'a str) -> Entry<'a> {
+        Entry { name, ..self }
     }
 
     /// Returns the position of the key.
     pub fn key_position(&self) -> Position {
-        self.file.position(self.key.span())
+        self.file.position(self.at..self.at)
     }
 
     /// Returns the position of the value.

@@ -281,3 +281,5 @@ fn a_file_that_cannot_be_read_is_an_error_where_it_is_named() {
 fn a_file_without_a_record_is_an_error() {
     assert_eq!(errors(""), ["seaprox.toml:1:1: expected at least one [[listener]], [[link]] or [[serve]]"]);
 }
+
+mod properties;
