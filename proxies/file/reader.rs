@@ -109,7 +109,7 @@ impl<'a> Reader<'a> {
         let mut found: Vec<(usize, &OptionSpec, Entry<'_>)> = Vec::new();
         let mut seen: HashMap<&str, Position> = HashMap::new();
         let entries = entries.into_iter().filter(|entry| !own.contains(&entry.name()));
-        for entry in entries.flat_map(|entry| inner(section, entry)) {
+        for entry in entries.flat_map(|entry| inner(entry)) {
             let Some((index, spec)) = find(section, entry.name()) else {
                 self.unknown(section, place, entry, own);
                 continue;
@@ -281,7 +281,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Returns the keys of a table of [`INLINE`]: `a = { b = 1 }` is `a-b = 1`. Every other key is returned as it is.
-fn inner<'t>(section: Section, entry: Entry<'t>) -> Vec<Entry<'t>> {
+fn inner<'t>(entry: Entry<'t>) -> Vec<Entry<'t>> {
     let DeValue::Table(table) = entry.value.get_ref() else { return vec![entry] };
     if !INLINE.contains(&entry.name()) {
         return vec![entry];
