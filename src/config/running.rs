@@ -32,7 +32,8 @@ use super::sockets::{Closed, Owner, loops_of};
 use super::{Config, FrontEndConfig, Place};
 use crate::engine::control::Loop;
 use crate::engine::mailbox::Remote;
-use crate::engine::threads::Loops;
+use crate::engine::shares::Share;
+use crate::engine::threads::{Loops, share, some_weight};
 use crate::engine::workers::Workers;
 use crate::node::LinksOfServer;
 use crate::types::address::{Bind, Endpoint};
@@ -55,6 +56,8 @@ pub struct Running {
     links: BTreeMap<String, Id>,
     /// The forwards for which peers listen, by name.
     remote_forwards: BTreeMap<String, Id>,
+    /// The share that each loop has of the limits.
+    shares: Vec<Share>,
 }
 
 /// An address on which a process listens.
@@ -90,6 +93,7 @@ impl Running {
             servers: BTreeMap::new(),
             links: BTreeMap::new(),
             remote_forwards: BTreeMap::new(),
+            shares: Vec::new(),
         };
         let diff = Diff::between(&running.config, &config);
         running.check(&config)?;
@@ -97,6 +101,7 @@ impl Running {
         let failed = |error| ApplyError::new(Place::root(), ApplyFailure::System(error));
         let loops = Loops::start_idle(&weights(&config), &config.loops, Some(workers)).map_err(failed)?;
         running.remotes = loops.remotes().to_vec();
+        running.shares = shares(&config);
         match running.put_into_effect(config, diff, prepared) {
             Ok(_) => Ok((running, loops)),
             Err(error) => {
@@ -236,6 +241,7 @@ impl Running {
         let (config, errors) = effect.finish(|owner, place| self.opened(owner).iter().any(|it| it.place == *place));
         self.maker.commit(&config.all_listeners(), &config.links, &config.servers);
         self.config = config;
+        self.share_limits();
         if errors.is_empty() { Ok(diff) } else { Err(ApplyErrors { errors, is_unchanged: false }) }
     }
 
@@ -279,14 +285,47 @@ impl Running {
         stopped
     }
 
+    /// Divides the limits of the process among the loops by the addresses that they have now. Returns true if each loop has
+    /// its share. Otherwise a loop uses more than its share, and gives it up as it becomes free: call this again later, such
+    /// as once a second.
+    pub fn share_limits(&mut self) -> bool {
+        let wanted = shares(&self.config);
+        if self.shares == wanted {
+            return true;
+        }
+        // The loops that give come first, so that all of them together never have more than the process.
+        for (index, share) in wanted.iter().copied().enumerate() {
+            // A loop that does not answer keeps what it has.
+            let lowered = on_loop(&self.remotes[index], move |core| core.lower_share(share));
+            lowered.into_iter().for_each(|lowered| self.shares[index] = lowered);
+        }
+        let sum = |all: &[Share]| all.iter().fold(Share([0; 3]), |sum, share| sum.with(*share, usize::saturating_add));
+        let mut spare = sum(&wanted).with(sum(&self.shares), usize::saturating_sub);
+        for (index, share) in wanted.into_iter().enumerate() {
+            let has = self.shares[index];
+            let more = share.with(has, usize::saturating_sub).with(spare, usize::min);
+            let raised = has.with(more, usize::saturating_add);
+            if raised != has && on_loop(&self.remotes[index], move |core| core.set_share(raised)).is_ok() {
+                (self.shares[index], spare) = (raised, spare.with(more, usize::saturating_sub));
+            }
+        }
+        self.shares == shares(&self.config)
+    }
+
     fn first_loop(&self, call: impl FnOnce(&mut Loop<'_>) + Send + 'static) {
         // A loop that has ended has no links.
         let _ = on_loop(&self.remotes[0], call);
     }
 }
 
-/// Returns the number of addresses of each loop, by which the loops divide the limits of the process. The parts stay as they
-/// are until a restart: a loop that has no address at the start has one connection for listeners that come later.
+/// Returns the share that each loop is to have of the limits of the process.
+fn shares(config: &Config) -> Vec<Share> {
+    let weights = some_weight(&weights(config));
+    (0..weights.len()).map(|number| Share::of(&share(&config.loops, &weights, number).limits)).collect()
+}
+
+/// Returns the number of addresses of each loop, by which the loops divide the limits of the process. A loop without an
+/// address has one connection.
 fn weights(config: &Config) -> Vec<usize> {
     let served: usize = config.servers.iter().map(|server| server.addresses.len()).sum();
     let listeners = config.all_listeners();

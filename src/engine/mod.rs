@@ -30,6 +30,7 @@ pub(crate) mod observer;
 pub(crate) mod pending;
 pub(crate) mod profiles;
 pub(crate) mod resolve;
+pub(crate) mod shares;
 pub(crate) mod side_view;
 pub(crate) mod sources;
 pub(crate) mod status;

@@ -157,7 +157,7 @@ impl Start {
 ///
 /// Connections, buffers and pipes go to the loops in proportion to the addresses that each listens on, and equally if there
 /// are none; each loop has at least one connection and one block. The first loops divide the memory of links.
-fn share(config: &Config, weights: &[usize], number: usize) -> Config {
+pub(crate) fn share(config: &Config, weights: &[usize], number: usize) -> Config {
     let mut config = config.clone();
     let all: usize = weights.iter().sum();
     // The sums are rounded up, so that the parts add up to the whole and the first loops get the remainder.
@@ -176,8 +176,13 @@ fn share(config: &Config, weights: &[usize], number: usize) -> Config {
     config
 }
 
+/// Returns these weights of at least one loop, or equal ones if all are 0.
+pub(crate) fn some_weight(weights: &[usize]) -> Vec<usize> {
+    if weights.iter().all(|weight| *weight == 0) { vec![1; weights.len().max(1)] } else { weights.to_vec() }
+}
+
 /// Returns the number of addresses that each loop listens on, or 1 for each loop if there are none.
 pub(crate) fn weights(count: usize, bounds: &[Bound]) -> Vec<usize> {
     let weights: Vec<usize> = (0..count).map(|number| bounds.iter().filter(|it| number < it.loops()).count()).collect();
-    if weights.iter().all(|weight| *weight == 0) { vec![1; count] } else { weights }
+    some_weight(&weights)
 }

@@ -47,8 +47,7 @@ impl Loops {
     /// The system has no more threads or descriptors.
     pub fn start_idle(weights: &[usize], config: &Config, workers: Option<&Arc<Workers>>) -> io::Result<Loops> {
         let setup: Setup = Arc::new(|_, _, _| Ok(()));
-        let equal = vec![1; weights.len().max(1)];
-        let weights = if weights.iter().all(|weight| *weight == 0) { &equal } else { weights };
+        let weights = &threads::some_weight(weights);
         Loops::start_with(control, weights, config, workers, Vec::new(), &setup)
     }
 }

@@ -23,9 +23,14 @@ impl BlockPool {
         BlockPool { free: Vec::with_capacity(KEPT_MAX), block_bytes, taken: 0, taken_max }
     }
 
+    /// Sets the limit, with at least one block. Blocks beyond it stay taken until they are returned.
+    pub fn set_limit(&mut self, total_bytes: usize) {
+        self.taken_max = (total_bytes / self.block_bytes).max(1);
+    }
+
     /// Takes a block. Returns `None` if the limit is reached.
     pub fn take(&mut self) -> Option<Block> {
-        if self.taken == self.taken_max {
+        if self.taken >= self.taken_max {
             return None;
         }
         self.taken += 1;
@@ -60,7 +65,7 @@ impl BlockPool {
 
     /// Returns the number of blocks that can still be taken.
     pub fn available(&self) -> usize {
-        self.taken_max - self.taken
+        self.taken_max.saturating_sub(self.taken)
     }
 
     pub fn taken(&self) -> usize {

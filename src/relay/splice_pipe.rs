@@ -55,12 +55,17 @@ impl SplicePipePool {
         SplicePipePool { free: Vec::new(), pipe_bytes, open: 0, open_max }
     }
 
+    /// Sets the limit. Pipes beyond it stay open until they are closed.
+    pub fn set_limit(&mut self, open_max: usize) {
+        self.open_max = open_max;
+    }
+
     /// Takes a pipe. Returns `None` if the limit is reached or the system refuses a new pipe.
     pub fn take(&mut self) -> Option<SplicePipe> {
         if let Some(pipe) = self.free.pop() {
             return Some(pipe);
         }
-        if self.open == self.open_max {
+        if self.open >= self.open_max {
             return None;
         }
         match sys::new_pipe(self.pipe_bytes) {

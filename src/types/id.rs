@@ -145,7 +145,7 @@ const INDEX_MASK: u32 = (1 << INDEX_BITS) - 1;
 const _: () = assert!(size_of::<usize>() == size_of::<u64>());
 const _: () = assert!(size_of::<Option<Id>>() == 8);
 
-/// A table of at most `capacity` records of one kind, allocated once.
+/// A table of at most `capacity` records of one kind, allocated once unless a higher capacity is set.
 pub(crate) struct Table<T> {
     slots: Slab<(NonZeroU32, T)>,
     kind: Kind,
@@ -154,7 +154,7 @@ pub(crate) struct Table<T> {
 }
 
 impl<T> Table<T> {
-    /// Creates a table that never grows beyond `capacity` and never moves its records.
+    /// Creates a table that never grows beyond `capacity`, and does not move its records before another capacity is set.
     pub fn new(kind: Kind, capacity: usize) -> Table<T> {
         let capacity = capacity.min(1 << INDEX_BITS);
         Table { slots: Slab::with_capacity(capacity), kind, capacity, next_epoch: NonZeroU32::MIN }
@@ -170,6 +170,11 @@ impl<T> Table<T> {
 
     pub fn is_full(&self) -> bool {
         self.slots.len() >= self.capacity
+    }
+
+    /// Sets the capacity. Records beyond a lower one stay until they are removed.
+    pub fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity.min(1 << INDEX_BITS);
     }
 
     /// Returns the id of the record in a slot.
@@ -228,7 +233,7 @@ impl<T> Table<T> {
 
     /// Iterates over the records in the slots from `index` on.
     pub fn starting_at(&self, index: usize) -> impl Iterator<Item = (Id, &T)> {
-        let slots = (index..self.capacity).filter_map(|index| Some((index, self.slots.get(index)?)));
+        let slots = (index..self.slots.capacity()).filter_map(|index| Some((index, self.slots.get(index)?)));
         slots.map(|(index, (epoch, record))| (self.id(index, *epoch), record))
     }
 
