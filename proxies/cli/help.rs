@@ -258,7 +258,11 @@ const SIGNALS: &[(&str, &str)] = &[
     ),
     ("INT", "stop at once"),
     ("USR1", "write the status to the log, whatever its level"),
-    ("HUP", "read the files of keys, users and paths again; they are also read again when they change"),
+    (
+        "HUP",
+        "read the file of seaprox run again and change what differs, and read the files of keys, users and paths again, \
+         which are also read again when they change",
+    ),
 ];
 const ENVIRONMENT: &[(&str, &str)] = &[
     (

@@ -46,6 +46,8 @@ pub struct Loaded {
     pub config: Config,
     /// The files that were read, the first one first.
     pub sources: Vec<PathBuf>,
+    /// The directories in which a new file would be included.
+    pub directories: Vec<PathBuf>,
     /// The format of the log.
     pub log_format: LogFormat,
     /// The positions of the records and of their keys.
@@ -67,6 +69,7 @@ pub fn load(path: &Path, environment: &Environment<'_>) -> Result<Loaded, Proble
     let sources = Sources::read(path, environment.variable);
     let start = Position { order: 0, path: path.into(), line: 1, column: 1 };
     let paths = sources.files.iter().map(|file| file.path.to_path_buf()).collect();
+    let directories = sources.directories;
     let mut reader = Reader::new(environment, sources.problems, start, sources.is_incomplete);
     let files: Vec<_> = sources.files.iter().map(SourceFile::parse).collect();
     let draft = reader.read(&files);
@@ -84,7 +87,7 @@ pub fn load(path: &Path, environment: &Environment<'_>) -> Result<Loaded, Proble
     }
     problems.sort();
     if problems.is_empty() {
-        Ok(Loaded { config, sources: paths, log_format: draft.log_format, positions })
+        Ok(Loaded { config, sources: paths, directories, log_format: draft.log_format, positions })
     } else {
         Err(problems)
     }

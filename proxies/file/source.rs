@@ -50,6 +50,8 @@ pub struct Entry<'a> {
 pub struct Sources<'a> {
     /// The files, in the order in which they were read.
     pub files: Vec<SourceFile>,
+    /// The directories in which patterns were looked up.
+    pub directories: Vec<PathBuf>,
     /// The errors of reading and of syntax.
     pub problems: Problems,
     /// True if a file has an error of syntax, so that keys may be missing.
@@ -115,6 +117,7 @@ impl<'a> Sources<'a> {
     pub fn read(path: &Path, variable: &'a dyn Fn(&str) -> Option<String>) -> Sources<'a> {
         let mut sources = Sources {
             files: Vec::new(),
+            directories: Vec::new(),
             problems: Problems::default(),
             is_incomplete: false,
             variable,
@@ -188,7 +191,11 @@ impl<'a> Sources<'a> {
                 self.problems.add(position, format!("include: found {found}, expected file names in quotes"));
                 continue;
             };
-            match substitute(text, self.variable).and_then(|text| matches(&file.directory, &text)) {
+            let pattern = substitute(text, self.variable);
+            if let Some(directory) = pattern.as_ref().ok().and_then(|text| directory_of(&file.directory, text)) {
+                self.directories.push(directory);
+            }
+            match pattern.and_then(|text| matches(&file.directory, &text)) {
                 Ok(paths) => included.extend(paths.into_iter().map(|path| (path, position.clone()))),
                 Err(error) => self.problems.add(position, format!("include: found {text:?}, {error}")),
             }
@@ -205,6 +212,12 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
         return Err(io::Error::other(text));
     }
     Ok(bytes)
+}
+
+/// Returns the directory in which files of a pattern may appear.
+fn directory_of(directory: &Path, pattern: &str) -> Option<PathBuf> {
+    let parent = directory.join(pattern).parent().map(Path::to_owned);
+    parent.filter(|_| pattern.contains(['*', '?']))
 }
 
 /// Returns the files that a pattern names, in the order of their names. A name without `*` and `?` need not exist here.

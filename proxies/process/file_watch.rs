@@ -41,7 +41,6 @@ struct Stamp {
     identity: (u64, u64),
 }
 
-#[allow(dead_code)] // No command runs from a file yet.
 impl FileWatch {
     /// Starts to watch files that have just been read.
     pub fn new(files: &[PathBuf]) -> FileWatch {

@@ -1,6 +1,7 @@
 //! The servers: a front end or a link as a process. Fills in the configuration, puts it into effect, and runs the supervisor.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use seaprox::Workers;
@@ -41,11 +42,18 @@ pub fn run_file(parsed: &Parsed, mut loaded: file::Loaded) -> Result<(), Failed>
     let load = move || {
         let loaded =
             settings::load(&again).map_err(|failed| failed.text.lines().map(str::to_owned).collect::<Vec<_>>())?;
-        Ok(source::Loaded { config: loaded.config, sources: loaded.sources })
+        let (config, sources) = (loaded.config.clone(), watched(&loaded));
+        let position = Box::new(move |place: &Place| loaded.position(place).to_string());
+        Ok(source::Loaded { config, sources, position })
     };
-    let source = Source::new(loaded.sources.clone(), load).watched(parsed.flag("watch")?);
+    let source = Source::new(watched(&loaded), load).watched(parsed.flag("watch")?);
     let place = |place: &Place| format!("{}: {place}", loaded.position(place));
     run_config(parsed, loaded.config.clone(), Some(source), Some(&place))
+}
+
+/// Returns the files of a configuration, and the directories in which others may appear.
+fn watched(loaded: &file::Loaded) -> Vec<PathBuf> {
+    loaded.sources.iter().chain(&loaded.directories).cloned().collect()
 }
 
 /// Runs a configuration until a signal stops it. The source is read again on request; a process without one reads only the

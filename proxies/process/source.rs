@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use seaprox::config::Config;
+use seaprox::config::{ApplyError, Config, Place};
 
 use super::file_watch::FileWatch;
 
@@ -10,15 +10,22 @@ use super::file_watch::FileWatch;
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// Every file that was read.
+    /// Every file that was read, and every directory in which a new file would be read.
     pub sources: Vec<PathBuf>,
+    /// Returns the position of a record in the files, such as `FILE:line:column`.
+    pub position: Position,
 }
+
+/// Returns the position of a record in the files of a configuration.
+pub type Position = Box<dyn Fn(&Place) -> String + Send>;
 
 /// A source that can be read again.
 pub struct Source {
     load: Box<dyn Fn() -> Result<Loaded, Vec<String>> + Send>,
     /// The files that were read last without an error.
     files: Vec<PathBuf>,
+    /// The positions in the files that were read last without an error.
+    position: Option<Position>,
     /// Set if the source is to be read again when a file has changed.
     watch: Option<FileWatch>,
 }
@@ -27,7 +34,7 @@ impl Source {
     /// Creates a source from which `files` have been read. `load` reads it again, and returns all problems if it is invalid,
     /// each as a line with its position.
     pub fn new(files: Vec<PathBuf>, load: impl Fn() -> Result<Loaded, Vec<String>> + Send + 'static) -> Source {
-        Source { load: Box::new(load), files, watch: None }
+        Source { load: Box::new(load), files, position: None, watch: None }
     }
 
     /// Sets whether the source is to be read again when a file has changed.
@@ -53,11 +60,19 @@ impl Source {
     pub fn load(&mut self) -> Result<Config, Vec<String>> {
         self.watch.iter_mut().for_each(FileWatch::begin);
         let result = (self.load)();
-        let result = result.map(|Loaded { config, sources }| {
-            self.files = sources;
+        let result = result.map(|Loaded { config, sources, position }| {
+            (self.files, self.position) = (sources, Some(position));
             config
         });
         self.watch.iter_mut().for_each(|watch| watch.end(&self.files, result.is_err()));
         result
+    }
+
+    /// Returns the lines about an error of the configuration that was read last: one for each problem, behind the position
+    /// of its record.
+    pub fn explain(&self, error: &ApplyError) -> Vec<String> {
+        let at = self.position.as_ref().filter(|_| !error.place.records.is_empty());
+        let at = at.map(|position| format!("{}: ", position(&error.place))).unwrap_or_default();
+        error.to_string().lines().map(|line| format!("{at}{line}")).collect()
     }
 }

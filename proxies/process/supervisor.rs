@@ -57,6 +57,8 @@ pub struct Supervisor {
     known_problems: Vec<String>,
     /// Reserves the instance number of a process with links.
     instance: Option<Instance>,
+    /// False while a loop uses more than its share of the limits, which another loop waits for.
+    are_limits_shared: bool,
     /// True once changes of the network are reported.
     is_network_watched: bool,
 }
@@ -106,6 +108,7 @@ impl Supervisor {
             source: None,
             known_problems: Vec::new(),
             instance: None,
+            are_limits_shared: true,
             is_network_watched: false,
         })
     }
@@ -152,7 +155,8 @@ impl Supervisor {
             if started.elapsed() >= ANNOUNCE_TIMEOUT && is_patient && !self.is_asking && !self.is_stopping {
                 self.announce();
             }
-            let has_files = self.parts.has_files() || self.source.as_ref().is_some_and(Source::is_watched);
+            let is_watched = self.source.as_ref().is_some_and(Source::is_watched);
+            let has_files = self.parts.has_files() || is_watched || !self.are_limits_shared;
             let event = match has_files {
                 true => receiver.recv_timeout(self.time_to_look(refreshed)),
                 false => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -161,6 +165,7 @@ impl Supervisor {
                 refreshed = Instant::now();
                 self.refresh_files(Refresh::Periodic(refreshed));
                 self.look_at_source();
+                self.are_limits_shared = self.running.share_limits();
             }
             self.end_expired();
             match event {

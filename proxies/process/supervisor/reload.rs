@@ -1,6 +1,6 @@
 //! Reloading: the source of the configuration is read again, and what differs is put into effect while everything runs.
 
-use seaprox::config::Config;
+use seaprox::config::{ApplyError, Config};
 
 use super::Supervisor;
 use crate::process::changes::{ChangesMade, ReloadResult, log_problems};
@@ -37,7 +37,9 @@ impl Supervisor {
         if cause != ReloadCause::Watch {
             self.refresh_files(Refresh::Forced);
         }
-        service::ready(&service::serving(&self.running));
+        if self.pending_lines.is_none() {
+            service::ready(&service::serving(&self.running));
+        }
         let problems = result.as_ref().err().cloned().unwrap_or_default();
         if cause != ReloadCause::Watch || problems != self.known_problems {
             log_problems(&problems, "the configuration is invalid, and nothing has changed");
@@ -73,15 +75,23 @@ impl Supervisor {
         let failed = match self.running.apply(config) {
             Ok(_) => Vec::new(),
             Err(errors) => {
-                let texts = errors.errors.iter().flat_map(problem_lines).collect();
+                let texts = errors.errors.iter().flat_map(|error| self.explain(error)).collect();
                 if errors.is_unchanged {
                     return Err(texts);
                 }
                 texts
             }
         };
+        self.are_limits_shared = self.running.share_limits();
         self.follow(&before);
         Ok(ChangesMade::between(&before, self.running.config(), &wanted, failed))
+    }
+
+    fn explain(&self, error: &ApplyError) -> Vec<String> {
+        match &self.source {
+            Some(source) => source.explain(error),
+            None => error.to_string().lines().map(str::to_owned).collect(),
+        }
     }
 
     /// Prepares the first links of a process that had none.
@@ -102,6 +112,9 @@ impl Supervisor {
         self.follow_links(before);
         self.follow_servers();
         self.follow_addresses();
+        if self.awaited.is_empty() {
+            self.announce();
+        }
     }
 
     fn follow_links(&mut self, before: &Config) {
@@ -137,10 +150,15 @@ impl Supervisor {
 
     /// Announces the addresses that are new, and shows all of them in the status.
     fn follow_addresses(&mut self) {
+        let before = self.announced.lines();
         let lines = self.announced.follow(&self.running, &self.parts);
         self.reporter.set_listening(self.announced.addresses());
         match &mut self.pending_lines {
-            Some(pending) => *pending = self.announced.lines(),
+            Some(pending) => {
+                // Lines about links stay behind those about addresses.
+                pending.retain(|line| !before.contains(line));
+                pending.splice(0..0, self.announced.lines());
+            }
             None if lines.is_empty() => {}
             None => crate::process::logging::announce(&lines.join("\n")),
         }
@@ -155,9 +173,4 @@ impl ReloadCause {
             ReloadCause::Watch => "watch",
         }
     }
-}
-
-/// Returns the lines about an error: one for each problem of an invalid configuration.
-fn problem_lines(error: &seaprox::config::ApplyError) -> Vec<String> {
-    error.to_string().lines().map(str::to_owned).collect()
 }
