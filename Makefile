@@ -38,6 +38,7 @@ test: test-tools check-systems
 test-system: test-tools
 	SEAPROX_FIRST=2001 SEAPROX_SEEDS=50000 $(CARGO) test --locked --test link sim::swarm
 	SEEDS=40..440 $(CARGO) test --locked --test node faults::
+	$(CARGO) test --locked --test process reload:: -- --ignored
 	$(MAKE) interop
 	$(MAKE) race
 	$(MAKE) try-windows

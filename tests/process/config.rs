@@ -291,6 +291,39 @@ fn a_process_of_several_loops_has_listeners_over_a_link_beside_others() {
     assert_eq!(Client::connect(near.addr("over")).ask().unwrap(), b'1');
 }
 
+/// The loops divide the limits by their addresses, and the addresses come and go.
+#[test]
+fn a_listener_that_comes_later_has_its_share_of_the_connections_in_each_loop() {
+    let (one, scratch) = (server(b'1'), Scratch::new());
+    let mut config = Config { threads: 3, ..with_secret(&scratch) };
+    config.loops.limits.connections = 60;
+    // A server is in the first loop only.
+    config.servers = vec![Server::new("links", vec![Bind::parse("127.0.0.1:0").unwrap()])];
+    let mut process = Process::start(config.clone());
+    let limits = |process: &Process| -> Vec<usize> {
+        let limit = |core: &mut seaprox::Loop<'_>| core.totals().limits.connections;
+        process.running.remotes().iter().map(|remote| remote.ask(limit).unwrap().wait().unwrap()).collect()
+    };
+    assert_eq!(limits(&process), [58, 1, 1]);
+    config.listeners = vec![relay("a", "127.0.0.1:0", one)];
+    process.running.apply(config.clone()).unwrap();
+    let shared = limits(&process);
+    assert_eq!(shared.iter().sum::<usize>(), 60);
+    // The system may give all clients to one loop.
+    assert!(shared.iter().all(|limit| *limit > 9), "{shared:?}");
+    let mut clients: Vec<_> = (0..9).map(|_| Client::connect(process.addr("a"))).collect();
+    assert!(clients.iter_mut().all(|client| client.ask().unwrap() == b'1'));
+    // A loop gives up its share as its connections end.
+    let with_clients = limits(&process);
+    config.listeners.clear();
+    process.running.apply(config).unwrap();
+    assert_eq!(limits(&process).iter().sum::<usize>(), with_clients.iter().sum::<usize>());
+    assert!(clients.iter_mut().all(|client| client.ask().unwrap() == b'1'));
+    drop(clients);
+    until("the first loop has the share of the others", || process.running.share_limits());
+    assert_eq!(limits(&process), [58, 1, 1]);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn the_source_address_of_a_listener_is_where_its_targets_see_it() {

@@ -1,5 +1,7 @@
 //! Configurations that change while everything runs.
 
 mod equivalence;
+mod file;
 mod redial;
+mod torture;
 mod world;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use seaprox::auth::{Modes, NodeKey, PublicKey};
 use seaprox::config::{Config, ExpectedKey, Forward, FrontEndConfig, KeySource, Link, Listener, Pin, Server, Service};
@@ -46,7 +47,12 @@ impl World {
         };
         let far = (0..far).map(|_| Process::start(far_config())).collect();
         let targets = [b'1', b'2', b'3'].map(server).to_vec();
-        World { far, targets, far_key, near_addrs: own_addrs(1, 10), far_addrs: own_addrs(2, 4), scratch }
+        World { far, targets, far_key, near_addrs: own_addrs(12), far_addrs: own_addrs(4), scratch }
+    }
+
+    /// Returns the key of the far nodes.
+    pub fn far_key(&self) -> PublicKey {
+        self.far_key
     }
 
     /// Returns the configuration of a near node without records.
@@ -168,10 +174,12 @@ impl Random {
     }
 }
 
-/// Returns addresses of this process alone: another process has another number, and no connection has such a source.
-pub fn own_addrs(group: u8, count: u16) -> Vec<SocketAddr> {
+/// Returns addresses that nothing else uses: another process has another number, and no connection has such a source.
+pub fn own_addrs(count: u16) -> Vec<SocketAddr> {
+    static GROUPS: AtomicU8 = AtomicU8::new(80);
+    let group = GROUPS.fetch_add(1, Ordering::Relaxed);
     let [.., high, low] = std::process::id().to_be_bytes();
-    (0..count).map(|index| SocketAddr::from(([127, 80 + group, high, low], 7000 + index))).collect()
+    (0..count).map(|index| SocketAddr::from(([127, group, high, low], 7000 + index))).collect()
 }
 
 fn denying() -> Rules {
