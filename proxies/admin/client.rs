@@ -79,6 +79,13 @@ impl Response {
     }
 }
 
+impl Response {
+    /// Returns the body as it arrives.
+    pub fn body(self) -> impl Read {
+        self.body
+    }
+}
+
 /// Reads the head. Returns the status code, the length of the body if it is known, and true if the body comes in chunks.
 fn read_head(source: &mut impl BufRead) -> Result<(u16, Option<u64>, bool), AskError> {
     let line = read_line(source)?;

@@ -52,6 +52,11 @@ impl Clients {
         Some(Ticket { clients: Arc::clone(self), number })
     }
 
+    /// Returns the number of clients.
+    pub fn count(&self) -> usize {
+        self.lock().count
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,7 +113,7 @@ mod tests {
         let (_near, stream) = client(&listener);
         assert!(clients.admit(&stream).is_none(), "all clients are being answered");
         drop(all);
-        assert_eq!((clients.lock().count, clients.refused.load(Ordering::Relaxed)), (1, 2));
+        assert_eq!((clients.count(), clients.refused.load(Ordering::Relaxed)), (1, 2));
         assert!(clients.admit(&stream).is_some());
     }
 }

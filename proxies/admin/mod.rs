@@ -8,6 +8,7 @@ pub mod client;
 mod clients;
 pub mod command;
 mod document;
+pub mod events;
 mod forwards;
 mod guard;
 mod head;

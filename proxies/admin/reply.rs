@@ -159,3 +159,5 @@ fn reason(status: u16) -> &'static str {
 pub const TEXT: &str = "text/plain; charset=utf-8";
 /// The type of one JSON document.
 pub const JSON: &str = "application/json";
+/// The type of JSON documents, one a line.
+pub const JSON_LINES: &str = "application/jsonl";

@@ -1,16 +1,18 @@
 //! The reporter: collects the status of all loops and writes it to a client or to the log.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use seaprox::node::{ForwardStatus, LinkStatus};
-use seaprox::{Id, ListenerStatus, Loop, Pending, Remote, Snapshot, Stage, Workers};
-use serde_json::Value;
+use seaprox::{Id, LinkState, ListenerStatus, Loop, Pending, Remote, Snapshot, Stage, Workers};
+use serde_json::{Value, json};
 
+use super::clients::{CLIENTS_MAX, Clients};
+use super::events::{Events, READERS_MAX};
 use super::{document, forwards, links, listeners, prometheus, text};
 
 /// The facts that a process reports of itself, and the loops that it asks for the rest.
@@ -23,13 +25,40 @@ pub struct Reporter {
     started: Instant,
     /// True while a thread writes the status to the log.
     is_logging: AtomicBool,
+    /// True once the process accepts nothing more.
+    is_draining: AtomicBool,
+    /// The events of the process, for readers of the admin server.
+    pub events: Events,
+    /// The use of the admin server.
+    pub admin: AdminUse,
+}
+
+/// The clients and the requests of the admin server.
+#[derive(Default)]
+pub struct AdminUse {
+    /// The clients over TCP.
+    pub tcp: Arc<Clients>,
+    /// The clients over Unix sockets.
+    pub unix: Arc<Clients>,
+    /// Requests that were read.
+    pub requests: AtomicU64,
 }
 
 impl Reporter {
     /// Creates the reporter of a process that starts now.
     pub fn new(command: &'static str, listening: Vec<String>, remotes: Vec<Remote>, workers: Arc<Workers>) -> Reporter {
         let (started, is_logging, listening) = (Instant::now(), AtomicBool::new(false), Mutex::new(listening));
-        Reporter { command, listening, remotes, workers, started, is_logging }
+        Reporter {
+            command,
+            listening,
+            events: Events::new(remotes.clone()),
+            remotes,
+            workers,
+            started,
+            is_logging,
+            is_draining: AtomicBool::new(false),
+            admin: AdminUse::default(),
+        }
     }
 
     /// Sets the listen addresses, which a reload has changed.
@@ -48,6 +77,34 @@ impl Reporter {
         let silent: Vec<String> =
             (0_usize..).zip(asked).filter_map(|(number, it)| (!is_answered(it)).then(|| number.to_string())).collect();
         if silent.is_empty() { Ok(()) } else { Err(format!("event loop {} does not answer", silent.join(", "))) }
+    }
+
+    /// Notes that the process accepts nothing more.
+    pub fn set_draining(&self) {
+        self.is_draining.store(true, Ordering::Relaxed);
+        self.events.tell(json!({ "event": "drain" }));
+    }
+
+    /// Returns an error that says why the process is not ready for clients: it is draining, a loop does not answer, or a link
+    /// that this node dials is not up. Of the links to several servers under one name, one is enough.
+    ///
+    /// # Errors
+    /// The process is not ready.
+    pub fn check_readiness(&self) -> Result<(), String> {
+        if self.is_draining.load(Ordering::Relaxed) {
+            return Err("the process is draining".to_owned());
+        }
+        let Some(Totals { links, .. }) = totals(&self.remotes) else {
+            return Err("the event loops do not answer".to_owned());
+        };
+        let mut is_up = BTreeMap::new();
+        for link in links.iter().filter(|link| link.dialled) {
+            let name = link.name.split('[').next().unwrap_or_default();
+            *is_up.entry(name).or_insert(false) |= link.state == LinkState::Up;
+        }
+        let down: Vec<String> =
+            is_up.iter().filter(|(_, is_up)| !**is_up).map(|(name, _)| format!("{name:?}")).collect();
+        if down.is_empty() { Ok(()) } else { Err(format!("not up: link {}", down.join(", "))) }
     }
 
     /// Writes the whole status as one JSON document with a final newline: the summary, and the connections as its last
@@ -112,6 +169,17 @@ impl Reporter {
         let Totals { sum, links, forwards, listeners } = totals(&self.remotes)?;
         let mut status = document::process(&sum, self.remotes.len(), &self.workers.done(), self.started.elapsed());
         status["command"] = self.command.into();
+        status["draining"] = self.is_draining.load(Ordering::Relaxed).into();
+        let AdminUse { tcp, unix, requests } = &self.admin;
+        status["admin"] = json!({
+            "clients": tcp.count() + unix.count(),
+            "requests": requests.load(Ordering::Relaxed),
+            "refused_clients": tcp.refused.load(Ordering::Relaxed) + unix.refused.load(Ordering::Relaxed),
+            "event_readers": self.events.readers(),
+            "dropped_events": self.events.dropped(),
+        });
+        status["limits"]["admin_clients"] = CLIENTS_MAX.into();
+        status["limits"]["admin_event_readers"] = READERS_MAX.into();
         status["listening"] = self.listening.lock().unwrap_or_else(PoisonError::into_inner).clone().into();
         status["listeners"] = listeners.iter().map(listeners::to_json).collect();
         status["links"] = links.iter().map(links::to_json).collect();

@@ -9,7 +9,7 @@ use super::command::{AdminCommand, Cause, CommandError};
 use super::guard::Needs;
 use super::head::Head;
 use super::prometheus::CONTENT_TYPE;
-use super::reply::{JSON, Reply};
+use super::reply::{JSON, JSON_LINES, Reply};
 use super::service::Service;
 
 /// A request that was read.
@@ -30,6 +30,8 @@ pub struct Route {
     pub needs: Needs,
     /// One line for people.
     pub help: &'static str,
+    /// True if the response goes on until the client leaves.
+    pub is_endless: bool,
     /// Writes the response.
     pub answer: fn(&Service, &Request, Reply<'_>) -> io::Result<()>,
 }
@@ -38,8 +40,18 @@ pub struct Route {
 pub static ROUTES: &[Route] = &[
     get("/", Needs::Nothing, "this list", |_, _, reply| reply.text(200, list().trim_end())),
     get("/healthz", Needs::Nothing, "200 if all event loops answer, else 503", healthz),
+    get(
+        "/readyz",
+        Needs::Nothing,
+        "200 if the process accepts clients and every link that it dials is up, else 503",
+        readyz,
+    ),
     get("/metrics", Needs::Nothing, "the metrics as text of Prometheus", metrics),
     get("/status", Needs::Reading, "the status as JSON; ?connections=no leaves the connections out", status),
+    Route {
+        is_endless: true,
+        ..get("/events", Needs::Reading, "what happens, as it happens: a JSON document a line", events)
+    },
     post("/reload", "read the files again, and put what has changed into effect", |service, request, reply| {
         run(service, reply, no_body(request).map(|()| AdminCommand::Reload))
     }),
@@ -65,7 +77,7 @@ const fn get(
     help: &'static str,
     answer: fn(&Service, &Request, Reply<'_>) -> io::Result<()>,
 ) -> Route {
-    Route { method: "GET", path, needs, help, answer }
+    Route { method: "GET", path, needs, help, is_endless: false, answer }
 }
 
 const fn post(
@@ -73,7 +85,7 @@ const fn post(
     help: &'static str,
     answer: fn(&Service, &Request, Reply<'_>) -> io::Result<()>,
 ) -> Route {
-    Route { method: "POST", path, needs: Needs::Writing, help, answer }
+    Route { method: "POST", path, needs: Needs::Writing, help, is_endless: false, answer }
 }
 
 fn list() -> String {
@@ -89,6 +101,26 @@ fn healthz(service: &Service, _: &Request, reply: Reply<'_>) -> io::Result<()> {
     match service.reporter.check_loops() {
         Ok(()) => reply.text(200, "ok"),
         Err(text) => reply.text(503, &text),
+    }
+}
+
+fn readyz(service: &Service, _: &Request, reply: Reply<'_>) -> io::Result<()> {
+    match service.reporter.check_readiness() {
+        Ok(()) => reply.text(200, "ready"),
+        Err(text) => reply.text(503, &text),
+    }
+}
+
+fn events(service: &Service, request: &Request, reply: Reply<'_>) -> io::Result<()> {
+    if request.head.method == "HEAD" {
+        return reply.begin(JSON_LINES).map(drop);
+    }
+    let Some(mut reader) = service.reporter.events.subscribe() else {
+        return reply.error(503, "too many readers of events", &[("Retry-After", "10")]);
+    };
+    let mut body = reply.begin(JSON_LINES)?;
+    loop {
+        body.write_all(reader.next_lines().as_bytes())?;
     }
 }
 

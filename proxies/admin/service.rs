@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Reporter;
@@ -22,14 +22,13 @@ pub struct Service {
     rules: Rules,
     tcp: Arc<Clients>,
     unix: Arc<Clients>,
-    /// Requests that were answered.
-    requests: AtomicU64,
 }
 
 impl Service {
     /// Creates the service of a process.
     pub fn new(reporter: Arc<Reporter>, commands: Box<dyn Commands>, rules: Rules) -> Service {
-        Service { reporter, commands, rules, tcp: Arc::default(), unix: Arc::default(), requests: AtomicU64::new(0) }
+        let (tcp, unix) = (Arc::clone(&reporter.admin.tcp), Arc::clone(&reporter.admin.unix));
+        Service { reporter, commands, rules, tcp, unix }
     }
 
     /// Returns the clients of the kind of this one.
@@ -45,8 +44,12 @@ impl Service {
     /// # Errors
     /// The client has left.
     pub fn answer(&self, request: &Request, stream: &Stream) -> io::Result<()> {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        let mut out = stream.until(Instant::now() + RESPONSE_TIME);
+        self.reporter.admin.requests.fetch_add(1, Ordering::Relaxed);
+        let found = find(request);
+        let mut out = match found {
+            Ok(route) if route.is_endless => stream.endless(),
+            _ => stream.until(Instant::now() + RESPONSE_TIME),
+        };
         let reply = Reply::new(&mut out, Some(&request.head));
         let refuse = |reply: Reply<'_>, (status, text): (u16, String)| {
             let fields: &[(&str, &str)] = if status == 401 { &[("WWW-Authenticate", "Bearer")] } else { &[] };
@@ -55,7 +58,7 @@ impl Service {
         if let Err(refused) = self.rules.check_origin(&request.head, stream) {
             return refuse(reply, refused);
         }
-        let route = match find(request) {
+        let route = match found {
             Ok(route) => route,
             Err(None) => return reply.error(404, "no such path; / lists all", &[]),
             Err(Some(allowed)) => return reply.error(405, &format!("expected {allowed}"), &[("Allow", &allowed)]),

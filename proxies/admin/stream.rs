@@ -18,13 +18,18 @@ pub enum Stream {
 /// The socket of a client for a time. Every read and write ends at the deadline.
 pub struct Timed<'a> {
     stream: &'a Stream,
-    deadline: Instant,
+    deadline: Option<Instant>,
 }
 
 impl Stream {
     /// Returns the socket until the deadline.
     pub fn until(&self, deadline: Instant) -> Timed<'_> {
-        Timed { stream: self, deadline }
+        Timed { stream: self, deadline: Some(deadline) }
+    }
+
+    /// Returns the socket without a deadline for the whole. A client that reads nothing for [`WRITE_TIME`] ends it.
+    pub fn endless(&self) -> Timed<'_> {
+        Timed { stream: self, deadline: None }
     }
 
     /// Returns the local address of a TCP connection, an IPv4-mapped one as the IPv4 address.
@@ -90,7 +95,8 @@ impl Stream {
 
 impl Timed<'_> {
     fn left(&self) -> io::Result<Duration> {
-        let left = self.deadline.saturating_duration_since(Instant::now());
+        let Some(deadline) = self.deadline else { return Ok(WRITE_TIME) };
+        let left = deadline.saturating_duration_since(Instant::now());
         // A timeout of zero would be none.
         if left < Duration::from_millis(1) { Err(ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
@@ -121,7 +127,7 @@ impl Write for Timed<'_> {
 }
 
 /// Longest wait for a client that reads nothing.
-const WRITE_TIME: Duration = Duration::from_secs(5);
+pub const WRITE_TIME: Duration = Duration::from_secs(5);
 /// Longest wait for the client to close after the response.
 const LINGER: Duration = Duration::from_millis(500);
 /// Bytes behind the request that are read and dropped.

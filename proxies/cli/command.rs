@@ -17,6 +17,8 @@ pub enum Command {
     Cat,
     /// Show the status of a running process.
     Status,
+    /// Command a running process.
+    Ctl,
     /// Test both ends of a link on this host.
     Selftest,
     /// Make a key.
@@ -101,13 +103,14 @@ impl Command {
             Command::Check => FRONT_ENDS + 2,
             Command::Cat => FRONT_ENDS + 3,
             Command::Status => FRONT_ENDS + 4,
-            Command::Selftest => FRONT_ENDS + 5,
-            Command::Keygen => FRONT_ENDS + 6,
-            Command::Pubkey => FRONT_ENDS + 7,
-            Command::Invite => FRONT_ENDS + 8,
-            Command::Join => FRONT_ENDS + 9,
-            Command::Completions => FRONT_ENDS + 10,
-            Command::Man => FRONT_ENDS + 11,
+            Command::Ctl => FRONT_ENDS + 5,
+            Command::Selftest => FRONT_ENDS + 6,
+            Command::Keygen => FRONT_ENDS + 7,
+            Command::Pubkey => FRONT_ENDS + 8,
+            Command::Invite => FRONT_ENDS + 9,
+            Command::Join => FRONT_ENDS + 10,
+            Command::Completions => FRONT_ENDS + 11,
+            Command::Man => FRONT_ENDS + 12,
         }
     }
 }
@@ -155,7 +158,7 @@ fn of_front_end(spec: &'static FrontEndSpec) -> CommandSpec {
 const FRONT_ENDS: usize = FrontEndKind::ALL.len();
 
 /// The commands that are not front ends, in the order of [`Command::index`].
-const SPECS: [(Command, CommandSpec); 12] = [
+const SPECS: [(Command, CommandSpec); 13] = [
     (
         Command::Link,
         CommandSpec {
@@ -237,12 +240,39 @@ const SPECS: [(Command, CommandSpec); 12] = [
         CommandSpec {
             name: "status",
             summary: "show the status of a running process",
-            synopsis: &["[--json] [PID]", "[--json] --status unix:/path"],
+            synopsis: &["[--json] [PID|NAME]", "[--json] --status unix:/path"],
             frees: (0, 1),
             listen: None,
             examples: &[
                 ("status", "show the only running process"),
+                (
+                    "status socks",
+                    "show the process that runs socks; an address, or the name of a listener or a link, will do",
+                ),
                 ("status --json", "print the same as JSON, for programs"),
+            ],
+        },
+    ),
+    (
+        Command::Ctl,
+        CommandSpec {
+            name: "ctl",
+            summary: "command a running process",
+            synopsis: &[
+                "[OPTION]... reload|drain|status|events|metrics|health|ready",
+                "[OPTION]... close connection|link|forward ID|NAME",
+                "[OPTION]... open -L|-R|-D|-H FORWARD [--name NAME] [LINK]",
+                "[OPTION]... log-level LEVEL|TARGET=LEVEL[,...]",
+            ],
+            frees: (0, 3),
+            listen: None,
+            examples: &[
+                ("ctl reload", "read the file again, and put what has changed into effect"),
+                ("ctl drain", "accept nothing more, and stop when the connections have ended"),
+                ("ctl close connection 7.42", "end a connection; status shows its id"),
+                ("ctl open -L 8080:db:5432 office", "open a forward over the link office"),
+                ("ctl log-level info,seaprox::link=trace", "log the frames of links from now on"),
+                ("ctl events", "print what happens as it happens, until Ctrl-C"),
             ],
         },
     ),

@@ -252,11 +252,17 @@ const SERVERS: Commands = FRONT_ENDS.and(&[Command::Link]);
 const RELAYS: Commands = SERVERS.and(&[Command::Cat]);
 /// Commands that take `--via`.
 const ROUTED: Commands = FRONT_ENDS.and(&[Command::Cat]);
-const REPORTING: Commands = SERVERS.and(&[Command::Status]);
+const REPORTING: Commands = SERVERS.and(&[Command::Status, Command::Ctl]);
+/// Commands that ask a running process.
+const ASKING: Commands = Commands::of(&[Command::Status, Command::Ctl]);
+const CTL: Commands = Commands::of(&[Command::Ctl]);
+/// Commands that give names to records.
+const NAMING: Commands = SERVERS.and(&[Command::Ctl]);
+/// Commands that open forwards.
+const FORWARDING: Commands = LINK.and(&[Command::Ctl]);
 const LINK: Commands = Commands::of(&[Command::Link]);
 const RUN: Commands = Commands::of(&[Command::Run]);
 const CHECK: Commands = Commands::of(&[Command::Check]);
-const STATUS: Commands = Commands::of(&[Command::Status]);
 const KEYGEN: Commands = Commands::of(&[Command::Keygen]);
 const PUBKEY: Commands = Commands::of(&[Command::Pubkey]);
 const INVITE: Commands = Commands::of(&[Command::Invite]);
@@ -294,19 +300,19 @@ pub static OPTIONS: &[OptionSpec] = &[
         the port is 23232 if none is given").only(ROUTED)
         .key(Sections::LISTENERS),
     option(Group::Addresses, "name", Value::Text("NAME"), "name of the listener or the link in log and status; behind a forward, \
-        the name of that forward (default: made of the address)").repeat().no_env().only(SERVERS)
+        the name of that forward (default: made of the address)").repeat().no_env().only(NAMING)
         .key(Sections::NAMED),
     option(Group::Addresses, "connect", Value::Peer, "peer to link with; the port is 23232 if none is given")
         .only(LINK)
         .key(Sections::DIALED),
     option(Group::Addresses, "port", Value::Number(1, 65_535), "port of the peer, if its address has none").short('p').no_env().only(LINK),
     option(Group::Addresses, "local", FORWARD, "listen here and connect from the far end, as ssh -L does; without BIND on \
-        loopback, with * on every address; unix:/path:HOST:PORT listens on a Unix socket").short('L').repeat().no_env().only(LINK),
+        loopback, with * on every address; unix:/path:HOST:PORT listens on a Unix socket").short('L').repeat().no_env().only(FORWARDING),
     option(Group::Addresses, "remote", FORWARD, "listen at the far end and connect from here, as ssh -R does; without BIND on \
-        loopback; [BIND:]PORT:unix:/path connects to a Unix socket").short('R').repeat().no_env().only(LINK),
-    option(Group::Addresses, "dynamic", LISTEN, "offer a SOCKS proxy here; the far end connects").short('D').repeat().no_env().only(LINK),
+        loopback; [BIND:]PORT:unix:/path connects to a Unix socket").short('R').repeat().no_env().only(FORWARDING),
+    option(Group::Addresses, "dynamic", LISTEN, "offer a SOCKS proxy here; the far end connects").short('D').repeat().no_env().only(FORWARDING),
     option(Group::Addresses, "http", LISTEN, "offer an HTTP proxy here; the far end connects").short('H').repeat().no_env()
-        .only(LINK),
+        .only(FORWARDING),
     option(Group::Addresses, "stdio", Value::Text("HOST:PORT"), "connect standard input and output to a target of the far \
         end; for ProxyCommand of ssh").short('W').no_env().only(LINK),
     option(Group::Access, "allow", Value::Rule, "permit connections that match, such as 10.0.0.0/8, example.org:443, \
@@ -520,7 +526,9 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Reporting, "admin-host", Value::Text("NAME"), "name under which clients know an address of --admin; requests for other \
         names are refused, because a web page could send them").repeat()
         .fills(ADMIN_HOST).key(Sections::PROCESS),
-    option(Group::Reporting, "json", Value::None, "print JSON").no_env().only(STATUS),
+    option(Group::Reporting, "process", Value::Text("PID|NAME"), "process to command: its number, its command, an address, or the \
+        name of a listener or a link (default: the only one of this user)").no_env().only(CTL),
+    option(Group::Reporting, "json", Value::None, "print JSON").no_env().only(ASKING),
     option(Group::Reporting, "print", Value::None, "print the whole configuration with its defaults, as a file that means the same")
         .no_env().only(CHECK),
     option(Group::General, "no-command", Value::None, "accepted and ignored, as a link runs no command; for those who type ssh -N")

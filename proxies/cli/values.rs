@@ -11,7 +11,7 @@ use seaprox::config::StatusSocket;
 use seaprox::rules::{Action, Rules};
 use seaprox::{AddressError, Bind, Proto, Target, Upstream, split_port_range};
 
-use super::{Parsed, UsageError, Value, parsers};
+use super::{Command, Parsed, UsageError, Value, parsers};
 
 /// The format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -212,13 +212,23 @@ impl Parsed {
         Ok(CatMode::Connect(target))
     }
 
-    /// Returns the number of the process that `seaprox status` asks, if one is given.
-    pub fn pid(&self) -> Result<Option<u32>, UsageError> {
-        let parse = |text: &String| {
-            let pid = text.parse().ok().filter(|pid| *pid != 0);
-            pid.ok_or_else(|| self.wrong("PID", text, "expected a process number such as 1234"))
-        };
-        self.frees().first().map(parse).transpose()
+    /// Returns the number or the name of the process that `seaprox status` or `seaprox ctl` asks, if one is given.
+    pub fn process(&self) -> Option<String> {
+        match self.command() {
+            Command::Ctl => self.given("process").pop().map(|(_, text)| text),
+            _ => self.frees().first().cloned(),
+        }
+    }
+
+    /// Returns the forwards that `seaprox ctl open` opens: the name of the option, and the text of its value.
+    pub fn opened_forwards(&self) -> Vec<(&'static str, String)> {
+        let all = ["local", "remote", "dynamic", "http"].into_iter();
+        all.flat_map(|long| self.given(long).into_iter().map(move |(_, text)| (long, text))).collect()
+    }
+
+    /// Returns the first name of `--name`, if one is given.
+    pub fn first_name(&self) -> Option<String> {
+        self.given("name").into_iter().next().map(|(_, text)| text)
     }
 
     /// Returns the argument of `seaprox completions`.

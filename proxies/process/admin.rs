@@ -68,13 +68,8 @@ fn rules(admin: &Admin, modes: Modes) -> Result<Rules, Failed> {
             return Err(Failed::new(Exit::Config, text));
         }
     }
-    let group = match &admin.group {
-        Some(name) => match group_id(name) {
-            Some(group) => Some(group),
-            None => return Err(Failed::new(Exit::Config, format!("seaprox: --admin-group {name:?}: no such group"))),
-        },
-        None => None,
-    };
+    let no_group = |error| Failed::new(Exit::Config, format!("seaprox: --admin-group: {error}"));
+    let group = admin.group.as_deref().map(group_id).transpose().map_err(no_group)?;
     let hosts = admin.hosts.iter().map(|host| host.trim_end_matches('.').to_ascii_lowercase()).collect();
     Ok(Rules { hosts, token_file: admin.token_file.clone(), modes, group })
 }

@@ -61,12 +61,17 @@ impl Announced {
     }
 }
 
-fn announcement(config: &Config, listening: &Listening) -> String {
-    let addr = match &listening.addr {
+/// Returns an address as it is written on a command line.
+pub fn address_text(addr: &Endpoint) -> String {
+    match addr {
         Endpoint::Ip(proto, addr) => format!("{}{addr}", proto.prefix()),
         Endpoint::Unix(path) => format!("unix:{}", path.display()),
         other => other.to_string(),
-    };
+    }
+}
+
+fn announcement(config: &Config, listening: &Listening) -> String {
+    let addr = address_text(&listening.addr);
     let Some(front_end) = &listening.front_end else { return format!("link {addr}") };
     let target = FrontEndKind::find(&front_end.name).and_then(|kind| kind.spec().target());
     let target = target.and_then(|option| front_end.options.get(option)).map(|to| format!(" -> {to}"));

@@ -2,9 +2,11 @@
 
 mod admin;
 mod announced;
+mod ask;
 mod cat;
 mod changes;
 mod check;
+mod ctl;
 mod events;
 mod exit;
 mod file_watch;
@@ -69,6 +71,7 @@ fn run(parsed: &Parsed) -> Result<(), Failed> {
         Command::Check => check::run(parsed),
         Command::Cat => cat::run(parsed),
         Command::Status => status::run(parsed),
+        Command::Ctl => ctl::run(parsed),
         Command::Selftest => selftest::run(),
         Command::Keygen => keygen::keygen(parsed),
         Command::Pubkey => keygen::pubkey(parsed),

@@ -251,6 +251,7 @@ impl Supervisor {
                 self.is_stopping = true;
                 log::info!(target: "seaprox::process", timeout = seaprox::units::format_duration(drain); "draining");
                 service::stopping(drain);
+                self.reporter.set_draining();
                 call_all(self.running.remotes(), move |core| core.drain(drain));
             }
             _ => {

@@ -80,6 +80,11 @@ impl Core {
         self.is_observed = true;
     }
 
+    /// Stops the reports to the observer. Those of events until now are still delivered.
+    pub fn clear_observer(&mut self) {
+        self.is_observed = false;
+    }
+
     /// Queues an event for the observer, if there is one.
     #[inline]
     pub(crate) fn observe(&mut self, event: Event) {

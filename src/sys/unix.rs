@@ -157,23 +157,13 @@ pub fn effective_user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// Returns the number of a group, which may be given as that number; none if this system has no such group.
-pub fn group_id(name: &str) -> Option<u32> {
-    if let Ok(number) = name.parse() {
-        return Some(number);
-    }
-    let name = CString::new(name).ok()?;
-    let mut buf = vec![0_u8; GROUP_BYTES];
-    // SAFETY: all zeroes are a valid value of the structure, whose fields are pointers and numbers.
-    let mut group: libc::group = unsafe { std::mem::zeroed() };
-    let mut found = std::ptr::null_mut();
-    // SAFETY: the name is NUL-terminated, the buffer has the given length, and all values outlive the call.
-    unsafe { libc::getgrnam_r(name.as_ptr(), &raw mut group, buf.as_mut_ptr().cast(), buf.len(), &raw mut found) };
-    (!found.is_null()).then_some(group.gr_gid)
+/// Returns the number of a group, by its name or that number.
+///
+/// # Errors
+/// No group has this name, or the accounts of this host cannot be read.
+pub fn group_id(name: &str) -> io::Result<u32> {
+    accounts::group(name)
 }
-
-/// Memory for a group with its members.
-const GROUP_BYTES: usize = 1 << 20;
 
 /// Gives a socket file to a group, whose members may connect then.
 ///

@@ -96,9 +96,12 @@ pub fn effective_user() -> u32 {
     0
 }
 
-/// Returns none: there are no groups here.
-pub fn group_id(_: &str) -> Option<u32> {
-    None
+/// Refuses: there are no groups here.
+///
+/// # Errors
+/// Always.
+pub fn group_id(_: &str) -> io::Result<u32> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Refuses: there are no groups here.

@@ -258,3 +258,224 @@ fn a_connection_is_closed_by_its_id() {
     assert!(relay.closing_line().contains("reason=killed"), "{}", relay.closing_line());
     assert!(client.socket().read(&mut [0]).map_or(true, |count| count == 0));
 }
+
+/// Runs `seaprox ctl` for a process.
+fn ctl(seaprox: &Seaprox, args: &[&str]) -> kit::Ran {
+    let place = format!("unix:{}", seaprox.admin_socket());
+    run(&[&["ctl", "--status", &place], args].concat())
+}
+
+/// A link with a node that permits everything, and the node that dials.
+fn link_pair(args: &[&str]) -> (kit::link::Keys, Seaprox, Seaprox) {
+    let keys = kit::link::Keys::new();
+    keys.permit(Some("permit-open=\"*:*\",permit-listen=\"*\""));
+    let far = keys.start_far(&[]);
+    let mut all = vec!["link".to_owned()];
+    all.extend(keys.via(&far.listens(0)));
+    all[1] = "--connect".to_owned();
+    let all: Vec<&str> = all.iter().map(String::as_str).chain(args.iter().copied()).collect();
+    let near = Seaprox::spawn(&all, |_| {});
+    until("the near node answers", || std::path::Path::new(&near.admin_socket()).exists());
+    until("the link is up", || near.status()["links"][0]["state"] == "up");
+    (keys, far, near)
+}
+
+#[test]
+fn ctl_opens_and_closes_forwards_and_links() {
+    let (_keys, far, near) = link_pair(&["--name", "office"]);
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = server.local_addr().unwrap();
+    let spec = format!("127.0.0.1:0:{to}");
+    let ran = ctl(&near, &["--json", "open", "-L", &spec, "--name", "web", "office"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let answer: Value = serde_json::from_slice(&ran.out).unwrap();
+    let at: SocketAddr = answer["bound"][0].as_str().unwrap().parse().unwrap();
+    let mut client = kit::Peer::connect(at);
+    client.run(&[kit::Step::Put(b"over the new forward")]);
+    let mut served = kit::Peer::accept(&server);
+    served.run(&[kit::Step::Take(b"over the new forward")]);
+    assert_eq!(near.status()["forwards"][0]["name"], "web");
+    for (args, code, text) in [
+        (&["open", "-L", &spec, "--name", "web"][..], 1, "web"),
+        (&["open", "-L", &spec, "nowhere"], 1, "no link \"nowhere\""),
+        (&["open", "-L", "8080"], 2, "local \"8080\": expected"),
+        (&["open"], 2, "expected one -L, -R, -D or -H"),
+        (&["close", "forward", "other"], 1, "no forward \"other\""),
+        (&["close", "thing", "x"], 2, "expected close connection|link|forward"),
+        (&["relaod"], 2, "did you mean reload?"),
+        (&["drain", "now"], 2, "expected nothing behind drain"),
+    ] {
+        let ran = ctl(&near, args);
+        assert_eq!(ran.code, Some(code), "{args:?} {ran:?}");
+        assert!(ran.err.contains(text), "{args:?} {}", ran.err);
+    }
+    assert_eq!(ctl(&near, &["close", "forward", "web"]).code, Some(0));
+    until("the forward is closed", || TcpStream::connect(at).is_err());
+    kit::peer::both(&mut client, &[kit::Step::Swap(10)], &mut served, &[kit::Step::Swap(10)]);
+    // A remote forward, and the end of the link at the node that serves it.
+    let ran = ctl(&near, &["open", "-R", &spec]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    until("the peer listens", || near.status()["forwards"][0]["state"] == "listening");
+    let id = far.status()["links"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(ctl(&far, &["close", "link", &id]).code, Some(0));
+    until("the peer has dialed again", || {
+        let links = far.status();
+        links["links"][0]["state"] == "up" && links["links"][0]["id"] != id
+    });
+    let ran = ctl(&near, &["close", "link", "office"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    until("the link is gone", || near.status()["links"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn ctl_changes_the_level_of_the_log_while_it_runs() {
+    let relay = Relay::start(&[]);
+    let talk = || {
+        let (mut client, mut server) = relay.pair();
+        let steps = [kit::Step::Swap(10), kit::Step::Fin, kit::Step::ReadAll];
+        kit::peer::both(&mut client, &steps, &mut server, &[kit::Step::Swap(10), kit::Step::ReadAll, kit::Step::Fin]);
+        relay.seaprox.wait_until_idle();
+    };
+    talk();
+    relay.seaprox.wait_for_log(&[" closed "]);
+    assert_eq!(relay.seaprox.count_log(&["DEBUG"]), 0);
+    assert_eq!(ctl(&relay.seaprox, &["log-level", "debug"]).code, Some(0));
+    talk();
+    relay.seaprox.wait_for_log(&["DEBUG", "seaprox::connection"]);
+    let ran = ctl(&relay.seaprox, &["log-level", "info,seaprox::lnik=trace"]);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.err.contains("did you mean seaprox::link?"), "{}", ran.err);
+    assert_eq!(ctl(&relay.seaprox, &["log-level", "error"]).code, Some(0));
+    let before = relay.seaprox.log().len();
+    talk();
+    assert_eq!(relay.seaprox.log().len(), before, "{:?}", relay.seaprox.log());
+}
+
+#[test]
+fn events_tell_what_happens_as_it_happens() {
+    let relay = Relay::start(&["--threads", "2"]);
+    let place = format!("unix:{}", relay.seaprox.admin_socket());
+    let mut command = kit::seaprox::command(&["ctl", "--status", &place, "events"]);
+    command.stdin(std::process::Stdio::null());
+    let mut program = kit::program::Program::start(command);
+    let out = program.0.stdout.take().unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(out)).map(|line| {
+        let line = line.expect("a line");
+        serde_json::from_str::<Value>(&line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    });
+    let mut next = |name: &str| {
+        let event = lines.find(|event| event["event"] == name).unwrap_or_else(|| panic!("no {name}"));
+        assert!(event["time"].as_f64().unwrap() > 1.7e9, "{event}");
+        event
+    };
+    next("subscribed");
+    assert_eq!(relay.seaprox.figure("/admin/event_readers"), 1);
+    let (mut client, mut server) = relay.pair();
+    let opened = next("connection_opened");
+    assert!(opened["conn"].as_str().unwrap().starts_with("static[ipv4["), "{opened}");
+    assert_eq!(next("connection_connected")["connection"], opened["connection"]);
+    let steps = [kit::Step::Swap(10), kit::Step::Fin, kit::Step::ReadAll];
+    kit::peer::both(&mut client, &steps, &mut server, &[kit::Step::Swap(10), kit::Step::ReadAll, kit::Step::Fin]);
+    let ended = next("connection_ended");
+    assert_eq!(ended["connection"], opened["connection"]);
+    assert_eq!((&ended["reason"], &ended["sent"], &ended["received"]), (&json!("source_fin"), &json!(10), &json!(10)));
+    assert!(ended["thread"].as_u64().unwrap() < 2, "{ended}");
+    assert_eq!(ctl(&relay.seaprox, &["reload"]).code, Some(0));
+    assert_eq!(next("reload")["cause"], "command");
+    let (_client, _server) = relay.pair();
+    assert_eq!(ctl(&relay.seaprox, &["drain"]).code, Some(0));
+    next("drain");
+    next("listener_closed");
+    drop(program);
+}
+
+#[test]
+fn a_process_is_ready_until_it_drains() {
+    let relay = Relay::start(&["--admin", "127.0.0.1:0"]);
+    let addr = relay.seaprox.admin_addr();
+    assert_eq!(over_tcp(addr, &get("/readyz", LOCAL)).status, 200);
+    assert_eq!(ctl(&relay.seaprox, &["ready"]).out, b"ready\n");
+    let (_client, _server) = relay.pair();
+    let ran = ctl(&relay.seaprox, &["drain"]);
+    assert_eq!((ran.code, ran.out.as_slice()), (Some(0), &b"draining\n"[..]));
+    let answer = over_tcp(addr, &get("/readyz", LOCAL));
+    assert_eq!((answer.status, answer.body.as_str()), (503, "the process is draining\n"));
+    assert_eq!(over_tcp(addr, &get("/healthz", LOCAL)).status, 200);
+    let ran = ctl(&relay.seaprox, &["ready"]);
+    assert_eq!(ran.code, Some(69), "{ran:?}");
+    assert_eq!(ctl(&relay.seaprox, &["drain"]).code, Some(1), "it drains already");
+}
+
+#[test]
+fn a_node_is_not_ready_while_a_link_that_it_dials_is_down() {
+    let (_keys, mut far, near) = link_pair(&["--name", "office"]);
+    assert_eq!(ctl(&near, &["ready"]).code, Some(0));
+    far.signal(libc::SIGKILL);
+    far.wait(SOON);
+    until("the node is not ready", || ctl(&near, &["ready"]).code == Some(69));
+    assert!(ctl(&near, &["ready"]).err.contains("not up: link"));
+    assert_eq!(ctl(&near, &["health"]).code, Some(0));
+}
+
+#[test]
+fn a_reader_that_stops_reading_costs_the_others_nothing() {
+    let relay = Relay::start(&["--admin", "127.0.0.1:0"]);
+    let addr = relay.seaprox.admin_addr();
+    // Each asks for more than its socket buffers hold, and reads nothing.
+    let mut stalled = Vec::new();
+    for _ in 0..4 {
+        let mut socket = TcpStream::connect(addr).unwrap();
+        socket.write_all(get("/events", LOCAL).as_bytes()).unwrap();
+        stalled.push(socket);
+    }
+    until("all of them are readers", || relay.seaprox.figure("/admin/event_readers") == 4);
+    let mut clients = Vec::new();
+    for _ in 0..300 {
+        clients.push(relay.pair());
+    }
+    for _ in 0..20 {
+        let mut socket = TcpStream::connect(addr).unwrap();
+        socket.write_all(get("/status", LOCAL).as_bytes()).unwrap();
+        stalled.push(socket);
+    }
+    let (client, server) = &mut clients[0];
+    kit::peer::both(client, &[kit::Step::Swap(1_000_000)], server, &[kit::Step::Swap(1_000_000)]);
+    assert_eq!(over_tcp(addr, &get("/healthz", LOCAL)).body, "ok\n");
+    assert_eq!(relay.seaprox.status()["connections"].as_array().unwrap().len(), 300);
+}
+
+#[test]
+fn a_process_is_found_by_what_it_runs() {
+    let scratch = Scratch::new();
+    let in_scratch = |command: &mut std::process::Command| _ = command.env("XDG_RUNTIME_DIR", scratch.file(""));
+    // Both have the socket in the directory of this test, and no other process has.
+    let start = |args: &[&str]| {
+        let mut command = kit::seaprox::command(args);
+        command.stdin(std::process::Stdio::null());
+        in_scratch(&mut command);
+        kit::program::Program::start(command)
+    };
+    let mut socks = start(&["socks", "--listen", "127.0.0.1:0"]);
+    let mut http = start(&["http", "--listen", "127.0.0.1:0", "--name", "web"]);
+    let address = socks.first_line().rsplit(' ').next().unwrap().to_owned();
+    http.first_line();
+    let ask = |args: &[&str]| kit::run_with(args, b"", in_scratch);
+    for (args, pid) in [
+        (&["status", "socks"][..], socks.0.id()),
+        (&["status", "http"], http.0.id()),
+        (&["status", "web"], http.0.id()),
+        (&["status", &address], socks.0.id()),
+        (&["ctl", "--process", "socks", "status"], socks.0.id()),
+        (&["ctl", "--process", &http.0.id().to_string(), "status"], http.0.id()),
+    ] {
+        let ran = ask(args);
+        assert_eq!(ran.code, Some(0), "{args:?} {ran:?}");
+        assert!(String::from_utf8_lossy(&ran.out).contains(&format!(" pid {pid} ")), "{args:?} {ran:?}");
+    }
+    let ran = ask(&["ctl", "reload"]);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.err.contains(&format!("\n  {} socks {address}", socks.0.id())), "{}", ran.err);
+    let ran = ask(&["status", "ftp"]);
+    assert_eq!(ran.code, Some(69), "{ran:?}");
+    assert!(ran.err.contains("no process of this user runs \"ftp\""), "{}", ran.err);
+}

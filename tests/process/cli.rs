@@ -56,7 +56,7 @@ fn a_wrong_argument_is_named_with_the_expected_form() {
     assert_usage(&["cat"], &["expected HOST PORT"]);
     assert_usage(&["cat", "localhost", "http"], &["PORT", "http", "expected a number"]);
     assert_usage(&["completions", "csh"], &["csh", "bash"]);
-    assert_usage(&["status", "x"], &["PID", "\"x\""]);
+    assert_usage(&["ctl", "relaod"], &["command \"relaod\"", "did you mean reload?"]);
     assert_usage(&["socks", "--log-format", "xml"], &["--log-format", "xml", "text or json"]);
 }
 

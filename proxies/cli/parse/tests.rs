@@ -311,8 +311,8 @@ fn the_other_getters_return_their_values() {
     assert_eq!((parsed("http -vv").verbosity(), parsed("http -q").verbosity()), (2, -1));
     assert_eq!(parsed("http --status none").status(), Ok(StatusSocket::Off));
     assert_eq!(parsed("status --status unix:/x").status(), Ok(StatusSocket::At("/x".into())));
-    assert_eq!((parsed("status 12").pid(), parsed("status").pid()), (Ok(Some(12)), Ok(None)));
-    assert!(parsed("status x").pid().is_err() && parsed("status 0").pid().is_err());
+    assert_eq!((parsed("status 12").process().as_deref(), parsed("status").process()), (Some("12"), None));
+    assert_eq!(parsed("ctl --process web reload").process().as_deref(), Some("web"));
     assert_eq!(parsed("completions fish").shell(), Ok(Shell::Fish));
     assert_eq!(parsed("socks --users u").path("users"), Some("u".into()));
 }

@@ -14,6 +14,7 @@ use super::{CALL_TIMEOUT, Supervisor, logging};
 use crate::admin::command::{ForwardKind, Named, NewForward};
 use crate::admin::{AdminCommand, Cause, CommandError};
 use crate::cli::forwards;
+use crate::process::announced::address_text;
 use crate::process::signals::Signal;
 
 type Result<T> = std::result::Result<T, CommandError>;
@@ -131,7 +132,7 @@ impl Supervisor {
         self.change(config)?;
         self.opened_forwards.push((link_name.clone(), forward));
         let its = self.running.listening().into_iter().filter(|it| it.name == name);
-        let bound: Vec<String> = its.map(|it| it.addr.to_string()).collect();
+        let bound: Vec<String> = its.map(|it| address_text(&it.addr)).collect();
         Ok(json!({ "done": "opened", "forward": name, "link": link_name, "bound": bound }))
     }
 

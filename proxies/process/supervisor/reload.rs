@@ -1,6 +1,7 @@
 //! Reloading: the source of the configuration is read again, and what differs is put into effect while everything runs.
 
 use seaprox::config::{ApplyError, Config};
+use serde_json::json;
 
 use super::Supervisor;
 use crate::process::changes::{ChangesMade, ReloadResult, log_problems};
@@ -41,11 +42,24 @@ impl Supervisor {
             service::ready(&service::serving(&self.running));
         }
         let problems = result.as_ref().err().cloned().unwrap_or_default();
+        self.tell_reload(cause, &result);
         if cause != ReloadCause::Watch || problems != self.known_problems {
             log_problems(&problems, "the configuration is invalid, and nothing has changed");
         }
         self.known_problems = problems;
         result
+    }
+
+    /// Tells the readers of events what came of a reload.
+    fn tell_reload(&self, cause: ReloadCause, result: &ReloadResult) {
+        let (added, changed, removed) = match result {
+            Ok(made) => (made.added.len(), made.changed.len(), made.removed.len()),
+            Err(_) => (0, 0, 0),
+        };
+        self.reporter.events.tell(json!({
+            "event": "reload", "cause": cause.as_str(), "added": added, "changed": changed, "removed": removed,
+            "problems": result.as_ref().err(),
+        }));
     }
 
     /// Reads the configuration again if a watched file has changed.
