@@ -19,7 +19,8 @@ FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %canary.rs,$(wildcard
 # The tests that a mode of the relay makes a difference to. What a link carries is never spliced.
 RELAY_TESTS = --test loop --test process
 
-.PHONY: all test test-tools test-system check check-systems try-windows bench interop gates soak mutate race fuzz install uninstall clean
+.PHONY: all test test-tools test-system system-tools check check-systems try-windows try-static try-deb static deb bench interop gates \
+	soak mutate race fuzz install uninstall clean
 
 all:
 	$(CARGO) build --release --locked
@@ -35,13 +36,35 @@ test: test-tools check-systems
 
 # Tier 2, 60 minutes at most, before a larger change ends: many more of the simulated and random faults of tier 1, links between
 # versions, and races.
-test-system: test-tools
+test-system: test-tools system-tools
 	SEAPROX_FIRST=2001 SEAPROX_SEEDS=50000 $(CARGO) test --locked --test link sim::swarm
 	SEEDS=40..440 $(CARGO) test --locked --test node faults::
 	$(CARGO) test --locked --test process reload:: -- --ignored
 	$(MAKE) interop
 	$(MAKE) race
 	$(MAKE) try-windows
+	$(MAKE) try-static
+	$(MAKE) try-deb
+
+# Installs the heavy programs of tier 2.
+system-tools:
+	@scripts/install-system-tools
+
+# Static binaries with musl for x86_64 and aarch64: target/static. packaging/container makes an image of them.
+static:
+	scripts/build-static
+
+# Runs the static binaries in an empty root; the one for aarch64 under qemu.
+try-static: static
+	scripts/try-static
+
+# A Debian package of the release binary: target/debian.
+deb: all
+	scripts/build-deb
+
+# Lints the package, and runs it under systemd in a guest of qemu: start, reload, watchdog, sockets, removal.
+try-deb: deb
+	scripts/try-deb
 
 # Form: format, lints, the order of the layers, types on other systems, the documentation.
 check:
