@@ -19,6 +19,7 @@ mod admin;
 mod cat;
 mod cli;
 mod config;
+mod deploying;
 mod ends;
 mod examples;
 mod file;
