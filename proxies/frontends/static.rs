@@ -29,9 +29,9 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
         ("static -l :3000-3010 --to 10.0.0.5:4000-4010", "relay eleven ports on every address, each to its own port"),
         ("static -l unix:/tmp/web.sock --to 127.0.0.1:8000", "offer a TCP service on a Unix socket"),
         ("static -l 5900 --to desk:5900 --via remote", "relay over a link; the node remote resolves desk"),
-        ("static -l :80 --to 10.0.0.5:80,10.0.0.6:80", "balance connections between two targets"),
+        ("static -l 8080 --to 10.0.0.5:80,10.0.0.6:80", "balance connections between two targets"),
         (
-            "static -l :80 --to srv:_http._tcp.example.org --balance least-connections",
+            "static -l 8080 --to srv:_http._tcp.example.org --balance least-connections",
             "balance connections among the hosts of a service, as DNS knows them",
         ),
     ],
