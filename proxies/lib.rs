@@ -25,6 +25,9 @@ pub mod links;
 mod maker;
 mod process;
 pub mod shared_file;
+#[cfg(feature = "top")]
+#[cfg_attr(not(test), expect(dead_code, reason = "no command shows it yet"))]
+mod top;
 
 pub use maker::{DialedLink, LinkOwner, OnEvent, Parts, SharedSecretError, UsersError, start};
 pub use process::main;

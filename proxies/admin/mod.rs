@@ -28,5 +28,4 @@ pub use command::{AdminCommand, Cause, CommandError, Commands};
 pub use guard::{Rules, TOKEN_BYTES_MIN, is_fit};
 pub use reporter::Reporter;
 pub use server::Server;
-pub use service::Service;
-pub use text::{is_unfit, to_text};
+pub use text::{escape, is_unfit, to_text};

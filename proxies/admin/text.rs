@@ -44,7 +44,7 @@ pub fn to_text(mut status: Value) -> String {
 }
 
 /// Replaces the control characters in all strings, so that none of them reaches a terminal or makes another line.
-fn escape(value: &mut Value) {
+pub fn escape(value: &mut Value) {
     match value {
         Value::String(text) if text.contains(is_unfit) => {
             let escaped =
