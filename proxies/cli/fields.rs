@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use seaprox::auth::Modes;
-use seaprox::config::{ExpectedKey, KeySource, LinkPaths, StatusSocket, Users};
+use seaprox::config::{ExpectedKey, KeySource, LinkPaths, ProxyVersion, StatusSocket, Users};
 use seaprox::link::Mode;
 use seaprox::node::{CARRIERS, Path};
+use seaprox::rules::RuleError;
 use seaprox::{Bind, Egress, Family, UnixFileError};
 
 use super::field::Field;
@@ -157,6 +158,19 @@ pub const SOURCE: Field = Field::Text(
         vec![if path == Path::default() { "none".to_owned() } else { path.to_string() }]
     },
 );
+pub const PROXY_ACCEPT: Field = Field::Text(
+    |d, text| {
+        let network = text.parse().map_err(|error: RuleError| error.to_string())?;
+        d.listener.proxy_protocol.accept_from.push(network);
+        Ok(())
+    },
+    |d| d.listener.proxy_protocol.accept_from.iter().map(ToString::to_string).collect(),
+);
+pub const PROXY_SEND: Field = Field::Choice(
+    |d, index| d.listener.proxy_protocol.send = PROXY_VERSIONS.get(index).copied(),
+    |d| PROXY_VERSIONS.iter().position(|version| Some(*version) == d.listener.proxy_protocol.send),
+);
+const PROXY_VERSIONS: [ProxyVersion; 2] = [ProxyVersion::V1, ProxyVersion::V2];
 pub const KNOWN_NODES: Field = Field::Text(
     |d, text| {
         d.link.expected_key = ExpectedKey::Known(Some(text.into()));

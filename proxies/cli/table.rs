@@ -7,7 +7,8 @@ use super::command::{Command, Commands};
 use super::field::Field;
 use super::fields::{
     ADMIN, ADMIN_GROUP, ADMIN_HOST, CARRIER, CIPHER, KEY_EXCHANGE, KEY_FILE, KNOWN_NODES, LOG_FORMAT, MODE, ONLY, PATH,
-    PATHS, PEER_KEY, PREFER, SECRET_FILE, SOURCE, STATUS_SOCKET, STRICT_MODES, UNIX_MODE, UNIX_OWNER, USERS,
+    PATHS, PEER_KEY, PREFER, PROXY_ACCEPT, PROXY_SEND, SECRET_FILE, SOURCE, STATUS_SOCKET, STRICT_MODES, UNIX_MODE,
+    UNIX_OWNER, USERS,
 };
 use super::section::{Section, Sections};
 
@@ -327,6 +328,13 @@ pub static OPTIONS: &[OptionSpec] = &[
         .fills(Field::Rules(None)).key(Sections::CLIENTS),
     option(Group::Access, "users", Value::File, "require a user and a password from a file of name:password lines").only(NAMED)
         .fills(USERS).key(Sections::CLIENTS),
+    option(Group::Access, "proxy-protocol-accept-from", Value::Text("NETWORK"), "networks whose clients begin with a header of the PROXY \
+        protocol, version 1 or 2, such as 10.0.0.0/8 or unix; other clients are refused, and the header's address counts as the client's")
+        .repeat().no_env().only(FRONT_ENDS)
+        .fills(PROXY_ACCEPT).key(Sections::LISTENERS),
+    option(Group::Access, "proxy-protocol-send", Value::Choice(&["v1", "v2"]), "begin each connection to a target with a header of \
+        the PROXY protocol of this version").only(FRONT_ENDS)
+        .fills(PROXY_SEND).key(Sections::LISTENERS),
     option(Group::Access, "no-strict-modes", Value::None, "accept files of keys, users and paths that other users can change or \
         replace, and private keys that other users can read; without this option such files are refused").only(READING)
         .fills(STRICT_MODES).key(Sections::PROCESS),

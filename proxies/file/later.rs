@@ -9,8 +9,8 @@ pub fn is_later(section: Section, key: &str) -> bool {
 
 const LATER: &[(&[Section], &[&str])] = &[
     (&[Section::Process], &["console", "script", "web"]),
-    (&[Section::Listener], &["proxy-protocol", "udp", "rate", "transparent"]),
-    (&[Section::Defaults], &["proxy-protocol", "rate", "udp-timeout"]),
+    (&[Section::Listener], &["udp", "rate", "transparent"]),
+    (&[Section::Defaults], &["rate", "udp-timeout"]),
     (&[Section::Link], &["links-max", "rate", "direct"]),
     (&[Section::Serve], &["rate", "relay"]),
 ];

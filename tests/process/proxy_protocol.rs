@@ -11,8 +11,9 @@ use seaprox::rules::{Action, Rule, Rules};
 use seaprox::{Bind, Endpoint, Loops, Proto, Target};
 
 use crate::kit::program::{Program, free_port};
+use crate::kit::seaprox::run;
 use crate::kit::socks::request5;
-use crate::kit::{SOON, Scratch, has, until};
+use crate::kit::{SOON, Scratch, Seaprox, has, until};
 
 /// Loops of this process with listeners. They are stopped when it is dropped.
 struct Proxy {
@@ -297,4 +298,52 @@ fn the_targets_of_other_front_ends_are_sent_the_header_too() {
         let expected = [&header[..], b"hello\n"].concat();
         assert_eq!(&answer[answer.len() - expected.len()..], expected);
     }
+}
+
+#[test]
+fn flags_and_a_file_say_the_same_of_the_protocol() {
+    let (target, scratch) = (echo().to_string(), Scratch::new());
+    scratch.write(
+        "relay.toml",
+        format!(
+            "[[listener]]\nlisten = \"127.0.0.1:0\"\nfront = \"static\"\nto = \"{target}\"\n\
+             proxy-protocol-accept-from = [\"127.0.0.0/8\", \"unix\"]\nproxy-protocol-send = \"v1\"\n"
+        ),
+    );
+    let file = scratch.file("relay.toml");
+    let accept = "--proxy-protocol-accept-from";
+    for args in [
+        &[
+            "static",
+            "-l",
+            "127.0.0.1:0",
+            "--to",
+            &target,
+            accept,
+            "127.0.0.0/8",
+            accept,
+            "unix",
+            "--proxy-protocol-send",
+            "v1",
+        ][..],
+        &["run", file.as_str()],
+    ] {
+        let seaprox = Seaprox::start(args);
+        let header = "PROXY TCP4 192.0.2.7 10.0.0.1 5678 443\r\n";
+        assert_eq!(
+            ask(seaprox.addr(0), format!("{header}hello\n").as_bytes()).1,
+            format!("{header}hello\n"),
+            "{args:?}"
+        );
+        seaprox.wait_for_log(&[" closed ", "conn=static[ipv4[192.0.2.7:5678]->", "reason=source_fin"]);
+        assert_eq!(ask(seaprox.addr(0), b"hello\n").1, "");
+        seaprox.wait_for_log(&[
+            " closed ",
+            "reason=protocol_error",
+            "detail=\"expected a header of the PROXY protocol\"",
+        ]);
+    }
+    let ran = run(&["static", "--to", &target, accept, "example.org"]);
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.err.contains("--proxy-protocol-accept-from \"example.org\": expected an address"), "{}", ran.err);
 }
