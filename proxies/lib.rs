@@ -11,6 +11,7 @@
 //! | `maker` | makes the parts of a process from its configuration | `frontends`, `links` |
 //! | `cli` | the commands, the table of options, parsing, help, completions | `frontends`, `links` |
 //! | `file` | files of configuration in TOML | `cli`, `frontends`, `links` |
+//! | `top` | the live view of a running process | `admin` |
 //! | `admin` | the status of a running process, as JSON and as text, and its socket | the library |
 //! | `process` | the commands of the binary, the log, signals and exit codes | all of the above |
 //!
@@ -26,7 +27,6 @@ mod maker;
 mod process;
 pub mod shared_file;
 #[cfg(feature = "top")]
-#[cfg_attr(not(test), expect(dead_code, reason = "no command shows it yet"))]
 mod top;
 
 pub use maker::{DialedLink, LinkOwner, OnEvent, Parts, SharedSecretError, UsersError, start};

@@ -63,10 +63,11 @@ fn metrics(metrics: &[Metric], samples: &[Sample]) -> Value {
     object
 }
 
-/// Returns one element of `connections`.
-pub fn connection(connection: &ConnectionStatus) -> Value {
+/// Returns one element of `connections`. `thread` is the number of its loop, because each loop has ids of its own.
+pub fn connection(connection: &ConnectionStatus, thread: usize) -> Value {
     json!({
         "id": connection.id.to_string(),
+        "thread": thread,
         "conn": connection.description,
         "listener": connection.listener,
         "stage": connection.stage.as_str(),

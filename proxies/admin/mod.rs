@@ -28,4 +28,5 @@ pub use command::{AdminCommand, Cause, CommandError, Commands};
 pub use guard::{Rules, TOKEN_BYTES_MIN, is_fit};
 pub use reporter::Reporter;
 pub use server::Server;
+pub use service::Service;
 pub use text::{escape, is_unfit, to_text};

@@ -112,11 +112,11 @@ impl Reporter {
     ///
     /// # Errors
     /// Fails if `out` fails, or if a loop does not answer in time.
-    pub fn write(&self, out: &mut impl Write, summary: &Value) -> io::Result<()> {
+    pub fn write(&self, out: &mut impl Write, summary: &Value, most: usize) -> io::Result<()> {
         let mut document = serde_json::to_string(summary)?;
         document.truncate(document.len() - 1);
         write!(out, "{document},\"connections\":[")?;
-        write_connections(out, &self.remotes)?;
+        write_connections(out, &self.remotes, most)?;
         out.write_all(b"]}\n")
     }
 
@@ -152,9 +152,13 @@ impl Reporter {
     }
 
     fn log_status(&self, mut status: Value, write_line: fn(&str)) {
-        let some = |remote: &Remote| ask_loop(remote, |core| core.some_connections(None, CONNECTIONS_LOGGED));
-        let all = self.remotes.iter().filter_map(some).flatten();
-        status["connections"] = all.take(CONNECTIONS_LOGGED).map(|it| document::connection(&it)).collect();
+        let mut all = Vec::new();
+        for (thread, remote) in self.remotes.iter().enumerate() {
+            let some = ask_loop(remote, |core| core.some_connections(None, CONNECTIONS_LOGGED)).unwrap_or_default();
+            all.extend(some.iter().map(|connection| document::connection(connection, thread)));
+        }
+        all.truncate(CONNECTIONS_LOGGED);
+        status["connections"] = all.into();
         let count = status.pointer("/usage/connections").and_then(Value::as_u64).unwrap_or(0);
         text::to_text(status).lines().for_each(write_line);
         let more = count.saturating_sub(CONNECTIONS_LOGGED as u64);
@@ -189,17 +193,18 @@ impl Reporter {
 }
 
 /// Writes the connections of all loops, some at a time, so that a process with many connections holds the text of a few.
-fn write_connections(out: &mut impl Write, remotes: &[Remote]) -> io::Result<()> {
-    let mut is_first = true;
-    for remote in remotes {
+fn write_connections(out: &mut impl Write, remotes: &[Remote], most: usize) -> io::Result<()> {
+    let mut left = most;
+    for (thread, remote) in remotes.iter().enumerate() {
         let mut after = None;
         loop {
-            let some = ask_loop(remote, move |core| core.some_connections(after, CONNECTIONS_PER_CALL))
-                .ok_or(io::ErrorKind::TimedOut)?;
+            let wanted = left.min(CONNECTIONS_PER_CALL);
+            let some =
+                ask_loop(remote, move |core| core.some_connections(after, wanted)).ok_or(io::ErrorKind::TimedOut)?;
             for connection in &some {
-                out.write_all(if is_first { b"" } else { b"," })?;
-                serde_json::to_writer(&mut *out, &document::connection(connection))?;
-                is_first = false;
+                out.write_all(if left == most { b"" } else { b"," })?;
+                serde_json::to_writer(&mut *out, &document::connection(connection, thread))?;
+                left -= 1;
             }
             after = some.last().map(|connection| connection.id);
             if some.len() < CONNECTIONS_PER_CALL {

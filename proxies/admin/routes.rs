@@ -47,7 +47,12 @@ pub static ROUTES: &[Route] = &[
         readyz,
     ),
     get("/metrics", Needs::Nothing, "the metrics as text of Prometheus", metrics),
-    get("/status", Needs::Reading, "the status as JSON; ?connections=no leaves the connections out", status),
+    get(
+        "/status",
+        Needs::Reading,
+        "the status as JSON; ?connections=no leaves the connections out, ?connections=100 has at most so many",
+        status,
+    ),
     Route {
         is_endless: true,
         ..get("/events", Needs::Reading, "what happens, as it happens: a JSON document a line", events)
@@ -132,15 +137,18 @@ fn metrics(service: &Service, _: &Request, reply: Reply<'_>) -> io::Result<()> {
 }
 
 fn status(service: &Service, request: &Request, reply: Reply<'_>) -> io::Result<()> {
-    let with_connections = match request.head.query.as_str() {
-        "" | "connections=yes" => true,
-        "connections=no" => false,
-        _ => return reply.error(400, "expected ?connections=no or ?connections=yes", &[]),
+    let most = match request.head.query.strip_prefix("connections=").unwrap_or(request.head.query.as_str()) {
+        "" | "yes" => usize::MAX,
+        "no" => 0,
+        number => match number.parse() {
+            Ok(most) => most,
+            Err(_) => return reply.error(400, "expected ?connections=yes, no, or the most of them", &[]),
+        },
     };
     let Some(summary) = service.reporter.summary() else {
         return reply.error(503, "the event loops do not answer", &[]);
     };
-    if !with_connections {
+    if most == 0 {
         return reply.json(200, &summary);
     }
     let body = reply.begin(JSON)?;
@@ -148,7 +156,7 @@ fn status(service: &Service, request: &Request, reply: Reply<'_>) -> io::Result<
         return Ok(());
     }
     let mut out = BufWriter::with_capacity(WRITE_BYTES, body);
-    service.reporter.write(&mut out, &summary)?;
+    service.reporter.write(&mut out, &summary, most)?;
     out.flush()?;
     out.into_inner().map_err(io::IntoInnerError::into_error)?.end()
 }

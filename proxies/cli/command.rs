@@ -19,6 +19,8 @@ pub enum Command {
     Status,
     /// Command a running process.
     Ctl,
+    /// Show what a running process does, again and again.
+    Top,
     /// Test both ends of a link on this host.
     Selftest,
     /// Make a key.
@@ -104,13 +106,14 @@ impl Command {
             Command::Cat => FRONT_ENDS + 3,
             Command::Status => FRONT_ENDS + 4,
             Command::Ctl => FRONT_ENDS + 5,
-            Command::Selftest => FRONT_ENDS + 6,
-            Command::Keygen => FRONT_ENDS + 7,
-            Command::Pubkey => FRONT_ENDS + 8,
-            Command::Invite => FRONT_ENDS + 9,
-            Command::Join => FRONT_ENDS + 10,
-            Command::Completions => FRONT_ENDS + 11,
-            Command::Man => FRONT_ENDS + 12,
+            Command::Top => FRONT_ENDS + 6,
+            Command::Selftest => FRONT_ENDS + 7,
+            Command::Keygen => FRONT_ENDS + 8,
+            Command::Pubkey => FRONT_ENDS + 9,
+            Command::Invite => FRONT_ENDS + 10,
+            Command::Join => FRONT_ENDS + 11,
+            Command::Completions => FRONT_ENDS + 12,
+            Command::Man => FRONT_ENDS + 13,
         }
     }
 }
@@ -158,7 +161,7 @@ fn of_front_end(spec: &'static FrontEndSpec) -> CommandSpec {
 const FRONT_ENDS: usize = FrontEndKind::ALL.len();
 
 /// The commands that are not front ends, in the order of [`Command::index`].
-const SPECS: [(Command, CommandSpec); 13] = [
+const SPECS: [(Command, CommandSpec); 14] = [
     (
         Command::Link,
         CommandSpec {
@@ -273,6 +276,20 @@ const SPECS: [(Command, CommandSpec); 13] = [
                 ("ctl open -L 8080:db:5432 office", "open a forward over the link office"),
                 ("ctl log-level info,seaprox::link=trace", "log the frames of links from now on"),
                 ("ctl events", "print what happens as it happens, until Ctrl-C"),
+            ],
+        },
+    ),
+    (
+        Command::Top,
+        CommandSpec {
+            name: "top",
+            summary: "watch a running process: rates, connections, links, ends",
+            synopsis: &["[--once] [PID|NAME]", "[--once] --status unix:/path"],
+            frees: (0, 1),
+            listen: None,
+            examples: &[
+                ("top", "watch the only running process; ? shows the keys, q leaves"),
+                ("top --once", "print the rates of one second, for scripts"),
             ],
         },
     ),

@@ -253,9 +253,10 @@ const SERVERS: Commands = FRONT_ENDS.and(&[Command::Link]);
 const RELAYS: Commands = SERVERS.and(&[Command::Cat]);
 /// Commands that take `--via`.
 const ROUTED: Commands = FRONT_ENDS.and(&[Command::Cat]);
-const REPORTING: Commands = SERVERS.and(&[Command::Status, Command::Ctl]);
+const REPORTING: Commands = SERVERS.and(&[Command::Status, Command::Ctl, Command::Top]);
 /// Commands that ask a running process.
 const ASKING: Commands = Commands::of(&[Command::Status, Command::Ctl]);
+const TOP: Commands = Commands::of(&[Command::Top]);
 const CTL: Commands = Commands::of(&[Command::Ctl]);
 /// Commands that give names to records.
 const NAMING: Commands = SERVERS.and(&[Command::Ctl]);
@@ -537,6 +538,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Reporting, "process", Value::Text("PID|NAME"), "process to command: its number, its command, an address, or the \
         name of a listener or a link (default: the only one of this user)").no_env().only(CTL),
     option(Group::Reporting, "json", Value::None, "print JSON").no_env().only(ASKING),
+    option(Group::Reporting, "once", Value::None, "print the rates of one second as text, and exit").no_env().only(TOP),
     option(Group::Reporting, "print", Value::None, "print the whole configuration with its defaults, as a file that means the same")
         .no_env().only(CHECK),
     option(Group::General, "no-command", Value::None, "accepted and ignored, as a link runs no command; for those who type ssh -N")

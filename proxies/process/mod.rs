@@ -24,6 +24,7 @@ mod signals;
 mod source;
 mod status;
 mod supervisor;
+mod top;
 
 use std::process::ExitCode;
 
@@ -72,6 +73,7 @@ fn run(parsed: &Parsed) -> Result<(), Failed> {
         Command::Cat => cat::run(parsed),
         Command::Status => status::run(parsed),
         Command::Ctl => ctl::run(parsed),
+        Command::Top => top::run(parsed),
         Command::Selftest => selftest::run(),
         Command::Keygen => keygen::keygen(parsed),
         Command::Pubkey => keygen::pubkey(parsed),

@@ -108,8 +108,7 @@ fn number(value: &Value) -> (String, Option<u64>) {
     (number.to_string(), Some(number))
 }
 
-fn size(value: &Value) -> (String, Option<u64>) {
-    let bytes = value.as_u64().unwrap_or(0);
+fn size(bytes: u64) -> (String, Option<u64>) {
     (human_size(bytes), Some(bytes))
 }
 
@@ -126,14 +125,13 @@ fn seconds(value: &Value) -> (String, Option<u64>) {
 
 fn connections(history: &History) -> Table {
     let row = |(key, connection): (String, &Value)| {
-        let bytes = |key: &str| size(&connection["source"][key]);
+        let bytes = |key: &str| connection["source"][key].as_u64().unwrap_or(0);
         let (id, about) = (word(connection, "id"), word(connection, "conn"));
         let user = connection["user"].as_str().map(|user| format!("{user} ")).unwrap_or_default();
         let mut row = Row::new(vec![
             rate(history, &format!("{key}/sent")),
             rate(history, &format!("{key}/received")),
-            bytes("bytes_in"),
-            bytes("bytes_out"),
+            size(bytes("bytes_in") + bytes("bytes_out")),
             seconds(&connection["age_seconds"]),
             text(word(connection, "stage")),
             text(format!("{user}{about}")),
@@ -145,8 +143,8 @@ fn connections(history: &History) -> Table {
         row
     };
     Table {
-        titles: &["SENT/S", "RECV/S", "SENT", "RECEIVED", "AGE", "STAGE", "CONNECTION"],
-        widths: &[10, 10, 8, 8, 7, 11, 0],
+        titles: &["SENT/S", "RECV/S", "BYTES", "AGE", "STAGE", "CONNECTION"],
+        widths: &[11, 11, 8, 7, 11, 0],
         rows: elements(history.now(), "connections", "id").map(row).collect(),
     }
 }
@@ -205,43 +203,41 @@ fn links(history: &History) -> Table {
     }
     Table {
         titles: &["LINK", "STATE", "SENT/S", "RECV/S", "RTT", "STREAMS", "LAST MINUTE"],
-        widths: &[26, 11, 10, 10, 8, 8, 0],
+        widths: &[18, 9, 11, 11, 8, 7, 0],
         rows,
     }
 }
 
 fn listeners(history: &History) -> Table {
     let listener = |(key, listener): (String, &Value)| {
+        let (name, address) = (word(listener, "name"), word(listener, "address"));
         Row::new(vec![
-            text(word(listener, "name")),
             text(word(listener, "kind")),
             number(&listener["active"]),
             number(&listener["accepted"]),
-            number(&listener["refused"]),
             rate(history, &format!("{key}/sent")),
             rate(history, &format!("{key}/received")),
-            text(word(listener, "address")),
+            text(if name == address { name.to_owned() } else { format!("{name} {address}") }),
         ])
     };
     let forward = |(key, forward): (String, &Value)| {
-        let (id, name) = (word(forward, "id"), word(forward, "name"));
+        let (id, name, asked) = (word(forward, "id"), word(forward, "name"), word(forward, "asked"));
         let to = forward["to"].as_str().map(|to| format!(" -> {to}")).unwrap_or_default();
+        let name_and = if name == asked { String::new() } else { format!("{name} ") };
         let mut row = Row::new(vec![
-            text(name),
             text(format!("{} {}", word(forward, "direction"), word(forward, "state"))),
             number(&forward["active"]),
             number(&forward["opened"]),
-            number(&forward["refused"]),
             rate(history, &format!("{key}/sent")),
             rate(history, &format!("{key}/received")),
-            text(format!("{}{to}", word(forward, "asked"))),
+            text(format!("{name_and}{asked}{to}")),
         ]);
         row.close = Some(order(json!({ "forward": id, "thread": forward["thread"] }), format!("forward {name}")));
         row
     };
     Table {
-        titles: &["NAME", "KIND", "ACTIVE", "OPENED", "REFUSED", "SENT/S", "RECV/S", "ADDRESS"],
-        widths: &[14, 15, 6, 7, 7, 10, 10, 0],
+        titles: &["KIND", "ACTIVE", "OPENED", "SENT/S", "RECV/S", "ADDRESS"],
+        widths: &[16, 6, 6, 11, 11, 0],
         rows: elements(history.now(), "listeners", "name")
             .map(listener)
             .chain(elements(history.now(), "forwards", "id").map(forward))
@@ -319,7 +315,7 @@ fn sum(a: &[u64], b: &[u64]) -> Vec<u64> {
 
 const BARS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const SPARK_CELLS: usize = 60;
-const RTT_CELLS: usize = 8;
+const RTT_CELLS: usize = 7;
 
 #[cfg(test)]
 mod tests {
@@ -350,10 +346,10 @@ mod tests {
         let history = history();
         let ids = |sort, filter| -> Vec<String> {
             let table = Page::Connections.table(&history, sort, filter);
-            table.rows.iter().map(|row| row.cells[6].clone()).collect()
+            table.rows.iter().map(|row| row.cells[5].clone()).collect()
         };
         assert_eq!(ids(0, ""), ["static[c->d]", "socks5[a->b]"], "the highest rate is first");
-        assert_eq!(ids(6, ""), ["socks5[a->b]", "static[c->d]"]);
+        assert_eq!(ids(5, ""), ["socks5[a->b]", "static[c->d]"]);
         assert_eq!(ids(0, "SOCKS"), ["socks5[a->b]"]);
         let reasons = Page::Ends.table(&history, 0, "").rows.iter().map(|row| row.cells[2].clone()).collect::<Vec<_>>();
         assert_eq!(reasons, ["idle_timeout", "source_fin"]);

@@ -52,3 +52,4 @@ mod socks;
 mod splice;
 mod status;
 mod targets;
+mod top;
