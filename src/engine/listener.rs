@@ -329,6 +329,14 @@ impl Core {
         Ok(())
     }
 
+    /// Gives a listener of a forward the name of the forward. If another listener has the name, the address stands behind it.
+    pub(crate) fn name_listener(&mut self, id: Id, name: &str) {
+        let is_free = self.listener_named(name).is_none_or(|other| other == id);
+        if let Some(listener) = self.listeners.get_mut(id) {
+            listener.name = if is_free { name.into() } else { format!("{name} {}", plain(&listener.addr)).into() };
+        }
+    }
+
     /// Sends the clients that a listener accepts from now on over a link.
     pub(crate) fn route_listener(&mut self, id: Id, link: Id) {
         self.listeners.get_mut(id).into_iter().for_each(|listener| listener.link = Some(link));

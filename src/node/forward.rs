@@ -209,7 +209,7 @@ impl ForwardMut<'_> {
         Ok(self.node.forward_status(self.core, self.id, forward))
     }
 
-    /// Gives the forward another name.
+    /// Gives the forward another name, and its listener too.
     ///
     /// # Errors
     /// [`VerbError::Already`] if another forward has the name, [`VerbError::Invalid`] if the name is empty.
@@ -217,6 +217,9 @@ impl ForwardMut<'_> {
         self.node.check_forward_name(name, Some(self.id))?;
         let forward = self.node.forwards.get_mut(self.id).ok_or(VerbError::Stale)?;
         forward.name = name.into();
+        if let Some(listener) = forward.listeners.as_ref().and_then(|listeners| listeners.first()) {
+            self.core.name_listener(*listener, name);
+        }
         Ok(())
     }
 
