@@ -45,6 +45,8 @@ pub struct LinkLog {
     exits: bool,
     /// True if nothing about the link ends the process, also not a wrong key: the link came with a reload.
     is_tolerant: bool,
+    /// Faults of a link that must not end the process.
+    faults: u32,
     state: LinkState,
     /// Failed attempts since the link was up or resumed.
     failures: u32,
@@ -92,6 +94,7 @@ impl LinkLog {
             asks: false,
             exits: false,
             is_tolerant: false,
+            faults: 0,
             state: LinkState::Connecting,
             failures: 0,
             was_up: false,
@@ -116,6 +119,11 @@ impl LinkLog {
     /// Returns true if this is the log of the link with this peer, and not of an earlier link of the same name.
     pub fn is_of(&self, peer: &Arc<DialedPeer>) -> bool {
         Arc::ptr_eq(&self.peer, peer)
+    }
+
+    /// Makes this the log of a link that lives on with another policy for its peer.
+    pub fn of(self, peer: Arc<DialedPeer>) -> LinkLog {
+        LinkLog { peer, ..self }
     }
 
     /// Takes over what has changed about the link while it lives on. Remote forwards that are new or changed were opened in
@@ -144,12 +152,19 @@ impl LinkLog {
     /// Logs an event. Returns the action that the caller must perform, if any.
     pub fn handle(&mut self, event: &LinkEvent, now: Instant) -> Option<Action> {
         match self.handle_event(event, now) {
+            Some(Action::Exit(_)) if self.is_tolerant && !self.is_new_fault() => None,
             Some(Action::Exit(failed)) if self.is_tolerant => {
                 log::error!(target: "seaprox::link", link = self.name(), error = failed.text; "the link cannot be used as it is, and is dialed on");
                 None
             }
             action => action,
         }
+    }
+
+    /// Returns true for the first fault that would end the process, and each time their number has doubled.
+    fn is_new_fault(&mut self) -> bool {
+        self.faults = self.faults.saturating_add(1);
+        self.faults.is_power_of_two()
     }
 
     fn handle_event(&mut self, event: &LinkEvent, now: Instant) -> Option<Action> {

@@ -33,9 +33,9 @@ impl ServedLinks {
         ServedLinks { authorized, names: BTreeMap::new(), limits: BTreeMap::new() }
     }
 
-    /// Takes the peers over that may dial the server now.
-    pub fn follow(&mut self, authorized: Arc<AuthorizedPeers>) {
-        self.authorized = authorized;
+    /// Returns the log with the peers that may dial the server now.
+    pub fn following(self, authorized: Arc<AuthorizedPeers>) -> ServedLinks {
+        ServedLinks { authorized, ..self }
     }
 
     /// Logs an event of a link.

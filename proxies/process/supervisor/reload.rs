@@ -1,6 +1,6 @@
 //! Reloading: the source of the configuration is read again, and what differs is put into effect while everything runs.
 
-use seaprox::config::{ApplyError, Config};
+use seaprox::config::{ApplyError, Config, Diff};
 use serde_json::json;
 
 use super::Supervisor;
@@ -123,24 +123,33 @@ impl Supervisor {
 
     /// Makes the logs of links, and the announced addresses, those of the configuration in effect.
     fn follow(&mut self, before: &Config) {
-        self.follow_links(before);
-        self.follow_servers();
+        let diff = Diff::between(before, self.running.config());
+        self.follow_links(before, &diff);
+        self.follow_servers(&diff);
         self.follow_addresses();
         if self.awaited.is_empty() {
             self.announce();
         }
     }
 
-    fn follow_links(&mut self, before: &Config) {
-        let Ok(own) = self.parts.public_key() else { return };
+    fn follow_links(&mut self, before: &Config, diff: &Diff) {
         let config = self.running.config();
+        for change in diff.links.changed.iter().filter(|change| change.is_renewed) {
+            let name = &change.link.name;
+            let log = self.link_logs.remove(old_name(diff, "link", name));
+            if let (Some(log), Some(dialed)) = (log, self.parts.link(name)) {
+                self.link_logs.insert(name.clone(), log.of(dialed.peer.clone()));
+            }
+        }
         self.link_logs.retain(|name, _| config.link(name).is_some());
         self.awaited.retain(|name| config.link(name).is_some());
         for dialed in self.parts.links() {
             let Some(now) = config.link(&dialed.name) else { continue };
             match self.link_logs.get_mut(&dialed.name).filter(|log| log.is_of(&dialed.peer)) {
-                Some(log) => log.follow(before.link(&dialed.name), now),
+                Some(log) => log.follow(before.link(old_name(diff, "link", &dialed.name)), now),
                 None => {
+                    // The key was loaded when the link was made.
+                    let Ok(own) = self.parts.public_key() else { continue };
                     let log = link::log_of(own, &dialed).asking(prompt::can_ask()).tolerant();
                     self.link_logs.insert(dialed.name.clone(), log);
                 }
@@ -151,14 +160,14 @@ impl Supervisor {
         }
     }
 
-    fn follow_servers(&mut self) {
-        let servers = self.parts.servers();
-        self.served_links.retain(|name, _| servers.iter().any(|(other, _)| other == name));
-        for (name, peers) in servers {
-            match self.served_links.get_mut(&name) {
-                Some(served) => served.follow(peers),
-                None => drop(self.served_links.insert(name, link::ServedLinks::new(peers))),
-            }
+    fn follow_servers(&mut self, diff: &Diff) {
+        let mut before = std::mem::take(&mut self.served_links);
+        for (name, peers) in self.parts.servers() {
+            let served = match before.remove(old_name(diff, "server", &name)) {
+                Some(served) => served.following(peers),
+                None => link::ServedLinks::new(peers),
+            };
+            self.served_links.insert(name, served);
         }
     }
 
@@ -187,4 +196,9 @@ impl ReloadCause {
             ReloadCause::Watch => "watch",
         }
     }
+}
+
+/// Returns the name that a link or a server had before.
+fn old_name<'a>(diff: &'a Diff, kind: &str, name: &'a str) -> &'a str {
+    diff.renames.iter().find(|it| it.kind == kind && it.to == name).map_or(name, |it| &it.from)
 }

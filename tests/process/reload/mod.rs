@@ -3,5 +3,6 @@
 mod equivalence;
 mod file;
 mod redial;
+mod rename;
 mod torture;
 mod world;
