@@ -119,7 +119,7 @@ impl AuthorizedPeers {
     /// # Errors
     /// Fails if the file cannot be read or parsed; the previous keys stay in use.
     pub fn refresh(&self, refresh: Refresh) -> Result<bool, KeysError> {
-        let invitations = self.invited.as_ref().map_or(Ok(()), |invited| invited.refresh(refresh));
+        self.invited.iter().for_each(|invited| invited.refresh(refresh));
         let keys = self.keys.as_ref().map_or(Ok(false), |keys| keys.refresh(refresh));
         if let Some(keys) = &self.keys {
             // An expiry that has come stays until the links were checked again.
@@ -128,7 +128,7 @@ impl AuthorizedPeers {
                 *next = keys.value().next_expiry();
             }
         }
-        invitations.and(keys)
+        keys
     }
 
     fn has_secret(&self, key: &PeerKey) -> bool {

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use seaprox::auth::{AuthorizedKeys, Invitations, InvitedOutcome, KeyUses, KeysError, Modes, ProofKey, PublicKey};
 use seaprox::invite::Answer;
@@ -25,13 +25,33 @@ pub struct InvitedPeers {
     claims: Arc<AtomicUsize>,
     /// The keys that have a session which is being counted.
     counting: Arc<Mutex<HashSet<PeerKey>>>,
+    errors: Arc<ErrorLog>,
+}
+
+/// The limit of the lines about files that cannot be written, because each peer would cause one.
+#[derive(Default)]
+struct ErrorLog(Mutex<(Option<Instant>, u64)>);
+
+impl ErrorLog {
+    /// Logs an error, or counts it if the last line is too recent.
+    fn log(&self, error: &KeysError, key: &PublicKey, text: &str) {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if log.0.is_some_and(|last| now.duration_since(last) < ERROR_INTERVAL) {
+            log.1 += 1;
+            return;
+        }
+        log.0 = Some(now);
+        let suppressed = std::mem::take(&mut log.1);
+        log::error!(target: "seaprox::link", error = error.to_string(), key = key.fingerprint(), suppressed; "{text}");
+    }
 }
 
 impl InvitedPeers {
     /// Creates the part that counts sessions.
     pub fn new(keys: Arc<SharedFile<AuthorizedKeys>>, modes: Modes) -> InvitedPeers {
-        let (clerk, claims, counting) = (Clerk::default(), Arc::default(), Arc::default());
-        InvitedPeers { keys, invitations: None, modes, clerk, claims, counting }
+        let (clerk, claims, counting, errors) = (Clerk::default(), Arc::default(), Arc::default(), Arc::default());
+        InvitedPeers { keys, invitations: None, modes, clerk, claims, counting, errors }
     }
 
     /// Takes peers that hold an invitation of this file.
@@ -43,12 +63,12 @@ impl InvitedPeers {
         Ok(InvitedPeers { invitations: Some(Arc::new(file)), ..self })
     }
 
-    /// Reads the file of invitations again if it has changed.
-    ///
-    /// # Errors
-    /// Fails if the file cannot be read or parsed; the previous invitations stay in use.
-    pub fn refresh(&self, refresh: Refresh) -> Result<(), KeysError> {
-        self.invitations.as_ref().map_or(Ok(()), |file| file.refresh(refresh).map(drop))
+    /// Reads the file of invitations again if it has changed. If it cannot be read or parsed, logs the error, and the previous
+    /// invitations stay in use. The error must not hide a change of the keys.
+    pub fn refresh(&self, refresh: Refresh) {
+        if let Some(Err(error)) = self.invitations.as_ref().map(|file| file.refresh(refresh)) {
+            log::error!(target: "seaprox::link", error = error.to_string(); "the file of invitations cannot be read again; the previous ones stay in use");
+        }
     }
 
     /// Returns true if any invitation is pending now.
@@ -69,9 +89,10 @@ impl InvitedPeers {
         let Ok(key) = PublicKey::from_bytes(*reply.claim().key()) else { return };
         let Some(place) = Place::take(&self.claims) else { return };
         let (file, keys, modes) = (Arc::clone(file), Arc::clone(&self.keys), self.modes);
+        let errors = Arc::clone(&self.errors);
         self.clerk.post(move || {
             let _place = place;
-            let answer = admit(&file, &keys, modes, &reply, &key);
+            let answer = admit((&file, &keys), modes, &errors, &reply, &key);
             reply.send(answer, &proof_key);
         });
     }
@@ -84,14 +105,14 @@ impl InvitedPeers {
             return;
         }
         let counting = Counting { all: Arc::clone(&self.counting), key: *key };
-        let (keys, modes) = (Arc::clone(&self.keys), self.modes);
+        let (keys, modes, errors) = (Arc::clone(&self.keys), self.modes, Arc::clone(&self.errors));
         self.clerk.post(move || {
             let path = KeyUses::path_for(keys.path());
             let stands = |key: &PublicKey| keys.value().find(key).is_some();
             let counted = KeyUses::count(&path, modes, &public, most, stands);
             drop(counting);
             if let Err(error) = &counted {
-                log::error!(target: "seaprox::link", error = error.to_string(), key = public.fingerprint(); "a session cannot be counted, and is refused");
+                errors.log(error, &public, "a session cannot be counted, and is refused");
             }
             reply.send(counted.unwrap_or(false));
         });
@@ -100,9 +121,9 @@ impl InvitedPeers {
 
 /// Spends the invitation and authorizes the key. Returns the answer.
 fn admit(
-    invitations: &SharedFile<Invitations>,
-    keys: &SharedFile<AuthorizedKeys>,
+    (invitations, keys): (&SharedFile<Invitations>, &SharedFile<AuthorizedKeys>),
     modes: Modes,
+    errors: &ErrorLog,
     reply: &ClaimReply,
     key: &PublicKey,
 ) -> Answer {
@@ -110,11 +131,14 @@ fn admit(
     let outcome = Invitations::admit(invitations.path(), keys.path(), modes, id, key);
     let answer = match outcome {
         Ok(outcome) => {
-            log::info!(target: "seaprox::link", invitation = id.to_string(), key = key.fingerprint(), file = keys.path().display().to_string(), outcome = format!("{outcome:?}").to_lowercase(); "invitation claimed");
+            // The line about another outcome is the node's, which has a limit for each network.
+            if outcome == InvitedOutcome::Joined {
+                log::info!(target: "seaprox::link", invitation = id.to_string(), key = key.fingerprint(), file = keys.path().display().to_string(); "key authorized by an invitation");
+            }
             Answer::Outcome(outcome)
         }
         Err(error) => {
-            log::error!(target: "seaprox::link", invitation = id.to_string(), key = key.fingerprint(), error = error.to_string(); "a node with an invitation cannot be authorized; the invitation may be spent");
+            errors.log(&error, key, "a node with an invitation cannot be authorized; the invitation may be spent");
             Answer::Failed
         }
     };
@@ -155,5 +179,7 @@ impl Drop for Counting {
     }
 }
 
+/// Shortest time between two lines about files that cannot be written.
+const ERROR_INTERVAL: Duration = Duration::from_secs(1);
 /// Proven claims that wait for the thread. Others are closed, and may come again.
 const CLAIMS_MAX: usize = 16;
