@@ -31,6 +31,8 @@ mod chunked;
 mod datagrams;
 #[path = "oracles/heads.rs"]
 mod heads;
+#[path = "oracles/invitations.rs"]
+mod invitations;
 #[path = "oracles/requests.rs"]
 mod requests;
 #[path = "oracles/texts.rs"]
@@ -39,6 +41,7 @@ mod texts;
 pub use chunked::http_chunked;
 pub use datagrams::datagrams;
 pub use heads::{http_request, http_response};
+pub use invitations::{claim, invitation};
 pub use requests::{canary, socks_proto};
 pub use texts::{address, rules};
 
@@ -46,7 +49,7 @@ pub use texts::{address, rules};
 pub type Oracle = fn(&[u8]);
 
 /// All oracles, each with the name of its fuzz target, which is also the name of its directory in `seeds/`.
-pub const ALL: [(&str, Oracle); 7] = [
+pub const ALL: [(&str, Oracle); 9] = [
     ("socks_proto", socks_proto),
     ("http_request", http_request),
     ("http_response", http_response),
@@ -54,6 +57,8 @@ pub const ALL: [(&str, Oracle); 7] = [
     ("address", address),
     ("rules", rules),
     ("datagrams", datagrams),
+    ("claim", claim),
+    ("invitation", invitation),
 ];
 
 /// Returns a copy of `seed` that is changed in one to four places, for a test that runs without a fuzzer. `state` is

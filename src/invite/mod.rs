@@ -18,5 +18,5 @@
 pub(crate) mod frame;
 mod join;
 
-pub use frame::{Answer, CLAIM_BYTES_MAX, ClaimFrame, FrameError};
+pub use frame::{Answer, CLAIM_BYTES_MAX, ClaimFrame, FrameError, FrameReader};
 pub use join::{JoinError, Joined, join};

@@ -1,0 +1,7 @@
+//! Fuzzes `oracles::invitation`.
+#![no_main]
+
+#[path = "../oracles.rs"]
+mod oracles;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| oracles::invitation(data));
