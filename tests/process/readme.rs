@@ -87,6 +87,10 @@ fn run_block(lines: &[String], [local, remote]: &mut [Node; 2]) {
             (Some(line), _) => remote.run(line.trim()),
             (None, line) => local.run(line.unwrap_or(&real).trim()),
         }
+        if line.contains("seaprox invite") {
+            // The test passes the line on, as a user does by other means.
+            local.invitation = remote.invitation.take();
+        }
         if line.contains("keygen --secret") {
             // The test copies the secret, as a user does by other means.
             fs::copy(local.home.clone() + "/shared.secret", remote.home.clone() + "/shared.secret").unwrap();
@@ -99,12 +103,13 @@ fn run_block(lines: &[String], [local, remote]: &mut [Node; 2]) {
 struct Node {
     home: String,
     key: Option<String>,
+    invitation: Option<String>,
     server: Option<Server>,
 }
 
 impl Node {
     fn new(scratch: &Scratch, name: &str) -> Node {
-        let node = Node { home: scratch.file(name), key: None, server: None };
+        let node = Node { home: scratch.file(name), key: None, invitation: None, server: None };
         fs::create_dir_all(&node.home).unwrap();
         fs::write(node.home.clone() + "/users.txt", "name:password\n").unwrap();
         Command::new("chmod").args(["600", &(node.home.clone() + "/users.txt")]).status().unwrap();
@@ -141,6 +146,12 @@ impl Node {
                 let said = self.succeed(line);
                 self.key = said.trim().strip_prefix("seaprox-ed25519 ").map(str::to_owned);
                 assert!(self.key.is_some(), "{line}: {said}");
+            }
+            ["seaprox", "invite", ..] => self.invitation = Some(self.succeed(line)),
+            ["seaprox", "join"] => {
+                fs::write(self.home.clone() + "/invitation", self.invitation.take().unwrap()).unwrap();
+                let said = self.succeed(&format!("{line} <invitation"));
+                assert!(said.starts_with("joined remote:23232 SHA256:"), "{line}: {said}");
             }
             ["seaprox", "selftest"] => _ = self.succeed(line),
             ["seaprox", "keygen" | "pubkey" | "status" | "completions" | "man", ..] => {
