@@ -30,7 +30,7 @@ fn counted(far: &Inviter) -> String {
 #[test]
 fn an_expired_key_loses_its_links_and_both_ends_say_why() {
     let far = Inviter::start(&[]);
-    let line = far.invite(&["--valid-for", "4s", "--name", "guest"]);
+    let line = far.invite(&["--valid-for", "8s", "--name", "guest"]);
     assert_eq!(far.join("near", &line, &[]).code, Some(0));
     let authorized = far.read("far/authorized_keys");
     let until_text = authorized.split('"').nth(1).unwrap();
