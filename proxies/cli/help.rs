@@ -175,7 +175,7 @@ fn sentences(option: &OptionSpec, command: Option<Command>) -> String {
 }
 
 /// Returns a help text with the values that it names.
-fn filled(help: &str) -> String {
+pub fn filled(help: &str) -> String {
     let timing = seaprox::node::Timing::default();
     let named = [("{redial-first}", timing.redial.0), ("{redial-awaited}", timing.redial_awaited)];
     named

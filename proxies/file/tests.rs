@@ -283,3 +283,4 @@ fn a_file_without_a_record_is_an_error() {
 }
 
 mod properties;
+mod reference;
