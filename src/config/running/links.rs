@@ -114,7 +114,9 @@ impl Running {
 
     /// Closes and opens the remote forwards of a link that lives on.
     fn change_forwards(&mut self, change: &LinkChange, effect: &mut Effect<'_>) {
-        let gone = change.closed().filter_map(|forward| self.remote_forwards.remove(&forward.name));
+        // Those that are gone were closed before, and another link may have a forward of the same name by now.
+        let changed = change.forwards.changed.iter().map(|(old, _)| old);
+        let gone = changed.filter_map(|forward| self.remote_forwards.remove(&forward.name));
         let gone: Vec<Id> = gone.collect();
         let new: Vec<Forward> = change.opened().cloned().collect();
         let names: Vec<String> = new.iter().map(|forward| forward.name.clone()).collect();
