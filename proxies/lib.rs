@@ -29,5 +29,5 @@ pub mod shared_file;
 #[cfg(feature = "top")]
 mod top;
 
-pub use maker::{DialedLink, LinkOwner, OnEvent, Parts, SharedSecretError, UsersError, start};
+pub use maker::{DialedGroup, DialedLink, LinkOwner, OnEvent, Parts, SharedSecretError, UsersError, start};
 pub use process::main;

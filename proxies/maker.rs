@@ -2,6 +2,7 @@
 //! links. Parts that a file belongs to are kept, so that the file can be read again.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -12,8 +13,10 @@ use seaprox::config::{
     LinkPaths, Listener, MadeFrontEnd, MadeLink, MadeServer, MakeError, Maker, NodeConfig, Place, Running, Server,
     Service, Users,
 };
-use seaprox::node::{Identity, LinkConfig, LinkEvent, OnLinkEvent, Path as LinkPath, Policy, Reverse, ServeConfig};
-use seaprox::{Balancer, Id, Loops, Workers};
+use seaprox::node::{
+    Identity, LinkConfig, LinkEvent, LinkServer, OnLinkEvent, Path as LinkPath, Policy, Reverse, ServeConfig,
+};
+use seaprox::{Balancer, Id, Loops, Target, Upstream, Workers};
 
 use crate::frontends::access::AccessPolicy;
 use crate::frontends::{FrontEndKind, Registry, proxy_protocol, r#static};
@@ -29,10 +32,10 @@ pub struct Parts {
     instance: Mutex<Option<u32>>,
     keys: Mutex<Option<Keys>>,
     access: Mutex<Vec<SharedAccess>>,
-    links: Mutex<BTreeMap<String, Arc<DialedLink>>>,
+    links: Mutex<BTreeMap<String, Arc<DialedGroup>>>,
     servers: Mutex<BTreeMap<String, Arc<AuthorizedPeers>>>,
     /// Made, and not in effect yet.
-    new_links: Mutex<BTreeMap<String, Arc<DialedLink>>>,
+    new_links: Mutex<BTreeMap<String, Arc<DialedGroup>>>,
     new_servers: Mutex<BTreeMap<String, Arc<AuthorizedPeers>>>,
     /// The balancers of listeners, by their names, so that a changed listener keeps what is known of its targets.
     balancers: Mutex<BTreeMap<String, Weak<Balancer>>>,
@@ -45,23 +48,36 @@ pub type OnEvent = Arc<dyn Fn(&LinkOwner, Id, &LinkEvent) + Send + Sync>;
 /// The record of the configuration that a link belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkOwner {
-    /// A link that this node dials.
+    /// A link that this node dials, or the link of a group to one of its servers.
     Link(String),
     /// A server, at which a peer has dialed the link.
     Server(String),
+}
+
+/// The links that this node dials for one record of the configuration: one to each of its servers.
+pub struct DialedGroup {
+    /// The name of the record.
+    pub name: String,
+    /// The policy for peers, whose address is that of the first server.
+    peer: DialedPeer,
+    paths: Arc<PathSource>,
+    /// The links by name. A link that has ended is gone.
+    links: Mutex<BTreeMap<String, Weak<DialedLink>>>,
 }
 
 /// A link that this node dials.
 pub struct DialedLink {
     /// The name of the link.
     pub name: String,
+    /// The name of its record in the configuration.
+    pub group: String,
     /// The policy for the peer.
     pub peer: Arc<DialedPeer>,
     /// The remote forwards, in the order in which they are opened.
     pub reverse: Vec<Reverse>,
     /// True if the process exits when the link or a forward cannot be set up, or is lost.
     pub exits: bool,
-    paths: PathSource,
+    paths: Arc<PathSource>,
 }
 
 /// The source of the paths.
@@ -136,14 +152,19 @@ impl Parts {
         self.keys().map(|keys| keys.public)
     }
 
-    /// Returns the links that this node dials.
-    pub fn links(&self) -> Vec<Arc<DialedLink>> {
+    /// Returns the links that this node dials, by the records of the configuration.
+    pub fn groups(&self) -> Vec<Arc<DialedGroup>> {
         lock(&self.links).values().cloned().collect()
+    }
+
+    /// Returns the links that this node dials: those to all servers.
+    pub fn links(&self) -> Vec<Arc<DialedLink>> {
+        self.groups().iter().flat_map(|group| group.links()).collect()
     }
 
     /// Returns the link with this name.
     pub fn link(&self, name: &str) -> Option<Arc<DialedLink>> {
-        lock(&self.links).get(name).cloned()
+        self.links().into_iter().find(|link| link.name == name)
     }
 
     /// Returns the policies for peers that dial this node, with the names of their servers.
@@ -182,7 +203,7 @@ impl Parts {
             let had_answers = matches!(refresh, Refresh::Forced) && peers.forget_answers();
             peers.refresh(refresh).map(|is_new| is_new || had_answers)
         });
-        let known = self.links().into_iter().map(|link| link.peer.refresh(refresh));
+        let known = self.groups().into_iter().map(|group| group.peer.refresh(refresh));
         let results: Vec<_> = authorized.chain(known).collect();
         results.into_iter().try_fold(false, |is_new, result| Ok(is_new | result?))
     }
@@ -225,7 +246,8 @@ impl Parts {
     }
 
     fn dialed_peer(&self, link: &Link, keys: &Keys) -> Result<DialedPeer, KeysError> {
-        let target = link.peer.clone();
+        let any = || Target::from(SocketAddr::from(([127, 0, 0, 1], addresses::PORT)));
+        let target = link.peers.iter().find_map(Upstream::target).cloned().unwrap_or_else(any);
         match &link.expected_key {
             _ if keys.is_shared => Ok(DialedPeer::with_secret(target, keys.public)),
             ExpectedKey::Pinned(pin) => Ok(DialedPeer::pinned(target, pin.clone())),
@@ -258,7 +280,7 @@ impl Parts {
         match &link.paths {
             LinkPaths::List(paths) => Ok(PathSource::List(paths.clone())),
             LinkPaths::File(file) => {
-                let port = link.peer.port().unwrap_or(addresses::PORT);
+                let port = link.peers.iter().find_map(Upstream::port).unwrap_or(addresses::PORT);
                 let subflows_max = link.timing.as_ref().unwrap_or(&self.node.timing).subflows;
                 let file = PathFile::load(file.clone(), port, subflows_max / link.subflows.max(1), self.modes)?;
                 Ok(PathSource::File(Box::new(file)))
@@ -311,10 +333,31 @@ impl Parts {
 impl DialedLink {
     /// Returns the paths that are in use.
     pub fn current_paths(&self) -> Vec<LinkPath> {
-        match &self.paths {
+        self.paths.current()
+    }
+}
+
+impl PathSource {
+    fn current(&self) -> Vec<LinkPath> {
+        match self {
             PathSource::List(paths) => paths.clone(),
             PathSource::File(file) => file.paths(),
         }
+    }
+}
+
+impl DialedGroup {
+    /// Returns the links that have not ended.
+    pub fn links(&self) -> Vec<Arc<DialedLink>> {
+        let mut links = lock(&self.links);
+        links.retain(|_, link| link.strong_count() > 0);
+        links.values().filter_map(Weak::upgrade).collect()
+    }
+
+    fn add(&self, link: &Arc<DialedLink>) {
+        let mut links = lock(&self.links);
+        links.retain(|_, link| link.strong_count() > 0);
+        links.insert(link.name.clone(), Arc::downgrade(link));
     }
 
     /// Reads the file of paths again, if there is one. Returns the change, if any.
@@ -322,7 +365,7 @@ impl DialedLink {
     /// # Errors
     /// Fails if the file cannot be read or parsed; its previous paths stay in use.
     pub fn refresh_paths(&self, refresh: Refresh) -> Result<Option<PathChange>, KeysError> {
-        match &self.paths {
+        match &*self.paths {
             PathSource::File(file) => file.refresh(refresh),
             PathSource::List(_) => Ok(None),
         }
@@ -362,26 +405,38 @@ impl Maker for Parts {
     }
 
     fn dial(&self, link: &Link) -> Result<MadeLink, MakeError> {
-        let paths = self.paths(link)?;
+        let paths = Arc::new(self.paths(link)?);
         let keys = self.keys()?;
-        let peer = Arc::new(self.dialed_peer(link, &keys)?.named(&link.name));
         let reverse = |forward: &seaprox::config::Forward| match &forward.service {
             Service::Remote(to) => Some(Reverse { listen: forward.listen.clone(), to: to.clone() }),
             Service::Local(_) => None,
         };
         let reverse: Vec<_> = link.forwards.iter().filter_map(reverse).collect();
-        let (name, exits) = (link.name.clone(), link.exits_on_failure);
-        let dialed = Arc::new(DialedLink { name: name.clone(), peer, reverse, exits, paths });
-        lock(&self.new_links).insert(name.clone(), Arc::clone(&dialed));
-        let (identity, on_event) = (self.identity(&keys), self.handler(LinkOwner::Link(name)));
+        let (name, peer) = (link.name.clone(), self.dialed_peer(link, &keys)?);
+        let group = Arc::new(DialedGroup { name, peer, paths, links: Mutex::default() });
+        lock(&self.new_links).insert(link.name.clone(), Arc::clone(&group));
+        let (identity, on_event) = (self.identity(&keys), Arc::clone(&self.on_event));
         let (subflows, mode) = (link.subflows, link.mode.unwrap_or(self.node.mode));
         let carrier = link.carrier.unwrap_or(self.node.carrier);
         let timing = link.timing.clone().unwrap_or_else(|| self.node.timing.clone());
-        Ok(Box::new(move || {
+        let (link, exits) = (link.clone(), link.exits_on_failure);
+        Ok(Box::new(move |server: &LinkServer| {
+            let name = link.member_name(server);
+            let peer = Arc::new(group.peer.at(server, &name));
+            let (reverse, paths) = (reverse.clone(), Arc::clone(&group.paths));
+            let dialed =
+                Arc::new(DialedLink { name: name.clone(), group: link.name.clone(), peer, reverse, exits, paths });
+            group.add(&dialed);
             let policy: Arc<dyn Policy> = Arc::<DialedPeer>::clone(&dialed.peer);
+            let new = LinkConfig::new(identity.clone(), policy, server.addr.clone());
+            let (owner, on_event) = (LinkOwner::Link(name), Arc::clone(&on_event));
             let paths = dialed.current_paths();
-            let new = LinkConfig::new(identity, policy, dialed.peer.target().clone());
-            LinkConfig { paths, subflows, carrier, mode, timing, on_event: on_event(), ..new }
+            // The callback keeps the record of the link, which is gone with it.
+            let on_event: OnLinkEvent = Box::new(move |_, id, event| {
+                let _link = &dialed;
+                on_event(&owner, id, event);
+            });
+            LinkConfig { paths, subflows, carrier, mode, timing: timing.clone(), on_event, ..new }
         }))
     }
 

@@ -72,6 +72,8 @@ pub enum Field {
     Size64(fn(&mut Draft) -> &mut u64),
     /// A number.
     Number(fn(&mut Draft) -> &mut usize),
+    /// A number that need not be set.
+    SomeNumber(fn(&mut Draft) -> &mut Option<usize>),
     /// A number with 32 bits.
     Number32(fn(&mut Draft) -> &mut u32),
     /// A path that need not be set.
@@ -127,9 +129,13 @@ impl Field {
     /// Returns the default as text that the parser of the option reads; none if it has none.
     pub fn default_text(self, value: Value) -> Option<String> {
         match self {
-            Field::None | Field::Flag(..) | Field::Path(_) | Field::Rules(_) | Field::Text(..) | Field::List(..) => {
-                None
-            }
+            Field::None
+            | Field::Flag(..)
+            | Field::Path(_)
+            | Field::Rules(_)
+            | Field::Text(..)
+            | Field::List(..)
+            | Field::SomeNumber(_) => None,
             _ => self.texts(&Draft::default(), value).pop(),
         }
     }
@@ -145,6 +151,7 @@ impl Field {
             Field::Size(field) => vec![format_size(*field(&mut copy) as u64)],
             Field::Size64(field) => vec![format_size(*field(&mut copy))],
             Field::Number(field) => vec![field(&mut copy).to_string()],
+            Field::SomeNumber(field) => field(&mut copy).iter().map(usize::to_string).collect(),
             Field::Number32(field) => vec![field(&mut copy).to_string()],
             Field::Path(field) => field(&mut copy).iter().map(|path| path.display().to_string()).collect(),
             Field::Choice(_, index) => match value {
@@ -186,6 +193,9 @@ impl Field {
             Field::Size64(field) => *field(draft) = parsers::size(value, text)?,
             Field::Number(field) => {
                 *field(draft) = usize::try_from(parsers::number(value, text)?).unwrap_or(usize::MAX);
+            }
+            Field::SomeNumber(field) => {
+                *field(draft) = Some(usize::try_from(parsers::number(value, text)?).unwrap_or(usize::MAX));
             }
             Field::Number32(field) => *field(draft) = u32::try_from(parsers::number(value, text)?).unwrap_or(u32::MAX),
             Field::Path(field) => *field(draft) = Some(text.into()),

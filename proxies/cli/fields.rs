@@ -195,7 +195,7 @@ pub const PEER_KEY: Field = Field::Text(
 /// The peer of the link is known before its paths.
 pub const PATH: Field = Field::Text(
     |d, text| {
-        let port = d.link.peer.port().unwrap_or(addresses::PORT);
+        let port = d.link.peers.iter().find_map(seaprox::Upstream::port).unwrap_or(addresses::PORT);
         d.paths.push(addresses::path(text, port).map_err(|error| error.to_string())?);
         d.link.paths = LinkPaths::List(d.paths.clone());
         Ok(())

@@ -7,7 +7,7 @@ use seaprox::config::{
     Config, Forward, FrontEndConfig, Link, LinkPaths, Listener, OptionKind, OptionValue, Problem, Server, Service,
     Users,
 };
-use seaprox::{Bind, Target};
+use seaprox::{Bind, Upstream};
 
 use super::field::{Draft, Field};
 use super::record_names::RecordNames;
@@ -25,10 +25,10 @@ impl Parsed {
             Command::FrontEnd(kind) => self.listeners(kind, names.record.as_deref())?,
             _ => Vec::new(),
         };
-        let peer = self.peer()?;
+        let peers = self.peers()?;
         let served = if self.command() == Command::Link { self.link_addresses()? } else { Vec::new() };
-        self.check_link_options(peer.is_some(), !served.is_empty())?;
-        let draft = self.draft(peer.is_some() || !served.is_empty())?;
+        self.check_link_options(!peers.is_empty(), !served.is_empty())?;
+        let draft = self.draft(!peers.is_empty() || !served.is_empty())?;
         let mut config = draft.process;
         let own = |Listener { name, addresses, front_end, .. }| Listener {
             name,
@@ -37,9 +37,9 @@ impl Parsed {
             ..draft.listener.clone()
         };
         config.listeners = listeners.into_iter().map(own).collect();
-        let dials = peer.is_some();
-        if let Some(peer) = peer {
-            let link = self.link(draft.link, peer, &names)?;
+        let dials = !peers.is_empty();
+        if dials {
+            let link = self.link(draft.link, peers, &names)?;
             config.listeners.iter_mut().for_each(|listener| listener.link = Some(link.name.clone()));
             config.links.push(link);
         }
@@ -153,16 +153,16 @@ impl Parsed {
     }
 
     /// Returns the link that this process dials.
-    fn link(&self, draft: Link, peer: Target, names: &RecordNames) -> Result<Link, UsageError> {
+    fn link(&self, draft: Link, peers: Vec<Upstream>, names: &RecordNames) -> Result<Link, UsageError> {
         let paths = match self.path("paths") {
             Some(file) => LinkPaths::File(file),
-            None => LinkPaths::List(self.paths(&peer)?),
+            None => LinkPaths::List(self.paths(&peers)?),
         };
         let forwards = if self.command() == Command::Link { self.all_forwards(names)? } else { Vec::new() };
         // On the command line of a front end, `--name` names the listener.
         let own = names.record.as_ref().filter(|_| self.command() == Command::Link);
-        let name = own.cloned().unwrap_or_else(|| peer.to_string());
-        Ok(Link { name, peer, paths, forwards, ..draft })
+        let name = own.cloned().unwrap_or_else(|| Link::default_name(&peers));
+        Ok(Link { name, peers, paths, forwards, ..draft })
     }
 
     /// Returns the forwards of `-L`, `-D`, `-H` and `-R`, in the order in which they are announced.

@@ -1,45 +1,50 @@
 //! The getters of options about links.
 
 use seaprox::node::{Path, Reverse};
-use seaprox::{Bind, Target};
+use seaprox::{Bind, Target, Upstream};
 
 use super::forwards::{self, Forward, ForwardError};
 use super::{Command, Group, OptionSpec, Parsed, UsageError, options_of};
 use crate::links::addresses;
 
 impl Parsed {
-    /// Returns the peer to link with, from `--connect` or the argument of `link`, or from `--via` of other commands.
-    pub fn peer(&self) -> Result<Option<Target>, UsageError> {
+    /// Returns the servers to link with, from `--connect` or the argument of `link`, or from `--via` of other commands. Each
+    /// of these has one or more, with commas between them.
+    pub fn peers(&self) -> Result<Vec<Upstream>, UsageError> {
         let long = if self.command() == Command::Link { "connect" } else { "via" };
         let argument = self.frees().first().filter(|_| self.command() == Command::Link);
-        let given = match (self.given(long).pop(), argument) {
-            (Some(_), Some(argument)) => {
+        let mut given = self.given(long);
+        if let Some(argument) = argument {
+            if !given.is_empty() {
                 return Err(
                     self.error(format!("unexpected argument {argument:?} beside --connect: expected one of them"))
                 );
             }
-            (given, argument) => given.or(argument.map(|text| ("HOST".to_owned(), text.clone()))),
-        };
-        if given.is_none() && self.count("port") > 0 {
+            given.push(("HOST".to_owned(), argument.clone()));
+        }
+        if given.is_empty() && self.count("port") > 0 {
             return Err(self.error("-p is about a link that this node dials: expected HOST too"));
         }
-        given.map(|(name, text)| self.parsed_peer(&name, &text)).transpose()
+        let texts = given.iter().flat_map(|(name, text)| text.split(',').map(move |text| (name, text)));
+        texts.map(|(name, text)| self.parsed_peer(name, text)).collect()
     }
 
-    fn parsed_peer(&self, name: &str, text: &str) -> Result<Target, UsageError> {
+    fn parsed_peer(&self, name: &str, text: &str) -> Result<Upstream, UsageError> {
         if text.contains('@') {
             let error = "expected HOST[:PORT] without a user, because the key of this node tells the peer who it is";
             return Err(self.wrong(name, text, error));
         }
         let form = "expected HOST[:PORT] or [IPV6][:PORT]";
         let has_port = addresses::peer_or(text, 1).ok() == addresses::peer_or(text, 2).ok();
+        let server = addresses::server(text);
+        let is_service = matches!(server, Ok(Upstream::Service(_)));
         let peer = if self.count("port") == 0 {
-            addresses::peer(text)
-        } else if has_port && addresses::peer(text).is_ok() {
+            server
+        } else if is_service || has_port && server.is_ok() {
             return Err(self.wrong(name, text, "expected HOST without a port beside -p"));
         } else {
             let port = u16::try_from(self.number("port")?).unwrap_or(addresses::PORT);
-            addresses::peer_or(text, port)
+            addresses::peer_or(text, port).map(Upstream::Target)
         };
         let peer = peer.map_err(|_| self.wrong(name, text, form))?;
         peer.proto().require_tcp().map_err(|error| self.wrong(name, text, error))?;
@@ -83,8 +88,8 @@ impl Parsed {
     }
 
     /// Returns the paths of `--path`; without one, a single path that the system chooses.
-    pub fn paths(&self, peer: &Target) -> Result<Vec<Path>, UsageError> {
-        let port = peer.port().unwrap_or(addresses::PORT);
+    pub fn paths(&self, peers: &[Upstream]) -> Result<Vec<Path>, UsageError> {
+        let port = peers.iter().find_map(Upstream::port).unwrap_or(addresses::PORT);
         let path = |(name, text): (String, String)| {
             addresses::path(&text, port).map_err(|error| self.wrong(&name, &text, error))
         };
@@ -153,7 +158,7 @@ impl Parsed {
 
 /// Options about the link that this node dials.
 const FOR_DIALED: &[&str] =
-    &["known-nodes", "peer-key", "subflows", "path", "paths", "exit-on-failure", "link-retry-max"];
+    &["known-nodes", "peer-key", "links-max", "subflows", "path", "paths", "exit-on-failure", "link-retry-max"];
 /// Options about the links that peers dial.
 const FOR_ACCEPTED: &[&str] = &["authorized-keys", "ask", "link-max", "link-key-max"];
 /// Pairs of options of which only one may be given, with the reason.

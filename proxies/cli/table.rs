@@ -299,13 +299,16 @@ pub static OPTIONS: &[OptionSpec] = &[
         a target of its own; source-hash sends a client address to the same target for as long as that is there").only(NAMED)
         .key(Sections::LISTENERS),
     option(Group::Addresses, "via", Value::Peer, "carry the connections over a link to this peer; the peer resolves names; \
-        the port is 23232 if none is given").only(ROUTED)
+        the port is 23232 if none is given; several peers, or a service of DNS, are servers that stand for one another")
+        .repeat().only(ROUTED)
         .key(Sections::LISTENERS),
     option(Group::Addresses, "name", Value::Text("NAME"), "name of the listener or the link in log and status; behind a forward, \
         the name of that forward (default: made of the address)").repeat().no_env().only(NAMING)
         .key(Sections::NAMED),
-    option(Group::Addresses, "connect", Value::Peer, "peer to link with; the port is 23232 if none is given")
-        .only(LINK)
+    option(Group::Addresses, "connect", Value::Peer, "peer to link with; the port is 23232 if none is given; several peers, with \
+        commas between them, or a service of DNS such as srv:_seaprox._tcp.example.org, are servers that stand for one another: \
+        there is a link to each of them, and each connection takes the one with the least delay and load")
+        .repeat().only(LINK)
         .key(Sections::DIALED),
     option(Group::Addresses, "port", Value::Number(1, 65_535), "port of the peer, if its address has none").short('p').no_env().only(LINK),
     option(Group::Addresses, "local", FORWARD, "listen here and connect from the far end, as ssh -L does; without BIND on \
@@ -404,6 +407,10 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Links, "peer-key", Value::Text("KEY|SHA256:..."), "the only key or fingerprint that the peer may have; \
         known_nodes is not read").only(RELAYS)
         .fills(PEER_KEY).key(Sections::DIALED),
+    option(Group::Links, "links-max", Value::Number(1, 64), "links to the servers at most; with it, each address of a name is a \
+        server; without it, there is a link to each name and each address, and to 8 hosts of a service")
+        .fills(Field::SomeNumber(|d| &mut d.link.links_max)).only(RELAYS)
+        .key(Sections::DIALED),
     option(Group::Links, "subflows", Value::Number(1, 16), "transport connections of the link over each path")
         .fills(Field::Number(|d| &mut d.link.subflows)).only(RELAYS)
         .key(Sections::DIALED),

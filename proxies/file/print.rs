@@ -98,7 +98,9 @@ fn link(out: &mut String, config: &Config, base: &Draft, link: &Link) {
     node.mode = whole.mode.unwrap_or(node.mode);
     node.timing = whole.timing.unwrap_or_else(|| node.timing.clone());
     draft.link = link.clone();
-    let _ = writeln!(out, "\n[[link]]\nname = {}\nconnect = {}", quoted(&link.name), quoted(&link.peer.to_string()));
+    let peers: Vec<String> = link.peers.iter().map(|peer| quoted(&peer.to_string())).collect();
+    let peers = if let [peer] = &peers[..] { peer.clone() } else { format!("[{}]", peers.join(", ")) };
+    let _ = writeln!(out, "\n[[link]]\nname = {}\nconnect = {peers}", quoted(&link.name));
     options(out, Section::Link, &draft, Some(base));
     if link.forwards.is_empty() {
         return;

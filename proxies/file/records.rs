@@ -3,7 +3,7 @@
 use seaprox::config::{
     Forward, FrontEndConfig, FrontEndOption, Link, Listener, OptionKind, OptionValue, Place, Server, Service, Timers,
 };
-use seaprox::{AddressError, Bind, Target, Upstream, split_port_range};
+use seaprox::{AddressError, Bind, Upstream, split_port_range};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -284,22 +284,20 @@ impl Reader<'_> {
 
     fn link(&mut self, mut open: Open<'_>, base: &Draft) -> Link {
         let texts = self.strings(&Place::root(), open.get("connect"), spec("connect", Section::Link));
-        let peer = texts.as_ref().and_then(|texts| texts.first()).map(|text| addresses::peer(&text.text));
-        let address = peer.as_ref().and_then(|peer| peer.as_ref().ok()).map(Target::to_string);
+        let parsed = texts.iter().flatten().map(|text| addresses::server(&text.text)).collect::<Vec<_>>();
+        let peers: Vec<Upstream> = parsed.iter().flatten().cloned().collect();
+        let address = Some(Link::default_name(&peers)).filter(|name| !name.is_empty());
         let name = self.name(&mut open, "link", address.as_deref());
         let place = open.place.clone();
-        match (peer, texts.as_deref()) {
-            (Some(Ok(peer)), _) => open.draft.link.peer = peer,
-            (Some(Err(_)), Some([Text { text, position }, ..])) => {
-                let text = format!("connect: found {text:?}, expected HOST[:PORT] or [IPV6][:PORT]");
-                self.fail(&place, position.clone(), text);
-            }
-            _ if self.is_incomplete => {}
-            _ => self.fail(&place, open.entry.file.position(open.value.span()), "connect: expected HOST[:PORT]"),
+        for (Text { text, position }, _) in texts.iter().flatten().zip(&parsed).filter(|(_, it)| it.is_err()) {
+            let text = format!("connect: found {text:?}, expected HOST[:PORT] or [IPV6][:PORT]");
+            self.fail(&place, position.clone(), text);
         }
-        if texts.is_some_and(|texts| texts.len() > 1) {
-            let position = open.get("connect").map_or_else(|| self.positions.find(&place), |entry| entry.position());
-            self.fail(&place, position, "connect: not yet: this version dials one server for each link");
+        if parsed.is_empty() && !self.is_incomplete {
+            self.fail(&place, open.entry.file.position(open.value.span()), "connect: expected HOST[:PORT]");
+        }
+        if !peers.is_empty() {
+            open.draft.link.peers = peers;
         }
         let entries = open.entries.clone();
         self.options(Section::Link, &place, entries, &["name", "connect", "forward"], &mut open.draft);

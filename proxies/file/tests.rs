@@ -3,7 +3,7 @@
 use std::fs;
 
 use seaprox::config::{ExpectedKey, KeySource, LinkPaths, Service, Users};
-use seaprox::{Bind, Family, Target, Upstream};
+use seaprox::{Bind, Family, Upstream};
 
 use super::*;
 use crate::links::scratch::Scratch;
@@ -110,7 +110,7 @@ fn every_record_of_a_file_becomes_one_of_the_configuration() {
     assert_eq!(config.access.users, Users::File("/all.users".into()));
     let [office, other] = &config.links[..] else { panic!("{:?}", config.links) };
     assert_eq!((office.name.as_str(), other.name.as_str()), ("office", "other:1"));
-    assert_eq!(office.peer, Target::parse("gw:23232").unwrap());
+    assert_eq!(office.peers, [Upstream::parse("gw:23232").unwrap()]);
     assert!(matches!(&office.paths, LinkPaths::List(paths) if paths.len() == 2));
     assert!(matches!(&other.paths, LinkPaths::File(path) if path.is_absolute() && path.ends_with("paths")));
     assert_eq!((&office.timing, other.timing.as_ref().unwrap().handshake.as_secs()), (&None, 3));

@@ -12,7 +12,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
 use seaprox::node::Path;
-use seaprox::{AddressError, Bind, Proto, Target};
+use seaprox::{AddressError, Bind, Proto, Target, Upstream};
 
 /// The default port of links.
 pub const PORT: u16 = 23232;
@@ -27,6 +27,17 @@ pub struct PathError(String);
 /// Fails if the text is no address.
 pub fn peer(text: &str) -> Result<Target, AddressError> {
     peer_or(text, PORT)
+}
+
+/// Parses a server to dial: the address of a peer, or a service that DNS knows.
+///
+/// # Errors
+/// Fails if the text is neither.
+pub fn server(text: &str) -> Result<Upstream, AddressError> {
+    match Upstream::parse(text) {
+        Ok(service @ Upstream::Service(_)) => Ok(service),
+        _ => peer(text).map(Upstream::Target),
+    }
 }
 
 /// Parses an address on which links are accepted.

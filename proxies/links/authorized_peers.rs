@@ -202,6 +202,10 @@ impl Policy for AuthorizedPeers {
             || self.answer(key, &Request::Listen(place.clone())) == Some(true)
     }
 
+    fn listen_group(&self, key: &PeerKey) -> Option<String> {
+        self.permissions(key)?.listen_group().map(str::to_owned)
+    }
+
     fn asks(&self, key: &PeerKey, request: &Request) -> bool {
         let has_room = || self.answers.lock().unwrap_or_else(PoisonError::into_inner).len() < ANSWERS_MAX;
         self.asks && self.permissions(key).is_some() && self.answer(key, request).is_none() && has_room()

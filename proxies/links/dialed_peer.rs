@@ -2,16 +2,18 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use seaprox::auth::{KeysError, KnownNodes, Modes, PublicKey, Standing};
 use seaprox::config::Pin;
-use seaprox::node::{PeerKey, Policy, Verdict};
+use seaprox::node::{LinkServer, PeerKey, Policy, Verdict};
 use seaprox::{Bind, Target};
 
 use crate::shared_file::{Refresh, SharedFile};
 
 /// The policy for the peer that this node dials.
 pub struct DialedPeer {
+    /// The address under which the key is known.
     target: Target,
     /// The name of the link, which is that of the peer in log and status.
     name: String,
@@ -19,11 +21,13 @@ pub struct DialedPeer {
 }
 
 /// The source of the key that the peer must have.
+#[derive(Clone)]
 enum ExpectedKey {
     Pinned(Pin),
     /// The key that is derived from a shared secret. The peer may do everything here.
     Secret(PublicKey),
-    Known(Box<SharedFile<KnownNodes>>),
+    /// A file that all links of a group share.
+    Known(Arc<SharedFile<KnownNodes>>),
 }
 
 /// The result of checking a key that the peer has shown.
@@ -65,17 +69,8 @@ impl DialedPeer {
     /// # Errors
     /// Fails if the file cannot be read or parsed.
     pub fn known(target: Target, file: &Path, modes: Modes) -> Result<DialedPeer, KeysError> {
-        let known = ExpectedKey::Known(Box::new(SharedFile::load(file, modes, ())?));
+        let known = ExpectedKey::Known(Arc::new(SharedFile::load(file, modes, ())?));
         Ok(DialedPeer::new(target, known))
-    }
-
-    fn new(target: Target, expected: ExpectedKey) -> DialedPeer {
-        DialedPeer { name: target.to_string(), target, expected }
-    }
-
-    /// Gives the peer the name of its link. Without one its address is its name.
-    pub fn named(self, name: &str) -> DialedPeer {
-        DialedPeer { name: name.to_owned(), ..self }
     }
 
     /// Returns the name of the link.
@@ -83,7 +78,16 @@ impl DialedPeer {
         &self.name
     }
 
-    /// Returns the address of the peer.
+    fn new(target: Target, expected: ExpectedKey) -> DialedPeer {
+        DialedPeer { name: target.to_string(), target, expected }
+    }
+
+    /// Returns the peer at a server, to which the link with this name is dialed. Its key comes from the same source.
+    pub fn at(&self, server: &LinkServer, name: &str) -> DialedPeer {
+        DialedPeer { target: server.host.clone(), name: name.to_owned(), expected: self.expected.clone() }
+    }
+
+    /// Returns the address under which the key of the peer is known.
     pub fn target(&self) -> &Target {
         &self.target
     }

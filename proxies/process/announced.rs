@@ -76,6 +76,6 @@ fn announcement(config: &Config, listening: &Listening) -> String {
     let target = FrontEndKind::find(&front_end.name).and_then(|kind| kind.spec().target());
     let target = target.and_then(|option| front_end.options.get(option)).map(|to| format!(" -> {to}"));
     let link = listening.link.as_ref().and_then(|name| config.link(name));
-    let via = link.map(|link| format!(" via {}", link.peer));
+    let via = link.map(|link| format!(" via {}", link.peers_text()));
     format!("{} {addr}{}{}", front_end.name, target.unwrap_or_default(), via.unwrap_or_default())
 }

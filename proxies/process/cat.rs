@@ -7,15 +7,15 @@ use std::io::{self, IsTerminal};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use seaprox::config::{Config, Link, MadeLink, MakeError, Maker};
-use seaprox::node::{LinkConfig, LinkEvent, LinkStatus, SubflowState};
+use seaprox::config::{Link, MadeLink, MakeError, Maker};
+use seaprox::node::{GroupConfig, LinkConfig, LinkEvent, LinkServer, LinkStatus, SubflowState};
 use seaprox::{
     Bind, Bound, Cause, Config as LoopConfig, Cx, Duplex, Ending, Failure, Fault, Handler, Id, Limits, ListenConfig,
     Loop, Proxy, Reason, Role, Target, Workers, bind,
 };
 
 use super::exit::{Exit, Failed};
-use super::link::{self, Action};
+use super::link::{self, Action, GroupFailures};
 use super::{logging, settings};
 use crate::Parts;
 use crate::cli::{CatMode, Command, Parsed};
@@ -51,15 +51,17 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let tree = settings::config(parsed)?;
     let parts = Parts::new(&tree);
     let _instance = link::prepare(parsed, &tree, &parts)?;
-    let link = tree.links.first().map(|link| make_link(&tree, link, &parts)).transpose();
-    let link = link.map_err(|error| Failed::made(parsed, error))?;
+    let link = tree.links.first().map(|link| tree.resolved_link(link));
+    let made = link.as_ref().map(|link| make_link(link, &parts)).transpose();
+    let link = link.zip(made.map_err(|error| Failed::made(parsed, error))?);
+    let parts = Rc::new(parts);
     let (config, is_linked) = (tree.loops, link.is_some());
     let workers = Workers::start(WORKERS, config.limits.lookups).map_err(failed)?;
     let mut proxy = Proxy::new(LoopConfig { limits: few(&config), ..config.clone() }, Some(workers)).map_err(failed)?;
     let (ended, state) = (Ended::default(), LinkState::default());
     let bounds = match mode {
         CatMode::Connect(target) => {
-            let link = link.map(|made| dial(parsed, &mut proxy.core(), &parts, made, &state)).transpose()?;
+            let link = link.map(|link| dial(parsed, &mut proxy.core(), &parts, link, &state)).transpose()?;
             let (ended, link_state) = (Rc::clone(&ended), state.clone());
             let cat = Cat { target: Some(Rc::new(target)), ended, failure: None, link: link_state };
             let stdio = Duplex::stdio().map_err(failed)?;
@@ -105,7 +107,7 @@ fn mode(parsed: &Parsed) -> Result<CatMode, Failed> {
         };
     }
     let mode = parsed.cat()?;
-    if parsed.command() == Command::Cat && parsed.peer()?.is_some() {
+    if parsed.command() == Command::Cat && !parsed.peers()?.is_empty() {
         match &mode {
             CatMode::Listen(_) => return Err(parsed.error("-l with --via: expected HOST PORT, at the far end").into()),
             CatMode::Connect(Target::Unix(_)) => {
@@ -118,29 +120,51 @@ fn mode(parsed: &Parsed) -> Result<CatMode, Failed> {
 }
 
 /// Makes the link of a single connection.
-fn make_link(config: &Config, link: &Link, parts: &Parts) -> Result<MadeLink, MakeError> {
-    let link = config.resolved_link(link);
-    let made = parts.dial(&link)?;
-    parts.commit(&[], &[link], &[]);
+fn make_link(link: &Link, parts: &Parts) -> Result<MadeLink, MakeError> {
+    let made = parts.dial(link)?;
+    parts.commit(&[], std::slice::from_ref(link), &[]);
     Ok(made)
 }
 
-/// Dials the link. Its failure ends the process, because nobody waits for the link of a single connection.
-fn dial(parsed: &Parsed, core: &mut Loop<'_>, parts: &Parts, made: MadeLink, state: &LinkState) -> Result<Id, Failed> {
+/// Dials the link to each server. The failure of all of them ends the process, because nobody waits for the link of a single
+/// connection.
+fn dial(
+    parsed: &Parsed,
+    core: &mut Loop<'_>,
+    parts: &Rc<Parts>,
+    (link, mut made): (Link, MadeLink),
+    state: &LinkState,
+) -> Result<Id, Failed> {
     let failed =
         |error: &dyn Display| Failed::new(Exit::Failure, format!("seaprox: the link cannot be dialed: {error}"));
-    let dialed = parts.links().pop().ok_or_else(|| failed(&"it has no name"))?;
     let own = parts.public_key().map_err(|error| Failed::made(parsed, error))?;
-    let (mut log, LinkState { exit_error, was_up }) = (link::log_of(own, &dialed).exiting(true), state.clone());
-    let handler = move |core: &mut Loop<'_>, _: Id, event: &LinkEvent| {
-        was_up.set(was_up.get() || matches!(event, LinkEvent::Up { .. }));
-        if let Some(Action::Exit(failed)) = log.handle(event, Instant::now()) {
-            exit_error.borrow_mut().get_or_insert(failed);
-            core.stop();
-        }
+    let failures: Rc<RefCell<GroupFailures>> = Rc::default();
+    let (parts, state, record) = (Rc::clone(parts), state.clone(), link.clone());
+    let make = move |server: &LinkServer| {
+        let config = made(server);
+        let name = record.member_name(server);
+        let Some(dialed) = parts.link(&name) else { return config };
+        let mut log = link::log_of(own, &dialed).exiting(true);
+        let (parts, failures, state) = (Rc::clone(&parts), Rc::clone(&failures), state.clone());
+        let handler = move |core: &mut Loop<'_>, _: Id, event: &LinkEvent| {
+            if matches!(event, LinkEvent::Up { .. }) {
+                state.was_up.set(true);
+                failures.borrow_mut().recovered(&name);
+            }
+            let Some(Action::Exit(failed)) = log.handle(event, Instant::now()) else { return };
+            let links: Vec<String> = parts.links().iter().map(|link| link.name.clone()).collect();
+            if let Some(failed) = failures.borrow_mut().note(&name, &links, failed) {
+                state.exit_error.borrow_mut().get_or_insert(failed);
+                core.stop();
+            }
+        };
+        LinkConfig { on_event: Box::new(handler), ..config }
     };
-    let config = LinkConfig { on_event: Box::new(handler), ..made() };
-    core.connect_link(config).map(|dialed| dialed.id).map_err(|error| failed(&error))
+    let id = core.open_group(GroupConfig { name: link.name.clone(), make: Box::new(make) });
+    let id = id.map_err(|error| failed(&error))?;
+    let mut group = core.group(id).map_err(|error| failed(&error))?;
+    group.set_servers(&link.fixed_servers(), link.most_links()).map_err(|error| failed(&error))?;
+    Ok(id)
 }
 
 fn listen(proxy: &mut Proxy, addrs: &[Bind], config: &LoopConfig, ended: &Ended) -> Result<Vec<Bound>, Failed> {

@@ -13,7 +13,7 @@ use seaprox::{Loop, Loops, Remote};
 use super::announced::Announced;
 use super::events::{EventQueue, ProcessEvent, watch_network};
 use super::exit::{Exit, Failed};
-use super::link::{self, Action, Approvals, Instance, LinkLog, ServedLinks, prompt};
+use super::link::{self, Action, Approvals, GroupFailures, Instance, LinkLog, ServedLinks, prompt};
 use super::logging;
 use super::service;
 use super::signals::{Signal, Signals};
@@ -32,6 +32,8 @@ pub struct Supervisor {
     parts: Arc<Parts>,
     /// The logs of the links that this node dials, by their names.
     link_logs: BTreeMap<String, LinkLog>,
+    /// The failures of the links of each group, by the name of its record.
+    failures: BTreeMap<String, GroupFailures>,
     /// The logs of the links that peers dial, by the names of their servers.
     served_links: BTreeMap<String, ServedLinks>,
     /// The links whose first attempt is awaited before the listen addresses are announced.
@@ -94,6 +96,7 @@ impl Supervisor {
             parts,
             awaited: link_logs.keys().cloned().collect(),
             link_logs,
+            failures: BTreeMap::new(),
             served_links,
             is_draining: false,
             is_stopping: false,
@@ -229,10 +232,14 @@ impl Supervisor {
         if self.is_stopping {
             return;
         }
+        self.know_link(name);
         let Some(log) = self.link_logs.get_mut(name) else { return };
         let (action, will_run) = (log.handle(event, Instant::now()), log.will_run(event));
         action.into_iter().for_each(|action| self.perform(name, action));
         let will_run = will_run || self.link_logs.get(name).is_some_and(|log| log.will_run(event));
+        if matches!(event, LinkEvent::Up { .. }) {
+            self.link_is_up(name);
+        }
         if will_run && self.awaited.remove(name) && self.awaited.is_empty() && !self.is_stopping {
             self.announce();
         }
@@ -270,7 +277,7 @@ impl Supervisor {
                 Some(lines) => lines.push(line),
                 None => logging::announce(&line),
             },
-            Action::Exit(failed) => self.exit(failed),
+            Action::Exit(failed) => self.link_failed(link, failed),
             // A peer shows its key once for each subflow.
             Action::AskAboutKey(_) if self.is_asking => {}
             Action::AskAboutKey(key) => {
@@ -311,5 +318,6 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
 mod commands;
 mod files;
+mod groups;
 mod questions;
 mod reload;

@@ -26,6 +26,7 @@ pub struct Permissions {
     /// Invariant: all rules allow, and all are about targets only.
     opens: Rules,
     listens: Vec<ListenRule>,
+    listen_group: Option<Box<str>>,
     max_streams: Option<u32>,
     rate: Option<u64>,
     valid_until: Option<UtcTime>,
@@ -49,6 +50,11 @@ impl Permissions {
     /// own permission.
     pub fn may_listen(&self, bind: &Bind) -> bool {
         self.listens.iter().any(|rule| rule.permits(bind))
+    }
+
+    /// Returns the group of keys that may listen on the same addresses at the same time, if the key is in one.
+    pub fn listen_group(&self) -> Option<&str> {
+        self.listen_group.as_deref()
     }
 
     /// Returns the limit of the key's concurrent streams, or `None` for the general limit.
@@ -113,6 +119,8 @@ impl FromStr for Permissions {
                     let rule = value.parse().map_err(|expected| Wrong::word(value, expected))?;
                     push(&mut permissions.listens, value, rule)?;
                 }
+                "listen-group" if is_key_name(value) => once(&mut permissions.listen_group, name, value.into())?,
+                "listen-group" => return Err(Wrong::word(value, KEY_NAME_FORM)),
                 "max-streams" => once(&mut permissions.max_streams, name, number(value, STREAMS_MAX.into())? as u32)?,
                 "rate" => once(&mut permissions.rate, name, rate(value)?)?,
                 "valid-until" => {
@@ -183,6 +191,7 @@ impl fmt::Display for Permissions {
             option("permit-open", &rule.strip_prefix("to:").unwrap_or(&rule))?;
         }
         self.listens.iter().try_for_each(|rule| option("permit-listen", rule))?;
+        self.listen_group.iter().try_for_each(|group| option("listen-group", group))?;
         self.max_streams.iter().try_for_each(|number| option("max-streams", number))?;
         self.rate.iter().try_for_each(|rate| option("rate", &format_rate(*rate)))?;
         self.valid_until.iter().try_for_each(|time| option("valid-until", time))?;

@@ -85,6 +85,8 @@ pub struct LinkChange {
     pub is_redialed: bool,
     /// True if the link lives on with another name or another expected key.
     pub is_renewed: bool,
+    /// True if the servers differ, or the maximum of the links to them. Links to servers that stay live on.
+    pub has_other_servers: bool,
     /// The new paths, if the link lives on.
     pub added_paths: Vec<Path>,
     /// The paths that are gone, if the link lives on.
@@ -260,8 +262,12 @@ fn link_change(old: &Link, new: &Link) -> LinkChange {
     let pair = |old: &Forward, new: &Forward| (old.clone(), new.clone());
     let forwards = changes(&remote(old), &remote(new), |it| &it.name, |_| false, pair);
     let is_file = |link: &Link| matches!(link.paths, LinkPaths::File(_));
+    // Links to servers that stay go on, under the names that they have.
+    let servers_change = (&old.peers, old.links_max) != (&new.peers, new.links_max);
     let in_place = Link {
         expected_key: new.expected_key.clone(),
+        peers: new.peers.clone(),
+        links_max: new.links_max,
         paths: new.paths.clone(),
         forwards: new.forwards.clone(),
         exits_on_failure: new.exits_on_failure,
@@ -275,13 +281,14 @@ fn link_change(old: &Link, new: &Link) -> LinkChange {
     };
     let (added_paths, removed_paths) = moves(&paths(old), &paths(new), |_| true);
     let is_renewed = !is_redialed && old.expected_key != new.expected_key;
-    LinkChange { link: new.clone(), is_redialed, is_renewed, added_paths, removed_paths, forwards }
+    let has_other_servers = servers_change && !is_redialed;
+    LinkChange { link: new.clone(), is_redialed, is_renewed, has_other_servers, added_paths, removed_paths, forwards }
 }
 
 /// Returns the links that are dialed to the same peer under another name, and the servers that have an address in common
 /// with one that is gone.
 fn renames(old: &Config, new: &Config) -> Vec<Rename> {
-    let links = renamed(&old.links, &new.links, |it| &it.name, |before, now| before.peer == now.peer);
+    let links = renamed(&old.links, &new.links, |it| &it.name, |before, now| before.peers == now.peers);
     let is_same = |before: &Server, now: &Server| before.addresses.iter().any(|place| now.addresses.contains(place));
     let servers = renamed(&old.servers, &new.servers, |it| &it.name, is_same);
     let of_kind = |kind| move |(from, to)| Rename { kind, from, to };

@@ -70,6 +70,12 @@ impl<'a> Effect<'a> {
         }
     }
 
+    /// Notes that a link has its old servers, because not all new ones could be dialed.
+    pub fn has_servers_as_before(&mut self, name: &str) {
+        let Some(before) = self.old.link(name).map(|link| (link.peers.clone(), link.links_max)) else { return };
+        self.link(name).into_iter().for_each(|link| (link.peers, link.links_max) = before.clone());
+    }
+
     /// Notes the paths that were added and removed, because not all could be.
     pub fn has_paths(&mut self, change: &LinkChange, added: &[Path], removed: &[Path]) {
         let Some(LinkPaths::List(before)) = self.old.link(&change.link.name).map(|link| link.paths.clone()) else {

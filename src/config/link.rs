@@ -6,9 +6,11 @@ use std::str::FromStr;
 
 use super::front_end::FrontEndConfig;
 use crate::auth::PublicKey;
+use crate::engine::discovery::{Candidate, Candidates};
 use crate::link::Mode;
-use crate::node::{CarrierKind, Cipher, Group, Path, Timing};
+use crate::node::{CarrierKind, Cipher, Group, LinkServer, Path, Timing};
 use crate::types::address::{Bind, Target};
+use crate::types::upstream::Upstream;
 
 /// The key of this node, and the defaults of its links.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,13 +38,17 @@ pub enum KeySource {
     Secret(PathBuf),
 }
 
-/// A link that this node dials.
+/// A link that this node dials. With several servers it is a group of links, one to each server, which stand for one
+/// another: see [`Link::is_group`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// The name, unique among links.
     pub name: String,
-    /// The address of the peer.
-    pub peer: Target,
+    /// The servers: addresses, names, and services that DNS knows; at least one.
+    pub peers: Vec<Upstream>,
+    /// The maximum of the links to them. None for one link to each address and each name, and to [`SERVICE_LINKS`] hosts of
+    /// each service. With a number, each address of a name is a server, too.
+    pub links_max: Option<usize>,
     /// The key that the peer must have. With a shared secret it is the key that is derived from it.
     pub expected_key: ExpectedKey,
     /// The paths to the peer.
@@ -139,10 +145,11 @@ impl Default for KeySource {
 
 impl Link {
     /// Returns a link with one subflow over the system's default path and without forwards.
-    pub fn new(name: impl Into<String>, peer: Target) -> Link {
+    pub fn new(name: impl Into<String>, peer: impl Into<Upstream>) -> Link {
         Link {
             name: name.into(),
-            peer,
+            peers: vec![peer.into()],
+            links_max: None,
             expected_key: ExpectedKey::Known(None),
             paths: LinkPaths::default(),
             subflows: 1,
@@ -152,6 +159,81 @@ impl Link {
             exits_on_failure: false,
             forwards: Vec::new(),
         }
+    }
+}
+
+impl Link {
+    /// Returns true if this is a group of links. Its members have names of their own.
+    pub fn is_group(&self) -> bool {
+        self.links_max.is_some() || !matches!(self.peers[..], [Upstream::Target(_)])
+    }
+
+    /// Returns the name of a link that has none: its servers as people write them, or the first ones of many.
+    pub fn default_name(peers: &[Upstream]) -> String {
+        let mut name = String::new();
+        for (index, peer) in peers.iter().enumerate() {
+            let text = peer.to_string();
+            if index > 0 && name.len() + text.len() > DEFAULT_NAME_BYTES {
+                return format!("{name},+{}", peers.len() - index);
+            }
+            name = if index == 0 { text } else { format!("{name},{text}") };
+        }
+        name
+    }
+
+    /// Returns the name of the link to a server: the name of this link, and behind it the address of the server in brackets.
+    /// A link without a name of its own is called like its server, and a link to one server has the name alone.
+    pub fn member_name(&self, server: &LinkServer) -> String {
+        let is_only = !self.is_group() && self.peers[..] == [Upstream::Target(server.addr.clone())];
+        match &self.name {
+            name if is_only => name.clone(),
+            name if *name == Link::default_name(&self.peers) => server.addr.to_string(),
+            name => format!("{name}[{}]", server.addr),
+        }
+    }
+
+    /// Returns the number of links to the servers at most.
+    pub fn most_links(&self) -> usize {
+        let of_peer = |peer: &Upstream| if peer.target().is_some() { 1 } else { SERVICE_LINKS };
+        self.links_max.unwrap_or_else(|| self.peers.iter().map(of_peer).sum())
+    }
+
+    /// Returns true if the servers are known without a lookup in DNS. A name with one link is looked up when it is dialed.
+    pub fn has_fixed_servers(&self) -> bool {
+        let is_fixed = |peer: &Upstream| match peer {
+            Upstream::Target(target) => self.links_max.is_none() || !matches!(target, Target::Name(..)),
+            Upstream::Service(_) => false,
+        };
+        self.peers.iter().all(is_fixed)
+    }
+
+    /// Returns the servers that are known without a lookup in DNS, in the order of the configuration.
+    pub fn fixed_servers(&self) -> Vec<LinkServer> {
+        let is_fixed = |target: &&Target| self.links_max.is_none() || !matches!(target, Target::Name(..));
+        let targets = self.peers.iter().filter_map(Upstream::target).filter(is_fixed);
+        targets.map(|target| LinkServer::from(target.clone())).collect()
+    }
+
+    /// Returns the servers among the candidates that a lookup has found: the hosts of services, in the order of their
+    /// priorities, and the addresses of names if the configuration has a maximum of links.
+    pub(super) fn servers(&self, candidates: &Candidates) -> Vec<LinkServer> {
+        let mut list: Vec<&Candidate> = candidates.list.iter().collect();
+        list.sort_by_key(|it| (it.upstream, it.priority, std::cmp::Reverse(it.weight)));
+        let mut servers: Vec<LinkServer> = Vec::new();
+        for candidate in list {
+            let is_name = self.peers.get(candidate.upstream).is_some_and(|peer| peer.target().is_some());
+            let addr = candidate.address.filter(|_| is_name && self.links_max.is_some());
+            let (addr, host) = (addr.map_or_else(|| candidate.target.clone(), Target::from), candidate.target.clone());
+            if !servers.iter().any(|server| server.addr == addr) {
+                servers.push(LinkServer { addr, host });
+            }
+        }
+        servers
+    }
+
+    /// Returns the servers as people write them.
+    pub fn peers_text(&self) -> String {
+        Link::default_name(&self.peers)
     }
 }
 
@@ -231,3 +313,7 @@ impl fmt::Display for PinError {
 impl std::error::Error for PinError {}
 
 const FINGERPRINT_CHARS: usize = 43;
+/// Length up to which the name of a link without one lists its servers.
+const DEFAULT_NAME_BYTES: usize = 80;
+/// Links to the hosts of a service, unless the configuration has another maximum.
+pub const SERVICE_LINKS: usize = 8;

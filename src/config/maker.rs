@@ -9,7 +9,7 @@ use super::link::{Link, Server};
 use super::listener::Listener;
 use crate::engine::balance::Balancer;
 use crate::engine::listener::FrontEnd;
-use crate::node::{LinkConfig, ServeConfig};
+use crate::node::{LinkConfig, LinkServer, ServeConfig};
 
 /// Makes the parts of a process from the records of its configuration. Each record comes with all that it inherits.
 ///
@@ -22,7 +22,7 @@ pub trait Maker: FrontEnds + Send + Sync {
     /// The front end is unknown, or a file of the listener cannot be used.
     fn front_end(&self, listener: &Listener) -> Result<MadeFrontEnd, MakeError>;
 
-    /// Makes the configuration of a link that this node dials, without its forwards.
+    /// Makes the configurations of the links to the servers of a link that this node dials, without its forwards.
     ///
     /// # Errors
     /// A file of keys or paths cannot be used.
@@ -53,8 +53,8 @@ pub struct MadeFrontEnd {
     pub balancer: Option<Arc<Balancer>>,
 }
 
-/// Makes the configuration of a link, in the thread of its loop.
-pub type MadeLink = Box<dyn FnOnce() -> LinkConfig + Send>;
+/// Makes the configuration of the link to a server, in the thread of its loop. Servers may come and go while it is used.
+pub type MadeLink = Box<dyn FnMut(&LinkServer) -> LinkConfig + Send>;
 
 /// Makes the configuration of served links, in the thread of their loop; once for each address.
 pub type MadeServer = Arc<dyn Fn() -> ServeConfig + Send + Sync>;

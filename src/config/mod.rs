@@ -7,7 +7,7 @@
 //! ```text
 //!   Config ── process-wide: threads, workers, limits, timers, drain, admin server, access, the key of the node
 //!     ├── Listener "web"     addresses, front end with its options, rules, users, timers, route over a link
-//!     ├── Link "home"        peer, paths, key of the peer, mode, subflows ── Forward "db", "ssh"
+//!     ├── Link "home"        servers, paths, key of the peer, mode, subflows ── Forward "db", "ssh"
 //!     └── Server "links"     addresses, file of authorized keys
 //! ```
 //!
@@ -42,7 +42,9 @@ pub use admin::Admin;
 pub use apply_error::{ApplyError, ApplyErrors, ApplyFailure};
 pub use diff::{Changes, Diff, LinkChange, ListenerChange, Rename, ServerChange, Summary};
 pub use front_end::{FrontEndConfig, FrontEndOption, FrontEnds, OptionKind, OptionValue};
-pub use link::{ExpectedKey, Forward, KeySource, Link, LinkPaths, NodeConfig, Pin, PinError, Server, Service};
+pub use link::{
+    ExpectedKey, Forward, KeySource, Link, LinkPaths, NodeConfig, Pin, PinError, SERVICE_LINKS, Server, Service,
+};
 pub use listener::{Access, Listener, ProxyProtocol, ProxyVersion, Timers, Users};
 pub use maker::{MadeFrontEnd, MadeLink, MadeServer, MakeError, Maker};
 pub use place::Place;

@@ -52,7 +52,7 @@ pub struct Running {
     listeners: BTreeMap<String, Vec<Opened>>,
     /// The bound addresses for links that peers dial, by the name of the server.
     servers: BTreeMap<String, Vec<Opened>>,
-    /// The links that this node dials, by name.
+    /// The groups of the links that this node dials, by name. A link to one server is the only link of its group.
     links: BTreeMap<String, Id>,
     /// The forwards for which peers listen, by name.
     remote_forwards: BTreeMap<String, Id>,
@@ -146,8 +146,21 @@ impl Running {
         &self.remotes
     }
 
-    /// Returns the id of a link that this node dials, in the first loop.
+    /// Returns the id of the first link to a server of a link that this node dials, in the first loop.
     pub fn link(&self, name: &str) -> Option<Id> {
+        self.links_of(name).first().copied()
+    }
+
+    /// Returns the ids of the links to the servers of a link that this node dials, in the first loop.
+    pub fn links_of(&self, name: &str) -> Vec<Id> {
+        let Some(id) = self.group(name) else { return Vec::new() };
+        // A loop that has ended has no links.
+        let links = on_loop(&self.remotes[0], move |core| core.group(id).map(|group| group.links()));
+        links.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Returns the id of the group of a link that this node dials, in the first loop.
+    pub fn group(&self, name: &str) -> Option<Id> {
         self.links.get(name).copied()
     }
 

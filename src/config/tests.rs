@@ -137,7 +137,7 @@ fn two_links_with_one_peer_are_refused_by_name() {
     config.links.push(Link { name: "work".to_owned(), ..home() });
     let expected = "link \"work\": connect \"home:23232\": the link \"home\" has this peer: expected another peer";
     assert_eq!(problems(&config), [expected]);
-    config.links[1].peer = target("work:23232");
+    config.links[1].peers = vec![target("work:23232").into()];
     assert_eq!(problems(&config), [""; 0]);
 }
 
@@ -241,7 +241,7 @@ fn paths_and_local_forwards_change_while_the_link_lives_on() {
     assert_eq!((added[0].name.as_str(), added[0].link.as_deref()), ("mail", Some("home")));
     let others: [fn(&mut Link); 3] = [
         |link| link.carrier = Some(crate::node::CarrierKind::Mptcp),
-        |link| link.peer = target("other:1"),
+        |link| link.subflows = 2,
         |link| link.mode = Some(crate::link::Mode::Single),
     ];
     for change in others {
@@ -250,6 +250,9 @@ fn paths_and_local_forwards_change_while_the_link_lives_on() {
         let change = diff(&new).links.changed.remove(0);
         assert!(change.is_redialed && change.added_paths.is_empty());
     }
+    new.peers.push(target("other:1").into());
+    let change = diff(&new).links.changed.remove(0);
+    assert!(!change.is_redialed && change.has_other_servers, "the links to the other servers live on");
     new.forwards = vec![forward("db", remote("db:2")), forward("ssh", remote("ssh:1"))];
     let change = diff(&new).links.changed.remove(0);
     assert!(!change.is_redialed);
@@ -278,7 +281,7 @@ fn a_link_and_a_server_with_another_name_live_on() {
     new.links[0].expected_key = ExpectedKey::Known(Some("/other".into()));
     let link = &Diff::between(&named("c", "d"), &new).links.changed[0];
     assert!(link.is_renewed && !link.is_redialed);
-    new.links[0].peer = target("elsewhere:1");
+    new.links[0].peers = vec![target("elsewhere:1").into()];
     let diff = Diff::between(&old, &new);
     assert_eq!((diff.links.added.len(), diff.links.removed.len(), diff.renames.len()), (1, 1, 1));
 }

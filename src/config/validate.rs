@@ -12,7 +12,7 @@ use super::problem::Problem;
 use super::{Config, LoopConfig};
 use crate::engine::discovery::can_look_up_services;
 use crate::engine::limits::Limits;
-use crate::node::Timing;
+use crate::node::{MEMBERS_MAX, Timing};
 use crate::types::address::{Bind, Target};
 use crate::types::proto::Proto;
 use crate::types::rules::{Action, Rules};
@@ -195,16 +195,7 @@ impl<'a> Checks<'a> {
         if link.timing.is_some() {
             self.timing(&place, timing);
         }
-        if matches!(link.peer, Target::Unix(_)) {
-            self.add(place.field("connect"), format!(" \"{}\": expected HOST[:PORT]", link.peer));
-        }
-        self.protocol(&place, "connect", &link.peer, link.peer.proto());
-        let before = self.config.links.iter().take_while(|other| !std::ptr::eq(*other, link));
-        if let Some(other) = before.into_iter().find(|other| other.peer == link.peer) {
-            // Both would be one link under two names.
-            let text = format!(" \"{}\": the link {:?} has this peer: expected another peer", link.peer, other.name);
-            self.add(place.field("connect"), text);
-        }
+        self.peers(&place, link);
         let paths = match &link.paths {
             LinkPaths::List(paths) => {
                 for peer in paths.iter().filter_map(|path| path.peer.as_ref()) {
@@ -225,6 +216,30 @@ impl<'a> Checks<'a> {
             self.add(place.field("subflows"), text);
         }
         link.forwards.iter().for_each(|forward| self.forward(&place, forward));
+    }
+
+    /// Checks the servers of a link. Two links to one server would be one link under two names.
+    fn peers(&mut self, place: &Place, link: &'a Link) {
+        if link.peers.is_empty() {
+            self.add(place.field("connect"), ": expected at least one HOST[:PORT]");
+        }
+        if link.links_max.is_some_and(|max| max == 0 || max > MEMBERS_MAX) {
+            let text = format!(" {}: expected a number from 1 to {MEMBERS_MAX}", link.most_links());
+            self.add(place.field("links-max"), text);
+        }
+        let before: Vec<&Link> = self.config.links.iter().take_while(|other| !std::ptr::eq(*other, link)).collect();
+        for (index, peer) in link.peers.iter().enumerate() {
+            if matches!(peer, Upstream::Target(Target::Unix(_))) {
+                self.add(place.field("connect"), format!(" \"{peer}\": expected HOST[:PORT]"));
+            }
+            self.protocol(place, "connect", peer, peer.proto());
+            if let Some(other) = before.iter().find(|other| other.peers.contains(peer)) {
+                let text = format!(" \"{peer}\": the link {:?} has this peer: expected another peer", other.name);
+                self.add(place.field("connect"), text);
+            } else if link.peers[..index].contains(peer) {
+                self.add(place.field("connect"), format!(" \"{peer}\": expected each peer once"));
+            }
+        }
     }
 
     fn forward(&mut self, link: &Place, forward: &'a Forward) {

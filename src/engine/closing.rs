@@ -88,7 +88,8 @@ impl Core {
         }
         // A refused connection has no dest any more; the link still has its name, unless it is gone too.
         let Some(link) = connection.via else { return "direct".to_owned() };
-        self.pools.sessions.get(link).map_or_else(|| "link".to_owned(), |link| link.name.to_string())
+        let group = || self.link_groups.get(&link).map_or("link", |name| name).to_owned();
+        self.pools.sessions.get(link).map_or_else(group, |link| link.name.to_string())
     }
 
     /// Logs the line of a connection that is over.

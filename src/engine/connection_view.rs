@@ -240,14 +240,14 @@ impl ConnectionMut<'_> {
         Ok(())
     }
 
-    /// Makes the connection reach its dest over a link.
+    /// Makes the connection reach its dest over a link, or over a link of a group.
     ///
     /// # Errors
     /// * [`VerbError::Already`]: the connection has a dest
-    /// * [`VerbError::Invalid`]: the id is not that of a link
+    /// * [`VerbError::Invalid`]: the id is not that of a link or a group
     /// * [`VerbError::Over`]: the connection is over
     pub fn route(&mut self, link: Id) -> Result<(), VerbError> {
-        if link.kind() != Kind::Link {
+        if !matches!(link.kind(), Kind::Link | Kind::Group) {
             return Err(VerbError::Invalid);
         }
         self.check_open()?;

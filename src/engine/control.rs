@@ -42,6 +42,8 @@ pub(crate) enum Deadline {
     Link(Id),
     /// Look after a carrier of a link.
     Carrier(Id),
+    /// Look after a link of a group.
+    Member(Id),
     /// Compute the handshakes of unauthenticated peers: there is time for them again.
     Handshakes,
     /// Look for unauthenticated peers that are too slow.

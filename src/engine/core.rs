@@ -87,6 +87,8 @@ pub struct Core {
     pub(crate) descriptors: Descriptors,
     /// The sums of the forwards whose clients the peers of links accept.
     pub(crate) tallies: HashMap<Id, Tally>,
+    /// The names of the groups of links that a route may have in place of a link.
+    pub(crate) link_groups: HashMap<Id, Arc<str>>,
     pub(crate) racers: usize,
     /// Turns left during which bulk transfers use the reduced per-turn budget.
     pub(crate) interactive_turns: u32,
@@ -214,6 +216,7 @@ impl Core {
             stopping: Stopping::No,
             descriptors: Descriptors::default(),
             tallies: HashMap::new(),
+            link_groups: HashMap::new(),
             racers: 0,
             interactive_turns: 0,
             now_ms: 0,

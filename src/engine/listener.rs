@@ -383,8 +383,10 @@ impl Core {
 
     fn check_link(&self, link: Option<Id>) -> Result<(), VerbError> {
         match link {
-            Some(link) if link.kind() != Kind::Link => Err(VerbError::Invalid),
-            Some(link) if self.pools.sessions.get(link).is_none() => Err(VerbError::Stale),
+            Some(link) if !matches!(link.kind(), Kind::Link | Kind::Group) => Err(VerbError::Invalid),
+            Some(link) if self.pools.sessions.get(link).is_none() && !self.link_groups.contains_key(&link) => {
+                Err(VerbError::Stale)
+            }
             _ => Ok(()),
         }
     }
@@ -466,7 +468,7 @@ impl ListenerMut<'_> {
         &self.record().addr
     }
 
-    /// Returns the link that the dests of its clients are reached over.
+    /// Returns the link, or the group of links, that the dests of its clients are reached over.
     pub fn link(&self) -> Option<Id> {
         self.record().link
     }
@@ -486,10 +488,10 @@ impl ListenerMut<'_> {
         Ok(())
     }
 
-    /// Sends the clients that are accepted from now on over a link, or directly.
+    /// Sends the clients that are accepted from now on over a link or a group of links, or directly.
     ///
     /// # Errors
-    /// [`VerbError::Invalid`] if the id is not of a link, or if a forward, a server or a link owns this listener;
+    /// [`VerbError::Invalid`] if the id is not of a link or a group, or if a forward, a server or a link owns this listener;
     /// [`VerbError::Stale`] if the link is gone.
     pub fn route(&mut self, link: Option<Id>) -> Result<(), VerbError> {
         self.core.check_link(link)?;

@@ -300,10 +300,10 @@ impl Node {
             }
             // The ports and the name of the link are free at once. Its streams are reset as its events are delivered, some
             // in each turn.
-            let listeners: Vec<Id> = record.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
+            let listeners: Vec<_> = record.listeners.drain().map(|(_, ours)| ours).collect();
             let name = core.pools.sessions.session(link).map(|session| session.id());
             name.into_iter().for_each(|name| _ = self.served.remove(&name));
-            listeners.into_iter().for_each(|listener| core.close_listener(listener));
+            self.withdraw_all(core, link, listeners);
         }
         self.link_events(core, link);
     }

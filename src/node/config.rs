@@ -56,6 +56,12 @@ pub trait Policy: Send + Sync {
         false
     }
 
+    /// Returns the group of the key. Peers whose keys are in one group may listen on the same address, and then stand for one
+    /// another; each needs [`Policy::may_listen`] for the address. Peers with the same key may do so without a group.
+    fn listen_group(&self, _key: &PeerKey) -> Option<String> {
+        None
+    }
+
     /// Returns true if a user is asked for approval of a request that the peer may not make so far; [`LinkEvent::Asked`]
     /// reports it. A stream then waits for [`Loop::permit`]; a place to listen is refused until the peer asks again.
     fn asks(&self, _key: &PeerKey, _request: &Request) -> bool {

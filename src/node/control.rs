@@ -21,11 +21,13 @@ use crate::types::reason::{Failure, Reason};
 
 use super::carrier::Carrier;
 use super::forward::{FORWARDS_MAX, Forward};
+use super::group::{GROUPS_MAX, Group};
 use super::handshakes::Budget;
 use super::link::Link;
 use super::link_events::LinkEvents;
 use super::memory::Memory;
 use super::server::{SERVERS_MAX, Server};
+use super::shared_listener::SharedListeners;
 use super::unauthenticated::Unauthenticated;
 
 /// The control of the links of one loop. The session of each link is in the core, under the same id: see
@@ -37,6 +39,10 @@ pub(crate) struct Node {
     pub servers: Table<Server>,
     /// The forwards of all links.
     pub forwards: Table<Forward>,
+    /// The groups of links to several servers.
+    pub groups: Table<Group>,
+    /// The listeners for peers.
+    pub shared: SharedListeners,
     /// The links that peers have dialed, by the id of the session.
     pub served: HashMap<SessionId, Id>,
     /// Carriers of peers that have not joined a session yet.
@@ -70,6 +76,8 @@ impl Node {
             carriers: Table::new(Kind::Carrier, CARRIERS_MAX),
             servers: Table::new(Kind::Server, SERVERS_MAX),
             forwards: Table::new(Kind::Forward, FORWARDS_MAX),
+            groups: Table::new(Kind::Group, GROUPS_MAX),
+            shared: SharedListeners::default(),
             served: HashMap::new(),
             unauthenticated: Unauthenticated::new(),
             handshakes: Budget::default(),
@@ -102,6 +110,7 @@ impl Node {
             core.ended.note(id, reason);
             core.observe(Event::Link { link: id, state: LinkState::Ended });
             self.end_nested(core, id);
+            link.group.into_iter().for_each(|group| self.member_ended(core, group, id));
             link.outer.into_iter().for_each(|outer| self.nested_closed(core, outer));
         }
     }
@@ -156,6 +165,7 @@ impl Control for Node {
         match deadline {
             Deadline::Link(link) => self.link_due(core, link),
             Deadline::Carrier(carrier) => self.carrier_due(core, carrier),
+            Deadline::Member(link) => self.member_due(core, link),
             // The wake-up is enough: the loop computes the handshakes before it sleeps again.
             Deadline::Handshakes => {}
             Deadline::Crowd => self.thin_crowd(core),

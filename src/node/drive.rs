@@ -215,11 +215,13 @@ impl Node {
                 self.links.get_mut(id).into_iter().for_each(|link| {
                     (link.suspended_ms, link.rebind_tries) = (Some(now_ms), 0);
                 });
+                self.move_unanswered(core, id);
                 self.tell(core, id, &LinkEvent::Suspended);
             }
             Event::Resumed => {
                 self.links.get_mut(id).into_iter().for_each(|link| link.suspended_ms = None);
                 self.listen_as_before(core, id);
+                self.member_opens(core, id);
                 self.tell(core, id, &LinkEvent::Resumed);
             }
             Event::GoAway { .. } => _ = self.peer_leaves(core, id),
@@ -254,6 +256,9 @@ impl Node {
             return;
         }
         if result.failure == Some(Code::Drained) && self.open_elsewhere(core, link, stream) {
+            return;
+        }
+        if self.note_offer(core, link, stream, result.failure.is_some()) {
             return;
         }
         let Some(slot) = core.pools.sessions.slot(link, stream) else { return };
@@ -383,7 +388,7 @@ impl Node {
         let carriers = std::mem::take(&mut link.carriers);
         link.forget_peer_listeners();
         link.asked.clear();
-        let listeners: Vec<Id> = link.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
+        let listeners: Vec<_> = link.listeners.drain().map(|(_, ours)| ours).collect();
         link.remotes.iter_mut().for_each(super::reverse::Remote::forget);
         self.note_forwards(core, id);
         let Some(link) = self.links.get_mut(id) else { return };
@@ -392,8 +397,8 @@ impl Node {
         }
         let is_wanted = link.closing || self.closing;
         let comes_back = link.dialer.is_some() && !is_wanted;
+        self.withdraw_all(core, id, listeners);
         slots.into_iter().for_each(|slot| self.stream_lost(core, id, &slot, comes_back));
-        listeners.into_iter().for_each(|listener| core.close_listener(listener));
         for carrier in carriers {
             let place = self.carriers.get(carrier).map(|carrier| carrier.place);
             self.drop_carrier(core, carrier);
@@ -446,10 +451,15 @@ impl Node {
         if let Some(side) = core.sides.get_mut(slot.side) {
             (side.io, side.endpoint) = (Io::None, Endpoint::Unknown);
         }
-        // A client of a listener for the peer belonged to the session that is over.
+        // A client of a listener for the peer belonged to the session that is over; others may serve the listener.
         let is_ours = core.connections.get(connection).is_some_and(|record| record.returns_to.is_none());
+        if !is_ours && self.offer_again(core, link, slot.side) {
+            return;
+        }
         let heir = self.links.get(link).and_then(|record| record.heir);
-        match heir.or(comes_back.then_some(link)).filter(|_| is_ours) {
+        let home = heir.or(comes_back.then_some(link));
+        let group = Some(self.home_of(core, slot.side, link)).filter(|home| *home != link);
+        match group.or(home).filter(|_| is_ours) {
             Some(home) => self.dial_stream(core, slot.side, home),
             None => {
                 let failure = Failure::new(Reason::LinkLost, "the link ended before the far end answered");

@@ -4,7 +4,7 @@
 //!   local  (-L -D -H):  client -> this node: front end -> link -> the peer connects
 //!   remote (-R):        client -> the peer --- LISTEN --> link -> this node connects to the target
 //! ```
-//! A forward belongs to one link, and is closed with it. A link that this node dials keeps its forwards over all its
+//! A forward belongs to one link or to a group of links, and is closed with it. A link that this node dials keeps its forwards over all its
 //! sessions. A forward of a link that the peer has dialed ends with the session. A peer listens only where its policy
 //! permits the key of this node.
 
@@ -36,7 +36,7 @@ use super::reverse::{self, Remote};
 pub struct ForwardConfig {
     /// The name, which no other forward of the loop has; the address to listen on if there is none.
     pub name: Option<String>,
-    /// The link.
+    /// The link, or the group of links. The peer of each link of a group listens for a remote forward.
     pub link: Id,
     /// The address to listen on, here or at the peer. A name must be an address with the zone of its interface, because a
     /// look-up would block the loop.
@@ -80,7 +80,7 @@ pub struct ForwardStatus {
     pub id: Id,
     /// The name.
     pub name: String,
-    /// The link.
+    /// The link, or the group of links.
     pub link: Id,
     /// The end that listens.
     pub direction: Direction,
@@ -163,7 +163,10 @@ impl Loop<'_> {
     /// socket behind the peer; [`VerbError::Full`] at the limit of forwards; the error of the system if an address of this
     /// node cannot be bound.
     pub fn open_forward(&mut self, config: ForwardConfig) -> Result<Id, DescriptorError> {
-        self.link(config.link)?;
+        match config.link.kind() {
+            Kind::Group => _ = self.group(config.link)?,
+            _ => _ = self.link(config.link)?,
+        }
         let (core, node) = self.parts::<Node>();
         node.open_forward(core, config)
     }
@@ -245,19 +248,19 @@ impl ForwardMut<'_> {
         Ok(())
     }
 
-    /// Makes this the forward of another link. Clients that come from now on go over that link.
+    /// Makes this the forward of another link or group of links. Clients that come from now on go over that one.
     ///
     /// # Errors
-    /// [`VerbError::Invalid`] if the peer listens, or if the id is not one of a link; [`VerbError::Stale`] if the link is gone;
+    /// [`VerbError::Invalid`] if the peer listens, or if the id is of neither; [`VerbError::Stale`] if it is gone;
     /// [`VerbError::Over`] if it is being closed.
     pub fn route(&mut self, link: Id) -> Result<(), VerbError> {
         let ForwardMut { core, node, id } = self;
-        if link.kind() != Kind::Link {
-            return Err(VerbError::Invalid);
-        }
-        let is_closing = node.links.get(link).ok_or(VerbError::Stale)?.closing;
-        if is_closing {
-            return Err(VerbError::Over(Reason::Drained));
+        match link.kind() {
+            Kind::Group if node.groups.get(link).is_some() => {}
+            Kind::Link if !node.links.get(link).ok_or(VerbError::Stale)?.closing => {}
+            Kind::Link => return Err(VerbError::Over(Reason::Drained)),
+            Kind::Group => return Err(VerbError::Stale),
+            _ => return Err(VerbError::Invalid),
         }
         let forward = node.forwards.get_mut(*id).ok_or(VerbError::Stale)?;
         let Some(listeners) = &forward.listeners else { return Err(VerbError::Invalid) };
@@ -282,7 +285,8 @@ impl ForwardMut<'_> {
 impl Node {
     fn open_forward(&mut self, core: &mut Core, config: ForwardConfig) -> Result<Id, DescriptorError> {
         let ForwardConfig { name, link, listen, service } = config;
-        if core.is_draining() || self.links.get(link).is_none_or(|link| link.closing) {
+        let is_open = self.groups.get(link).is_some() || self.links.get(link).is_some_and(|link| !link.closing);
+        if core.is_draining() || !is_open {
             return Err(VerbError::Over(Reason::Drained).into());
         }
         if let Some(name) = &name {
@@ -314,10 +318,8 @@ impl Node {
                     return Err(VerbError::Invalid.into());
                 }
                 let id = self.add_remote(core, link, name, Reverse { listen, to }).ok_or(VerbError::Full)?;
-                self.allow_streams(core, link);
-                if self.links.get(link).is_some_and(|link| link.was_established) {
-                    self.listen_all(core, link);
-                }
+                let links = self.groups.get(link).map_or_else(|| vec![link], super::group::Group::links);
+                links.into_iter().for_each(|link| self.request_remotes(core, link));
                 Ok(id)
             }
         }
@@ -368,11 +370,34 @@ impl Node {
         let (asked, to) = (reverse.listen.clone(), Some(reverse.to.clone()));
         let id = self.add_forward(core, (name, link, asked), to, "reverse", None)?;
         core.tallies.insert(id, Tally::default());
-        let record = self.links.get_mut(link)?;
+        let links = match self.groups.get_mut(link) {
+            Some(group) => {
+                group.remotes.push((id, reverse.clone()));
+                group.links()
+            }
+            None => vec![link],
+        };
+        links.into_iter().for_each(|link| self.add_remote_at(link, id, reverse.clone()));
+        Some(id)
+    }
+
+    /// Notes that the peer of a link is to listen for a forward, if it is not noted yet.
+    pub(super) fn add_remote_at(&mut self, link: Id, forward: Id, reverse: Reverse) {
+        let Some(record) = self.links.get_mut(link) else { return };
+        if record.remotes.iter().any(|remote| remote.forward == forward) {
+            return;
+        }
         let index = record.remotes_ever;
         record.remotes_ever += 1;
-        record.remotes.push(Remote::new(reverse, id, index));
-        Some(id)
+        record.remotes.push(Remote::new(reverse, forward, index));
+    }
+
+    /// Requests the missing listeners of a link from its peer, and permits the streams of their clients.
+    pub(super) fn request_remotes(&mut self, core: &mut Core, link: Id) {
+        self.allow_streams(core, link);
+        if self.links.get(link).is_some_and(|link| link.was_established) {
+            self.listen_all(core, link);
+        }
     }
 
     fn add_forward(
@@ -405,7 +430,7 @@ impl Node {
         let Some(forward) = self.forwards.remove(id) else { return false };
         match forward.listeners {
             Some(listeners) => listeners.into_iter().for_each(|listener| core.close_listener(listener)),
-            None => self.close_remote(core, id, forward.link, tells),
+            None => self.close_remote(core, id, tells),
         }
         core.ended.note(id, reason);
         core.observe(Event::Forward { forward: id, state: ForwardState::Closed });
@@ -413,22 +438,27 @@ impl Node {
     }
 
     /// Gives the address of a forward at the peer back, in all sessions of its link. The end of a session gives it back too.
-    fn close_remote(&mut self, core: &mut Core, id: Id, link: Id, tells: bool) {
+    fn close_remote(&mut self, core: &mut Core, id: Id, tells: bool) {
         core.tallies.remove(&id);
-        let is_its = |(other, record): &(Id, &super::link::Link)| *other == link || record.heir == Some(link);
-        let sessions: Vec<Id> = self.links.iter().filter(is_its).map(|(id, _)| id).collect();
-        for session_id in sessions {
-            let Some(record) = self.links.get_mut(session_id) else { continue };
-            let Some(place) = record.remotes.iter().position(|remote| remote.forward == id) else { continue };
-            let number = record.remotes.remove(place).number;
-            let number = number.filter(|_| tells);
-            if let (Some(number), Some(session)) = (number, core.pools.sessions.session_mut(session_id)) {
-                // A listener that was given back already needs no notice.
-                let _ = session.unlisten(number);
-            }
-            if tells {
-                self.allow_streams(core, session_id);
-            }
+        for group in self.groups.ids() {
+            let Some(group) = self.groups.get_mut(group) else { continue };
+            group.remotes.retain(|(forward, _)| *forward != id);
+        }
+        self.links.ids().into_iter().for_each(|link| self.close_remote_at(core, link, id, tells));
+    }
+
+    /// Gives the address of a forward back in one session.
+    pub(super) fn close_remote_at(&mut self, core: &mut Core, session_id: Id, forward: Id, tells: bool) {
+        let Some(record) = self.links.get_mut(session_id) else { return };
+        let Some(place) = record.remotes.iter().position(|remote| remote.forward == forward) else { return };
+        let number = record.remotes.remove(place).number;
+        let number = number.filter(|_| tells);
+        if let (Some(number), Some(session)) = (number, core.pools.sessions.session_mut(session_id)) {
+            // A listener that was given back already needs no notice.
+            let _ = session.unlisten(number);
+        }
+        if tells {
+            self.allow_streams(core, session_id);
         }
     }
 
@@ -461,14 +491,30 @@ impl Node {
     /// Notes and reports the states of the forwards that the peer of a link listens for, if they have changed.
     pub(super) fn note_forwards(&mut self, core: &mut Core, link: Id) {
         let Some(record) = self.links.get(link).filter(|record| record.heir.is_none()) else { return };
-        for remote in &record.remotes {
-            let Some(forward) = self.forwards.get_mut(remote.forward) else { continue };
-            let state = remote.state();
-            if state != forward.state_since.0 {
-                forward.state_since = (state, core.now_ms);
-                core.observe(Event::Forward { forward: remote.forward, state });
-            }
-        }
+        let forwards: Vec<Id> = record.remotes.iter().map(|remote| remote.forward).collect();
+        forwards.into_iter().for_each(|forward| self.note_forward(core, forward));
+    }
+
+    /// Notes and reports the states of the remote forwards of a group.
+    pub(super) fn note_group_forwards(&mut self, core: &mut Core, group: Id) {
+        let forwards = self.groups.get(group).into_iter().flat_map(|group| &group.remotes);
+        let forwards: Vec<Id> = forwards.map(|(forward, _)| *forward).collect();
+        forwards.into_iter().for_each(|forward| self.note_forward(core, forward));
+    }
+
+    fn note_forward(&mut self, core: &mut Core, id: Id) {
+        let Some(forward) = self.forwards.get(id) else { return };
+        let state = best(self.remotes_of(id, forward).map(Remote::state));
+        let Some(forward) = self.forwards.get_mut(id).filter(|forward| forward.state_since.0 != state) else { return };
+        forward.state_since = (state, core.now_ms);
+        core.observe(Event::Forward { forward: id, state });
+    }
+
+    /// Returns the requests for a remote forward: one for each link of its group, or that of its link.
+    fn remotes_of<'a>(&'a self, id: Id, forward: &Forward) -> impl Iterator<Item = &'a Remote> {
+        let links = self.groups.get(forward.link).map_or_else(|| vec![forward.link], super::group::Group::links);
+        let remotes = links.into_iter().filter_map(|link| self.links.get(link)).flat_map(|link| &link.remotes);
+        remotes.filter(move |remote| remote.forward == id)
     }
 
     fn forward_named(&self, name: &str) -> Option<Id> {
@@ -514,10 +560,15 @@ impl Node {
             // A loop that is stopping has closed its listeners.
             status.state = ForwardState::Closed;
         }
-        let remotes = self.links.get(forward.link).map(|link| &link.remotes);
-        if let Some(remote) = remotes.and_then(|remotes| remotes.iter().find(|remote| remote.forward == id)) {
-            status.bound.extend(remote.bound.map(Endpoint::from));
-            (status.failure, status.tries) = (remote.failure.clone(), remote.tries);
+        for remote in self.remotes_of(id, forward) {
+            status.bound.extend(remote.bound.map(Endpoint::from).filter(|bound| !status.bound.contains(bound)));
+            if remote.failure.is_some() && status.failure.is_none() {
+                (status.failure, status.tries) = (remote.failure.clone(), remote.tries);
+            }
+        }
+        if state == ForwardState::Listening {
+            // The peer of another link may not listen.
+            (status.failure, status.tries) = (None, 0);
         }
         if let Some(tally) = core.tallies.get(&id) {
             let Tally { opened, active, refused, sent, received } = *tally;
@@ -585,6 +636,16 @@ fn parts(config: ListenConfig, link: Id) -> impl FnMut() -> ListenConfig {
             balancer,
         }
     }
+}
+
+/// Returns the state of a forward that several peers are to listen for: the best one.
+fn best(states: impl Iterator<Item = ForwardState>) -> ForwardState {
+    let order = |state: &ForwardState| match state {
+        ForwardState::Listening => 0,
+        ForwardState::Waiting => 1,
+        _ => 2,
+    };
+    states.min_by_key(order).unwrap_or(ForwardState::Waiting)
 }
 
 /// The handler of the clients of a forward with one target.

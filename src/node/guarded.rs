@@ -66,6 +66,10 @@ impl Policy for Guarded {
         self.ask(|policy| policy.may_listen(key, place), false)
     }
 
+    fn listen_group(&self, key: &PeerKey) -> Option<String> {
+        self.ask(|policy| policy.listen_group(key), None)
+    }
+
     fn asks(&self, key: &PeerKey, request: &Request) -> bool {
         self.ask(|policy| policy.asks(key, request), false)
     }

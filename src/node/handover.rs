@@ -124,6 +124,7 @@ impl Node {
         record.io = Io::None;
         // The old session has answered, and sends no more frames about the stream.
         core.pools.sessions.get_mut(at.link).and_then(|link| link.streams.remove(&at.id));
+        let home = self.home_of(core, side, home);
         self.dial_stream(core, side, home);
         true
     }
@@ -160,10 +161,10 @@ impl Node {
                 side.io = Io::Stream(StreamAt { link: aside, epoch: session.epoch, id: *stream });
             }
         }
-        let listeners: Vec<Id> = record.listeners.drain().flat_map(|(_, ours)| ours.indices).collect();
+        let listeners: Vec<_> = record.listeners.drain().map(|(_, ours)| ours).collect();
         self.move_nested(id, aside);
         early.into_iter().for_each(|carrier| self.drop_carrier(core, carrier));
-        listeners.into_iter().for_each(|listener| core.close_listener(listener));
+        self.withdraw_all(core, id, listeners);
         Some(aside)
     }
 

@@ -75,6 +75,12 @@ pub(crate) struct Link {
     pub suspended_ms: Option<u64>,
     /// Consecutive takeovers of sessions younger than 10 s.
     pub consecutive_takeovers: u32,
+    /// The group that the link belongs to.
+    pub group: Option<Id>,
+    /// Dests wait for any link of the group.
+    pub group_waits: bool,
+    /// The link leaves its group: it takes no new stream, and is closed with its last one, or at this time.
+    pub leave_by_ms: Option<u64>,
     /// The deadline that is armed for the link.
     pub armed_ms: Option<u64>,
     pub opened_ms: u64,
@@ -144,6 +150,9 @@ impl Link {
             rebind_tries: 0,
             suspended_ms: None,
             consecutive_takeovers: 0,
+            group: None,
+            group_waits: false,
+            leave_by_ms: None,
             armed_ms: None,
             opened_ms: now_ms,
             usage: Usage::default(),
@@ -281,7 +290,7 @@ impl Link {
     pub fn is_awaited(&self, link: &LinkSession) -> bool {
         match &link.session {
             Some(session) if session.is_open() => false,
-            _ => !self.waiting.dests.is_empty() || !link.streams.is_empty(),
+            _ => self.group_waits || !self.waiting.dests.is_empty() || !link.streams.is_empty(),
         }
     }
 

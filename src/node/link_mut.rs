@@ -55,6 +55,13 @@ impl Loop<'_> {
     }
 }
 
+impl<'a> LinkMut<'a> {
+    /// Returns a view of a link.
+    pub(super) fn new(core: &'a mut Core, node: &'a mut Node, id: Id) -> LinkMut<'a> {
+        LinkMut { core, node, id }
+    }
+}
+
 impl LinkMut<'_> {
     /// Returns the id of the link.
     pub fn id(&self) -> Id {

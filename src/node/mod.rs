@@ -25,7 +25,7 @@
 //! links ·
 //! `turn` the share of each key in a turn · `drive` events, frames and deadlines of the session · `open` opening and
 //! accepting streams · `waiting` dests that wait for a link · `handover` a node that is about to stop · `opened_stream`
-//! handlers of streams that the peer opened · `forward` the forwards of links · `reverse` listeners at the other end · `memory` the budget that links share ·
+//! handlers of streams that the peer opened · `group` links to several servers, `balance` the choice among them · `forward` the forwards of links · `reverse` listeners at the other end, `shared_listener` those that several peers serve · `memory` the budget that links share ·
 //! `observed_address` the address at which the peer sees this node · `network` changes of this host's addresses ·
 //! `rate_limit` bytes per second of a key · `guarded` policies whose panics are caught · `status`, `link_event`, `link_events` what is reported.
 //!
@@ -35,6 +35,7 @@
 //! * No byte is read from a local socket without room in the session.
 
 mod accept;
+mod balance;
 mod carrier;
 mod config;
 mod control;
@@ -42,6 +43,7 @@ mod counted;
 mod dialer;
 mod drive;
 mod forward;
+mod group;
 mod guarded;
 mod handover;
 mod handshakes;
@@ -60,6 +62,7 @@ mod proof;
 mod rate_limit;
 mod reverse;
 mod server;
+mod shared_listener;
 mod start;
 mod status;
 mod turn;
@@ -78,6 +81,7 @@ pub use config::{
 };
 pub use counted::SessionReply;
 pub use forward::{Direction, ForwardConfig, ForwardMut, ForwardStatus, Service};
+pub use group::{GroupConfig, GroupMut, GroupStatus, LinkServer, MEMBERS_MAX, MakeMember};
 pub use invited::{Claim, ClaimReply};
 pub use link_mut::LinkMut;
 pub use nested::Over;

@@ -15,7 +15,7 @@ use crate::relay::dial::Permit;
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Role};
 use crate::types::address::{Endpoint, Target};
-use crate::types::id::Id;
+use crate::types::id::{Id, Kind as IdKind};
 use crate::types::proto::Proto;
 use crate::types::reason::{Failure, Reason};
 use crate::types::verb_error::VerbError;
@@ -51,8 +51,11 @@ impl Loop<'_> {
 }
 
 impl Node {
-    /// Connects a dest over a link. The dest waits if the link is not up.
+    /// Connects a dest over a link, or over a link of a group. The dest waits if the link is not up.
     pub(crate) fn dial_stream(&mut self, core: &mut Core, dest: Id, link: Id) {
+        if link.kind() == IdKind::Group {
+            return self.dial_over(core, dest, link);
+        }
         let failure = match self.try_open(core, dest, link) {
             Ok(()) => return self.hasten(core, link),
             Err(Refused::NotYet | Refused::NotNow) if self.wait_for_link(core, dest, link) => {
@@ -62,17 +65,24 @@ impl Node {
                 return self.hasten(core, link);
             }
             Err(Refused::NotYet | Refused::NotNow) => Failure::new(Reason::LimitReached, "too many wait for the link"),
-            Err(Refused::Limit) if self.may_open_nothing(core, link) => {
-                Failure::new(Reason::NotPermitted, "the far node permits this key no connections")
-            }
-            Err(Refused::Limit) => Failure::new(Reason::LimitReached, "the link carries no more streams"),
-            Err(Refused::Closed | Refused::Exhausted) => Failure::new(Reason::LinkLost, "the link is being closed"),
-            Err(refused) => Failure::new(Reason::Other, format!("the link takes no such stream: {refused:?}")),
+            Err(refused) => self.refusal(core, link, refused),
         };
         core.queues.dialled.push_back((dest, Err(failure)));
     }
 
-    fn try_open(&mut self, core: &mut Core, dest: Id, link: Id) -> Result<(), Refused> {
+    /// Returns the failure of a dest whose stream a session does not take.
+    pub(super) fn refusal(&self, core: &Core, link: Id, refused: Refused) -> Failure {
+        match refused {
+            Refused::Limit if self.may_open_nothing(core, link) => {
+                Failure::new(Reason::NotPermitted, "the far node permits this key no connections")
+            }
+            Refused::Limit => Failure::new(Reason::LimitReached, "the link carries no more streams"),
+            Refused::Closed | Refused::Exhausted => Failure::new(Reason::LinkLost, "the link is being closed"),
+            refused => Failure::new(Reason::Other, format!("the link takes no such stream: {refused:?}")),
+        }
+    }
+
+    pub(super) fn try_open(&mut self, core: &mut Core, dest: Id, link: Id) -> Result<(), Refused> {
         let open = self.open_of(core, dest).ok_or(Refused::Gone)?;
         let now = core.pools.sessions.now;
         let record = core.pools.sessions.get_mut(link).ok_or(Refused::Closed)?;
@@ -131,15 +141,17 @@ impl Node {
     /// else is about the link, and not about the target, so it is the detail.
     pub(super) fn stop_waiting(&mut self, core: &Core, dest: Id, waited: &str) -> Option<Failure> {
         let (connection, _) = core.owner(dest)?;
-        let link = self.links.get_mut(core.connections.get(connection)?.via?)?;
-        if !link.waiting.remove(dest) {
-            return None;
-        }
-        Some(match &link.failed {
-            Some((failure, _)) if failure.reason == Reason::AuthFailed => failure.clone(),
-            Some((failure, _)) => {
-                Failure::new(Reason::LinkLost, format!("the link was not up within {waited}: {failure}"))
+        let via = core.connections.get(connection)?.via?;
+        let failed = match via.kind() {
+            IdKind::Group => self.stop_waiting_for_group(via, dest)?,
+            _ => {
+                let link = self.links.get_mut(via)?;
+                link.waiting.remove(dest).then(|| link.failed.as_ref().map(|(failure, _)| failure.clone()))?
             }
+        };
+        Some(match failed {
+            Some(failure) if failure.reason == Reason::AuthFailed => failure,
+            Some(failure) => Failure::new(Reason::LinkLost, format!("the link was not up within {waited}: {failure}")),
             None => Failure::new(Reason::LinkLost, format!("the link was not up within {waited}")),
         })
     }
@@ -162,8 +174,13 @@ impl Node {
         record.waiting.push(dest, core.now_ms, |dest| sides.get(dest).is_some())
     }
 
-    /// Opens the streams of the dests that wait for a link, which is up now.
+    /// Opens the streams of the dests that wait for a link or for its group, because the link is up now.
     pub(super) fn open_waiting(&mut self, core: &mut Core, link: Id) {
+        self.open_waiting_at(core, link);
+        self.member_opens(core, link);
+    }
+
+    fn open_waiting_at(&mut self, core: &mut Core, link: Id) {
         let waiting = self.links.get(link).map_or(0, |record| record.waiting.dests.len());
         // Each waiting dest is tried once. The first that must go on waiting moves to the end, with all dests behind it.
         for left in (0..waiting).rev() {
@@ -321,7 +338,8 @@ impl Node {
     pub(super) fn charge(&mut self, core: &mut Core, connection: Id, link: Id) {
         let Some(key) = self.links.get(link).and_then(|link| link.key) else { return };
         if let Some(record) = core.connections.get_mut(connection) {
-            record.payer = Some(core.peers.charge(&key, core.now_ms));
+            let before = record.payer.replace(core.peers.charge(&key, core.now_ms));
+            before.into_iter().for_each(|payer| core.peers.release(payer, false, core.now_ms));
         }
     }
 

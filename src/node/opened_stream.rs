@@ -89,15 +89,15 @@ impl Handler for AppStream {
 
 /// The handler of a client of a listener for the peer: it goes over the link, and the peer knows the target.
 pub(crate) struct ReverseClient {
-    pub link: crate::types::id::Id,
-    pub listener: u32,
+    /// The number of the listener in this loop.
+    pub shared: u32,
 }
 
 impl Handler for ReverseClient {
     fn opened(&mut self, cx: &mut Cx<'_>) {
         let connection = cx.id();
         let (core, node) = cx.core().parts::<Node>();
-        node.connect_back(core, connection, self.link, self.listener);
+        node.connect_client(core, connection, self.shared);
     }
 
     fn readable(&mut self, _cx: &mut Cx<'_>, _input: &[u8]) -> usize {

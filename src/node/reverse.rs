@@ -50,8 +50,8 @@ pub(crate) struct PeerListener {
     pub place: Bind,
     /// The bound port.
     pub port: u16,
-    /// The numbers of its local listeners; none while they are closed.
-    pub indices: Vec<Id>,
+    /// The number of the listener in this loop, which other peers may have a part in.
+    pub shared: u32,
 }
 
 impl Remote {
@@ -227,6 +227,9 @@ impl Node {
     /// Listens for the peer of a link at `place`: the requested address, with the port that was bound before if there was
     /// one. Returns the answer, with the first bound address.
     fn listen_at(&mut self, core: &mut Core, id: Id, number: u32, asked: Bind, place: &Bind) -> Result<Bound, Bound> {
+        if let Some(answer) = self.join_listener(id, number, &asked, place) {
+            return Ok(answer);
+        }
         let place = with_zone(place).map_err(|failure| Bound::of_failure(&failure))?;
         let (bounds, lacks) = self.bind_for(core, id, &place).map_err(|error| match error.kind() {
             ErrorKind::AddrInUse => Bound { text: IN_USE.into(), ..Bound::refused(Code::AddressInUse) },
@@ -235,11 +238,12 @@ impl Node {
         })?;
         let mut answer = Bound { text: lacks, ..Bound::default() };
         let mut indices = Vec::new();
+        let shared = self.shared.next();
         for mut bound in bounds {
             if let (Endpoint::Ip(_, addr), 0) = (bound.addr(), answer.port) {
                 (answer.host, answer.port) = (Host::Addr(addr.ip()), addr.port());
             }
-            let front = move || -> Box<dyn Handler> { Box::new(ReverseClient { link: id, listener: number }) };
+            let front = move || -> Box<dyn Handler> { Box::new(ReverseClient { shared }) };
             match core.listen_for_forward(&mut bound, ListenConfig::new("reverse", Box::new(front))) {
                 Ok(index) => indices.push(index),
                 Err(error) => {
@@ -248,8 +252,9 @@ impl Node {
                 }
             }
         }
+        self.shared.add(shared, asked.with_port(answer.port), answer.clone(), indices, (id, number));
         if let Some(link) = self.links.get_mut(id) {
-            link.listeners.insert(number, PeerListener { place: asked, port: answer.port, indices });
+            link.listeners.insert(number, PeerListener { place: asked, port: answer.port, shared });
         }
         Ok(answer)
     }
@@ -271,7 +276,7 @@ impl Node {
         };
         let mut passed = Vec::new();
         for (other, link) in suspended {
-            let its = link.listeners.iter().filter(|(_, ours)| ours.indices.iter().any(stands));
+            let its = link.listeners.iter().filter(|(_, ours)| self.shared.indices(ours.shared).iter().any(stands));
             passed.extend(its.map(|(number, _)| (other, *number)));
         }
         for (from, number) in &passed {
@@ -286,10 +291,11 @@ impl Node {
     /// Closes a listener for a peer whose session has no subflow. It is bound again when the session resumes.
     fn close_port(&mut self, core: &mut Core, id: Id, number: u32) {
         let Some(link) = self.links.get_mut(id) else { return };
-        let Some(mut ours) = link.listeners.remove(&number) else { return };
-        let indices = std::mem::take(&mut ours.indices);
-        link.closed.push((number, ours));
-        indices.into_iter().for_each(|index| core.close_listener(index));
+        let Some(ours) = link.listeners.remove(&number) else { return };
+        self.withdraw(core, id, &ours);
+        if let Some(link) = self.links.get_mut(id) {
+            link.closed.push((number, ours));
+        }
     }
 
     /// Closes the listeners for a peer that has been away as long as a silent subflow may be, so that others can use the
@@ -371,7 +377,8 @@ impl Node {
     pub(super) fn revoke_listeners(&mut self, core: &mut Core, id: Id) {
         let Some(link) = self.links.get(id) else { return };
         let Some(key) = link.key else { return };
-        let is_revoked = |ours: &PeerListener| !link.policy.may_listen(&key, &ours.place);
+        let is_revoked =
+            |ours: &PeerListener| !link.policy.may_listen(&key, &ours.place) || self.is_out_of_group(id, ours);
         let its = link.listeners.iter().filter(|(_, ours)| is_revoked(ours));
         let revoked: Vec<u32> = its.map(|(number, _)| *number).collect();
         if !revoked.is_empty() {
@@ -401,8 +408,8 @@ impl Node {
     pub(super) fn unlisten_for(&mut self, core: &mut Core, id: Id, number: u32) {
         let Some(link) = self.links.get_mut(id) else { return };
         link.closed.retain(|(closed, _)| *closed != number);
-        let ours = link.listeners.remove(&number).map(|ours| ours.indices).unwrap_or_default();
-        ours.into_iter().for_each(|index| core.close_listener(index));
+        let ours = link.listeners.remove(&number);
+        ours.into_iter().for_each(|ours| self.withdraw(core, id, &ours));
     }
 }
 

@@ -168,7 +168,7 @@ impl Node {
     pub(super) fn link_status(&self, core: &Core, id: Id, link: &Link) -> LinkStatus {
         let session = core.pools.sessions.session(id);
         let carriers = link.carriers.iter().filter_map(|carrier| self.carriers.get(*carrier));
-        let ours = link.listeners.values().flat_map(|ours| &ours.indices);
+        let ours = link.listeners.values().flat_map(|ours| self.shared.indices(ours.shared));
         let ours = ours.filter_map(|index| core.listeners.get(*index));
         let ours = ours.map(|listener| LinkListenerStatus {
             place: address(&listener.addr),

@@ -39,6 +39,7 @@ impl Node {
             let Some(link) = core.pools.sessions.get_mut(id) else { continue };
             link.is_dirty = false;
             self.end_aside(core, id);
+            self.end_leaving(core, id);
             self.drive_link(core, id);
             let turn = core.stats.turns;
             if let Some(link) = core.pools.sessions.get_mut(id)

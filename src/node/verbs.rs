@@ -47,45 +47,8 @@ impl Loop<'_> {
     /// [`VerbError::Over`] if the loop is stopping. For a nested link also [`VerbError::Stale`] if the outer link is gone,
     /// and [`VerbError::Invalid`] if a path has a source, or the carrier or the peer cannot be reached by streams.
     pub fn connect_link(&mut self, config: LinkConfig) -> Result<Dialed, VerbError> {
-        config.require_tcp()?;
         let (core, node) = self.parts::<Node>();
-        let LinkConfig { identity, policy, peer, carrier, over, paths, subflows, mode, reverse, timing, .. } = config;
-        let (on_stream, on_event) = (config.on_stream, config.on_event);
-        let policy = Guarded::wrap(policy, &node.panics);
-        let shares_port = subflows > 1 && paths.iter().any(|path| path.local_port.is_some());
-        if paths.is_empty() || subflows == 0 || paths.len() * subflows > timing.subflows || shares_port {
-            return Err(VerbError::Invalid);
-        }
-        if node.closing {
-            return Err(VerbError::Over(Reason::Drained));
-        }
-        if let Some(over) = over {
-            node.check_outer(core, over, &peer, carrier, &paths)?;
-        }
-        let setup = setup(&identity, &policy);
-        let key = setup.public_key().map_err(|_| VerbError::Invalid)?;
-        if let Some(id) = node.dialed_link(&peer, &key, over) {
-            return Ok(Dialed { id, is_new: false });
-        }
-        let endpoint = Endpoint::client(carrier, &setup).map_err(|_| VerbError::Invalid)?;
-        let place = peer.to_string();
-        let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(on_event))), core.now_ms);
-        link.takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
-        link.outer = over.map(Over::link);
-        let slots = paths.iter().flat_map(|path| (0..subflows).map(|_| SubflowSlot::new(path.clone()))).collect();
-        let instance = identity.instance;
-        link.dialer = Some(Box::new(Dialer { endpoint, peer, key, over, subflows, slots, instance }));
-        let session = LinkSession::new(place.into());
-        if reverse.len() > node.forwards.capacity() - node.forwards.len() {
-            return Err(VerbError::Full);
-        }
-        let id = node.insert_link(core, link, session).ok_or(VerbError::Full)?;
-        for reverse in reverse {
-            let added = node.add_remote(core, id, None, reverse);
-            debug_assert!(added.is_some(), "the table has room");
-        }
-        core.pools.sessions.touch(id);
-        Ok(Dialed { id, is_new: true })
+        node.connect_link(core, config)
     }
 
     /// Accepts links that peers dial to a bound address. Returns the id of the server; see [`Loop::server`].
@@ -138,6 +101,48 @@ impl Loop<'_> {
 }
 
 impl Node {
+    /// Dials a link; see [`Loop::connect_link`].
+    pub(super) fn connect_link(&mut self, core: &mut Core, config: LinkConfig) -> Result<Dialed, VerbError> {
+        config.require_tcp()?;
+        let LinkConfig { identity, policy, peer, carrier, over, paths, subflows, mode, reverse, timing, .. } = config;
+        let (on_stream, on_event) = (config.on_stream, config.on_event);
+        let policy = Guarded::wrap(policy, &self.panics);
+        let shares_port = subflows > 1 && paths.iter().any(|path| path.local_port.is_some());
+        if paths.is_empty() || subflows == 0 || paths.len() * subflows > timing.subflows || shares_port {
+            return Err(VerbError::Invalid);
+        }
+        if self.closing {
+            return Err(VerbError::Over(Reason::Drained));
+        }
+        if let Some(over) = over {
+            self.check_outer(core, over, &peer, carrier, &paths)?;
+        }
+        let setup = setup(&identity, &policy);
+        let key = setup.public_key().map_err(|_| VerbError::Invalid)?;
+        if let Some(id) = self.dialed_link(&peer, &key, over) {
+            return Ok(Dialed { id, is_new: false });
+        }
+        let endpoint = Endpoint::client(carrier, &setup).map_err(|_| VerbError::Invalid)?;
+        let place = peer.to_string();
+        let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(on_event))), core.now_ms);
+        link.takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
+        link.outer = over.map(Over::link);
+        let slots = paths.iter().flat_map(|path| (0..subflows).map(|_| SubflowSlot::new(path.clone()))).collect();
+        let instance = identity.instance;
+        link.dialer = Some(Box::new(Dialer { endpoint, peer, key, over, subflows, slots, instance }));
+        let session = LinkSession::new(place.into());
+        if reverse.len() > self.forwards.capacity() - self.forwards.len() {
+            return Err(VerbError::Full);
+        }
+        let id = self.insert_link(core, link, session).ok_or(VerbError::Full)?;
+        for reverse in reverse {
+            let added = self.add_remote(core, id, None, reverse);
+            debug_assert!(added.is_some(), "the table has room");
+        }
+        core.pools.sessions.touch(id);
+        Ok(Dialed { id, is_new: true })
+    }
+
     /// Returns the link that this node has dialed to a peer with its own `key`, over this outer link if it is a nested one,
     /// unless it is being closed.
     fn dialed_link(&self, peer: &Target, key: &PeerKey, over: Option<Over>) -> Option<Id> {
@@ -222,6 +227,7 @@ impl Node {
         if std::mem::replace(&mut self.closing, true) {
             return;
         }
+        self.close_groups(core);
         let links: Vec<Id> = self.links.ids();
         links.into_iter().for_each(|link| self.close_link(core, link));
     }

@@ -47,10 +47,12 @@ pub enum Kind {
     Timer = 8,
     /// The transport connection of a subflow. No verb takes it.
     Carrier = 9,
+    /// A group of links that stand for one another.
+    Group = 10,
 }
 
 impl Kind {
-    const ALL: [Kind; 9] = [
+    const ALL: [Kind; 10] = [
         Kind::Connection,
         Kind::Side,
         Kind::Listener,
@@ -60,6 +62,7 @@ impl Kind {
         Kind::Watch,
         Kind::Timer,
         Kind::Carrier,
+        Kind::Group,
     ];
 
     /// Returns the name of the kind in one lowercase word.
@@ -74,6 +77,7 @@ impl Kind {
             Kind::Watch => "watch",
             Kind::Timer => "timer",
             Kind::Carrier => "carrier",
+            Kind::Group => "group",
         }
     }
 
@@ -314,7 +318,7 @@ mod tests {
             assert_eq!((id.kind(), id.index(), id.to_u64()), (kind, 5, number));
             assert_eq!(Id::from_u64(u64::from(kind.base()) | 5), None);
         }
-        for number in [0, 1, 1 << 32, 1 << 32 | 10 << INDEX_BITS, u64::MAX] {
+        for number in [0, 1, 1 << 32, 1 << 32 | 11 << INDEX_BITS, u64::MAX] {
             assert_eq!(Id::from_u64(number), None, "{number:x}");
         }
     }

@@ -21,6 +21,7 @@ mod ends;
 mod errors;
 mod faults;
 mod forwards;
+mod groups;
 mod handover;
 mod hooks;
 mod leaks;

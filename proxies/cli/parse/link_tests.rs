@@ -3,10 +3,10 @@
 use super::*;
 use std::time::Duration;
 
-use seaprox::config::{Config, ExpectedKey, LinkPaths, Pin, Service};
+use seaprox::config::{Config, ExpectedKey, Link, LinkPaths, Pin, Service};
 use seaprox::link::Mode;
 use seaprox::node::{Cipher, Timing};
-use seaprox::{Bind, Proto, Target};
+use seaprox::{Bind, Proto, Target, Upstream};
 
 fn with_env(line: &str, env: &[(&str, &str)]) -> Parsed {
     let value = |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
@@ -22,19 +22,22 @@ fn parsed(line: &str) -> Parsed {
 
 #[test]
 fn the_peer_comes_from_connect_or_via() {
-    let peer = |line| parsed(line).peer().map(|peer| peer.map(|peer| peer.to_string()));
-    assert_eq!(peer("link --connect remote"), Ok(Some("remote:23232".to_owned())));
-    assert_eq!(peer("link --connect [::1]:5"), Ok(Some("[::1]:5".to_owned())));
-    assert_eq!(peer("socks --via remote:99"), Ok(Some("remote:99".to_owned())));
-    assert_eq!(peer("socks"), Ok(None));
-    assert_eq!(peer("cat --via 5 a 1"), Ok(Some("127.0.0.1:5".to_owned())));
+    let peer = |line| parsed(line).peers().map(|peers| Link::default_name(&peers));
+    assert_eq!(peer("link --connect remote"), Ok("remote:23232".to_owned()));
+    assert_eq!(peer("link --connect [::1]:5"), Ok("[::1]:5".to_owned()));
+    assert_eq!(peer("socks --via remote:99"), Ok("remote:99".to_owned()));
+    assert_eq!(peer("socks"), Ok(String::new()));
+    assert_eq!(peer("cat --via 5 a 1"), Ok("127.0.0.1:5".to_owned()));
+    let several = "link --connect a,b:5 --connect srv:_x._tcp.example.org,_y._tcp.example.org";
+    let servers = "a:23232,b:5,srv:_x._tcp.example.org,srv:_y._tcp.example.org";
+    assert_eq!(peer(several), Ok(servers.to_owned()));
     let error = peer("socks --via a:b").unwrap_err().to_string();
     assert_eq!(error, "seaprox socks: --via \"a:b\": expected HOST[:PORT] or [IPV6][:PORT]");
     let env = [("SEAPROX_VIA", "remote"), ("SEAPROX_CONNECT", "remote"), ("SEAPROX_LISTEN", "1080")];
-    assert!(with_env("http", &env).peer().unwrap().is_some());
-    assert_eq!(with_env("cat a 1", &env).peer(), Ok(None), "cat takes no address from the environment");
+    assert!(with_env("http", &env).peers().unwrap().len() == 1);
+    assert_eq!(with_env("cat a 1", &env).peers(), Ok(Vec::new()), "cat takes no address from the environment");
     let link = with_env("link --listen :1", &env);
-    assert_eq!((link.peer(), link.link_addresses()), (Ok(None), Ok(vec![Bind::Any(Proto::Tcp, 1)])));
+    assert_eq!((link.peers(), link.link_addresses()), (Ok(Vec::new()), Ok(vec![Bind::Any(Proto::Tcp, 1)])));
     assert_eq!(parsed("link -l 0.0.0.0").link_addresses(), Ok(vec![Bind::parse("0.0.0.0:23232").unwrap()]));
 }
 
@@ -60,7 +63,7 @@ fn forwards_are_parsed_and_errors_name_their_letter() {
 
 #[test]
 fn a_udp_address_is_refused_by_the_option_that_names_it() {
-    let peer = Target::parse("r:1").unwrap();
+    let peer = [Upstream::parse("r:1").unwrap()];
     let link = |line: &str| parsed(&format!("link --connect r {line}"));
     for (result, text) in [
         (link("-L udp:53:dns:53").locals().map(drop), "-L \"udp:53:dns:53\""),
@@ -68,8 +71,8 @@ fn a_udp_address_is_refused_by_the_option_that_names_it() {
         (link("-D udp:1080").dynamics().map(drop), "-D \"udp:1080\""),
         (link("-H udp:1080").https().map(drop), "-H \"udp:1080\""),
         (link("-W udp:dns:53").stdio().map(drop), "-W \"udp:dns:53\""),
-        (parsed("link --connect udp:r").peer().map(drop), "--connect \"udp:r\""),
-        (parsed("link --connect udp:r:1").peer().map(drop), "--connect \"udp:r:1\""),
+        (parsed("link --connect udp:r").peers().map(drop), "--connect \"udp:r\""),
+        (parsed("link --connect udp:r:1").peers().map(drop), "--connect \"udp:r:1\""),
         (parsed("link --listen udp:r").link_addresses().map(drop), "--listen \"udp:r\""),
         (link("--path ->udp:r").paths(&peer).map(drop), "--path \"->udp:r\": the peer \"udp:r\""),
     ] {
@@ -151,7 +154,7 @@ fn a_pinned_key_is_a_key_or_its_fingerprint() {
 #[test]
 fn errors_name_the_wrong_value() {
     let link = |options: &str| parsed(&format!("link --connect r {options}")).config().map(drop);
-    let peer = Target::parse("r:1").unwrap();
+    let peer = [Upstream::parse("r:1").unwrap()];
     for (result, text) in [
         (
             link("--cipher aes-128-gmc"),
@@ -237,7 +240,7 @@ fn the_habits_of_ssh_work_at_the_command_line() {
     let plain = config("link --connect gw --port 2200 --key k -L 1:a:1").unwrap();
     assert_eq!(config("link -N -T -p 2200 -i k -L1:a:1 gw"), Ok(plain.clone()));
     assert_eq!(config("link gw -NT -p2200 -ik -L 1:a:1"), Ok(plain));
-    assert_eq!(config("link ::1 -p 5").unwrap().links[0].peer, Target::parse("[::1]:5").unwrap());
+    assert_eq!(config("link ::1 -p 5").unwrap().links[0].peers, [Upstream::parse("[::1]:5").unwrap()]);
     for (line, text) in [
         ("link gw:1 -p 5", "HOST \"gw:1\": expected HOST without a port beside -p"),
         ("link --listen 0 -p 5", "-p is about a link that this node dials: expected HOST too"),

@@ -279,16 +279,18 @@ impl LinkLog {
             KeyCheck::Unknown { .. } if self.asks => Some(Action::AskAboutKey(key)),
             KeyCheck::Unknown { file } => denied(format!(
                 "seaprox: the key of {name} is not known: {fingerprint}\n\
-                 If `seaprox pubkey --fingerprint` prints the same there, add this line to {}:\n{name} {key}",
-                file.display()
+                 If `seaprox pubkey --fingerprint` prints the same there, add this line to {}:\n{} {key}",
+                file.display(),
+                self.peer.target()
             )),
             KeyCheck::Changed { known, file, line } => denied(format!(
                 "seaprox: THE KEY OF {name} HAS CHANGED. Either the node has a new key, or an attacker is in between.\n\
                  It shows the key {fingerprint}\n\
                  and the known key is {} ({}:{line}).\n\
-                 If the new key is right, replace that line by: {name} {key}",
+                 If the new key is right, replace that line by: {} {key}",
                 known.fingerprint(),
-                file.display()
+                file.display(),
+                self.peer.target()
             )),
             KeyCheck::Mismatch(expected) => {
                 denied(format!("seaprox: the key of {name} did not match: it shows {fingerprint}, expected {expected}"))

@@ -2,6 +2,7 @@
 //! tells a restart of this process from a second one. [`Parts`] makes the links themselves.
 
 mod approvals;
+mod group_failures;
 mod instance;
 mod link_log;
 pub mod prompt;
@@ -11,6 +12,7 @@ use seaprox::auth::PublicKey;
 use seaprox::config::{Config, MakeError};
 
 pub use approvals::Approvals;
+pub use group_failures::GroupFailures;
 pub use instance::Instance;
 pub use link_log::{Action, LinkLog};
 pub use served_links::ServedLinks;

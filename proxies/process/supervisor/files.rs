@@ -5,7 +5,7 @@ use seaprox::node::LinkMut;
 use seaprox::{Id, Loop};
 
 use super::{Supervisor, call_all};
-use crate::DialedLink;
+use crate::DialedGroup;
 use crate::links::PathChange;
 use crate::process::exit::hint;
 use crate::shared_file::Refresh;
@@ -30,16 +30,16 @@ impl Supervisor {
                 log::error!(target: "seaprox::process", error = logged(&error); "a file of keys cannot be read again; the previous keys stay in use")
             }
         }
-        self.parts.links().iter().for_each(|link| self.refresh_paths(link, refresh));
+        self.parts.groups().iter().for_each(|group| self.refresh_paths(group, refresh));
     }
 
-    fn refresh_paths(&self, link: &DialedLink, refresh: Refresh) {
-        match link.refresh_paths(refresh) {
+    fn refresh_paths(&self, group: &DialedGroup, refresh: Refresh) {
+        match group.refresh_paths(refresh) {
             Ok(Some(change)) => {
                 log::info!(target: "seaprox::process", added = change.added.len(), removed = change.removed.len(); "paths read again");
-                let id = self.running.link(&link.name);
+                let links = self.running.links_of(&group.name);
                 call_all(&self.running.remotes()[..1], move |core| {
-                    id.into_iter().for_each(|id| change_paths(core, id, &change));
+                    links.iter().for_each(|link| change_paths(core, *link, &change));
                 });
             }
             Ok(None) => {}

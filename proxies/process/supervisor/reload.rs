@@ -134,23 +134,31 @@ impl Supervisor {
 
     fn follow_links(&mut self, before: &Config, diff: &Diff) {
         let config = self.running.config();
+        let links = self.parts.links();
         for change in diff.links.changed.iter().filter(|change| change.is_renewed) {
             let name = &change.link.name;
-            let log = self.link_logs.remove(old_name(diff, "link", name));
-            if let (Some(log), Some(dialed)) = (log, self.parts.link(name)) {
-                self.link_logs.insert(name.clone(), log.of(dialed.peer.clone()));
+            let old = old_name(diff, "link", name);
+            for dialed in links.iter().filter(|dialed| dialed.group == *name) {
+                // The links of a group have its name in front of theirs.
+                let of_member = dialed.name.strip_prefix(name.as_str()).map(|rest| format!("{old}{rest}"));
+                let log = self.link_logs.remove(&of_member.unwrap_or_else(|| dialed.name.clone()));
+                log.into_iter().for_each(|log| {
+                    drop(self.link_logs.insert(dialed.name.clone(), log.of(dialed.peer.clone())));
+                });
             }
         }
-        self.link_logs.retain(|name, _| config.link(name).is_some());
-        self.awaited.retain(|name| config.link(name).is_some());
-        for dialed in self.parts.links() {
-            let Some(now) = config.link(&dialed.name) else { continue };
+        let is_there = |name: &str| links.iter().any(|link| link.name == name);
+        self.link_logs.retain(|name, _| is_there(name));
+        self.awaited.retain(|name| is_there(name));
+        self.failures.retain(|name, _| config.link(name).is_some());
+        for dialed in &links {
+            let Some(now) = config.link(&dialed.group) else { continue };
             match self.link_logs.get_mut(&dialed.name).filter(|log| log.is_of(&dialed.peer)) {
-                Some(log) => log.follow(before.link(old_name(diff, "link", &dialed.name)), now),
+                Some(log) => log.follow(before.link(old_name(diff, "link", &dialed.group)), now),
                 None => {
                     // The key was loaded when the link was made.
                     let Ok(own) = self.parts.public_key() else { continue };
-                    let log = link::log_of(own, &dialed).asking(prompt::can_ask()).tolerant();
+                    let log = link::log_of(own, dialed).asking(prompt::can_ask()).tolerant();
                     self.link_logs.insert(dialed.name.clone(), log);
                 }
             }

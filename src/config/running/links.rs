@@ -10,7 +10,8 @@ use crate::config::link::{Forward, Link, Service};
 use crate::config::maker::MadeLink;
 use crate::config::on_loop::{free_forward_name, on_loop, refused};
 use crate::engine::control::Loop;
-use crate::node::ForwardConfig;
+use crate::engine::discovery::Candidates;
+use crate::node::{ForwardConfig, GroupConfig, Path};
 use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::Id;
 use crate::types::verb_error::VerbError;
@@ -29,6 +30,7 @@ impl Running {
         }
         for change in diff.links.changed.iter().filter(|change| !change.is_redialed) {
             self.change_link(change, effect);
+            self.change_servers(change, effect);
             self.change_forwards(change, effect);
         }
     }
@@ -43,9 +45,17 @@ impl Running {
         let others = diff.links.changed.iter().flat_map(|change| &change.forwards.removed);
         let forwards = of_links.chain(others).filter_map(|forward| self.remote_forwards.remove(&forward.name));
         let forwards: Vec<Id> = forwards.collect();
+        let others = diff.links.changed.iter().filter(|change| change.has_other_servers && !change.is_redialed);
+        let others = others.filter(|change| change.link.has_fixed_servers());
+        let others = others.filter_map(|it| Some((*self.links.get(&it.link.name)?, it.link.fixed_servers())));
+        let others: Vec<_> = others.collect();
         self.first_loop(move |core| {
+            for (id, servers) in others {
+                // A group that is closed has no servers.
+                let _ = core.group(id).map(|mut group| group.set_leaving_except(&servers));
+            }
             // A link or a forward that is over takes no place.
-            leaving.into_iter().for_each(|id| _ = core.link(id).map(|mut link| link.set_leaving(true)));
+            leaving.into_iter().for_each(|id| _ = core.group(id).map(|mut group| group.set_leaving(true)));
             forwards.into_iter().for_each(|id| _ = core.forward(id).and_then(|mut forward| forward.close()));
         });
     }
@@ -55,7 +65,7 @@ impl Running {
         for link in &diff.links.removed {
             if let Some(id) = self.links.remove(&link.name) {
                 // A link that has ended need not be closed.
-                self.first_loop(move |core| _ = core.link(id).and_then(|mut link| link.close()));
+                self.first_loop(move |core| _ = core.group(id).and_then(|mut group| group.close()));
             }
         }
     }
@@ -63,8 +73,9 @@ impl Running {
     /// Dials a link, and opens its remote forwards.
     fn dial(&mut self, link: &Link, made: MadeLink, effect: &mut Effect<'_>) {
         let forwards: Vec<Forward> = link.forwards.clone();
+        let record = link.clone();
         let dialed = on_loop(&self.remotes[0], move |core| {
-            let id = connect(core, made)?;
+            let id = connect(core, &record, made)?;
             Ok((id, open_remote_forwards(core, id, &forwards)))
         });
         match effect.note(of_link(link, dialed)) {
@@ -81,13 +92,14 @@ impl Running {
     fn dial_again(&mut self, link: &Link, made: MadeLink, effect: &mut Effect<'_>) {
         let Some(old) = self.links.get(&link.name).copied() else { return self.dial(link, made, effect) };
         let forwards: Vec<Forward> = link.forwards.clone();
+        let record = link.clone();
         let dialed = on_loop(&self.remotes[0], move |core| {
-            let result = connect(core, made);
-            if let (Ok(mut before), Err(_)) = (core.link(old), &result) {
+            let result = connect(core, &record, made);
+            if let (Ok(mut before), Err(_)) = (core.group(old), &result) {
                 before.set_leaving(false);
             }
             let id = result?;
-            if let Ok(mut before) = core.link(old) {
+            if let Ok(mut before) = core.group(old) {
                 before.hand_over(id)?;
                 // A link that is being closed already need not be closed.
                 let _ = before.close();
@@ -103,7 +115,7 @@ impl Running {
     fn renew(&mut self, link: &Link, made: MadeLink, effect: &mut Effect<'_>) {
         let Some(id) = self.links.get(&link.name).copied() else { return };
         let renewed = on_loop(&self.remotes[0], move |core| {
-            core.link(id)?.renew(made())?;
+            core.group(id)?.renew(made)?;
             core.recheck_links();
             Ok(())
         });
@@ -149,28 +161,30 @@ impl Running {
         }
     }
 
+    /// Changes the servers of a link that lives on.
+    fn change_servers(&self, change: &LinkChange, effect: &mut Effect<'_>) {
+        let link = &change.link;
+        let Some(id) = self.group(&link.name).filter(|_| change.has_other_servers) else { return };
+        let record = link.clone();
+        let set = on_loop(&self.remotes[0], move |core| set_servers(core, id, &record));
+        if effect.note(of_link(link, set)).is_none() {
+            effect.has_servers_as_before(&link.name);
+        }
+    }
+
     /// Changes the paths of a link that lives on. The new paths come first if there is room for them, so that the link is
     /// never without one.
     fn change_link(&self, change: &LinkChange, effect: &mut Effect<'_>) {
         let LinkChange { link, added_paths, removed_paths, .. } = change;
         let failed = |failure| ApplyError::new(Place::record("link", &link.name), failure);
-        let Some(id) = self.links.get(&link.name).copied() else { return };
+        let Some(id) = self.group(&link.name) else { return };
         let (added, removed) = (added_paths.clone(), removed_paths.clone());
         let is_tight = change.is_tight();
         let changed = on_loop(&self.remotes[0], move |core| {
-            // The numbers of paths that were added and removed before the first error.
-            let mut done = [0, 0];
-            let result = core.link(id).and_then(|mut link| {
-                for removes in [is_tight, !is_tight] {
-                    let paths = if removes { &removed } else { &added };
-                    for path in paths {
-                        if removes { link.remove_path(path) } else { link.add_path(path) }?;
-                        done[usize::from(removes)] += 1;
-                    }
-                }
-                Ok(())
-            });
-            (done, result)
+            let links = core.group(id).map(|group| group.links()).unwrap_or_default();
+            let changed = links.into_iter().map(|link| change_paths(core, link, (&added, &removed), is_tight));
+            // The links have the same paths. The first one that could not be changed decides about all.
+            changed.reduce(|first, next| if first.1.is_err() { first } else { next }).unwrap_or(([0, 0], Ok(())))
         });
         let Some((done, result)) = effect.note(changed.map_err(failed)) else {
             return effect.has_paths(change, &[], &[]);
@@ -181,10 +195,60 @@ impl Running {
     }
 }
 
-fn connect(core: &mut Loop<'_>, made: MadeLink) -> Result<Id, VerbError> {
-    let dialed = core.connect_link(made())?;
-    // Two owners would close it for each other.
-    if dialed.is_new { Ok(dialed.id) } else { Err(VerbError::Already) }
+/// Opens the group of a link, and dials its servers.
+fn connect(core: &mut Loop<'_>, link: &Link, made: MadeLink) -> Result<Id, VerbError> {
+    let id = core.open_group(GroupConfig { name: link.name.clone(), make: made })?;
+    let dialed = set_servers(core, id, link);
+    if dialed.is_err() {
+        // The group was opened just now.
+        let _ = core.group(id).and_then(|mut group| group.close());
+    }
+    dialed.map(|()| id)
+}
+
+/// Dials the servers of a group that are known, and the others as soon as they are, and each time they change.
+fn set_servers(core: &mut Loop<'_>, id: Id, link: &Link) -> Result<(), VerbError> {
+    let most = link.most_links();
+    if link.has_fixed_servers() {
+        let mut group = core.group(id)?;
+        group.follow(None);
+        return group.set_servers(&link.fixed_servers(), most);
+    }
+    core.group(id)?.set_servers(&link.servers(&Candidates::of(&link.peers)), most)?;
+    let (record, family) = (link.clone(), core.config().family);
+    let discovery = core.discover(link.peers.clone(), family, move |core, candidates| {
+        let servers = record.servers(candidates);
+        if candidates.is_complete || !servers.is_empty() {
+            // A server that cannot be dialed is tried again with the next change.
+            let set = core.group(id).and_then(|mut group| group.set_servers(&servers, most));
+            if let Err(error) = set {
+                log::warn!(target: "seaprox::link", link = record.name, error = error.as_str(); "a server cannot be dialed");
+            }
+        }
+    });
+    core.group(id)?.follow(Some(discovery));
+    Ok(())
+}
+
+/// Adds and removes paths of a link. Returns the numbers of those that were added and removed before the first error.
+fn change_paths(
+    core: &mut Loop<'_>,
+    link: Id,
+    (added, removed): (&[Path], &[Path]),
+    is_tight: bool,
+) -> ([usize; 2], Result<(), VerbError>) {
+    let mut done = [0, 0];
+    let result = core.link(link).and_then(|mut link| {
+        for removes in [is_tight, !is_tight] {
+            let paths = if removes { removed } else { added };
+            for path in paths {
+                if removes { link.remove_path(path) } else { link.add_path(path) }?;
+                done[usize::from(removes)] += 1;
+            }
+        }
+        Ok(())
+    });
+    (done, result)
 }
 
 /// Returns the result of a call about a link, with the place of the link in the error.

@@ -1,0 +1,53 @@
+//! The failures of the links of a group. A link that cannot be used is reported, and the others serve; the process ends only
+//! when all of them have failed.
+
+use std::collections::BTreeSet;
+
+use crate::process::exit::Failed;
+
+/// The links of one group that have failed since they were up.
+#[derive(Debug, Default)]
+pub struct GroupFailures {
+    failed: BTreeSet<String>,
+}
+
+impl GroupFailures {
+    /// Notes that a link has failed, in a group with these links. Returns the failure if the process must end with it, and
+    /// otherwise logs it, once until the link is up.
+    pub fn note(&mut self, link: &str, links: &[String], failed: Failed) -> Option<Failed> {
+        let is_new = self.failed.insert(link.to_owned());
+        self.failed.retain(|name| name == link || links.contains(name));
+        if links.iter().all(|name| self.failed.contains(name)) {
+            return Some(failed);
+        }
+        if is_new {
+            log::error!(target: "seaprox::link", link = link, error = failed.text; "this link cannot be used, and the others of its group serve");
+        }
+        None
+    }
+
+    /// Notes that a link is up.
+    pub fn recovered(&mut self, link: &str) {
+        self.failed.remove(link);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::exit::Exit;
+
+    #[test]
+    fn only_the_failure_of_the_last_link_ends_the_process() {
+        let links = ["a", "b"].map(str::to_owned);
+        let failed = || Failed::new(Exit::NoPermission, "wrong key".to_owned());
+        let mut group = GroupFailures::default();
+        assert!(group.note("a", &links, failed()).is_none());
+        assert!(group.note("a", &links, failed()).is_none());
+        group.recovered("a");
+        assert!(group.note("b", &links, failed()).is_none(), "the first one has recovered");
+        assert!(group.note("a", &links, failed()).is_some_and(|failed| failed.exit == Exit::NoPermission));
+        let mut alone = GroupFailures::default();
+        assert!(alone.note("a", &links[..1], failed()).is_some());
+    }
+}
