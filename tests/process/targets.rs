@@ -346,6 +346,42 @@ fn same_port(addresses: &[&str]) -> (u16, Vec<Server>) {
     (port, all.map(|(listener, letter)| Server::at(listener, letter)).collect())
 }
 
+#[test]
+fn a_reload_that_keeps_the_targets_keeps_what_is_known_of_them_and_a_new_list_holds_for_new_clients() {
+    let (a, b, c) = (Server::start(b'a'), Server::start(b'b'), Server::start(b'c'));
+    let scratch = kit::Scratch::new();
+    let file = |to: &[&Server], more: &str| {
+        let to: Vec<_> = to.iter().map(|server| format!("\"{}\"", server.addr)).collect();
+        format!(
+            "[[listener]]\nname = \"web\"\nlisten = \"127.0.0.1:0\"\nfront = \"static\"\nto = [{}]\n{more}",
+            to.join(", ")
+        )
+    };
+    let path = scratch.write("seaprox.toml", file(&[&a, &b], ""));
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let proxy = Seaprox::start(&["run", &path]);
+    let (kept, letter) = connect(proxy.addr(0));
+    assert_eq!((letter, letters(proxy.addr(0), 2)), (b'a', "ba".to_owned()));
+    let reload = |text: String, times: usize| {
+        std::fs::write(&path, text).unwrap();
+        proxy.signal(libc::SIGHUP);
+        until("the file is read", || proxy.count_log(&["configuration reloaded"]) == times);
+    };
+    let opened = || {
+        let status = proxy.status();
+        let targets = status["listeners"][0]["targets"].as_array().expect("targets").clone();
+        targets.iter().map(|it| it["opened"].as_u64().expect("a number")).collect::<Vec<_>>()
+    };
+    assert_eq!(opened(), [2, 1]);
+    reload(file(&[&a, &b], "idle-timeout = \"5m\"\n"), 1);
+    assert_eq!(opened(), [2, 1], "the counts go on");
+    assert_eq!(letters(proxy.addr(0), 1), "b", "the turns go on");
+    reload(file(&[&b, &c], "idle-timeout = \"5m\"\n"), 2);
+    let got = letters(proxy.addr(0), 4);
+    assert!(got == "bcbc" || got == "cbcb", "{got}");
+    assert!(a.clients() == 2 && kept.socket().take_error().unwrap().is_none());
+}
+
 /// A name server of its own on 127.0.0.5, which holds the zone `example.test`; the resolver of this network asks it.
 struct Knot {
     server: Child,

@@ -15,7 +15,7 @@ use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
 use seaprox::metrics::{Metric, MetricKind, Usage};
 use seaprox::node::{ForwardStatus, LinkStatus};
-use seaprox::{ForwardState, LinkState, ListenerStatus, Reason, Snapshot, Stage};
+use seaprox::{ForwardState, LinkState, ListenerStatus, Reason, Snapshot, Stage, TargetState};
 
 use super::reporter::StagesByName;
 use family::{Families, Number};
@@ -91,6 +91,11 @@ fn add_totals(families: &mut Families, scrape: &Scrape<'_>) {
         refused.sum(of_listener(), Number::Whole(listener.refused));
         let failed = families.family("seaprox_listener_failed_total", MetricKind::Counter, FAILED);
         failed.sum(of_listener(), Number::Whole(listener.failed));
+        for state in TargetState::ALL.into_iter().filter(|_| !listener.targets.is_empty()) {
+            let count = listener.targets.iter().filter(|target| target.state == state).count();
+            let labels = of_listener().into_iter().chain([("state", state.as_str().to_owned())]).collect();
+            families.family("seaprox_targets", MetricKind::Gauge, TARGETS).add(labels, Number::Whole(count as u64));
+        }
     }
 }
 
@@ -207,6 +212,7 @@ pub const OTHERS: &[(&str, MetricKind, &str, &str)] = &[
     ("seaprox_limit", MetricKind::Gauge, "limit", LIMIT),
     ("seaprox_listener_refused_total", MetricKind::Counter, "listener", REFUSED),
     ("seaprox_listener_failed_total", MetricKind::Counter, "listener", FAILED),
+    ("seaprox_targets", MetricKind::Gauge, "listener, state", TARGETS),
     ("seaprox_link_up", MetricKind::Gauge, "link", LINK_UP),
     ("seaprox_link_streams_active", MetricKind::Gauge, "link", "Streams of the link"),
     ("seaprox_link_memory_bytes", MetricKind::Gauge, "link, direction", MEMORY),
@@ -223,6 +229,7 @@ pub const OTHERS: &[(&str, MetricKind, &str, &str)] = &[
 const REFUSED: &str =
     "Accepted clients that were closed at once: at the limit of their network, or because of an error";
 const FAILED: &str = "Connections that failed before a byte was relayed, because of a peer or a rule";
+const TARGETS: &str = "Targets that the listener balances its clients among, by their state";
 const LIMIT: &str = "The limits of the process";
 const LINK_UP: &str = "1 if the session of the link has a subflow; several links of one name are added up";
 const MEMORY: &str = "Memory for data that the peer has not acknowledged (sent), and that was not read (received)";

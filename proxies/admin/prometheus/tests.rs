@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use seaprox::config::{Config, FrontEndConfig, Listener, Running};
 use seaprox::metrics::{LinkStats, Stats, Usage};
-use seaprox::{Bind, Endpoint, Loops, Proto, Target, Workers};
+use seaprox::{Bind, Endpoint, Loops, Proto, Target, Upstream, Workers};
 
 use super::*;
 use crate::admin::Reporter;
@@ -24,7 +24,11 @@ impl Relays {
             let front_end = FrontEndConfig::new("static").with("to", Target::Ip(Proto::Tcp, *to));
             Listener::new(*name, vec![Bind::parse("127.0.0.1:0").unwrap()], front_end)
         };
-        let config = Config { listeners: targets.iter().map(listener).collect(), threads: 2, ..Config::default() };
+        Relays::start_with(targets.iter().map(listener).collect())
+    }
+
+    fn start_with(listeners: Vec<Listener>) -> Relays {
+        let config = Config { listeners, threads: 2, ..Config::default() };
         let workers = Workers::start(1, 16).unwrap();
         let (running, loops) = crate::start(config).unwrap();
         let reporter = Reporter::new("static", Vec::new(), running.remotes().to_vec(), workers);
@@ -190,4 +194,20 @@ fn each_query_of_the_dashboard_is_about_metrics_and_labels_of_this_page() {
             words.filter(|word| !names.contains(word) && !names.contains(word.trim_end_matches("_bucket"))).collect();
         assert_eq!(strange, Vec::<&str>::new(), "{query}");
     }
+}
+
+#[test]
+fn the_targets_of_a_listener_are_counted_by_their_state() {
+    let listening = TcpListener::bind("127.0.0.1:0").unwrap();
+    // The port stays bound and refuses, because nothing listens.
+    let refusing = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    refusing.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let to = [refusing.local_addr().unwrap().as_socket().unwrap(), listening.local_addr().unwrap()];
+    let to: Vec<Upstream> = to.into_iter().map(|addr| Upstream::Target(addr.into())).collect();
+    let front_end = FrontEndConfig::new("static").with("to", to);
+    let relays = Relays::start_with(vec![Listener::new("web", vec![Bind::parse("127.0.0.1:0").unwrap()], front_end)]);
+    relays.await_series("seaprox_targets{listener=\"web\",state=\"up\"}", 2.0);
+    let _client = relays.connect("web");
+    relays.await_series("seaprox_targets{listener=\"web\",state=\"left_out\"}", 1.0);
+    relays.await_series("seaprox_targets{listener=\"web\",state=\"leaving\"}", 0.0);
 }

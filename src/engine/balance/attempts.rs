@@ -3,6 +3,7 @@
 //! All attempts of a client share the connect timeout of its listener. An attempt that has others behind it gets a quarter of
 //! that time, so a target that drops packets does not use it up.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,6 @@ use crate::types::reason::{Failure, Reason};
 use crate::types::units::format_duration;
 #[cfg(doc)]
 use crate::{ConnectOptions, Handler};
-use std::net::SocketAddr;
 
 /// The attempts of one client to connect to a target of a [`Balancer`]. A front end keeps it in its handler: the client
 /// counts as a connection of its target until this is dropped.

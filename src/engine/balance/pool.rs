@@ -100,6 +100,9 @@ pub struct TargetStatus {
 }
 
 impl TargetState {
+    /// All states.
+    pub const ALL: [TargetState; 3] = [TargetState::Up, TargetState::LeftOut, TargetState::Leaving];
+
     /// Returns the word of the state.
     pub fn as_str(self) -> &'static str {
         match self {
