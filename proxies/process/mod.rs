@@ -46,7 +46,6 @@ pub fn main() -> ExitCode {
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed { exit, text }) => {
-            service::status(&text);
             logging::fail(&text);
             ExitCode::from(exit as u8)
         }
@@ -56,19 +55,21 @@ pub fn main() -> ExitCode {
 }
 
 fn run(parsed: &Parsed) -> Result<(), Failed> {
+    // Only a process that serves is the main one of a unit.
+    let tell = |failed: &Failed| service::status(&failed.text);
     // A file may set the format of the log, so it is read before there is one.
-    let loaded = if parsed.command() == Command::Run { Some(settings::load(parsed)?) } else { None };
+    let loaded = if parsed.command() == Command::Run { Some(settings::load(parsed).inspect_err(tell)?) } else { None };
     let log_format = loaded.as_ref().map_or_else(|| parsed.log_format(), |loaded| Ok(loaded.log_format))?;
     // Commands for one connection, and the checks of selftest, log warnings only.
     let is_terse = matches!(parsed.command(), Command::Cat | Command::Selftest) || parsed.stdio()?.is_some();
     logging::init(parsed.verbosity(), is_terse, log_format).map_err(|error| parsed.error(error))?;
     if let Some(loaded) = loaded {
-        return serve::run_file(parsed, loaded);
+        return serve::run_file(parsed, loaded).inspect_err(tell);
     }
     match parsed.command() {
-        Command::FrontEnd(_) | Command::Run => serve::run(parsed),
+        Command::FrontEnd(_) | Command::Run => serve::run(parsed).inspect_err(tell),
         Command::Link if parsed.stdio()?.is_some() => cat::run(parsed),
-        Command::Link => serve::run(parsed),
+        Command::Link => serve::run(parsed).inspect_err(tell),
         Command::Check => check::run(parsed),
         Command::Cat => cat::run(parsed),
         Command::Status => status::run(parsed),

@@ -175,3 +175,42 @@ fn the_first_client_starts_the_process_under_systemd_socket_activate() {
     client.read_exact(&mut buf).unwrap();
     assert_eq!(&buf, b"world");
 }
+
+#[test]
+fn a_passed_socket_is_given_up_and_taken_again_with_the_clients_that_wait() {
+    let (to, scratch) = (TcpListener::bind("127.0.0.1:0").unwrap(), Scratch::new());
+    let target = to.local_addr().unwrap().to_string();
+    let (addr, socket) = listener();
+    let file = |listeners: &[(&str, &str)]| {
+        let of = |(name, listen): &(&str, &str)| {
+            format!("[[listener]]\nname = \"{name}\"\nfront = \"static\"\nlisten = \"{listen}\"\nto = \"{target}\"\n")
+        };
+        let text: String = listeners.iter().map(of).collect();
+        scratch.write("seaprox.toml", format!("threads = 2\n{text}"))
+    };
+    let path = file(&[("one", "fd:web"), ("other", "127.0.0.1:0")]);
+    let seaprox = spawn(&["run", &path], "web", &[socket]);
+    seaprox.listens(0);
+    let served = |client: &mut Peer| {
+        let mut server = Peer::accept(&to);
+        both(client, &[Swap(1_000), Fin, ReadAll], &mut server, &[Swap(1_000), ReadAll, Fin]);
+    };
+    served(&mut Peer::connect(addr));
+    let listeners = || seaprox.status()["listeners"].to_string().matches(&addr.to_string()).count();
+    for name in ["two", "three"] {
+        file(&[("other", "127.0.0.1:0")]);
+        seaprox.signal(libc::SIGHUP);
+        kit::until("the listener is closed", || listeners() == 0);
+        // The connection waits in the backlog of the socket.
+        let mut waiting: Vec<_> = (0..3).map(|_| Peer::connect(addr)).collect();
+        file(&[(name, "fd:web"), ("other", "127.0.0.1:0")]);
+        seaprox.signal(libc::SIGHUP);
+        waiting.iter_mut().for_each(served);
+        (0..4).for_each(|_| served(&mut Peer::connect(addr)));
+    }
+    // Another listener takes the socket over in one change.
+    file(&[("other", "127.0.0.1:0"), ("four", "fd:web")]);
+    seaprox.signal(libc::SIGHUP);
+    kit::until("the listener has another name", || seaprox.status()["listeners"].to_string().contains("four"));
+    served(&mut Peer::connect(addr));
+}

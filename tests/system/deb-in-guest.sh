@@ -54,7 +54,7 @@ systemctl reload seaprox.service
 step "the journal has the levels of the lines and no second time"
 journalctl -u seaprox.service -o cat --no-pager | grep -q '^seaprox::process ' || fail "no line of seaprox"
 journalctl --sync
-journalctl -u seaprox.service -p err --no-pager -q -o cat | grep -q 'front: found' || fail "the error of the check has no level"
+journalctl -u seaprox.service -p err --no-pager -q -o cat | grep -q 'seaprox.toml:' || fail "the error of the check has no level"
 ! journalctl -u seaprox.service -o cat --no-pager | grep -q '^20[0-9][0-9]-.*Z \(INFO\|WARN\|ERROR\)' || fail "lines with a time"
 
 step "a killed process is started again, and a process that hangs, too"
