@@ -45,6 +45,7 @@ test-system: test-tools system-tools
 	$(MAKE) try-windows
 	$(MAKE) try-static
 	$(MAKE) try-deb
+	$(CARGO) publish --workspace --dry-run --locked
 
 # Installs the heavy programs of tier 2.
 system-tools:
