@@ -204,7 +204,7 @@ impl UnixStream {
         match self.0 {}
     }
 
-    pub(crate) fn shutdown(&self, _: Shutdown) -> io::Result<()> {
+    pub fn shutdown(&self, _: Shutdown) -> io::Result<()> {
         match self.0 {}
     }
 
