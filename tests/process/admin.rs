@@ -479,3 +479,81 @@ fn a_process_is_found_by_what_it_runs() {
     assert_eq!(ran.code, Some(69), "{ran:?}");
     assert!(ran.err.contains("no process of this user runs \"ftp\""), "{}", ran.err);
 }
+
+/// Returns the places at which a document differs from its schema. A member that the schema does not name is one, unless it is
+/// a metric: the table of metrics lists those.
+fn differences(schema: &Value, value: &Value, place: &str) -> Vec<String> {
+    let kind = match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    let is_it = |wanted: &Value| wanted == kind || (wanted == "number" && kind == "integer");
+    let is_fit = schema["type"].as_array().map_or_else(|| is_it(&schema["type"]), |all| all.iter().any(is_it));
+    let mut all = if is_fit { Vec::new() } else { vec![format!("{place}: {kind}, not {}", schema["type"])] };
+    for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+        all.extend(differences(&schema["items"], item, &format!("{place}[{index}]")));
+    }
+    for (name, member) in value.as_object().into_iter().flatten() {
+        let (known, place) = (&schema["properties"][name], format!("{place}.{name}"));
+        match (known, &schema["additionalProperties"]) {
+            (Value::Null, Value::Null) if is_metric(name) => {}
+            (Value::Null, Value::Null) => all.push(format!("{place}: not in the schema")),
+            (Value::Null, others) => all.extend(differences(others, member, &place)),
+            (known, _) => all.extend(differences(known, member, &place)),
+        }
+    }
+    let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let missing = required.filter(|name| value.is_object() && value.get(name).is_none());
+    all.extend(missing.map(|name| format!("{place}.{name}: missing")));
+    all
+}
+
+fn is_metric(name: &str) -> bool {
+    use seaprox::metrics::{LinkStats, Stats, Usage};
+    [Stats::METRICS, Usage::METRICS, LinkStats::METRICS].concat().iter().any(|metric| metric.key == name)
+}
+
+#[test]
+fn the_status_has_the_form_of_its_schema() {
+    let schema = include_str!("../../docs/status.schema.json");
+    let schema: Value = serde_json::from_str(schema).expect("a schema");
+    assert_eq!(differences(&schema["properties"]["pid"], &json!("1"), "pid"), ["pid: string, not \"integer\""]);
+    let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = format!("127.0.0.1:0:{}", target.local_addr().unwrap());
+    let (_keys, far, near) = link_pair(&["-L", &to, "-R", &to, "-D", "127.0.0.1:0"]);
+    until("the forwards listen", || {
+        let status = near.status();
+        let forwards = status["forwards"].as_array().unwrap();
+        forwards.len() == 3 && forwards.iter().all(|forward| forward["state"] == "listening")
+    });
+    let (_one, _other) = (kit::Peer::connect(near.addr(0)), kit::Peer::connect(near.addr(1)));
+    until("both are connections", || near.figure("/usage/connections") >= 2);
+    let relay = Relay::start(&[]);
+    let (_client, _server) = relay.pair();
+    for status in [near.status(), far.status(), relay.seaprox.status()] {
+        assert_eq!(differences(&schema, &status, ""), Vec::<String>::new());
+    }
+    drop(far);
+    until("the link has failed", || near.status()["links"][0]["missing"][0]["failure"].is_object());
+    assert_eq!(differences(&schema, &near.status(), ""), Vec::<String>::new());
+}
+
+/// The page of the manual has all paths, and the rights that each needs.
+#[test]
+fn the_manual_of_the_admin_server_lists_all_paths() {
+    let page = include_str!("../../docs/admin.md");
+    let relay = Relay::start(&["--admin", "127.0.0.1:0"]);
+    let list = over_tcp(relay.seaprox.admin_addr(), &get("/", LOCAL)).body;
+    assert!(list.lines().count() >= 11, "{list}");
+    for line in list.lines() {
+        let mut words = line.split_whitespace();
+        let row = format!("| `{} {}` |", words.next().unwrap(), words.next().unwrap());
+        let row = page.lines().find(|line| line.starts_with(&row)).unwrap_or_else(|| panic!("no {row}"));
+        assert_eq!(row.contains("| writing |"), line.starts_with("POST"), "{row}");
+    }
+}

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::thread;
 
 use kit::Step::{Fin, ReadAll, Swap};
 use kit::link::Keys;
@@ -191,26 +192,35 @@ fn a_passed_socket_is_given_up_and_taken_again_with_the_clients_that_wait() {
     let path = file(&[("one", "fd:web"), ("other", "127.0.0.1:0")]);
     let seaprox = spawn(&["run", &path], "web", &[socket]);
     seaprox.listens(0);
-    let served = |client: &mut Peer| {
-        let mut server = Peer::accept(&to);
-        both(client, &[Swap(1_000), Fin, ReadAll], &mut server, &[Swap(1_000), ReadAll, Fin]);
+    // The loops accept clients in any order.
+    thread::spawn(move || {
+        for mut client in to.incoming().flatten() {
+            thread::spawn(move || std::io::copy(&mut client.try_clone().expect("a copy"), &mut client).is_ok());
+        }
+    });
+    let connect = || TcpStream::connect(addr).expect("the socket is open");
+    let served = |client: &mut TcpStream| {
+        client.set_read_timeout(Some(kit::SOON)).expect("a deadline");
+        let (sent, mut got) = ([7_u8; 1_000], [0; 1_000]);
+        client.write_all(&sent).and_then(|()| client.read_exact(&mut got)).expect("an echo");
+        assert_eq!(sent, got);
     };
-    served(&mut Peer::connect(addr));
+    served(&mut connect());
     let listeners = || seaprox.status()["listeners"].to_string().matches(&addr.to_string()).count();
     for name in ["two", "three"] {
         file(&[("other", "127.0.0.1:0")]);
         seaprox.signal(libc::SIGHUP);
         kit::until("the listener is closed", || listeners() == 0);
         // The connection waits in the backlog of the socket.
-        let mut waiting: Vec<_> = (0..3).map(|_| Peer::connect(addr)).collect();
+        let mut waiting: Vec<_> = (0..3).map(|_| connect()).collect();
         file(&[(name, "fd:web"), ("other", "127.0.0.1:0")]);
         seaprox.signal(libc::SIGHUP);
         waiting.iter_mut().for_each(served);
-        (0..4).for_each(|_| served(&mut Peer::connect(addr)));
+        (0..4).for_each(|_| served(&mut connect()));
     }
     // Another listener takes the socket over in one change.
     file(&[("other", "127.0.0.1:0"), ("four", "fd:web")]);
     seaprox.signal(libc::SIGHUP);
     kit::until("the listener has another name", || seaprox.status()["listeners"].to_string().contains("four"));
-    served(&mut Peer::connect(addr));
+    served(&mut connect());
 }

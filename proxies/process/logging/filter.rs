@@ -12,6 +12,7 @@ pub const TARGETS: &[(&str, &str)] = &[
     ("seaprox::connection", "connections: one line at the end of each, with its reason; at debug each step"),
     ("seaprox::listener", "listeners: clients that cannot be accepted, pauses at limits"),
     ("seaprox::discovery", "names of targets and servers: lookups that fail, and addresses that change"),
+    ("seaprox::balance", "targets of listeners: those that fail and are left out, and their recovery"),
     ("seaprox::link", "links: up, suspended, resumed, ended, rejected keys; at debug each carrier"),
     ("seaprox::link::frame", "frames of links, at trace: direction, type, stream, length; never the payload"),
     ("seaprox::http", "HTTP requests, at debug"),
