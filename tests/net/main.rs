@@ -9,6 +9,7 @@ mod net_kit;
 
 mod kit_itself;
 mod link_carriers;
+mod link_groups;
 mod link_limits;
 mod link_many;
 mod link_modes;

@@ -35,6 +35,7 @@ mod limits;
 mod link_cli;
 mod link_interop;
 mod link_peers;
+mod link_servers;
 mod link_threads;
 mod load;
 mod log;
