@@ -204,6 +204,10 @@ impl UnixStream {
         match self.0 {}
     }
 
+    /// See [`std::net::TcpStream::shutdown`].
+    ///
+    /// # Errors
+    /// Never.
     pub fn shutdown(&self, _: Shutdown) -> io::Result<()> {
         match self.0 {}
     }
