@@ -163,7 +163,8 @@ fn short_ones(count: usize) {
     round(count);
     let after = memory(&forward);
     println!("{count} short streams in {:?}: memory {before:?} before, {after:?} after", since.elapsed());
-    assert_eq!(descriptors(), open);
+    // A process closes the socket of a question about its status a moment after the answer.
+    until("no descriptor is left", || descriptors().iter().zip(&open).all(|(now, open)| now <= open));
     for (before, after) in before.into_iter().zip(after) {
         assert!(after < before + before / 20 + (1 << 20), "memory leaks: {before} {after}");
     }

@@ -109,7 +109,11 @@ fn thousands_of_short_connections_leave_no_resources() {
     let (before, rss) = (usage(), proc::rss(pid));
     assert_eq!((&before.0["sides"], &before.0["buffer_bytes"]), (&0.into(), &0.into()));
     use_it(600);
-    assert_eq!(usage(), before);
+    // The process closes the socket of a question about its status a moment after the answer.
+    until("nothing is left in use", || {
+        let now = usage();
+        now.0 == before.0 && now.1 <= before.1
+    });
     assert!(proc::rss(pid) < rss + 2 * MIB, "{} became {}", rss, proc::rss(pid));
 }
 
