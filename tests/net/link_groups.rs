@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use kit::{SOON, Seaprox, until, until_within};
 use net_kit::home::Home;
-use net_kit::nodes::{PORT, front, spawn};
+use net_kit::nodes::{PORT, Secret, front, spawn, start};
 use net_kit::path::veth;
 use net_kit::rng::Rng;
 use net_kit::{Host, Kind, Link, Net, has_net, has_tun};
@@ -360,6 +360,60 @@ fn clients_get_answers_while_four_gateways_and_twenty_agents_die() {
     }
 }
 
+/// A node with a link to each of two gateways, over a path of its own, and a target at each gateway.
+struct Members {
+    // Declared, and so dropped, before the network.
+    near: Seaprox,
+    _gateways: [Seaprox; 2],
+    targets: [TcpListener; 2],
+    /// The connections that have arrived at each target.
+    served: [Vec<TcpStream>; 2],
+    clients: Vec<TcpStream>,
+    net: Net,
+}
+
+impl Members {
+    #[track_caller]
+    fn start(paths: [Kind; 2]) -> Members {
+        let mut net = Net::of(&paths[..1]);
+        let other = net.add_host("other");
+        net.join(0, other, paths[1]);
+        let secret = Secret::new();
+        let gateways = [1, other].map(|host| start(net.host(host), &secret.far(&[])));
+        let targets = [1, other].map(|host| {
+            let target = net.host(host).inside(|| TcpListener::bind(("127.0.0.1", TARGET)).unwrap());
+            target.set_nonblocking(true).unwrap();
+            target
+        });
+        let to = [0, 1].map(|path| format!("{}:{PORT}", net.path(path).far_ip())).join(",");
+        let local = format!("127.0.0.1:0:127.0.0.1:{TARGET}");
+        let near = start(net.near(), &secret.line(&["link", "--connect", &to, "-L", &local], &[]));
+        let up = || near.out().iter().filter(|line| line.starts_with("link up ")).count();
+        until_within(kit::START, "both links are up", || up() == 2);
+        Members { near, _gateways: gateways, targets, served: [Vec::new(), Vec::new()], clients: Vec::new(), net }
+    }
+
+    /// Opens connections one after another. Returns the number of those that arrived over each member.
+    #[track_caller]
+    fn connect(&mut self, count: usize) -> [usize; 2] {
+        let addr = front(&self.near, "static");
+        let before = self.served.each_ref().map(Vec::len);
+        let so_far = self.clients.len();
+        for number in 1..=count {
+            self.clients.push(self.net.near().inside(|| TcpStream::connect(addr).unwrap()));
+            until("the connection arrives", || {
+                for (target, served) in self.targets.iter().zip(&mut self.served) {
+                    served.extend(target.accept().map(|(client, _)| client));
+                }
+                self.served.iter().map(Vec::len).sum::<usize>() == so_far + number
+            });
+        }
+        let counts = [0, 1].map(|member| self.served[member].len() - before[member]);
+        println!("{counts:?} connections over the members");
+        counts
+    }
+}
+
 /// The round trip of one member is much longer than that of the other one.
 #[test]
 fn a_member_with_a_long_round_trip_gets_fewer_connections() {
@@ -367,34 +421,52 @@ fn a_member_with_a_long_round_trip_gets_fewer_connections() {
         return;
     }
     let slow = Link { mbit: 100.0, delay: Duration::from_millis(150), ..Link::default() };
-    let mut net = Net::of(&[Kind::Emulated(slow)]);
-    let other = net.add_host("other");
-    net.join(0, other, Kind::Veth);
-    let secret = net_kit::nodes::Secret::new();
-    let gateways = [1, other].map(|host| net_kit::nodes::start(net.host(host), &secret.far(&[])));
-    let listeners = [1, other].map(|host| {
-        let listener = net.host(host).inside(|| TcpListener::bind(("127.0.0.1", TARGET)).unwrap());
-        listener.set_nonblocking(true).unwrap();
-        listener
-    });
-    let to = [0, 1].map(|path| format!("{}:{PORT}", net.path(path).far_ip())).join(",");
-    let local = format!("127.0.0.1:0:127.0.0.1:{TARGET}");
-    let near = net_kit::nodes::start(net.near(), &secret.line(&["link", "--connect", &to, "-L", &local], &[]));
-    let is_up = |line: &String| line.starts_with("link up ");
-    until_within(kit::START, "both links are up", || near.out().iter().filter(|line| is_up(line)).count() == 2);
-    let addr = front(&near, "static");
-    let (mut clients, mut served) = (Vec::new(), [Vec::new(), Vec::new()]);
-    for number in 1..=20 {
-        clients.push(net.near().inside(|| TcpStream::connect(addr).unwrap()));
-        until("the connection arrives", || {
-            for (listener, served) in listeners.iter().zip(&mut served) {
-                served.extend(listener.accept());
-            }
-            served[0].len() + served[1].len() == number
-        });
-    }
-    let [slow, fast] = served.map(|served| served.len());
-    println!("{slow} connections over the slow member, {fast} over the fast one");
+    let mut members = Members::start([Kind::Emulated(slow), Kind::Veth]);
+    let [slow, fast] = members.connect(20);
     assert!(2 * slow < fast, "{slow} {fast}");
-    drop((clients, gateways));
+}
+
+/// The paths are equal, and an upload fills one of them.
+#[test]
+fn a_member_whose_path_is_full_gets_fewer_connections() {
+    if !has_net() {
+        return;
+    }
+    let mut members = Members::start([Kind::Rate(10.0), Kind::Rate(10.0)]);
+    let busy = members.connect(1).iter().position(|count| *count == 1).unwrap();
+    let [client, server] = [&members.clients[0], &members.served[busy][0]].map(|it| it.try_clone().unwrap());
+    server.set_nonblocking(false).unwrap();
+    let (taken, over) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                if (&client).write_all(&[0; 10_000]).is_err() {
+                    break;
+                }
+            }
+        });
+        scope.spawn(|| {
+            let mut buf = [0; 10_000];
+            while !over.load(Ordering::Relaxed)
+                && let Ok(count @ 1..) = (&server).read(&mut buf)
+            {
+                taken.fetch_add(count as u64, Ordering::Relaxed);
+            }
+        });
+        // The threads end when the connection does, also if the test has failed.
+        let _end = Shut(&client, &over);
+        until("the upload fills the path", || taken.load(Ordering::Relaxed) > 2_000_000);
+        let counts = members.connect(10);
+        assert!(2 * counts[busy] < counts[1 - busy], "{counts:?}, and {busy} is busy");
+    });
+}
+
+/// Ends the threads of an upload when it is dropped: when the test has returned or panicked.
+struct Shut<'a>(&'a TcpStream, &'a AtomicBool);
+
+impl Drop for Shut<'_> {
+    fn drop(&mut self) {
+        self.1.store(true, Ordering::Relaxed);
+        let _ = self.0.shutdown(Shutdown::Both);
+    }
 }
