@@ -27,7 +27,7 @@ pub use link_values::EXCLUSIVE;
 pub use parse::{Parsed, Request, UsageError, parse};
 pub use record_names::FORWARDS;
 pub use section::Section;
-pub use values::{CatMode, LogFormat, Shell, split_list};
+pub use values::{CatMode, LogFormat, Shell, modes_hint, split_list};
 
 pub use table::{Group, OPTIONS, OptionSpec, Value};
 

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use seaprox::auth::{ConfigDirectory, Modes};
+use seaprox::auth::{ConfigDirectory, KeysError, Modes};
 use seaprox::config::StatusSocket;
 use seaprox::rules::{Action, Rules};
 use seaprox::{AddressError, Bind, Proto, Target, Upstream, split_port_range};
@@ -41,6 +41,11 @@ pub enum Shell {
     Zsh,
     /// fish.
     Fish,
+}
+
+/// Returns a hint how to use a file whose owner or mode is wrong, or nothing for other errors.
+pub fn modes_hint(error: &KeysError) -> &'static str {
+    if error.is_about_modes() { " (--no-strict-modes accepts the file anyway)" } else { "" }
 }
 
 impl Parsed {

@@ -21,6 +21,7 @@ mod variables;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use seaprox::auth::Modes;
 use seaprox::config::{Config, Place, Problem};
 
 pub use print::print;
@@ -37,6 +38,8 @@ pub struct Environment<'a> {
     pub variable: &'a dyn Fn(&str) -> Option<String>,
     /// The options of the command line, and those of its environment.
     pub options: Option<&'a Parsed>,
+    /// The checks of the files' owners and modes. A file cannot switch off its own check.
+    pub modes: Modes,
 }
 
 /// A configuration that was read from a file.
@@ -66,7 +69,7 @@ pub struct Positions {
 /// # Errors
 /// Fails with all errors, each with its position.
 pub fn load(path: &Path, environment: &Environment<'_>) -> Result<Loaded, Problems> {
-    let sources = Sources::read(path, environment.variable);
+    let sources = Sources::read(path, environment.variable, environment.modes);
     let start = Position { order: 0, path: path.into(), line: 1, column: 1 };
     let paths = sources.files.iter().map(|file| file.path.to_path_buf()).collect();
     let directories = sources.directories;

@@ -4,17 +4,19 @@
 //! pattern are read in the order of their names.
 
 use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 use std::ops::Range;
 use std::path::{self, Path, PathBuf};
 use std::sync::Arc;
 
+use seaprox::auth::Modes;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::problem::{Position, Problems};
 use super::variables::substitute;
+use crate::cli::modes_hint;
 
 /// A file that was read.
 pub struct SourceFile {
@@ -57,6 +59,7 @@ pub struct Sources<'a> {
     /// True if a file has an error of syntax, so that keys may be missing.
     pub is_incomplete: bool,
     variable: &'a dyn Fn(&str) -> Option<String>,
+    modes: Modes,
     /// The real paths of the files, each of which is read once.
     seen: HashSet<PathBuf>,
 }
@@ -113,14 +116,15 @@ impl<'a> Entry<'a> {
 }
 
 impl<'a> Sources<'a> {
-    /// Reads a file, and all files that it includes.
-    pub fn read(path: &Path, variable: &'a dyn Fn(&str) -> Option<String>) -> Sources<'a> {
+    /// Reads a file, and all files that it includes. `modes` are the checks of their owners and modes.
+    pub fn read(path: &Path, variable: &'a dyn Fn(&str) -> Option<String>, modes: Modes) -> Sources<'a> {
         let mut sources = Sources {
             files: Vec::new(),
             directories: Vec::new(),
             problems: Problems::default(),
             is_incomplete: false,
             variable,
+            modes,
             seen: HashSet::new(),
         };
         let start = Position { order: 0, path: path.into(), line: 1, column: 1 };
@@ -140,9 +144,9 @@ impl<'a> Sources<'a> {
                 format!("include: expected at most {FILES_MAX} files, each included over at most {DEPTH_MAX} others");
             return self.problems.add(origin, text);
         }
-        let bytes = match read(path) {
+        let bytes = match self.modes.read_regular(path, FILE_BYTES_MAX) {
             Ok(bytes) => bytes,
-            Err(error) => return self.problems.add(origin, format!("{}: {error}", path.display())),
+            Err(error) => return self.problems.add(origin, format!("{error}{}", modes_hint(&error))),
         };
         let file = self.source(path, bytes);
         let (table, errors) = DeTable::parse_recoverable(&file.text);
@@ -195,23 +199,22 @@ impl<'a> Sources<'a> {
             if let Some(directory) = pattern.as_ref().ok().and_then(|text| directory_of(&file.directory, text)) {
                 self.directories.push(directory);
             }
-            match pattern.and_then(|text| matches(&file.directory, &text)) {
+            match pattern.and_then(|text| self.matches(&file.directory, &text)) {
                 Ok(paths) => included.extend(paths.into_iter().map(|path| (path, position.clone()))),
                 Err(error) => self.problems.add(position, format!("include: found {text:?}, {error}")),
             }
         }
         included
     }
-}
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        let text = format!("the file is longer than {}", seaprox::units::format_size(FILE_BYTES_MAX));
-        return Err(io::Error::other(text));
+    /// Returns the files that a pattern names. Nobody else may add or remove any of them.
+    fn matches(&self, directory: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
+        if directory_of(directory, pattern).is_some() {
+            let checked = self.modes.check_directories(&directory.join(pattern));
+            checked.map_err(|error| format!("{error}{}", modes_hint(&error)))?;
+        }
+        matches(directory, pattern)
     }
-    Ok(bytes)
 }
 
 /// Returns the directory in which files of a pattern may appear.

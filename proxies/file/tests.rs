@@ -17,7 +17,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 fn environment() -> Environment<'static> {
-    Environment { variable: &variable, options: None }
+    Environment { variable: &variable, options: None, modes: Modes::Strict }
 }
 
 /// Loads a file with this text.
@@ -284,3 +284,40 @@ fn a_file_without_a_record_is_an_error() {
 
 mod properties;
 mod reference;
+
+#[cfg(unix)]
+#[test]
+fn a_file_or_directory_that_others_may_write_to_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let scratch = Scratch::new();
+    let set = |path: &Path, mode| fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    let path = scratch.write(
+        "seaprox.toml",
+        "include = \"conf.d/*.toml\"\n[[listener]]\nlisten = \":1080\"\nfront = \"socks\"\n",
+        0o600,
+    );
+    let directory = path.parent().unwrap().join("conf.d");
+    fs::create_dir(&directory).unwrap();
+    set(&directory, 0o755);
+    let included = directory.join("a.toml");
+    fs::write(&included, "[[listener]]\nlisten = \":1081\"\nfront = \"socks\"\n").unwrap();
+    set(&included, 0o644);
+    assert_eq!(load(&path, &environment()).map(drop).map_err(|it| it.to_string()), Ok(()));
+    for (wrong, mode, right, part) in [
+        (&path, 0o666, 0o600, "seaprox.toml:1:1: "),
+        (&included, 0o646, 0o644, "seaprox.toml:1:11: "),
+        (&directory, 0o777, 0o755, "seaprox.toml:1:11: include"),
+    ] {
+        set(wrong, mode);
+        let error = load(&path, &environment()).unwrap_err().to_string();
+        let is_named = error.contains(part) && error.contains("others ");
+        assert!(is_named && error.contains("--no-strict-modes"), "{error}");
+        assert!(load(&path, &Environment { modes: Modes::Lax, ..environment() }).is_ok());
+        set(wrong, right);
+    }
+    // A directory is checked also while no file is in it.
+    fs::remove_file(&included).unwrap();
+    set(&directory, 0o777);
+    assert!(load(&path, &environment()).unwrap_err().to_string().contains("others may write to the directory"));
+}

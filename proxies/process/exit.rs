@@ -3,7 +3,7 @@
 use seaprox::auth::KeysError;
 use seaprox::config::{ApplyError, ApplyErrors, ApplyFailure, MakeError, Place};
 
-use crate::cli::{Parsed, UsageError};
+use crate::cli::{Parsed, UsageError, modes_hint};
 use crate::{SharedSecretError, UsersError};
 
 /// The exit codes beside 0 (a clean stop). The numbers are those of sysexits(3) where it defines one.
@@ -77,13 +77,8 @@ impl Failed {
 
     /// Creates the error for a configuration file that cannot be used; `context` precedes the description of the error.
     pub fn unusable(context: &str, error: &KeysError) -> Failed {
-        Failed::new(Exit::Config, format!("{context}: {error}{}", hint(error)))
+        Failed::new(Exit::Config, format!("{context}: {error}{}", modes_hint(error)))
     }
-}
-
-/// Returns a hint how to use a file whose owner or mode is wrong, or nothing for other errors.
-pub fn hint(error: &KeysError) -> &'static str {
-    if error.is_about_modes() { " (--no-strict-modes accepts the file anyway)" } else { "" }
 }
 
 impl From<UsageError> for Failed {

@@ -66,7 +66,7 @@ pub fn load(parsed: &Parsed) -> Result<Loaded, Failed> {
     parsed.fill_process(&mut Draft::default())?;
     let path = parsed.frees().first().map_or("", String::as_str);
     let variable = |name: &str| std::env::var(name).ok();
-    let environment = Environment { variable: &variable, options: Some(parsed) };
+    let environment = Environment { variable: &variable, options: Some(parsed), modes: parsed.modes()? };
     file::load(Path::new(path), &environment).map_err(Failed::from)
 }
 

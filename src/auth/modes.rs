@@ -11,12 +11,13 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _};
 use std::path::{Component, Path, PathBuf};
 
 use super::accounts::Accounts;
 use super::error::{KeysError, Problem};
 use crate::sys::{self, file_owner};
+use crate::types::units::format_size;
 
 /// The policy for owners and modes of files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,9 +41,47 @@ pub(super) enum Secrecy {
 impl Modes {
     /// Opens a file for reading, and checks the open file and its path.
     pub(super) fn open(self, path: &Path, secrecy: Secrecy) -> Result<(File, Metadata), KeysError> {
+        self.open_by(path, secrecy, |path| File::open(path))
+    }
+
+    /// Reads a file that no other user can change, up to a maximum size. Refuses everything but a regular file: a pipe
+    /// without a writer would never answer.
+    ///
+    /// # Errors
+    /// The file cannot be read, is longer or is no regular file, or another user can change it.
+    pub fn read_regular(self, path: &Path, bytes_max: u64) -> Result<Vec<u8>, KeysError> {
+        let (file, metadata) = self.open_by(path, Secrecy::Public, sys::open_nonblocking)?;
+        if !metadata.is_file() {
+            return Err(KeysError::content(path, "a regular file"));
+        }
+        let mut bytes = Vec::new();
+        file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(KeysError::io(path))?;
+        if bytes.len() as u64 > bytes_max {
+            return Err(KeysError::content(path, format!("at most {}", format_size(bytes_max))));
+        }
+        Ok(bytes)
+    }
+
+    /// Checks the directories on the way to a file that need not exist.
+    ///
+    /// # Errors
+    /// Another user can add or replace the file.
+    pub fn check_directories(self, path: &Path) -> Result<(), KeysError> {
+        if self == Modes::Lax || !sys::HAS_OWNERS {
+            return Ok(());
+        }
+        Judge { path, user: sys::effective_user() }.walk().map(drop)
+    }
+
+    fn open_by(
+        self,
+        path: &Path,
+        secrecy: Secrecy,
+        open: impl Fn(&Path) -> io::Result<File>,
+    ) -> Result<(File, Metadata), KeysError> {
         let judge = Judge { path, user: sys::effective_user() };
         for _ in 0..TRIES {
-            let file = match File::open(path) {
+            let file = match open(path) {
                 Ok(file) => file,
                 // In a directory that others may write to, another user may have removed the file.
                 Err(error) if error.kind() == ErrorKind::NotFound && self == Modes::Strict && sys::HAS_OWNERS => {

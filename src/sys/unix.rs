@@ -217,6 +217,11 @@ pub(crate) fn open_private(options: &mut OpenOptions, path: &Path) -> io::Result
     options.mode(0o600).open(path)
 }
 
+/// Opens a file for reading. The open of a pipe does not wait for a writer.
+pub(crate) fn open_nonblocking(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
 /// Returns a builder of directories that only their owner can access.
 pub(crate) fn private_directory_builder() -> DirBuilder {
     let mut builder = DirBuilder::new();

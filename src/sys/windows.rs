@@ -165,6 +165,11 @@ pub(crate) fn open_private(options: &mut OpenOptions, path: &Path) -> io::Result
     options.open(path)
 }
 
+/// Opens a file for reading.
+pub(crate) fn open_nonblocking(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
 /// Returns a builder of directories with the access list that the directory above gives to new ones.
 pub(crate) fn private_directory_builder() -> DirBuilder {
     DirBuilder::new()

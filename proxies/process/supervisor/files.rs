@@ -6,8 +6,8 @@ use seaprox::{Id, Loop};
 
 use super::{Supervisor, call_all};
 use crate::DialedGroup;
+use crate::cli::modes_hint;
 use crate::links::PathChange;
-use crate::process::exit::hint;
 use crate::shared_file::Refresh;
 
 impl Supervisor {
@@ -52,7 +52,7 @@ impl Supervisor {
 
 /// Returns the error about a file as the log shows it.
 fn logged(error: &KeysError) -> String {
-    format!("{error}{}", hint(error))
+    format!("{error}{}", modes_hint(error))
 }
 
 /// Adds the new paths of a link before it removes the old ones, so that the link is never without a path. If the limit of

@@ -98,3 +98,20 @@ fn a_watched_file_is_read_again_when_it_or_an_included_file_changes() {
     assert_eq!(seaprox.count_log(&["nothing has changed"]), 1, "{:?}", seaprox.log());
     assert_eq!([0, 1, 2].map(|place| Client::connect(addrs[place]).ask().unwrap()), [b'2', b'1', b'1']);
 }
+
+#[test]
+fn a_pipe_among_the_included_files_does_not_stop_the_process_from_answering() {
+    let (one, scratch, addrs) = (server(b'1'), Scratch::new(), own_addrs(1));
+    let path = scratch.file("seaprox.toml");
+    std::fs::create_dir(scratch.file("conf.d")).unwrap();
+    write(&path, &format!("include = [\"conf.d/*.toml\"]\n{}", listener("a", addrs[0], one)));
+    let seaprox = Seaprox::start(&["run", &path]);
+    let pipe = std::ffi::CString::new(scratch.file("conf.d/x.toml")).unwrap();
+    // SAFETY: the path ends with a zero byte and outlives the call.
+    assert_eq!(unsafe { libc::mkfifo(pipe.as_ptr(), 0o600) }, 0);
+    seaprox.signal(libc::SIGHUP);
+    seaprox.wait_for_log(&["nothing has changed", "conf.d/x.toml: expected a regular file"]);
+    std::fs::remove_file(scratch.file("conf.d/x.toml")).unwrap();
+    seaprox.signal(libc::SIGHUP);
+    seaprox.wait_for_log(&["configuration reloaded"]);
+}
