@@ -45,6 +45,9 @@ struct SharedListener {
     offers: Vec<Offer>,
     /// The place of the offer that comes first among equal ones.
     turn: usize,
+    /// The group of the keys that share the listener; none while it has had offers of one key only. A key that leaves the
+    /// group loses its offers, however old they are.
+    group: Option<String>,
 }
 
 /// The request of a peer to listen, by which it offers to serve the clients.
@@ -73,7 +76,7 @@ impl SharedListeners {
     /// Adds a listener with its first offer.
     pub fn add(&mut self, shared: u32, place: Bind, answer: Bound, indices: Vec<Id>, (link, number): (Id, u32)) {
         let offers = vec![Offer::new(link, number)];
-        self.all.insert(shared, SharedListener { place, answer, indices, offers, turn: 0 });
+        self.all.insert(shared, SharedListener { place, answer, indices, offers, turn: 0, group: None });
     }
 
     fn at(&self, place: &Bind) -> Option<u32> {
@@ -103,7 +106,11 @@ impl Node {
         if !listener.offers.iter().all(may_join) {
             return None;
         }
+        let is_other = |offer: &Offer| self.links.get(offer.link).is_some_and(|link| link.key != Some(own));
+        let has_others = listener.offers.iter().any(is_other);
+        let group = self.links.get(id)?.policy.listen_group(&own).filter(|_| has_others);
         let listener = self.shared.all.get_mut(&shared)?;
+        listener.group = group.or(listener.group.take());
         listener.offers.push(Offer::new(id, number));
         let answer = listener.answer.clone();
         let ours = PeerListener { place: asked.clone(), port: answer.port, shared };
@@ -120,15 +127,27 @@ impl Node {
         other_key == *key || group.is_some() && group == other.policy.listen_group(&other_key)
     }
 
-    /// Returns true if the offer of a link stands beside one that its key may not share the address with. The oldest offer
-    /// stays.
+    /// Returns true if the offer of a link stands beside one that its key may not share the address with, and its key has
+    /// left the group of the listener.
     pub(super) fn is_out_of_group(&self, id: Id, ours: &PeerListener) -> bool {
         let (Some(key), Some(listener)) =
             (self.links.get(id).and_then(|link| link.key), self.shared.all.get(&ours.shared))
         else {
             return false;
         };
-        listener.offers.first().is_some_and(|first| first.link != id && !self.may_share(id, &key, first.link))
+        let is_in_group = listener.group.is_some()
+            && self.links.get(id).is_some_and(|link| link.policy.listen_group(&key) == listener.group);
+        let is_apart = |offer: &Offer| offer.link != id && !self.may_share(id, &key, offer.link);
+        !is_in_group && listener.offers.iter().any(is_apart)
+    }
+
+    /// Notes the present groups of the listeners, after the offers of keys that have left them are gone.
+    pub(super) fn settle_groups(&mut self) {
+        for listener in self.shared.all.values_mut() {
+            let links = listener.offers.iter().filter_map(|offer| self.links.get(offer.link));
+            let mut groups = links.filter_map(|link| link.policy.listen_group(&link.key?));
+            listener.group = listener.group.take().and_then(|_| groups.next());
+        }
     }
 
     /// Takes the offer of a link back. The listener is closed with its last offer.

@@ -97,6 +97,7 @@ impl Loop<'_> {
             core.pools.sessions.touch(id);
         }
         links.into_iter().filter(|id| !refused.contains(id)).for_each(|id| node.revoke_listeners(core, id));
+        node.settle_groups();
     }
 }
 

@@ -5,6 +5,7 @@ use crate::node_kit;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -218,8 +219,11 @@ fn a_client_goes_to_another_agent_if_the_target_of_the_first_one_refuses() {
     assert!((0..20).all(|_| ask(at).unwrap().0 == b'b'));
 }
 
-/// Puts the keys of the seeds 1 and 2 in one group.
-struct Grouped;
+/// Puts the keys of the seeds 1 and 2 in one group, until the key of one leaves it.
+#[derive(Default)]
+struct Grouped {
+    has_left: AtomicBool,
+}
 
 impl Policy for Grouped {
     fn admits(&self, _: &PeerKey) -> bool {
@@ -240,7 +244,8 @@ impl Policy for Grouped {
 
     fn listen_group(&self, key: &PeerKey) -> Option<String> {
         let own = |seed| seaprox::auth::PublicKey::from_bytes(*key).is_ok_and(|key| key == public_key(seed));
-        if own(1) || own(2) { Some("web".to_owned()) } else { None }
+        let is_in = own(1) && !self.has_left.load(Ordering::Relaxed) || own(2);
+        is_in.then(|| "web".to_owned())
     }
 }
 
@@ -253,7 +258,7 @@ fn public_key(seed: u8) -> seaprox::auth::PublicKey {
 #[test]
 fn agents_with_different_keys_share_an_address_only_in_one_group() {
     let gateway = Node::start();
-    let peer = gateway.serve_with(([127, 0, 0, 1], 0).into(), |config| config.policy = Arc::new(Grouped));
+    let peer = gateway.serve_with(([127, 0, 0, 1], 0).into(), |config| config.policy = Arc::new(Grouped::default()));
     let (one, two, stranger) = (Node::start(), Node::start(), Node::start());
     let port = first_agent(&one, peer, 1, lettered(b'a'));
     agent(&stranger, peer, 3, port, lettered(b's'));
@@ -264,4 +269,22 @@ fn agents_with_different_keys_share_an_address_only_in_one_group() {
     let kept: Vec<_> = (0..10).map(|_| ask(at).unwrap()).collect();
     assert_eq!(kept.iter().filter(|(letter, _)| *letter == b'b').count(), 5);
     assert!(!is_listening(&stranger));
+}
+
+#[test]
+fn a_key_that_leaves_the_group_loses_the_address_also_if_it_was_first() {
+    let gateway = Node::start();
+    let policy = Arc::new(Grouped::default());
+    let its = Arc::clone(&policy);
+    let peer = gateway.serve_with(([127, 0, 0, 1], 0).into(), move |config| config.policy = its);
+    let (one, two) = (Node::start(), Node::start());
+    let port = first_agent(&one, peer, 1, lettered(b'a'));
+    agent(&two, peer, 2, port, lettered(b'b'));
+    until("the second agent has a part", || is_listening(&two));
+    policy.has_left.store(true, Ordering::Relaxed);
+    gateway.ask(|core| core.recheck_links());
+    let at = SocketAddr::from(([127, 0, 0, 1], port));
+    assert!((0..20).all(|_| ask(at).unwrap().0 == b'b'));
+    until("the first agent is told", || is_refused(&one));
+    assert!(!is_refused(&two));
 }
