@@ -6,11 +6,13 @@
 //!   tables   the rows of each page, sorted and filtered: the same words and numbers as `seaprox status`
 //!   keys     what a key does: pages, selection, sorting, filter, closing after a question
 //!   screen   draws a page
+//!   loss     ends the process when its terminal is gone
 //! ```
 //! Words from peers are escaped before they are kept.
 
 mod history;
 mod keys;
+mod loss;
 mod screen;
 mod source;
 mod tables;
@@ -27,14 +29,15 @@ use history::History;
 use keys::{Keys, Step};
 pub use source::{Answer, Ask};
 
-/// Shows the live view on the terminal until the user leaves.
+/// Shows the live view on the terminal until the user leaves. If the terminal is gone, the process ends.
 ///
 /// # Errors
 /// Fails if the terminal cannot be used, or if the process does not answer the first question.
-pub fn run(ask: Arc<Ask>, is_ended: &AtomicBool) -> io::Result<()> {
+pub fn run(ask: Arc<Ask>, is_ended: &Arc<AtomicBool>) -> io::Result<()> {
     let mut history = History::default();
     history.take(first(ask.as_ref())?);
     let answers = source::start(Arc::clone(&ask));
+    loss::watch(Arc::clone(is_ended));
     let mut terminal = ratatui::try_init()?;
     let result = show(&mut terminal, &mut history, &ask, &answers, is_ended);
     ratatui::restore();

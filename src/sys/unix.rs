@@ -21,6 +21,7 @@ mod interfaces;
 pub(super) mod name_lock;
 mod passed;
 mod socket_file;
+mod terminal;
 mod watched;
 
 pub use hidden_line::read_hidden_line;
@@ -28,6 +29,7 @@ pub use interfaces::interface_addresses;
 pub use passed::passed_sockets;
 pub(crate) use passed::{PassedSocket, take_passed};
 pub use socket_file::SocketFile;
+pub use terminal::is_terminal_gone;
 pub(crate) use watched::{Watched, is_registered};
 
 pub use std::os::fd::{BorrowedFd as BorrowedSocket, OwnedFd as OwnedSocket};

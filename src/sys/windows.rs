@@ -30,7 +30,8 @@ pub use console::{ConsoleEvents, ConsoleStop};
 pub use name_mutex::{NameClaim, claim_name};
 pub use std::os::windows::io::{BorrowedSocket, OwnedSocket};
 pub use unsupported::{
-    SocketFile, UnixListener, UnixStream, interface_addresses, passed_sockets, read_hidden_line, socket_directory,
+    SocketFile, UnixListener, UnixStream, interface_addresses, is_terminal_gone, passed_sockets, read_hidden_line,
+    socket_directory,
 };
 
 pub(crate) use super::portable::{

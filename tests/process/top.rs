@@ -14,9 +14,14 @@ struct Screen {
 impl Screen {
     /// Runs `seaprox WORDS` on the terminal, and prints its exit code when it has ended.
     fn start(words: &str) -> Screen {
+        Screen::start_as("", words)
+    }
+
+    /// Runs `BEFORE seaprox WORDS`.
+    fn start_as(before: &str, words: &str) -> Screen {
         let scratch = Scratch::new();
         let socket = scratch.file("tmux");
-        let line = format!("{} {words}; echo ended with $?; sleep 60", env!("CARGO_BIN_EXE_seaprox"));
+        let line = format!("{before}{} {words}; echo ended with $?; sleep 60", env!("CARGO_BIN_EXE_seaprox"));
         let screen = Screen { socket, _scratch: scratch };
         screen.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", &line]);
         screen
@@ -123,6 +128,32 @@ fn ctrl_c_and_sigterm_leave_the_live_view_and_restore_the_terminal() {
     let shell = other.tmux(&["display-message", "-p", "#{pane_pid}"]);
     output("pkill -TERM -P $0", &[shell.trim()]);
     other.wait_for(&["ended with 0"]);
+}
+
+#[test]
+fn the_live_view_ends_with_its_terminal() {
+    if !has("tmux") {
+        return;
+    }
+    let relay = Relay::start(&[]);
+    // The kernel sends SIGHUP to the session of the terminal alone, so the second view has to notice the loss itself.
+    for session in ["", "setsid --wait "] {
+        let scratch = Scratch::new();
+        let file = scratch.file("pid");
+        let before = format!("{session}sh -c 'echo $$ >{file}; exec \"$@\"' sh ");
+        let screen = Screen::start_as(&before, &status_option(&relay));
+        screen.wait_for(&["connections 0 of "]);
+        let pid = std::fs::read_to_string(&file).expect("the number of the process");
+        assert!(is_running(pid.trim()), "{pid}");
+        screen.tmux(&["kill-server"]);
+        until("the view has ended", || !is_running(pid.trim()));
+    }
+}
+
+/// Returns true if the process exists and is no zombie.
+fn is_running(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 #[test]

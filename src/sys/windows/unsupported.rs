@@ -106,6 +106,11 @@ pub fn read_hidden_line(_: &str, _: usize) -> io::Result<Vec<u8>> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this system shows what is typed"))
 }
 
+/// Returns false: the console of this system ends the process itself.
+pub fn is_terminal_gone() -> bool {
+    false
+}
+
 /// Refuses: there are no Unix sockets here.
 ///
 /// # Errors
