@@ -19,7 +19,7 @@ FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %canary.rs,$(wildcard
 # The tests that a mode of the relay makes a difference to. What a link carries is never spliced.
 RELAY_TESTS = --test loop --test process
 
-.PHONY: all test test-tools test-system system-tools check check-systems try-windows try-static try-deb try-browser static deb bench interop gates \
+.PHONY: all test test-tools test-system system-tools check check-systems try-windows try-static try-deb try-browser try-prometheus static deb bench interop gates \
 	soak mutate race fuzz install uninstall clean
 
 all:
@@ -47,12 +47,18 @@ test-system: test-tools system-tools
 	$(MAKE) try-static
 	$(MAKE) try-deb
 	$(MAKE) try-browser
+	$(MAKE) try-prometheus
 	$(CARGO) publish --workspace --dry-run --locked
 
 # Tries with Chromium to read and to command the admin server from a hostile page.
 try-browser:
 	$(CARGO) build --locked
 	scripts/browser-check $(TARGET_DIR)/debug/seaprox
+
+# Checks /metrics with promtool, and runs each query of the dashboard in a Prometheus that scrapes two nodes.
+try-prometheus:
+	$(CARGO) build --locked
+	scripts/prometheus-check $(TARGET_DIR)/debug/seaprox
 
 # Installs the heavy programs of tier 2.
 system-tools:
