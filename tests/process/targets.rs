@@ -5,67 +5,15 @@ use crate::kit;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kit::Step::*;
+use kit::knot::Knot;
 use kit::names::{black_hole, isolated};
+use kit::servers::{Server, connect, letters, same_port};
 use kit::{Peer, Seaprox, closed_port, has, has_namespaces, run, until};
-
-/// A server that greets each client with its own letter, and keeps the connection until the client closes it.
-struct Server {
-    addr: SocketAddr,
-    clients: Arc<AtomicUsize>,
-    listener: TcpListener,
-}
-
-impl Server {
-    fn start(letter: u8) -> Server {
-        Server::at(TcpListener::bind("127.0.0.1:0").unwrap(), letter)
-    }
-
-    fn at(listener: TcpListener, letter: u8) -> Server {
-        let (addr, clients) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
-        let (count, accepting) = (Arc::clone(&clients), listener.try_clone().unwrap());
-        thread::spawn(move || {
-            for client in accepting.incoming().map_while(Result::ok) {
-                count.fetch_add(1, Ordering::SeqCst);
-                thread::spawn(move || {
-                    let mut peer = Peer::of(client.into(), false);
-                    peer.run(&[Put(&[letter])]);
-                    while peer.some().is_ok_and(|bytes| !bytes.is_empty()) {}
-                });
-            }
-        });
-        Server { addr, clients, listener }
-    }
-
-    fn clients(&self) -> usize {
-        self.clients.load(Ordering::SeqCst)
-    }
-}
-
-/// The address refuses clients from then on; the connections go on.
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = socket2::SockRef::from(&self.listener).shutdown(std::net::Shutdown::Both);
-    }
-}
-
-/// Connects a client to a listener. Returns the client and the letter of the server that it got.
-fn connect(addr: SocketAddr) -> (Peer, u8) {
-    let mut peer = Peer::connect(addr);
-    let letter = peer.some().expect("a greeting");
-    (peer, *letter.first().expect("a letter, not an end"))
-}
-
-/// Returns the letters that clients get who come one after the other and leave at once.
-fn letters(addr: SocketAddr, count: usize) -> String {
-    (0..count).map(|_| char::from(connect(addr).1)).collect()
-}
 
 fn balanced(to: &str, options: &[&str]) -> Seaprox {
     Seaprox::start(&[&["static", "-v", "--listen", "127.0.0.1:0", "--to", to], options].concat())
@@ -337,15 +285,6 @@ fn the_far_end_of_a_link_resolves_the_targets_of_a_list() {
     assert!(refused.err.contains("the peer of a link looks up addresses alone"), "{refused:?}");
 }
 
-/// Returns servers with the letters `a`, `b` and so on at these addresses, all at one port, and the port.
-fn same_port(addresses: &[&str]) -> (u16, Vec<Server>) {
-    let first = TcpListener::bind((addresses[0], 0)).unwrap();
-    let port = first.local_addr().unwrap().port();
-    let others = addresses[1..].iter().map(|address| TcpListener::bind((*address, port)).unwrap());
-    let all = std::iter::once(first).chain(others).zip(b'a'..);
-    (port, all.map(|(listener, letter)| Server::at(listener, letter)).collect())
-}
-
 #[test]
 fn a_reload_that_keeps_the_targets_keeps_what_is_known_of_them_and_a_new_list_holds_for_new_clients() {
     let (a, b, c) = (Server::start(b'a'), Server::start(b'b'), Server::start(b'c'));
@@ -380,57 +319,6 @@ fn a_reload_that_keeps_the_targets_keeps_what_is_known_of_them_and_a_new_list_ho
     let got = letters(proxy.addr(0), 4);
     assert!(got == "bcbc" || got == "cbcb", "{got}");
     assert!(a.clients() == 2 && kept.socket().take_error().unwrap().is_none());
-}
-
-/// A name server of its own on 127.0.0.5, which holds the zone `example.test`; the resolver of this network asks it.
-struct Knot {
-    server: Child,
-    scratch: kit::Scratch,
-}
-
-impl Knot {
-    fn start(records: &str) -> Knot {
-        let scratch = kit::Scratch::new();
-        let zone = format!("$TTL 1\n@ SOA ns host 1 1 1 1 1\n@ NS ns\nns A 127.0.0.5\n{records}");
-        scratch.write("example.test.zone", zone);
-        let folder = scratch.path().display();
-        let config = scratch.write(
-            "knot.conf",
-            format!(
-                "server:\n  rundir: {folder}\n  listen: 127.0.0.5@53\n  udp-workers: 1\n  tcp-workers: 1\n  \
-                 background-workers: 1\ndatabase:\n  storage: {folder}\nlog:\n- target: stderr\n  any: error\n\
-                 zone:\n- domain: example.test\n  storage: {folder}\n  zonefile-sync: -1\n"
-            ),
-        );
-        std::fs::write("/etc/resolv.conf", "nameserver 127.0.0.5\noptions timeout:2\n").unwrap();
-        let server = Command::new("knotd").args(["-c", &config]).stderr(Stdio::null()).spawn().expect("knotd");
-        let knot = Knot { server, scratch };
-        until("the name server has its zone", || knot.control(&["zone-read", "example.test"]));
-        knot
-    }
-
-    /// Changes records, all at once: lines of `zone-set` and `zone-unset` (knotc(8)).
-    fn change(&self, lines: &[&str]) {
-        assert!(self.control(&["zone-begin", "example.test"]));
-        for line in lines {
-            let words: Vec<_> = line.split(' ').collect();
-            assert!(self.control(&[&[words[0], "example.test"], &words[1..]].concat()), "{line}");
-        }
-        assert!(self.control(&["zone-commit", "example.test"]));
-    }
-
-    fn control(&self, args: &[&str]) -> bool {
-        let socket = self.scratch.file("knot.sock");
-        let ran = Command::new("knotc").args(["-s", &socket]).args(args).output().expect("knotc");
-        ran.status.success()
-    }
-}
-
-impl Drop for Knot {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
 }
 
 /// A connection of the load: when it ended, and the letter of its server; none if it failed.

@@ -7,12 +7,14 @@
 
 pub mod crowd;
 pub mod http;
+pub mod knot;
 pub mod link;
 pub mod names;
 pub mod peer;
 pub mod proc;
 pub mod program;
 pub mod seaprox;
+pub mod servers;
 pub mod socks;
 pub mod terminal;
 

@@ -33,6 +33,8 @@ struct Names {
     asked: HashMap<String, u32>,
     /// Queries for names with these endings get no answer.
     swallowed: Vec<String>,
+    /// Queries for these names and types get an answer without a result (SERVFAIL).
+    failing: Vec<(String, u16)>,
 }
 
 /// Runs a test in namespaces of its own, which have only loopback, `hosts` as `/etc/hosts`, and the name server.
@@ -119,6 +121,11 @@ impl NameServer {
         self.0.lock().expect("no panic").swallowed.push(end.to_owned());
     }
 
+    /// Fails from now on for a name and a type, which is [`A`] or [`AAAA`].
+    pub fn fail(&self, name: &str, kind: u16) {
+        self.0.lock().expect("no panic").failing.push((name.to_owned(), kind));
+    }
+
     /// Returns the number of A queries for a name.
     pub fn asked(&self, name: &str) -> u32 {
         self.0.lock().expect("no panic").asked.get(name).copied().unwrap_or(0)
@@ -132,7 +139,7 @@ impl NameServer {
             while let Ok((got, client)) = socket.recv_from(&mut buf) {
                 let query = buf[..got].to_vec();
                 let Some((name, kind, question_end)) = question(&query) else { continue };
-                let (record, hosts, ttl) = {
+                let (record, hosts, ttl, fails) = {
                     let mut names = names.lock().expect("no panic");
                     if kind == A {
                         *names.asked.entry(name.clone()).or_default() += 1;
@@ -141,10 +148,12 @@ impl NameServer {
                         continue;
                     }
                     let hosts = names.services.get(&name).cloned().filter(|_| kind == SRV);
-                    (names.known.get(&name).cloned(), hosts, names.ttl.unwrap_or(60))
+                    let fails = names.failing.iter().any(|it| it.0 == name && it.1 == kind);
+                    (names.known.get(&name).cloned(), hosts, names.ttl.unwrap_or(60), fails)
                 };
                 let delay = record.as_ref().map_or(Duration::ZERO, |record| record.delay);
                 let reply = match &hosts {
+                    _ if fails => failure(&query[..question_end]),
                     Some(hosts) => services(&query[..question_end], hosts, ttl),
                     None => answer(&query[..question_end], kind, record.as_ref(), ttl),
                 };
@@ -197,6 +206,13 @@ fn answer(question: &[u8], kind: u16, record: Option<&Record>, ttl: u8) -> Vec<u
     reply
 }
 
+/// Returns the answer that the name server has failed.
+fn failure(question: &[u8]) -> Vec<u8> {
+    let mut reply = question.to_vec();
+    reply[2..12].copy_from_slice(&[0x81, 0x80 | FAILED, 0, 1, 0, 0, 0, 0, 0, 0]);
+    reply
+}
+
 /// Returns the answer to a question for the hosts of a service (RFC 2782).
 fn services(question: &[u8], hosts: &[(u16, u16, u16, String)], ttl: u8) -> Vec<u8> {
     let mut reply = question.to_vec();
@@ -215,7 +231,8 @@ fn services(question: &[u8], hosts: &[(u16, u16, u16, String)], ttl: u8) -> Vec<
     reply
 }
 
-const A: u16 = 1;
+pub const A: u16 = 1;
+pub const AAAA: u16 = 28;
 const SRV: u16 = 33;
-const AAAA: u16 = 28;
+const FAILED: u8 = 2;
 const NO_SUCH_NAME: u8 = 3;
