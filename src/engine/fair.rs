@@ -3,6 +3,10 @@
 //! The process itself is an asker without a share. The others cannot keep it out: beyond the bounds of all, it may have as
 //! many waiting entries as one asker, and one entry in work.
 //!
+//! The discoveries of a process are askers whose work nobody waits for. All of them together have the share of one asker, and
+//! one of them has at most half of that. So a list of names that no name server answers about delays no client, and another
+//! list little.
+//!
 //! The queue holds work for few threads, such as lookups of names. It knows neither the threads nor the work.
 
 use std::collections::{HashMap, VecDeque};
@@ -15,10 +19,18 @@ use crate::types::peer_network::PeerNetwork;
 pub(crate) enum Asker {
     /// The process itself, which has no share.
     Own,
+    /// A discovery of a loop. Two loops may use the same number; their discoveries have one share then.
+    Discovery(u64),
     /// The peer of a link.
     Key(PeerKey),
     /// The clients of a front end whose addresses are in this network.
     Network(PeerNetwork),
+}
+
+impl Asker {
+    fn is_discovery(self) -> bool {
+        matches!(self, Asker::Discovery(_))
+    }
 }
 
 /// Bounds on the entries of a queue.
@@ -40,12 +52,14 @@ pub(crate) struct FairQueue<T> {
     taken: HashMap<Asker, usize>,
     waiting_count: usize,
     taken_count: usize,
+    /// The numbers of entries of all discoveries: waiting, and in work.
+    of_discoveries: (usize, usize),
 }
 
 impl<T> FairQueue<T> {
     pub fn new(shares: Shares) -> FairQueue<T> {
         let (waiting, order, taken) = (HashMap::new(), VecDeque::new(), HashMap::new());
-        FairQueue { shares, waiting, order, taken, waiting_count: 0, taken_count: 0 }
+        FairQueue { shares, waiting, order, taken, waiting_count: 0, taken_count: 0, of_discoveries: (0, 0) }
     }
 
     /// Adds an entry after the others of its asker. Returns the entry as the error if the asker or all askers together are
@@ -54,7 +68,11 @@ impl<T> FairQueue<T> {
         let of_asker = self.waiting.get(&asker).map_or(0, VecDeque::len);
         let (all_max, one_max) = self.shares.waiting;
         let (is_full, has_share) = (self.waiting_count >= all_max, of_asker >= one_max);
-        let is_refused = if asker == Asker::Own { is_full && has_share } else { is_full || has_share };
+        let is_refused = match asker {
+            Asker::Own => is_full && has_share,
+            Asker::Discovery(_) => is_full || self.of_discoveries.0 >= one_max || of_asker >= half(one_max),
+            Asker::Key(_) | Asker::Network(_) => is_full || has_share,
+        };
         if is_refused {
             return Err(entry);
         }
@@ -63,6 +81,7 @@ impl<T> FairQueue<T> {
         }
         self.waiting.entry(asker).or_default().push_back(entry);
         self.waiting_count += 1;
+        self.of_discoveries.0 += usize::from(asker.is_discovery());
         Ok(())
     }
 
@@ -74,9 +93,12 @@ impl<T> FairQueue<T> {
         if is_full && self.taken.contains_key(&Asker::Own) {
             return None;
         }
+        let of_discoveries = self.of_discoveries.1;
+        let is_below = |asker: &Asker, most: usize| self.taken.get(asker).is_none_or(|count| *count < most);
         let may_go = |asker: &Asker| match asker {
             Asker::Own => true,
-            asker => !is_full && self.taken.get(asker).is_none_or(|count| *count < one_max),
+            Asker::Discovery(_) => !is_full && of_discoveries < one_max && is_below(asker, half(one_max)),
+            Asker::Key(_) | Asker::Network(_) => !is_full && is_below(asker, one_max),
         };
         // The search is bounded by the limit of the waiting entries.
         let place = self.order.iter().position(may_go)?;
@@ -90,6 +112,10 @@ impl<T> FairQueue<T> {
         }
         self.waiting_count -= 1;
         self.taken_count += 1;
+        if asker.is_discovery() {
+            self.of_discoveries.0 -= 1;
+            self.of_discoveries.1 += 1;
+        }
         *self.taken.entry(asker).or_default() += 1;
         Some((asker, entry))
     }
@@ -99,10 +125,16 @@ impl<T> FairQueue<T> {
         let Some(count) = self.taken.get_mut(&asker) else { return };
         *count -= 1;
         self.taken_count -= 1;
+        self.of_discoveries.1 -= usize::from(asker.is_discovery());
         if *count == 0 {
             self.taken.remove(&asker);
         }
     }
+}
+
+/// Returns the part of a share that one discovery may have.
+fn half(share: usize) -> usize {
+    (share / 2).max(1)
 }
 
 #[cfg(test)]
@@ -158,6 +190,39 @@ mod tests {
         assert_eq!(queue.take(), None, "only one beyond the limit");
         queue.done(Asker::Own);
         assert_eq!(queue.take(), Some((Asker::Own, 21)));
+    }
+
+    #[test]
+    fn all_discoveries_have_the_share_of_one_asker_and_one_of_them_half_of_that() {
+        let mut queue = FairQueue::new(Shares { waiting: (16, 4), at_once: (8, 4) });
+        let (one, two, three) = (Asker::Discovery(1), Asker::Discovery(2), Asker::Discovery(3));
+        assert_eq!((0..3).map(|n| queue.push(one, n)).collect::<Vec<_>>(), [Ok(()), Ok(()), Err(2)]);
+        assert_eq!((0..3).map(|n| queue.push(two, 10 + n)).collect::<Vec<_>>(), [Ok(()), Ok(()), Err(12)]);
+        assert_eq!(queue.push(three, 20), Err(20));
+        assert_eq!((queue.take(), queue.take()), (Some((one, 0)), Some((two, 10))));
+        queue.push(one, 2).unwrap();
+        queue.push(three, 20).unwrap();
+        let taken: Vec<_> = std::iter::from_fn(|| queue.take()).collect();
+        assert_eq!(taken, [(one, 1), (two, 11)], "the rest waits for the others");
+        queue.push(A, 30).unwrap();
+        queue.push(Asker::Own, 40).unwrap();
+        assert_eq!((queue.take(), queue.take(), queue.take()), (Some((A, 30)), Some((Asker::Own, 40)), None));
+        queue.done(two);
+        assert_eq!((queue.take(), queue.take()), (Some((three, 20)), None), "the first one has its part");
+        queue.done(one);
+        assert_eq!(queue.take(), Some((one, 2)));
+        [one, one, two, three, A, Asker::Own].into_iter().for_each(|asker| queue.done(asker));
+        assert!(queue.taken.is_empty() && queue.of_discoveries == (0, 0));
+    }
+
+    #[test]
+    fn no_discovery_is_taken_beyond_the_limit_of_all() {
+        let mut queue = queue();
+        (0..2).for_each(|n| queue.push(A, n).unwrap());
+        (0..2).for_each(|n| queue.push(B, n).unwrap());
+        assert_eq!(std::iter::from_fn(|| queue.take()).count(), 4);
+        queue.push(Asker::Discovery(1), 9).unwrap();
+        assert_eq!(queue.take(), None);
     }
 
     #[test]

@@ -4,8 +4,8 @@
 //! once, and one more for a name of the process itself, such as the peer of a link. So a name server that does not answer
 //! leaves the other half to other jobs: connects to Unix sockets with a full backlog, which have the same bound, and jobs
 //! of a library user. One peer of links or one client network has at most a quarter of a queue and of the threads; waiting
-//! askers are served in turn. Workers do not connect to TCP targets: loops do so without blocking, so a target that drops
-//! packets occupies no thread.
+//! askers are served in turn. The lookups of all lists of upstreams, for which no client waits, have such a quarter together.
+//! Workers do not connect to TCP targets: loops do so without blocking, so a target that drops packets occupies no thread.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, ToSocketAddrs};

@@ -20,6 +20,7 @@ mod cat;
 mod cli;
 mod config;
 mod deploying;
+mod discovery;
 mod ends;
 mod examples;
 mod file;

@@ -135,7 +135,7 @@ impl Core {
             // One lookup of an upstream is under way at a time.
             remote.call_sole(move |core| core.looked_up(id, index, result));
         };
-        let asked = self.workers.as_ref().map(|workers| workers.discover(Asker::Own, job));
+        let asked = self.workers.as_ref().map(|workers| workers.discover(Asker::Discovery(id), job));
         if asked != Some(Ok(())) {
             self.ask_later(id, index, TTL_MIN);
         }
