@@ -42,8 +42,10 @@ pub(crate) enum Deadline {
     Link(Id),
     /// Look after a carrier of a link.
     Carrier(Id),
-    /// Look after a link of a group.
+    /// Look after a link that leaves its group.
     Member(Id),
+    /// Look after the links of a group.
+    Group(Id),
     /// Compute the handshakes of unauthenticated peers: there is time for them again.
     Handshakes,
     /// Look for unauthenticated peers that are too slow.

@@ -121,9 +121,11 @@ impl Node {
         let state = link.state(core.pools.sessions.session(id));
         if state != link.state_since.0 {
             link.state_since = (state, core.now_ms);
+            let group = link.group;
             if state != LinkState::Ended {
                 core.observe(Event::Link { link: id, state });
             }
+            group.into_iter().for_each(|group| self.look_at_group(core, group, core.now_ms));
         }
     }
 
@@ -165,7 +167,8 @@ impl Control for Node {
         match deadline {
             Deadline::Link(link) => self.link_due(core, link),
             Deadline::Carrier(carrier) => self.carrier_due(core, carrier),
-            Deadline::Member(link) => self.member_due(core, link),
+            Deadline::Member(link) => self.end_leaving(core, link),
+            Deadline::Group(group) => self.group_due(core, group),
             // The wake-up is enough: the loop computes the handshakes before it sleeps again.
             Deadline::Handshakes => {}
             Deadline::Crowd => self.thin_crowd(core),

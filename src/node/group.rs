@@ -5,12 +5,16 @@
 //! or a forward is routed over a group as over a link, and `balance` chooses the member for each new stream.
 //!
 //! ```text
-//!   set_servers:  a server is listed and has no member, and there is room   --> its link is dialed
-//!                 the server of a member is listed no more                  --> the member leaves
-//!   leaving:      no new stream, the group's remote forwards are given back --> closed with its last stream, or after
-//!                                                                               LEAVE_MAX
-//!   down for REPLACE_AFTER, and a server has no member                      --> leaves, and the other server is dialed
+//!                 dialed ---------------> member --- not listed, too many, or down for REPLACE_AFTER while another
+//!   listed server <--- closed, or idle ---  ^  |     server may take its place
+//!                                  \        |  v
+//!                                   \--- leaving: no new stream, the group's remote forwards are given back; closed
+//!                                        with its last stream, or after LEAVE_MAX; comes back if it is listed and up
+//!                                        while there is room
 //! ```
+//! `group_plan` decides about all of this at each change of the list and of the state of a member, and when a member has
+//! been down for too long.
+//!
 //! Remote forwards of a group are requested from the peer of each member. Bounds: [`GROUPS_MAX`] groups in a loop, and
 //! [`MEMBERS_MAX`] members in a group.
 
@@ -28,6 +32,7 @@ use crate::types::verb_error::VerbError;
 
 use super::config::{LinkConfig, Reverse};
 use super::control::Node;
+use super::group_plan::{self, Health, MemberState, Plan, ServerState};
 use super::link_mut::LinkMut;
 use super::waiting::Waiting;
 
@@ -81,8 +86,8 @@ pub(crate) struct Group {
     /// None while it runs.
     make: Option<MakeMember>,
     pub links_max: usize,
-    /// The servers, in the order of preference.
-    servers: Vec<LinkServer>,
+    /// The servers, in the order of preference, each once.
+    servers: Vec<Listed>,
     pub members: Vec<Member>,
     /// Dests that wait until a member is up.
     pub waiting: Waiting,
@@ -91,6 +96,14 @@ pub(crate) struct Group {
     /// The place of the member that comes first among equal ones.
     pub turn: usize,
     discovery: Option<Discovery>,
+    /// The time of the next look at the members, if one is armed.
+    look_ms: Option<u64>,
+}
+
+/// A server in the list of a group.
+struct Listed {
+    server: LinkServer,
+    state: ServerState,
 }
 
 /// A link of a group.
@@ -99,6 +112,8 @@ pub(crate) struct Member {
     server: LinkServer,
     /// The member takes no new streams, and is closed when it has none.
     pub is_leaving: bool,
+    /// The member gives way to any other server until it is up; see [`GroupMut::give_way`].
+    has_failed: bool,
 }
 
 impl From<Target> for LinkServer {
@@ -129,6 +144,7 @@ impl Loop<'_> {
             remotes: Vec::new(),
             turn: 0,
             discovery: None,
+            look_ms: None,
         };
         let id = node.groups.insert(group).map_err(|_| VerbError::Full)?;
         core.link_groups.insert(id, name);
@@ -166,6 +182,12 @@ impl GroupMut<'_> {
         self.node.groups.get(self.id).map_or_else(Vec::new, Group::links)
     }
 
+    /// Returns the servers in its list.
+    pub fn servers(&self) -> Vec<LinkServer> {
+        let group = self.node.groups.get(self.id);
+        group.map_or_else(Vec::new, |group| group.servers.iter().map(|listed| listed.server.clone()).collect())
+    }
+
     /// Returns the status.
     ///
     /// # Errors
@@ -175,15 +197,51 @@ impl GroupMut<'_> {
     }
 
     /// Sets the servers, in the order of preference, and the maximum of the links. Links to servers that are still listed
-    /// go on untouched. A link to another server takes no new stream, and is closed with its last stream.
+    /// go on untouched, those that are up before those that are down. A link to another server takes no new stream, and is
+    /// closed with its last stream; it comes back if its server is listed again while there is room.
     ///
     /// # Errors
     /// The error of [`Loop::connect_link`] for the first server that could not be dialed, [`VerbError::Already`] if another
-    /// group or a caller has a link to it. All other changes are made.
+    /// group or a caller has a link to it. All other changes are made, and the server is tried again later.
     pub fn set_servers(&mut self, servers: &[LinkServer], links_max: usize) -> Result<(), VerbError> {
         let group = self.node.groups.get_mut(self.id).ok_or(VerbError::Stale)?;
-        group.servers = servers.to_vec();
+        let mut listed: Vec<Listed> = Vec::new();
+        for server in servers {
+            if listed.iter().all(|listed| listed.server != *server) {
+                let known = group.servers.iter().find(|known| known.server == *server);
+                let state = known.map(|known| known.state).unwrap_or_default();
+                listed.push(Listed { server: server.clone(), state });
+            }
+        }
+        group.servers = listed;
         group.links_max = links_max.clamp(1, MEMBERS_MAX);
+        self.node.reconcile(self.core, self.id)
+    }
+
+    /// Says that a link is of no use as it is, such as one whose peer has another key. It gives way at once to a server that
+    /// has no link and was not given up a moment ago. Without such a server it stays, and the link is dialed on.
+    ///
+    /// # Errors
+    /// [`VerbError::Invalid`] if the group has no such link, [`VerbError::Already`] if the link is up or leaves.
+    pub fn give_way(&mut self, link: Id) -> Result<(), VerbError> {
+        let group = self.node.groups.get_mut(self.id).ok_or(VerbError::Stale)?;
+        let member = group.members.iter_mut().find(|member| member.link == link).ok_or(VerbError::Invalid)?;
+        let is_up = self.node.links.get(link).is_some_and(|link| link.state_since.0 == LinkState::Up);
+        if is_up || member.is_leaving {
+            return Err(VerbError::Already);
+        }
+        member.has_failed = true;
+        self.node.look_at_group(self.core, self.id, self.core.now_ms);
+        Ok(())
+    }
+
+    /// Dials the servers again whose links were closed with [`LinkMut::close`], if there is room.
+    ///
+    /// # Errors
+    /// As [`GroupMut::set_servers`].
+    pub fn dial_closed(&mut self) -> Result<(), VerbError> {
+        let group = self.node.groups.get_mut(self.id).ok_or(VerbError::Stale)?;
+        group.servers.iter_mut().for_each(|listed| listed.state.is_closed = false);
         self.node.reconcile(self.core, self.id)
     }
 
@@ -268,67 +326,81 @@ impl Group {
         }
     }
 
-    /// Returns the listed servers that have no link.
-    fn unused(&self) -> impl Iterator<Item = &LinkServer> {
-        self.servers.iter().filter(|server| !self.members.iter().any(|member| member.server == **server))
+    /// Returns the place of a server in the list.
+    fn place_of(&self, server: &LinkServer) -> Option<usize> {
+        self.servers.iter().position(|listed| listed.server == *server)
     }
 }
 
 impl Node {
-    /// Lets members go whose servers are not listed or that are too many, and dials servers while there is room.
+    /// Lets members go, brings them back and dials servers, as the plan of the group is now. Returns the error of the first
+    /// server that could not be dialed.
     fn reconcile(&mut self, core: &mut Core, id: Id) -> Result<(), VerbError> {
         let Some(group) = self.groups.get_mut(id) else { return Err(VerbError::Stale) };
-        let mut kept = 0;
-        let mut leaving = Vec::new();
-        for member in &mut group.members {
-            let stays = kept < group.links_max && group.servers.contains(&member.server);
-            kept += usize::from(stays);
-            if !stays && !member.is_leaving {
-                leaving.push(member.link);
-            }
+        // A link to a server that is not listed stands in nobody's way.
+        for member in group.members.iter().filter(|member| group.place_of(&member.server).is_none()) {
+            self.links.get_mut(member.link).into_iter().for_each(|link| link.leaving = true);
         }
-        // The new members come first, so that the group is not without a link meanwhile.
-        let result = self.dial_servers(core, id, &leaving);
-        leaving.into_iter().for_each(|link| self.leave(core, id, link));
-        result
-    }
-
-    /// Dials servers without a link up to the maximum. Members that are about to leave do not count. A member that leaves
-    /// and is listed again stays.
-    fn dial_servers(&mut self, core: &mut Core, id: Id, leaving: &[Id]) -> Result<(), VerbError> {
-        let mut result = Ok(());
-        let Some(group) = self.groups.get_mut(id) else { return result };
-        let counts = |member: &&Member| !member.is_leaving && !leaving.contains(&member.link);
-        let mut count = group.members.iter().filter(counts).count();
-        let mut back = Vec::new();
-        for member in group.members.iter_mut().filter(|member| member.is_leaving) {
-            if count < group.links_max && group.servers.contains(&member.server) {
-                member.is_leaving = false;
-                back.push(member.link);
-                count += 1;
-            }
-        }
-        back.into_iter().for_each(|link| self.come_back(core, id, link));
-        let Some(group) = self.groups.get(id) else { return result };
-        let (room, new): (usize, Vec<LinkServer>) =
-            (group.links_max.saturating_sub(count), group.unused().cloned().collect());
-        let mut dialed = 0;
-        for server in new {
-            if dialed == room {
-                break;
-            }
-            match self.dial_member(core, id, &server) {
-                Ok(()) => dialed += 1,
-                Err(error) => result = result.and(Err(error)),
-            }
-        }
-        result
-    }
-
-    fn dial_member(&mut self, core: &mut Core, id: Id, server: &LinkServer) -> Result<(), VerbError> {
+        let (members, now_ms) = (self.members_of(id), core.now_ms);
         let Some(group) = self.groups.get_mut(id) else { return Err(VerbError::Stale) };
+        let (links_max, links): (usize, Vec<Id>) =
+            (group.links_max, group.members.iter().map(|member| member.link).collect());
+        let servers: Vec<ServerState> = group.servers.iter().map(|listed| listed.state).collect();
+        let mut result = Ok(());
+        // The new members come first, so that the group is not without a link meanwhile.
+        let plan = group_plan::plan(&servers, &members, links_max, now_ms, |place| {
+            let dialed = self.dial_member(core, id, place);
+            result = result.and(dialed);
+            dialed.is_ok()
+        });
+        self.carry_out(core, id, &links, &plan);
+        result
+    }
+
+    /// Carries out the plan of a group that had these links.
+    fn carry_out(&mut self, core: &mut Core, id: Id, links: &[Id], plan: &Plan) {
+        for link in plan.back.iter().filter_map(|place| links.get(*place)) {
+            let group = self.groups.get_mut(id);
+            let member = group.and_then(|group| group.members.iter_mut().find(|member| member.link == *link));
+            member.into_iter().for_each(|member| member.is_leaving = false);
+            self.come_back(core, id, *link);
+        }
+        plan.leave.iter().filter_map(|place| links.get(*place)).for_each(|link| self.leave(core, id, *link));
+        let Some(group) = self.groups.get_mut(id) else { return };
+        for place in &plan.given_up {
+            group.servers.get_mut(*place).into_iter().for_each(|it| it.state.given_up_ms = Some(core.now_ms));
+        }
+        plan.next_ms.into_iter().for_each(|at_ms| self.look_at_group(core, id, at_ms));
+    }
+
+    /// Returns the states of the members of a group.
+    fn members_of(&mut self, id: Id) -> Vec<MemberState> {
+        let Some(group) = self.groups.get_mut(id) else { return Vec::new() };
+        let mut states = Vec::new();
+        for index in 0..group.members.len() {
+            let server = group.place_of(&group.members[index].server);
+            let member = &mut group.members[index];
+            let record = self.links.get(member.link).filter(|link| !link.closing);
+            let health = match record.map(|link| link.state_since) {
+                None | Some((LinkState::Ended, _)) => Health::Ended,
+                Some((LinkState::Up, _)) => {
+                    member.has_failed = false;
+                    Health::Up
+                }
+                Some(_) if member.has_failed => Health::Failed,
+                Some((_, since_ms)) => Health::Down { since_ms },
+            };
+            states.push(MemberState { server, health, is_leaving: member.is_leaving });
+        }
+        states
+    }
+
+    /// Dials the server at a place of the list.
+    fn dial_member(&mut self, core: &mut Core, id: Id, place: usize) -> Result<(), VerbError> {
+        let Some(group) = self.groups.get_mut(id) else { return Err(VerbError::Stale) };
+        let server = group.servers.get(place).map(|listed| listed.server.clone()).ok_or(VerbError::Stale)?;
         let Some(mut make) = group.make.take() else { return Err(VerbError::Already) };
-        let config = make(server);
+        let config = make(&server);
         let Some(group) = self.groups.get_mut(id) else { return Err(VerbError::Stale) };
         group.make = Some(make);
         let dialed = self.connect_link(core, config)?;
@@ -337,7 +409,7 @@ impl Node {
             return Err(VerbError::Already);
         }
         let Some(group) = self.groups.get_mut(id) else { return Err(VerbError::Stale) };
-        group.members.push(Member { link: dialed.id, server: server.clone(), is_leaving: false });
+        group.members.push(Member { link: dialed.id, server, is_leaving: false, has_failed: false });
         if let Some(link) = self.links.get_mut(dialed.id) {
             link.group = Some(id);
         }
@@ -355,7 +427,6 @@ impl Node {
             self.add_remote_at(link, forward, reverse);
         }
         self.request_remotes(core, link);
-        self.watch_member(core, link);
     }
 
     /// Lets a member go: it takes no new stream, and the forwards of the group are given back at its peer.
@@ -386,39 +457,42 @@ impl Node {
         }
     }
 
-    /// Looks at a member again when it would have been down for too long.
-    fn watch_member(&mut self, core: &mut Core, link: Id) {
-        let due_ms = core.now_ms.saturating_add(REPLACE_AFTER.as_millis() as u64);
-        core.one_offs.push(due_ms, OneOff::Control(Deadline::Member(link)));
-    }
-
-    /// Closes a member whose time to leave is over. Replaces one that has been down for [`REPLACE_AFTER`], if a server has no
-    /// link.
-    pub(super) fn member_due(&mut self, core: &mut Core, link: Id) {
-        self.end_leaving(core, link);
-        let Some(id) = self.links.get(link).filter(|link| link.leave_by_ms.is_none()).and_then(|link| link.group)
-        else {
-            return;
-        };
-        let Some(record) = self.links.get(link) else { return };
-        let (state, since_ms) = record.state_since;
-        let is_down = matches!(state, LinkState::Connecting | LinkState::Suspended);
-        let is_long = since_ms.saturating_add(REPLACE_AFTER.as_millis() as u64) <= core.now_ms;
-        let has_spare = self.groups.get(id).is_some_and(|group| group.unused().next().is_some());
-        if is_down && is_long && has_spare {
-            // A server that fails as well leaves the same way, and the first one then has its turn again.
-            let _ = self.dial_servers(core, id, &[link]);
-            self.leave(core, id, link);
-        } else {
-            self.watch_member(core, link);
+    /// Arms a look at the members of a group.
+    pub(super) fn look_at_group(&mut self, core: &mut Core, id: Id, at_ms: u64) {
+        let Some(group) = self.groups.get_mut(id) else { return };
+        if group.look_ms.is_none_or(|armed_ms| at_ms < armed_ms) {
+            group.look_ms = Some(at_ms);
+            core.one_offs.push(at_ms, OneOff::Control(Deadline::Group(id)));
         }
     }
 
-    /// Takes a link that has ended out of its group.
+    /// Looks at the members of a group, if it is time.
+    pub(super) fn group_due(&mut self, core: &mut Core, id: Id) {
+        let Some(group) = self.groups.get_mut(id) else { return };
+        if group.look_ms.is_none_or(|at_ms| core.now_ms < at_ms) {
+            return;
+        }
+        group.look_ms = None;
+        // A server that cannot be dialed is tried again with the next look.
+        let _ = self.reconcile(core, id);
+    }
+
+    /// Takes the server of a link that a caller closes out of use, until [`GroupMut::dial_closed`].
+    pub(super) fn member_closed(&mut self, link: Id) {
+        let Some(group) = self.links.get(link).and_then(|link| link.group) else { return };
+        let Some(group) = self.groups.get_mut(group) else { return };
+        let Some(member) = group.members.iter().find(|member| member.link == link) else { return };
+        if let Some(place) = group.place_of(&member.server) {
+            group.servers[place].state.is_closed = true;
+        }
+    }
+
+    /// Takes a link that has ended out of its group. Another server may take its place.
     pub(super) fn member_ended(&mut self, core: &mut Core, group: Id, link: Id) {
         let Some(record) = self.groups.get_mut(group) else { return };
         record.members.retain(|member| member.link != link);
         self.note_group_forwards(core, group);
+        self.look_at_group(core, group, core.now_ms);
     }
 
     fn close_group(&mut self, core: &mut Core, id: Id) -> Option<()> {
@@ -445,5 +519,3 @@ pub(super) const GROUPS_MAX: usize = 256;
 pub const MEMBERS_MAX: usize = 64;
 /// Longest time for which a link that leaves its group keeps its streams.
 const LEAVE_MAX: Duration = Duration::from_secs(600);
-/// Time after which a link that is not up gives way to a server without a link.
-const REPLACE_AFTER: Duration = Duration::from_secs(15);

@@ -110,7 +110,8 @@ impl LinkMut<'_> {
         Ok(())
     }
 
-    /// Closes the link in order: its streams are reset, its forwards are closed, and its peer is told.
+    /// Closes the link in order: its streams are reset, its forwards are closed, and its peer is told. If it is a link of a
+    /// group, the group dials its server no more until [`GroupMut::dial_closed`](super::GroupMut::dial_closed).
     ///
     /// # Errors
     /// [`VerbError::Already`] if the link is being closed.
@@ -118,6 +119,7 @@ impl LinkMut<'_> {
         if self.record().is_none_or(|link| link.closing) {
             return Err(VerbError::Already);
         }
+        self.node.member_closed(self.id);
         self.node.close_link(self.core, self.id);
         Ok(())
     }

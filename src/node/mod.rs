@@ -25,7 +25,7 @@
 //! links ·
 //! `turn` the share of each key in a turn · `drive` events, frames and deadlines of the session · `open` opening and
 //! accepting streams · `waiting` dests that wait for a link · `handover` a node that is about to stop · `opened_stream`
-//! handlers of streams that the peer opened · `group` links to several servers, `balance` the choice among them · `forward` the forwards of links · `reverse` listeners at the other end, `shared_listener` those that several peers serve · `memory` the budget that links share ·
+//! handlers of streams that the peer opened · `group` links to several servers, `group_plan` which of them are dialed, `balance` the choice among them · `forward` the forwards of links · `reverse` listeners at the other end, `shared_listener` those that several peers serve · `memory` the budget that links share ·
 //! `observed_address` the address at which the peer sees this node · `network` changes of this host's addresses ·
 //! `rate_limit` bytes per second of a key · `guarded` policies whose panics are caught · `status`, `link_event`, `link_events` what is reported.
 //!
@@ -44,6 +44,7 @@ mod dialer;
 mod drive;
 mod forward;
 mod group;
+mod group_plan;
 mod guarded;
 mod handover;
 mod handshakes;

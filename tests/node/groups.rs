@@ -46,8 +46,13 @@ fn servers(addrs: &[SocketAddr]) -> Vec<LinkServer> {
 
 /// Opens a group with a link to each of these servers.
 fn group(node: &Node, addrs: &[SocketAddr]) -> Id {
+    group_of(node, addrs, addrs.len())
+}
+
+/// Opens a group with at most this number of links to these servers.
+fn group_of(node: &Node, addrs: &[SocketAddr], most: usize) -> Id {
     let policy = Arc::clone(&node.policy);
-    let (servers, most) = (servers(addrs), addrs.len());
+    let servers = servers(addrs);
     node.ask(move |core| {
         let make = move |server: &LinkServer| {
             let policy = Arc::<Open>::clone(&policy);
@@ -128,6 +133,141 @@ fn a_change_of_the_servers_touches_only_the_links_that_differ() {
     kept.iter().for_each(|client| socket2::SockRef::from(client).set_linger(Some(Duration::ZERO)).unwrap());
     drop(kept);
     until("the first link is closed", || id_of(&client.links(), addrs[0]).is_none());
+}
+
+/// A group of a client with gateways behind cutters, of which it uses one at a time.
+struct Failover {
+    _gateways: Vec<Node>,
+    cutters: Vec<Cutter>,
+    client: Node,
+    group: Id,
+    listen: SocketAddr,
+}
+
+impl Failover {
+    /// Starts this number of gateways, and lists the first ones.
+    fn start(gateways: usize, listed: usize) -> Failover {
+        let gateways: Vec<Node> = (0..gateways).map(|_| Node::start()).collect();
+        let cutters: Vec<Cutter> = gateways.iter().map(|gateway| Cutter::new(gateway.serve())).collect();
+        let client = Node::start();
+        let addrs: Vec<SocketAddr> = cutters[..listed].iter().map(|cutter| cutter.addr).collect();
+        let group = group_of(&client, &addrs, 1);
+        let listen = client.forward(group, lettered(b'x').into());
+        let failover = Failover { _gateways: gateways, cutters, client, group, listen };
+        failover.until_used(0);
+        failover
+    }
+
+    fn list(&self, places: &[usize]) {
+        let addrs: Vec<SocketAddr> = places.iter().map(|place| self.cutters[*place].addr).collect();
+        let (group, new) = (self.group, servers(&addrs));
+        self.client.ask(move |core| core.group(group).unwrap().set_servers(&new, 1).unwrap());
+    }
+
+    /// Returns the link to a gateway, and its state.
+    fn link(&self, place: usize) -> Option<(Id, LinkState)> {
+        let peer = self.cutters[place].addr.to_string();
+        self.client.links().into_iter().find(|link| link.peer == peer).map(|link| (link.id, link.state))
+    }
+
+    fn is_up(&self, place: usize) -> bool {
+        self.link(place).is_some_and(|(_, state)| state == LinkState::Up)
+    }
+
+    /// Returns the links that take new streams.
+    fn used(&self) -> Vec<Id> {
+        let group = self.group;
+        self.client.ask(move |core| core.group(group).unwrap().links())
+    }
+
+    /// Waits until the only link that takes new streams is the one to a gateway, and is up.
+    #[track_caller]
+    fn until_used(&self, place: usize) {
+        let is_used = || self.link(place).is_some_and(|(id, state)| self.used() == [id] && state == LinkState::Up);
+        until("the link is the one in use", is_used);
+    }
+
+    /// Cuts the link to a gateway, and says that it is of no use.
+    #[track_caller]
+    fn lose(&self, place: usize) {
+        self.cutters[place].close(true);
+        self.cutters[place].cut();
+        until("the link is down", || self.link(place).is_some_and(|(_, state)| state == LinkState::Suspended));
+        let (group, (link, _)) = (self.group, self.link(place).unwrap());
+        self.client.ask(move |core| core.group(group).unwrap().give_way(link).unwrap());
+    }
+}
+
+#[test]
+fn a_list_that_grows_again_does_not_touch_the_link_in_use() {
+    let it = Failover::start(3, 1);
+    // Its stream keeps the first link, which leaves.
+    let kept = ask(it.listen).unwrap();
+    it.list(&[1]);
+    it.until_used(1);
+    let (second, _) = it.link(1).unwrap();
+    it.list(&[0, 1]);
+    assert_eq!(it.used(), [second], "the first link is up, and leaves");
+    it.list(&[0, 1, 2]);
+    assert_eq!(it.used(), [second]);
+    assert!(it.is_up(0) && it.link(2).is_none());
+    drop(kept);
+}
+
+#[test]
+fn a_dead_server_that_holds_streams_gets_nobody_back_from_the_one_that_works() {
+    let it = Failover::start(3, 2);
+    let kept = ask(it.listen).unwrap();
+    it.lose(0);
+    it.until_used(1);
+    let (second, _) = it.link(1).unwrap();
+    it.list(&[0, 1, 2]);
+    assert_eq!(it.used(), [second]);
+    drop(kept);
+}
+
+#[test]
+fn a_link_that_leaves_comes_back_when_the_other_one_is_lost() {
+    let it = Failover::start(2, 2);
+    let kept = ask(it.listen).unwrap();
+    it.lose(0);
+    it.until_used(1);
+    let other = ask(it.listen).unwrap();
+    it.cutters[0].close(false);
+    until("the first link is up again", || it.is_up(0));
+    it.lose(1);
+    it.until_used(0);
+    assert_eq!(ask(it.listen).unwrap().0, b'x');
+    drop((kept, other));
+}
+
+#[test]
+fn each_server_has_its_turn_while_the_dead_ones_hold_streams() {
+    let it = Failover::start(3, 3);
+    let first = ask(it.listen).unwrap();
+    it.lose(0);
+    it.until_used(1);
+    let second = ask(it.listen).unwrap();
+    it.lose(1);
+    it.until_used(2);
+    assert_eq!(ask(it.listen).unwrap().0, b'x');
+    drop((first, second));
+}
+
+#[test]
+fn a_link_that_is_closed_makes_room_for_another_server() {
+    let it = Failover::start(2, 2);
+    let close = |place: usize| {
+        let (link, _) = it.link(place).unwrap();
+        it.client.ask(move |core| core.link(link).unwrap().close().unwrap());
+    };
+    close(0);
+    it.until_used(1);
+    close(1);
+    until("both links are closed", || it.client.links().is_empty());
+    let group = it.group;
+    it.client.ask(move |core| core.group(group).unwrap().dial_closed().unwrap());
+    it.until_used(0);
 }
 
 #[test]
