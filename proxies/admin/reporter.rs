@@ -1,6 +1,7 @@
 //! The reporter: collects the status of all loops and writes it to a client or to the log.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,6 +43,41 @@ pub struct AdminUse {
     pub unix: Arc<Clients>,
     /// Requests that were read.
     pub requests: AtomicU64,
+}
+
+/// The reason for which a process is not ready for clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotReady {
+    /// The process accepts nothing more.
+    Draining,
+    /// A loop does not answer.
+    Silent,
+    /// The links of these names are not up.
+    Down(Vec<String>),
+}
+
+impl NotReady {
+    /// Returns the reason for a client that may not read names.
+    pub fn without_names(&self) -> String {
+        match self {
+            NotReady::Down(names) if names.len() == 1 => "not up: 1 link".to_owned(),
+            NotReady::Down(names) => format!("not up: {} links", names.len()),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotReady::Draining => f.write_str("the process is draining"),
+            NotReady::Silent => f.write_str("the event loops do not answer"),
+            NotReady::Down(names) => {
+                let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+                write!(f, "not up: link {}", names.join(", "))
+            }
+        }
+    }
 }
 
 impl Reporter {
@@ -86,25 +122,19 @@ impl Reporter {
     }
 
     /// Returns an error that says why the process is not ready for clients: it is draining, a loop does not answer, or a link
-    /// that this node dials is not up. Of the links to several servers under one name, one is enough.
+    /// that this node dials is not up. Of the links to several servers of one record, one is enough.
     ///
     /// # Errors
     /// The process is not ready.
-    pub fn check_readiness(&self) -> Result<(), String> {
+    pub fn check_readiness(&self) -> Result<(), NotReady> {
         if self.is_draining.load(Ordering::Relaxed) {
-            return Err("the process is draining".to_owned());
+            return Err(NotReady::Draining);
         }
-        let Some(Totals { links, .. }) = totals(&self.remotes) else {
-            return Err("the event loops do not answer".to_owned());
-        };
-        let mut is_up = BTreeMap::new();
-        for link in links.iter().filter(|link| link.dialled) {
-            let name = link.name.split('[').next().unwrap_or_default();
-            *is_up.entry(name).or_insert(false) |= link.state == LinkState::Up;
+        let mut down = Vec::new();
+        for remote in &self.remotes {
+            down.extend(ask_loop(remote, groups_down).ok_or(NotReady::Silent)?);
         }
-        let down: Vec<String> =
-            is_up.iter().filter(|(_, is_up)| !**is_up).map(|(name, _)| format!("{name:?}")).collect();
-        if down.is_empty() { Ok(()) } else { Err(format!("not up: link {}", down.join(", "))) }
+        if down.is_empty() { Ok(()) } else { Err(NotReady::Down(down)) }
     }
 
     /// Writes the whole status as one JSON document with a final newline: the summary, and the connections as its last
@@ -266,6 +296,15 @@ fn totals(remotes: &[Remote]) -> Option<Totals> {
         }
     }
     Some(Totals { sum: sum?, links: all_links, forwards: all_forwards, listeners: all_listeners })
+}
+
+/// Returns the names of the groups of a loop of which no link is up. Each record of a link is a group, also one with a single
+/// server; a group whose list of servers is empty has no link.
+fn groups_down(core: &mut Loop<'_>) -> Vec<String> {
+    let links = core.links();
+    let up: HashSet<Id> = links.iter().filter(|link| link.state == LinkState::Up).map(|link| link.id).collect();
+    let groups = core.groups().into_iter();
+    groups.filter(|group| !group.links.iter().any(|id| up.contains(id))).map(|group| group.name).collect()
 }
 
 /// Runs `question` in a loop. Returns its answer; none if the loop does not answer within [`LOOP_TIMEOUT`].

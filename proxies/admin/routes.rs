@@ -18,6 +18,8 @@ pub struct Request {
     pub head: Head,
     /// Its body.
     pub body: Vec<u8>,
+    /// True if the client has the right to read, whatever the route asks for.
+    pub may_read: bool,
 }
 
 /// A row of the table.
@@ -109,10 +111,12 @@ fn healthz(service: &Service, _: &Request, reply: Reply<'_>) -> io::Result<()> {
     }
 }
 
-fn readyz(service: &Service, _: &Request, reply: Reply<'_>) -> io::Result<()> {
+/// A client that may not read is not told which links are down: their names are addresses, or names of peers.
+fn readyz(service: &Service, request: &Request, reply: Reply<'_>) -> io::Result<()> {
     match service.reporter.check_readiness() {
         Ok(()) => reply.text(200, "ready"),
-        Err(text) => reply.text(503, &text),
+        Err(why) if request.may_read => reply.text(503, &why.to_string()),
+        Err(why) => reply.text(503, &why.without_names()),
     }
 }
 

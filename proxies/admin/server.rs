@@ -150,7 +150,7 @@ fn admit(service: &Arc<Service>, stream: Arc<Stream>) {
         }
         // An error means that the client has left.
         let _ = match request {
-            Ok(request) => service.answer(&request, &stream),
+            Ok(request) => service.answer(request, &stream),
             Err(refusal) => {
                 let mut out = stream.until(Instant::now() + REFUSAL_TIME);
                 Reply::new(&mut out, None).error(refusal.status, refusal.text, &[])
@@ -187,7 +187,7 @@ fn read(socket: &mut Timed<'_>) -> Result<Request, Refusal> {
         more(&mut body)?;
     }
     body.truncate(head.content_length);
-    Ok(Request { head, body })
+    Ok(Request { head, body, may_read: false })
 }
 
 /// Clients that wait to be accepted.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Reporter;
 use super::clients::Clients;
 use super::command::Commands;
-use super::guard::Rules;
+use super::guard::{Needs, Rules};
 use super::reply::Reply;
 use super::routes::{ROUTES, Request, Route};
 use super::stream::Stream;
@@ -43,9 +43,9 @@ impl Service {
     ///
     /// # Errors
     /// The client has left.
-    pub fn answer(&self, request: &Request, stream: &Stream) -> io::Result<()> {
+    pub fn answer(&self, mut request: Request, stream: &Stream) -> io::Result<()> {
         self.reporter.admin.requests.fetch_add(1, Ordering::Relaxed);
-        let found = find(request);
+        let found = find(&request);
         let mut out = match found {
             Ok(route) if route.is_endless => stream.endless(),
             _ => stream.until(Instant::now() + RESPONSE_TIME),
@@ -63,8 +63,9 @@ impl Service {
             Err(None) => return reply.error(404, "no such path; / lists all", &[]),
             Err(Some(allowed)) => return reply.error(405, &format!("expected {allowed}"), &[("Allow", &allowed)]),
         };
+        request.may_read = self.rules.check_rights(Needs::Reading, &request.head, stream).is_ok();
         match self.rules.check_rights(route.needs, &request.head, stream) {
-            Ok(()) => (route.answer)(self, request, reply),
+            Ok(()) => (route.answer)(self, &request, reply),
             Err(refused) => refuse(reply, refused),
         }
     }

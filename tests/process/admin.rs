@@ -28,7 +28,7 @@ impl Answer {
 
 /// Sends a request, whose fields may be anything, and reads the answer to its end. HTTP/1.0 has no chunks.
 #[track_caller]
-fn exchange(mut socket: impl Read + Write, request: &str) -> Answer {
+pub fn exchange(mut socket: impl Read + Write, request: &str) -> Answer {
     socket.write_all(request.as_bytes()).expect("a request");
     let mut text = String::new();
     socket.read_to_string(&mut text).unwrap_or_else(|error| panic!("{request:?}: {error}"));
@@ -38,31 +38,31 @@ fn exchange(mut socket: impl Read + Write, request: &str) -> Answer {
 }
 
 #[track_caller]
-fn over_tcp(addr: SocketAddr, request: &str) -> Answer {
+pub fn over_tcp(addr: SocketAddr, request: &str) -> Answer {
     let socket = TcpStream::connect(addr).expect("a connection");
     socket.set_read_timeout(Some(SOON)).expect("a timeout");
     exchange(socket, request)
 }
 
 #[track_caller]
-fn over_unix(seaprox: &Seaprox, request: &str) -> Answer {
+pub fn over_unix(seaprox: &Seaprox, request: &str) -> Answer {
     let socket = UnixStream::connect(seaprox.admin_socket()).expect("a connection");
     socket.set_read_timeout(Some(SOON)).expect("a timeout");
     exchange(socket, request)
 }
 
 /// Returns a request of HTTP/1.0 with these fields, one a line.
-fn get(path: &str, fields: &str) -> String {
+pub fn get(path: &str, fields: &str) -> String {
     format!("GET {path} HTTP/1.0\r\n{fields}\r\n").replace(";;", "\r\n")
 }
 
 /// Returns a command of HTTP/1.0 with these further fields.
-fn post(path: &str, fields: &str, body: &str) -> String {
+pub fn post(path: &str, fields: &str, body: &str) -> String {
     let len = body.len();
     format!("POST {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {len}\r\n{fields}\r\n{body}")
 }
 
-const LOCAL: &str = "Host: localhost\r\n";
+pub const LOCAL: &str = "Host: localhost\r\n";
 
 #[test]
 fn curl_reads_over_tcp_and_over_the_socket_of_the_process() {
@@ -120,7 +120,8 @@ fn a_page_of_another_site_can_neither_read_nor_command() {
         let fields = format!("{LOCAL}Sec-Fetch-Site: {site}\r\n");
         assert_eq!(over_tcp(addr, &get("/status", &format!("{fields}Sec-Fetch-Mode: no-cors\r\n"))).status, 403);
         // A link that the user follows shows the answer to the user alone.
-        assert_eq!(over_tcp(addr, &get("/status", &format!("{fields}Sec-Fetch-Mode: navigate\r\n"))).status, 200);
+        let followed = format!("{fields}Sec-Fetch-Mode: navigate\r\nSec-Fetch-Dest: document\r\n");
+        assert_eq!(over_tcp(addr, &get("/status", &followed)).status, 200);
     }
     // The socket of the process, where the client has the right to command.
     for fields in [
@@ -260,13 +261,13 @@ fn a_connection_is_closed_by_its_id() {
 }
 
 /// Runs `seaprox ctl` for a process.
-fn ctl(seaprox: &Seaprox, args: &[&str]) -> kit::Ran {
+pub fn ctl(seaprox: &Seaprox, args: &[&str]) -> kit::Ran {
     let place = format!("unix:{}", seaprox.admin_socket());
     run(&[&["ctl", "--status", &place], args].concat())
 }
 
 /// A link with a node that permits everything, and the node that dials.
-fn link_pair(args: &[&str]) -> (kit::link::Keys, Seaprox, Seaprox) {
+pub fn link_pair(args: &[&str]) -> (kit::link::Keys, Seaprox, Seaprox) {
     let keys = kit::link::Keys::new();
     keys.permit(Some("permit-open=\"*:*\",permit-listen=\"*\""));
     let far = keys.start_far(&[]);

@@ -10,6 +10,8 @@ use kit::link::generate_key;
 use kit::peer::both;
 use kit::{Peer, Scratch, Seaprox};
 
+use crate::admin::ctl;
+
 /// Two nodes that accept links from a third one.
 struct Servers {
     scratch: Scratch,
@@ -20,6 +22,11 @@ struct Servers {
 impl Servers {
     #[track_caller]
     fn start() -> Servers {
+        Servers::start_at("127.0.0.1:0")
+    }
+
+    #[track_caller]
+    fn start_at(listen: &str) -> Servers {
         let scratch = Scratch::new();
         let near = generate_key(&scratch.file("near"));
         let names = ["one", "two"];
@@ -28,7 +35,7 @@ impl Servers {
             let file =
                 scratch.write(&format!("{name}/authorized_keys"), format!("permit-open=\"127.0.0.1:*\" {near}\n"));
             std::fs::set_permissions(file, PermissionsExt::from_mode(0o600)).unwrap();
-            Seaprox::start(&["link", "--listen", "127.0.0.1:0", "--config-dir", &scratch.file(name)])
+            Seaprox::start(&["link", "--listen", listen, "--config-dir", &scratch.file(name)])
         });
         Servers { scratch, nodes, keys }
     }
@@ -79,4 +86,56 @@ fn the_process_ends_when_no_server_has_the_known_key() {
     for addr in servers.addrs() {
         assert!(near.count_log(&[&format!("THE KEY OF {addr} HAS CHANGED")]) > 0, "{:?}", near.log());
     }
+}
+
+/// Ends the process of a server.
+fn kill(servers: &mut Servers, index: usize) {
+    servers.nodes[index].signal(libc::SIGKILL);
+    servers.nodes[index].wait(kit::SOON);
+}
+
+#[test]
+fn a_node_is_ready_while_one_server_of_a_link_is_up() {
+    let (mut servers, target) = (Servers::start(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let near = servers.dial([&servers.keys[0], &servers.keys[1]], &target);
+    let states = |near: &Seaprox| -> Vec<bool> {
+        let status = near.status();
+        status["links"].as_array().unwrap().iter().map(|link| link["state"] == "up").collect()
+    };
+    kit::until("the near node answers", || std::path::Path::new(&near.admin_socket()).exists());
+    kit::until("both links are up", || states(&near) == [true, true]);
+    assert_eq!(ctl(&near, &["ready"]).code, Some(0));
+    kill(&mut servers, 0);
+    kit::until("one link is down", || states(&near).iter().filter(|is_up| **is_up).count() == 1);
+    let ran = ctl(&near, &["ready"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    kill(&mut servers, 1);
+    kit::until("the node is not ready", || ctl(&near, &["ready"]).code == Some(69));
+    let name = servers.addrs().join(",");
+    let ran = ctl(&near, &["ready"]);
+    assert!(ran.err.contains(&format!("not up: link {name:?}")), "{ran:?}");
+}
+
+/// The links have no name, so they are called by their addresses, which have a bracket.
+#[test]
+fn a_node_is_ready_when_each_of_its_links_is_up() {
+    let mut servers = Servers::start_at("[::1]:0");
+    let addrs = servers.addrs();
+    let links = addrs.iter().zip(&servers.keys).map(|(addr, key)| {
+        format!("[[link]]\nconnect = \"{addr}\"\npeer-key = \"{key}\"\nforward = [{{ dynamic = \"127.0.0.1:0\" }}]\n")
+    });
+    let text = links.fold("config-dir = \"near\"\n".to_owned(), |text, link| text + &link);
+    let file = servers.scratch.write("near.toml", text);
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+    let near = Seaprox::spawn(&["run", &file], |_| {});
+    kit::until("both links are up", || ctl(&near, &["ready"]).code == Some(0));
+    kill(&mut servers, 1);
+    kit::until("the node is not ready", || ctl(&near, &["ready"]).code == Some(69));
+    let ran = ctl(&near, &["ready"]);
+    assert!(ran.err.contains(&format!("not up: link {:?}\n", addrs[1])), "{ran:?}");
+    kill(&mut servers, 0);
+    kit::until("both are named", || {
+        let ran = ctl(&near, &["ready"]);
+        addrs.iter().all(|addr| ran.err.contains(&format!("{addr:?}")))
+    });
 }
