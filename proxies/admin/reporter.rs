@@ -28,6 +28,8 @@ pub struct Reporter {
     is_logging: AtomicBool,
     /// True once the process accepts nothing more.
     is_draining: AtomicBool,
+    /// The metrics that were collected last, and when.
+    scraped: Mutex<Option<(Instant, Arc<str>)>>,
     /// The events of the process, for readers of the admin server.
     pub events: Events,
     /// The use of the admin server.
@@ -93,6 +95,7 @@ impl Reporter {
             started,
             is_logging,
             is_draining: AtomicBool::new(false),
+            scraped: Mutex::default(),
             admin: AdminUse::default(),
         }
     }
@@ -150,11 +153,22 @@ impl Reporter {
         out.write_all(b"]}\n")
     }
 
-    /// Returns the metrics of the process in the text format of Prometheus.
+    /// Returns the metrics of the process in the text format of Prometheus. They are at most [`SCRAPE_INTERVAL`] old: clients
+    /// that ask in between share them, because each collection asks the loops about all connections.
     ///
     /// # Errors
     /// Fails if a loop does not answer in time.
-    pub fn metrics(&self) -> io::Result<String> {
+    pub fn metrics(&self) -> io::Result<Arc<str>> {
+        let mut last = self.scraped.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, text)) = last.as_ref().filter(|(at, _)| at.elapsed() < SCRAPE_INTERVAL) {
+            return Ok(Arc::clone(text));
+        }
+        let text: Arc<str> = self.collect_metrics()?.into();
+        *last = Some((Instant::now(), Arc::clone(&text)));
+        Ok(text)
+    }
+
+    fn collect_metrics(&self) -> io::Result<String> {
         let stages = settle(&self.remotes).ok_or(io::ErrorKind::TimedOut)?;
         let totals = totals(&self.remotes).ok_or(io::ErrorKind::TimedOut)?;
         let Totals { sum, links, forwards, listeners } = &totals;
@@ -321,5 +335,7 @@ const CONNECTIONS_PER_SETTLE: usize = 4096;
 const CONNECTIONS_PER_CALL: usize = 256;
 /// Connections that are written to the log.
 const CONNECTIONS_LOGGED: usize = 100;
+/// Time for which collected metrics are given to every client that asks.
+const SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for a busy loop.
 const LOOP_TIMEOUT: Duration = Duration::from_secs(2);

@@ -48,7 +48,7 @@ pub static ROUTES: &[Route] = &[
         "200 if the process accepts clients and every link that it dials is up, else 503",
         readyz,
     ),
-    get("/metrics", Needs::Nothing, "the metrics as text of Prometheus", metrics),
+    get("/metrics", Needs::Reading, "the metrics as text of Prometheus", metrics),
     get(
         "/status",
         Needs::Reading,

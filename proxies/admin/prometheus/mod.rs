@@ -1,8 +1,9 @@
 //! The metrics of a process in the text format of Prometheus (version 0.0.4).
 //!
 //! One snapshot of all loops becomes families of series: the rows of the library's table of metrics, with a label for the
-//! listener or the link, and gauges of states. A label never holds an address or a user of a client. A series without the
-//! label `listener` has what no open listener counts: streams of peers, adopted sockets, and listeners that are closed.
+//! listener or the link, and gauges of states. A label never holds an address or a user of a client, but the name of a link
+//! may be an address, or that of a key. A series without the label `listener` has what no open listener counts: streams of
+//! peers, adopted sockets, and listeners that are closed.
 
 mod family;
 mod process;
