@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ring::digest::{SHA256, digest};
 use seaprox::auth::{Modes, Secret};
@@ -36,17 +37,20 @@ pub struct Rules {
     pub modes: Modes,
     /// The group whose members may write.
     pub group: Option<u32>,
+    /// The error of the last attempt to read the token.
+    pub token_failure: Arc<Mutex<Option<String>>>,
 }
 
 /// A refused request: the status code, and the reason.
 pub type Refused = (u16, String);
 
 impl Rules {
-    /// Checks the fields that a browser controls, before the target is looked at.
+    /// Checks the fields that a browser controls, before the target is looked at. `is_endless` tells that the response would
+    /// go on until the client leaves.
     ///
     /// # Errors
     /// The request may come from a page in a browser.
-    pub fn check_origin(&self, head: &Head, stream: &Stream) -> Result<(), Refused> {
+    pub fn check_origin(&self, head: &Head, is_endless: bool, stream: &Stream) -> Result<(), Refused> {
         let host = head.host.as_deref().unwrap_or_default();
         if !self.is_known_host(host, stream.local_ip()) {
             let text = format!(
@@ -61,9 +65,15 @@ impl Rules {
         }
         let is_allowed = match head.fetch_site.as_deref() {
             None | Some("same-origin") => true,
-            // A user has typed the address, or has followed a link.
+            // A user has typed the address.
             Some("none") => is_read,
-            Some(_) => is_read && head.fetch_mode.as_deref() == Some("navigate"),
+            // A user has followed a link. A page that embeds the answer in a frame navigates too, and an answer without an
+            // end would keep its place for as long as that page is open.
+            Some(_) => {
+                let is_followed =
+                    head.fetch_mode.as_deref() == Some("navigate") && head.fetch_dest.as_deref() == Some("document");
+                is_read && is_followed && !is_endless
+            }
         };
         if is_allowed { Ok(()) } else { Err((403, "Sec-Fetch-Site: expected no page of another site".to_owned())) }
     }
@@ -78,7 +88,8 @@ impl Rules {
             Needs::Reading => match stream {
                 // A client that can open the socket may read.
                 Stream::Unix(_) => true,
-                Stream::Tcp(_) => stream.local_ip().is_some_and(|ip| ip.is_loopback()),
+                // A program that connects for others, such as this process, reaches a loopback address for them.
+                Stream::Tcp(_) => self.token_file.is_none() && stream.local_ip().is_some_and(|ip| ip.is_loopback()),
             },
             Needs::Writing => matches!(stream, Stream::Unix(_)) && self.may_write(stream),
         };
@@ -136,14 +147,24 @@ impl Rules {
         match Secret::load(file, self.modes) {
             // Digests take the same time to compare, however much of the token is right.
             Ok(token) => {
+                self.note_failure(None);
                 is_fit(&token)
                     && digest(&SHA256, given.trim().as_bytes()).as_ref() == digest(&SHA256, token.expose()).as_ref()
             }
             Err(error) => {
-                log::warn!(target: "seaprox::admin", error = error.to_string(); "the token of the admin server cannot be read");
+                self.note_failure(Some(error.to_string()));
                 false
             }
         }
+    }
+
+    /// Logs that the token cannot be read, once for each error: any client can make the file be read.
+    fn note_failure(&self, error: Option<String>) {
+        let mut last = self.token_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(error) = error.as_deref().filter(|_| *last != error) {
+            log::warn!(target: "seaprox::admin", error = error; "the token of the admin server cannot be read");
+        }
+        *last = error;
     }
 }
 

@@ -26,6 +26,8 @@ pub struct Head {
     pub fetch_site: Option<String>,
     /// The `Sec-Fetch-Mode` field.
     pub fetch_mode: Option<String>,
+    /// The `Sec-Fetch-Dest` field.
+    pub fetch_dest: Option<String>,
     /// The `Authorization` field.
     pub authorization: Option<String>,
     /// The `Content-Type` field.
@@ -103,6 +105,7 @@ impl Head {
             "origin" => &mut self.origin,
             "sec-fetch-site" => &mut self.fetch_site,
             "sec-fetch-mode" => &mut self.fetch_mode,
+            "sec-fetch-dest" => &mut self.fetch_dest,
             "authorization" => &mut self.authorization,
             "content-type" => &mut self.content_type,
             "content-length" => length,

@@ -46,16 +46,14 @@ impl Service {
     pub fn answer(&self, mut request: Request, stream: &Stream) -> io::Result<()> {
         self.reporter.admin.requests.fetch_add(1, Ordering::Relaxed);
         let found = find(&request);
-        let mut out = match found {
-            Ok(route) if route.is_endless => stream.endless(),
-            _ => stream.until(Instant::now() + RESPONSE_TIME),
-        };
+        let is_endless = found.as_ref().is_ok_and(|route| route.is_endless);
+        let mut out = if is_endless { stream.endless() } else { stream.until(Instant::now() + RESPONSE_TIME) };
         let reply = Reply::new(&mut out, Some(&request.head));
         let refuse = |reply: Reply<'_>, (status, text): (u16, String)| {
             let fields: &[(&str, &str)] = if status == 401 { &[("WWW-Authenticate", "Bearer")] } else { &[] };
             reply.error(status, &text, fields)
         };
-        if let Err(refused) = self.rules.check_origin(&request.head, stream) {
+        if let Err(refused) = self.rules.check_origin(&request.head, is_endless, stream) {
             return refuse(reply, refused);
         }
         let route = match found {

@@ -535,7 +535,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         and more: PORT (loopback), HOST:PORT or unix:/path; other hosts reach it only with --admin-token-file").repeat()
         .fills(ADMIN).key(Sections::PROCESS),
     option(Group::Reporting, "admin-token-file", Value::File, "file of the token that a client over TCP sends to command the process, \
-        and that other hosts send to read the status; at least 16 bytes")
+        and to read its status and metrics; at least 16 bytes")
         .fills(Field::Path(|d| &mut d.process.admin.token_file)).key(Sections::PROCESS),
     option(Group::Reporting, "admin-group", Value::Text("GROUP"), "group whose members may use the Unix sockets of --admin").no_env()
         .fills(ADMIN_GROUP).key(Sections::PROCESS),

@@ -71,7 +71,7 @@ fn rules(admin: &Admin, modes: Modes) -> Result<Rules, Failed> {
     let no_group = |error| Failed::new(Exit::Config, format!("seaprox: --admin-group: {error}"));
     let group = admin.group.as_deref().map(group_id).transpose().map_err(no_group)?;
     let hosts = admin.hosts.iter().map(|host| host.trim_end_matches('.').to_ascii_lowercase()).collect();
-    Ok(Rules { hosts, token_file: admin.token_file.clone(), modes, group })
+    Ok(Rules { hosts, token_file: admin.token_file.clone(), modes, group, ..Rules::default() })
 }
 
 /// Listens on the Unix socket of the process, which `seaprox status` finds.

@@ -16,6 +16,7 @@ mod served;
 mod tls;
 
 mod admin;
+mod admin_guard;
 mod cat;
 mod cli;
 mod config;
