@@ -355,6 +355,7 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Keys, "secret", Value::File, "file of a secret that both nodes share instead of keys; each node that has it \
         may do everything, in both directions").only(RELAYS)
         .fills(SECRET_FILE).key(Sections::PROCESS),
+    option(Group::Keys, "secret", Value::File, "refused, because a node with a shared secret takes no invitations").only(INVITE),
     option(Group::Keys, "force", Value::None, "replace an existing file; peers that know the old key refuse the new one")
         .no_env().only(KEYGEN),
     option(Group::Keys, "fingerprint", Value::None, "also print the fingerprint: SHA-256 of the public key in DER")

@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use seaprox::auth::{
-    INVITATION_ADDRESSES_MAX, Invitation, Invitations, KeysError, NodeKey, PendingInvitation, SecretError,
+    ConfigDirectory, INVITATION_ADDRESSES_MAX, Invitation, Invitations, KeysError, NodeKey, PendingInvitation,
+    SecretError,
 };
 use seaprox::units::format_duration;
 use seaprox::{Target, UtcTime, system};
@@ -29,6 +30,7 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let (valid_for, sessions) = (parsed.key_time()?, parsed.key_sessions()?);
     let addresses = addresses(parsed)?;
     let directory = parsed.config_directory();
+    refuse_secret(parsed, &directory)?;
     let unusable = |error: KeysError| Failed::unusable("seaprox invite", &error);
     let key_file = parsed.path("key").unwrap_or_else(|| directory.key());
     let (key, _) = NodeKey::load_or_create(&key_file, modes).map_err(unusable)?;
@@ -58,6 +60,21 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         ));
     }
     Ok(())
+}
+
+/// Refuses to invite to a node with a shared secret: a secret is named, or the directory has a secret and no key.
+fn refuse_secret(parsed: &Parsed, directory: &ConfigDirectory) -> Result<(), Failed> {
+    let is_alone = || {
+        let has_key = parsed.path("key").is_some() || directory.key().exists();
+        Some(directory.secret()).filter(|secret| !has_key && secret.exists())
+    };
+    let Some(secret) = parsed.path("secret").or_else(is_alone) else { return Ok(()) };
+    let text = format!(
+        "seaprox invite: a node with a shared secret takes no invitations; copy {} to the other node, or give this node a key \
+         with `seaprox keygen` and start it without --secret",
+        secret.display()
+    );
+    Err(Failed::new(Exit::Config, text))
 }
 
 /// Returns the addresses at which the other node dials this one.

@@ -254,6 +254,34 @@ fn a_wrong_line_or_option_is_refused() {
 }
 
 #[test]
+fn a_node_with_a_shared_secret_makes_no_invitation_and_says_why() {
+    let scratch = Scratch::new();
+    let (config, other) = (scratch.file("config"), scratch.file("other"));
+    let secret = scratch.file("config/secret");
+    assert_eq!(run(&["keygen", "--secret", "--config-dir", &config]).code, Some(0));
+    let refused = |config: &str, options: &[&str], variable: Option<&str>| {
+        let ran = run_with(
+            &[&["invite", "--config-dir", config, "--address", "a.example"], options].concat(),
+            b"",
+            |command| {
+                command.envs(variable.map(|value| ("SEAPROX_SECRET", value)));
+            },
+        );
+        assert!(ran.code == Some(78) && ran.out.is_empty(), "{}", ran.err);
+        assert!(ran.err.contains("shared secret takes no invitations") && ran.err.contains(&secret), "{}", ran.err);
+    };
+    refused(&config, &[], None);
+    refused(&other, &["--secret", &secret], None);
+    refused(&other, &[], Some(&secret));
+    for file in ["config/invitations", "config/key", "other"] {
+        assert!(!std::fs::exists(scratch.file(file)).unwrap(), "{file}");
+    }
+    // A node that has a key as well may run without the secret.
+    assert_eq!(run(&["keygen", "--config-dir", &config]).code, Some(0));
+    assert_eq!(run(&["invite", "--config-dir", &config, "--address", "a.example"]).code, Some(0));
+}
+
+#[test]
 fn a_node_that_is_known_with_another_key_is_found_before_the_invitation_is_used() {
     let far = Inviter::start(&[]);
     let line = far.invite(&[]);
