@@ -4,6 +4,7 @@
 //! only if the user names some.
 
 use std::io::{self, IsTerminal, Read};
+use std::path::Path;
 use std::time::Duration;
 
 use seaprox::auth::{
@@ -41,6 +42,12 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let (key, _) = NodeKey::load_or_create(&key_file, modes).map_err(unusable)?;
     let known_file = parsed.path("known-nodes").unwrap_or_else(|| directory.known_nodes());
     let known = || <KnownNodes as FromFile>::load(&known_file, modes, &()).map(|(nodes, _)| nodes);
+    let authorized_file = parsed.path("authorized-keys").unwrap_or_else(|| directory.authorized_keys());
+    let authorizes = permissions != Permissions::default();
+    let prepare = || {
+        KnownNodes::prepare(&known_file)?;
+        if authorizes { AuthorizedKeys::prepare(&authorized_file, modes) } else { Ok(()) }
+    };
     // All that can fail here is found before the invitation is used.
     let before = |address: &Target, found: &PublicKey| {
         if *found == key.public() {
@@ -52,18 +59,20 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
                 known_file.display(),
                 known.fingerprint()
             )),
-            Standing::Known | Standing::Unknown => KnownNodes::prepare(&known_file).map_err(|error| error.to_string()),
+            Standing::Known | Standing::Unknown => prepare().map_err(|error| error.to_string()),
         }
     };
     let joined = join(&invitation, &key, patience, before).map_err(failed)?;
     let mut nodes = known().map_err(unusable)?;
     if nodes.look_up(&joined.address, &joined.key) != Standing::Known {
-        nodes.add(&joined.address, &joined.key).map_err(unusable)?;
+        let line = format!("{} {}", joined.address, joined.key);
+        nodes.add(&joined.address, &joined.key).map_err(|error| by_hand(&error, &line, &known_file))?;
     }
-    if permissions != Permissions::default() {
-        let file = parsed.path("authorized-keys").unwrap_or_else(|| directory.authorized_keys());
+    if authorizes {
+        let file = &authorized_file;
         let entry = AuthorizedKey { key: joined.key, permissions };
-        if !AuthorizedKeys::append(&file, modes, &entry).map_err(unusable)? {
+        let appended = AuthorizedKeys::append(file, modes, &entry);
+        if !appended.map_err(|error| by_hand(&error, &entry.to_string(), file))? {
             let file = file.display();
             logging::say(&format!(
                 "seaprox join: {file} has the key of this node already; its permissions are unchanged"
@@ -71,6 +80,16 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         }
     }
     tell(parsed, &joined)
+}
+
+/// Returns the error of a line that could not be written although the other node has joined this one, and the invitation may be
+/// used up.
+fn by_hand(error: &KeysError, line: &str, file: &Path) -> Failed {
+    let text = format!(
+        "seaprox join: the other node has authorized this one, but {error}\nseaprox join: add this line to {} yourself: {line}",
+        file.display()
+    );
+    Failed::new(Exit::Config, text)
 }
 
 /// Prints the node, and the command to use next.

@@ -79,6 +79,15 @@ impl AuthorizedKeys {
         file::append_line(path, &entry.to_string()).map(|_| true)
     }
 
+    /// Creates the file of authorized keys and its directory if they do not exist, and checks that a line can be appended.
+    ///
+    /// # Errors
+    /// The file is malformed, or cannot be created, read or written.
+    pub fn prepare(path: &Path, modes: Modes) -> Result<(), KeysError> {
+        <AuthorizedKeys as FromFile>::load(path, modes, &())?;
+        file::check_appendable(path)
+    }
+
     /// Parses the content of a file; `path` is for errors.
     ///
     /// # Errors

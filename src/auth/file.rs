@@ -197,9 +197,20 @@ pub(super) fn append_line(path: &Path, line: &str) -> Result<usize, KeysError> {
     Ok(before.iter().filter(|byte| **byte == b'\n').count() + lead.len() + 1)
 }
 
-/// Checks that lines can be appended to a file. Creates the file if it does not exist.
+/// Checks that a line can be appended to a file. Creates the file and its directory if they do not exist. A full disk is noticed,
+/// because a draft of the size of a line is written and removed.
 pub(super) fn check_appendable(path: &Path) -> Result<(), KeysError> {
-    sys::open_private(OpenOptions::new().append(true).create(true), path).map(drop).map_err(KeysError::io(path))
+    make_directory(parent(path))?;
+    sys::open_private(OpenOptions::new().append(true).create(true), path).map_err(KeysError::io(path))?;
+    let drafted = Draft::beside(path)
+        .and_then(|(mut file, _draft)| file.write_all(&[b'#'; LINE_BYTES_USUAL]).and_then(|()| file.sync_all()));
+    match drafted {
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            Err(KeysError::new(path, Problem::Io(error)))
+        }
+        // A directory that takes no new files may have a file that takes lines.
+        _ => Ok(()),
+    }
 }
 
 /// Creates a directory and its parents, accessible to their owner only. Existing directories are not changed.
@@ -281,6 +292,8 @@ impl Drop for Draft {
 /// The number of drafts that this process has started.
 static DRAFTS: AtomicU32 = AtomicU32::new(0);
 
+/// More than a line for a key usually has.
+const LINE_BYTES_USUAL: usize = 512;
 /// The expected form in an error about a full file.
 pub(super) const NO_ROOM: &str = "room for one more line; remove some";
 /// A draft exists only for moments, so an older draft is left over, even if a process has its id.

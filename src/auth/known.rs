@@ -86,12 +86,12 @@ impl KnownNodes {
         Ok(())
     }
 
-    /// Creates the file of known nodes and its directory if they do not exist, and checks that it can be written.
+    /// Creates the file of known nodes and its directory if they do not exist, and checks that a line can be
+    /// added.
     ///
     /// # Errors
     /// The file cannot be created or written.
     pub fn prepare(path: &Path) -> Result<(), KeysError> {
-        file::make_directory(file::parent(path))?;
         file::check_appendable(path)
     }
 

@@ -27,6 +27,7 @@ mod examples;
 mod file;
 mod file_examples;
 mod files;
+mod full_disk;
 mod http;
 mod http_refused;
 mod invitations;
