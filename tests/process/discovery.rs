@@ -7,10 +7,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kit::names::isolated;
+use kit::names::{A, isolated};
 use kit::servers::{Server, letters};
 use kit::socks::code5;
-use kit::{Scratch, Seaprox, has_namespaces, until};
+use kit::{Scratch, Seaprox, has_namespaces, until, until_within};
 
 /// Runs a file. The first listener is that of SOCKS clients, and the others have these lists of targets.
 fn run(lists: &[&[&str]]) -> Seaprox {
@@ -53,5 +53,57 @@ fn an_unanswered_list_of_targets_delays_neither_clients_nor_another_list() {
         let since = Instant::now();
         assert_eq!(letters(proxy.addr(2), 1), "a");
         assert!(since.elapsed() < Duration::from_secs(1) + kit::LATE, "the other list took {:?}", since.elapsed());
+    });
+}
+
+#[test]
+fn addresses_stay_while_the_name_server_fails_for_their_family() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |names| {
+        names.set_ttl(1);
+        let (four, six) = (Server::start(b'4'), TcpListener::bind("[::1]:0").unwrap());
+        names.set("web.example", &["127.0.0.1", "::1"], Duration::ZERO);
+        let to = format!("web.example:{}", four.addr.port());
+        let proxy = run(&[&[&to]]);
+        let targets = || proxy.status()["listeners"][1]["targets"].as_array().unwrap().len();
+        until("both addresses are known", || targets() == 2);
+        names.fail("web.example", A);
+        let asked = names.asked("web.example");
+        until("they were looked up again", || {
+            assert_eq!(targets(), 2);
+            names.asked("web.example") > asked + 2
+        });
+        assert_eq!(letters(proxy.addr(1), 2), "44");
+        drop(six);
+    });
+}
+
+#[test]
+fn a_host_of_a_service_stays_while_the_name_server_fails_for_it() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |names| {
+        names.set_ttl(1);
+        let (a, b) = (Server::start(b'a'), Server::start(b'b'));
+        for name in ["one.example", "two.example"] {
+            names.set(name, &["127.0.0.1"], Duration::ZERO);
+        }
+        let record = |server: &Server, host| (0, 0, server.addr.port(), host);
+        names.set_service("_web._tcp.example", &[record(&a, "one.example"), record(&b, "two.example")]);
+        let proxy = run(&[&["srv:_web._tcp.example"]]);
+        let targets = || proxy.status()["listeners"][1]["targets"].as_array().unwrap().len();
+        until("both hosts are known", || targets() == 2);
+        names.fail("one.example", A);
+        let asked = names.asked("one.example");
+        until_within(2 * kit::SOON, "it was looked up again", || {
+            assert_eq!(targets(), 2);
+            // Each lookup asks twice: for its time to live, and as the system does.
+            names.asked("one.example") > asked + 4
+        });
+        let got = letters(proxy.addr(1), 4);
+        assert!(got == "abab" || got == "baba", "{got}");
     });
 }

@@ -35,6 +35,13 @@ pub(super) struct Service {
     pub addresses: Vec<IpAddr>,
 }
 
+impl Service {
+    /// Makes a host without a priority, a weight or known addresses.
+    pub fn new(host: Name, port: u16) -> Service {
+        Service { priority: 0, weight: 0, host, port, addresses: Vec::new() }
+    }
+}
+
 /// Returns the addresses of an answer to a question for A or AAAA records. The time to live counts the aliases, too.
 ///
 /// # Errors

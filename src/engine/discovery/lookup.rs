@@ -9,9 +9,13 @@
 //! An entry of the file of hosts wins over DNS. A name that DNS does not have is left to `getaddrinfo`, which knows the
 //! other sources of this system: multicast DNS, containers, directories (nsswitch.conf(5)). Where DNS cannot be asked for
 //! times to live, `getaddrinfo` is asked alone.
+//!
+//! A lookup of a service asks for each host in turn, and occupies its worker. It asks for as long as [`TIME_MAX`], and has no
+//! answer about the rest then.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::answer::{self, Service};
 use super::hosts;
@@ -20,127 +24,219 @@ use crate::sys::{self, DnsError};
 use crate::types::address::{Name, Target};
 use crate::types::upstream::Upstream;
 
-/// The result of a lookup.
+/// What a lookup has learned of an upstream that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
-    pub hosts: Vec<Host>,
+pub(super) struct Answer {
+    /// The hosts, also those of which nothing was learned. A name is its only host.
+    pub hosts: Vec<Told>,
     /// The time after which the upstream is looked up again.
     pub ttl: Duration,
 }
 
-/// A host of an upstream, with its addresses in order.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Host {
+/// What a lookup has learned of a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Told {
     pub priority: u16,
+    pub weight: u16,
     pub name: String,
     pub port: u16,
-    pub weight: u16,
     pub addresses: Vec<IpAddr>,
+    /// The families without an answer.
+    pub silent: Families,
+    /// The reason why the host has no address, or not those of all families.
+    pub error: Option<String>,
 }
 
-/// The reason why a lookup found nothing.
+/// A set of families of addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Families {
+    pub ipv4: bool,
+    pub ipv6: bool,
+}
+
+/// The reason why a service has no host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// The name does not exist, or has no address.
+    /// The service does not exist, or has no host.
     NotFound(String),
     /// There was no answer, so nothing is known.
     Failed(String),
 }
 
-/// Looks an upstream up that is a name or a service. The hosts and their addresses are in order, so that two equal answers
-/// are equal.
-pub(super) fn look_up(upstream: &Upstream, family: Family) -> Result<Found, Missing> {
-    let mut found = match upstream {
+/// The question of a lookup.
+#[derive(Clone, Debug)]
+pub(super) struct Question {
+    /// A name or a service.
+    pub upstream: Upstream,
+    pub family: Family,
+    /// The names of the hosts that the last lookup had all answers about. They are asked for first.
+    pub fresh: Vec<String>,
+    /// The number of lookups of this upstream before this one. Each begins with another question, so that one that is never
+    /// answered does not always take the time of the others.
+    pub round: usize,
+}
+
+/// The addresses of a name, the time for which they hold, and what is missing.
+#[derive(Clone)]
+struct Addresses {
+    all: Vec<IpAddr>,
+    ttl: Duration,
+    silent: Families,
+    error: Option<String>,
+}
+
+/// A lookup that runs.
+struct Run<'a> {
+    question: &'a Question,
+    since: Instant,
+}
+
+/// Looks an upstream up that is a name or a service.
+pub(super) fn look_up(question: &Question) -> Result<Answer, Missing> {
+    let run = Run { question, since: Instant::now() };
+    let mut answer = match &question.upstream {
         Upstream::Target(Target::Name(_, name, port)) => {
-            let (addresses, ttl) = addresses(name, family)?;
-            let host = Host { priority: 0, name: name.as_str().to_owned(), port: *port, weight: 0, addresses };
-            Found { hosts: vec![host], ttl }
+            let found = run.addresses(name);
+            let ttl = found.ttl;
+            Answer { hosts: vec![found.of(Service::new(name.clone(), *port))], ttl }
         }
-        Upstream::Service(name) => services(name, family)?,
-        Upstream::Target(_) => Found { hosts: Vec::new(), ttl: TTL_MAX },
+        Upstream::Service(name) => run.services(name)?,
+        Upstream::Target(_) => Answer { hosts: Vec::new(), ttl: TTL_MAX },
     };
-    for host in &mut found.hosts {
-        host.addresses.sort_unstable();
-        host.addresses.dedup();
-        host.addresses.truncate(ADDRESSES_MAX);
+    if answer.hosts.iter().any(|host| host.error.is_some()) {
+        answer.ttl = answer.ttl.min(FIXED);
     }
-    found.hosts.sort_unstable();
-    found.hosts.dedup();
-    Ok(Found { ttl: found.ttl.clamp(TTL_MIN, TTL_MAX), ..found })
+    Ok(Answer { ttl: answer.ttl.clamp(TTL_MIN, TTL_MAX), ..answer })
 }
 
-/// Returns the hosts of a service, each with its addresses. A host without an address is left out, unless no host has one.
-fn services(name: &Name, family: Family) -> Result<Found, Missing> {
-    let answer = sys::query_dns(name.as_str(), SRV, true).map_err(Missing::from)?;
-    let found = answer::services(&answer).map_err(Missing::from)?;
-    let (mut hosts, mut ttl) = (Vec::new(), seconds(found.ttl));
-    let mut missing = None;
-    for service in found.services {
-        let Service { priority, weight, host, port, addresses: known } = service;
-        let known: Vec<_> = known.into_iter().filter(|address| is_wanted(family, *address)).collect();
-        let found = if known.is_empty() { addresses(&host, family) } else { Ok((known, TTL_MAX)) };
-        match found {
-            Ok((addresses, least)) => {
-                ttl = ttl.min(least);
-                hosts.push(Host { priority, weight, port, name: host.as_str().to_owned(), addresses });
-            }
-            // The host may get its address soon.
-            Err(error) => {
-                ttl = ttl.min(FIXED);
-                missing = Some(error);
-            }
+impl Run<'_> {
+    /// Returns the hosts of a service, each with what was learned of it.
+    fn services(&self, name: &Name) -> Result<Answer, Missing> {
+        let answer = sys::query_dns(name.as_str(), SRV, true).map_err(Missing::from)?;
+        let found = answer::services(&answer).map_err(Missing::from)?;
+        let (mut hosts, mut ttl) = (Vec::new(), seconds(found.ttl));
+        // A host with several ports is asked for once.
+        let mut asked: HashMap<Name, Addresses> = HashMap::new();
+        for service in self.in_order(found.services) {
+            let beside = service.addresses.iter().copied().filter(|address| is_wanted(self.question.family, *address));
+            let beside: Vec<_> = beside.collect();
+            let found = if beside.is_empty() {
+                asked.entry(service.host.clone()).or_insert_with(|| self.addresses(&service.host)).clone()
+            } else {
+                Addresses::new(beside, TTL_MAX)
+            };
+            ttl = ttl.min(found.ttl);
+            hosts.push(found.of(service));
         }
+        Ok(Answer { hosts, ttl })
     }
-    match missing {
-        Some(missing) if hosts.is_empty() => Err(missing),
-        _ => Ok(Found { hosts, ttl }),
-    }
-}
 
-/// Returns the addresses of a name, and the time for which they hold.
-fn addresses(name: &Name, family: Family) -> Result<(Vec<IpAddr>, Duration), Missing> {
-    let listed: Vec<_> = hosts::addresses(name).into_iter().filter(|it| is_wanted(family, *it)).collect();
-    if !listed.is_empty() {
-        return Ok((listed, FIXED));
-    }
-    let is_of_dns = sys::HAS_DNS && !is_local(name.as_str());
-    let in_dns = if is_of_dns { ask_dns(name, family) } else { Err(DnsError::NotFound) };
-    let error = match in_dns {
-        Ok(found) => return Ok(found),
-        Err(error) => error,
-    };
-    match (name.as_str(), 0).to_socket_addrs() {
-        Ok(found) => {
-            let found: Vec<_> = found.map(|found| found.ip()).filter(|it| is_wanted(family, *it)).collect();
-            if found.is_empty() {
-                return Err(Missing::NotFound("no address of a permitted family".to_owned()));
-            }
-            Ok((found, FIXED))
+    /// Returns the hosts of a service in the order in which they are asked for.
+    fn in_order(&self, mut services: Vec<Service>) -> Vec<Service> {
+        services.sort_by(|a, b| a.host.as_str().cmp(b.host.as_str()));
+        let is_fresh = |service: &Service| self.question.fresh.iter().any(|name| name == service.host.as_str());
+        let (mut first, mut others): (Vec<_>, Vec<_>) = services.into_iter().partition(is_fresh);
+        if !others.is_empty() {
+            let start = self.question.round % others.len();
+            others.rotate_left(start);
         }
-        // Without an answer of DNS it is not known if the name exists.
-        Err(system) if error == DnsError::NotFound && is_of_dns => Err(Missing::NotFound(system.to_string())),
-        Err(system) => Err(Missing::Failed(system.to_string())),
+        first.extend(others);
+        first
     }
-}
 
-fn ask_dns(name: &Name, family: Family) -> Result<(Vec<IpAddr>, Duration), DnsError> {
-    let (mut all, mut ttl, mut worst) = (Vec::new(), u32::MAX, DnsError::NotFound);
-    let kinds: &[u16] = match family {
-        Family::OnlyIpv4 => &[A],
-        Family::OnlyIpv6 => &[AAAA],
-        Family::PreferIpv4 | Family::PreferIpv6 => &[A, AAAA],
-    };
-    for kind in kinds {
-        match sys::query_dns(name.as_str(), *kind, true).and_then(|answer| answer::addresses(&answer)) {
+    /// Returns the addresses of a name.
+    fn addresses(&self, name: &Name) -> Addresses {
+        let family = self.question.family;
+        let listed: Vec<_> = hosts::addresses(name).into_iter().filter(|it| is_wanted(family, *it)).collect();
+        if !listed.is_empty() {
+            return Addresses::new(listed, FIXED);
+        }
+        let is_of_dns = sys::HAS_DNS && !is_local(name.as_str());
+        let found = if is_of_dns { self.ask_dns(name) } else { Addresses::new(Vec::new(), FIXED) };
+        if !found.all.is_empty() {
+            return found;
+        }
+        let silent = if is_of_dns { found.silent } else { Families::ALL };
+        if self.is_over() {
+            let error = silent.error().unwrap_or_else(|| DnsError::NotFound.to_string());
+            return Addresses { error: Some(error), silent, ..found };
+        }
+        match (name.as_str(), 0).to_socket_addrs() {
             Ok(found) => {
-                all.extend(found.addresses);
-                ttl = ttl.min(found.ttl);
+                let all: Vec<_> = found.map(|found| found.ip()).filter(|it| is_wanted(family, *it)).collect();
+                let error = all.is_empty().then(|| "no address of a permitted family".to_owned());
+                let silent = if is_of_dns { silent } else { Families::NONE };
+                let silent = all.iter().fold(silent, |silent, address| silent.without(*address));
+                Addresses { all, ttl: FIXED, silent, error: error.or_else(|| silent.error()) }
             }
-            Err(DnsError::NotFound) => {}
-            Err(error) => worst = error,
+            // Without an answer of DNS it is not known if the name exists.
+            Err(error) => Addresses { all: Vec::new(), ttl: FIXED, silent, error: Some(error.to_string()) },
         }
     }
-    if all.is_empty() { Err(worst) } else { Ok((all, seconds(ttl))) }
+
+    fn ask_dns(&self, name: &Name) -> Addresses {
+        let mut kinds = match self.question.family {
+            Family::OnlyIpv4 => vec![A],
+            Family::OnlyIpv6 => vec![AAAA],
+            Family::PreferIpv4 | Family::PreferIpv6 => vec![A, AAAA],
+        };
+        let start = self.question.round % kinds.len();
+        kinds.rotate_left(start);
+        let (mut all, mut ttl, mut silent) = (Vec::new(), u32::MAX, Families::NONE);
+        for kind in kinds {
+            let answer = if self.is_over() { Err(DnsError::Failed) } else { sys::query_dns(name.as_str(), kind, true) };
+            match answer.and_then(|answer| answer::addresses(&answer)) {
+                Ok(found) => {
+                    all.extend(found.addresses);
+                    ttl = ttl.min(found.ttl);
+                }
+                Err(DnsError::NotFound) => {}
+                Err(_) if kind == A => silent.ipv4 = true,
+                Err(_) => silent.ipv6 = true,
+            }
+        }
+        Addresses { error: silent.error(), all, ttl: seconds(ttl), silent }
+    }
+
+    /// Returns true if no further question is asked.
+    fn is_over(&self) -> bool {
+        self.since.elapsed() >= TIME_MAX
+    }
+}
+
+impl Addresses {
+    fn new(all: Vec<IpAddr>, ttl: Duration) -> Addresses {
+        Addresses { all, ttl, silent: Families::NONE, error: None }
+    }
+
+    /// Returns what was learned of a host with these addresses.
+    fn of(self, service: Service) -> Told {
+        let Addresses { all: addresses, silent, error, .. } = self;
+        let Service { priority, weight, host, port, .. } = service;
+        Told { priority, weight, name: host.as_str().to_owned(), port, addresses, silent, error }
+    }
+}
+
+impl Families {
+    pub const ALL: Families = Families { ipv4: true, ipv6: true };
+    pub const NONE: Families = Families { ipv4: false, ipv6: false };
+
+    pub fn is_empty(self) -> bool {
+        self == Families::NONE
+    }
+
+    pub fn has(self, address: IpAddr) -> bool {
+        if address.is_ipv4() { self.ipv4 } else { self.ipv6 }
+    }
+
+    fn without(self, address: IpAddr) -> Families {
+        let ipv4 = self.ipv4 && !address.is_ipv4();
+        Families { ipv4, ipv6: self.ipv6 && !address.is_ipv6() }
+    }
+
+    fn error(self) -> Option<String> {
+        (!self.is_empty()).then(|| DnsError::Failed.to_string())
+    }
 }
 
 /// Returns true for a name that no name server is asked for: of this host (RFC 6761, section 6.3), or of multicast DNS (RFC
@@ -178,8 +274,8 @@ pub(super) const TTL_MIN: Duration = Duration::from_secs(1);
 const TTL_MAX: Duration = Duration::from_secs(300);
 /// The time for which an answer holds that has no time to live.
 const FIXED: Duration = Duration::from_secs(10);
-/// Addresses of one host.
-const ADDRESSES_MAX: usize = 256;
+/// The time of a lookup after which no further question is asked. The one under way is not ended.
+const TIME_MAX: Duration = Duration::from_secs(5);
 /// Types of records (RFC 1035, RFC 3596, RFC 2782).
 const A: u16 = 1;
 const AAAA: u16 = 28;
@@ -201,10 +297,26 @@ mod tests {
         }
     }
 
+    fn question(text: &str, fresh: &[&str], round: usize) -> Question {
+        let fresh = fresh.iter().map(|name| (*name).to_owned()).collect();
+        Question { upstream: Upstream::parse(text).unwrap(), family: Family::OnlyIpv4, fresh, round }
+    }
+
+    #[test]
+    fn hosts_that_were_answered_are_asked_for_first_and_the_others_take_turns() {
+        let order = |fresh: &[&str], round: usize| {
+            let question = question("srv:_x._tcp.a", fresh, round);
+            let run = Run { question: &question, since: Instant::now() };
+            let services = ["d", "a", "c", "b"].map(|name| Service::new(Name::new(name).unwrap(), 1));
+            run.in_order(services.into()).iter().map(|it| it.host.as_str()).collect::<String>()
+        };
+        assert_eq!([0, 1, 2, 5].map(|round| order(&["c"], round)), ["cabd", "cbda", "cdab", "cdab"]);
+        assert_eq!(order(&["a", "b", "c", "d"], 3), "abcd");
+    }
+
     #[test]
     fn localhost_is_found_without_a_name_server_and_held_for_the_fixed_time() {
-        let target = Upstream::parse("localhost:80").unwrap();
-        let found = look_up(&target, Family::OnlyIpv4).unwrap();
+        let found = look_up(&question("localhost:80", &[], 0)).unwrap();
         assert_eq!(found.ttl, FIXED);
         assert_eq!(found.hosts.len(), 1);
         assert!(found.hosts[0].addresses.iter().all(|it| it.is_loopback() && it.is_ipv4()), "{found:?}");

@@ -6,7 +6,8 @@
 //!                  +--- after its time to live -------+
 //! ```
 //! An answer holds for its time to live, between 1 s and 5 min. A lookup that fails leaves what was known, and is tried again
-//! after 1 s, then less and less often. Only a failure and its end are logged. An address and a Unix socket are candidates
+//! after 1 s, then less and less often. The same holds for the part of a lookup that fails, and for the first answers that
+//! something known does not exist (`known`). Only a failure and its end are logged. An address and a Unix socket are candidates
 //! as they stand, and so is a name that has no answer yet: a dial looks it up.
 //!
 //! The record of a discovery ends with the handle of its owner. This module decides nothing about the candidates; see
@@ -27,9 +28,11 @@ use crate::types::upstream::Upstream;
 
 mod answer;
 mod hosts;
+mod known;
 mod lookup;
 
-use lookup::{Found, Host, Missing, TTL_MIN};
+use known::{DENIALS, Host};
+use lookup::{Answer, Missing, Question, TTL_MIN};
 
 /// The handle of a discovery, which ends when this is dropped.
 #[derive(Debug)]
@@ -89,6 +92,11 @@ struct Tracked {
     is_known: bool,
     /// Failed lookups since the last one that succeeded.
     failures: u32,
+    /// Lookups in a row that told that the service does not exist.
+    denials: u32,
+    /// The last lookup that succeeded had no answer about a part.
+    is_partial: bool,
+    lookups: usize,
 }
 
 /// Returns true if this system has a call that looks services up.
@@ -121,16 +129,16 @@ impl Core {
 
     /// Starts the lookup of an upstream. Ends the discovery if its handle was dropped.
     pub(crate) fn ask_again(&mut self, id: u64, index: usize) {
-        let Some(record) = self.discoveries.records.get(&id) else { return };
+        let Some(record) = self.discoveries.records.get_mut(&id) else { return };
         if record.owner.strong_count() == 0 {
             self.discoveries.records.remove(&id);
             return;
         }
-        let Some(tracked) = record.upstreams.get(index) else { return };
-        let (upstream, family, remote) = (tracked.upstream.clone(), record.family, self.remote());
+        let Some(tracked) = record.upstreams.get_mut(index) else { return };
+        let (question, remote) = (tracked.question(record.family), self.remote());
         self.stats.discoveries += 1;
         let job = move || {
-            let result = std::panic::catch_unwind(|| lookup::look_up(&upstream, family));
+            let result = std::panic::catch_unwind(|| lookup::look_up(&question));
             let result = result.unwrap_or_else(|_| Err(Missing::Failed("the lookup panicked".to_owned())));
             // One lookup of an upstream is under way at a time.
             remote.call_sole(move |core| core.looked_up(id, index, result));
@@ -150,12 +158,12 @@ impl Core {
 
 impl Loop<'_> {
     /// Handles the answer to a lookup.
-    fn looked_up(&mut self, id: u64, index: usize, result: Result<Found, Missing>) {
+    fn looked_up(&mut self, id: u64, index: usize, result: Result<Answer, Missing>) {
         let core: &mut Core = self;
         let Some(record) = core.discoveries.records.get_mut(&id) else { return };
         let Some(tracked) = record.upstreams.get_mut(index) else { return };
-        core.stats.discovery_failures += u64::from(result.is_err());
         let wait = tracked.learn(result);
+        core.stats.discovery_failures += u64::from(tracked.failures > 0);
         core.ask_later(id, index, wait);
         let Some(record) = core.discoveries.records.get_mut(&id) else { return };
         let now = Candidates::among(&record.upstreams, record.family);
@@ -179,33 +187,65 @@ impl Tracked {
             Upstream::Target(_) => true,
             Upstream::Service(_) => false,
         };
-        Tracked { upstream, hosts: Vec::new(), is_known, failures: 0 }
+        Tracked { upstream, hosts: Vec::new(), is_known, failures: 0, denials: 0, is_partial: false, lookups: 0 }
     }
 
-    /// Takes the answer to a lookup, and logs the first of several failures and their end. Returns the time until the next
-    /// lookup.
-    fn learn(&mut self, result: Result<Found, Missing>) -> Duration {
+    /// Returns the question of the next lookup.
+    fn question(&mut self, family: Family) -> Question {
+        let round = self.lookups;
+        self.lookups = round.wrapping_add(1);
+        let fresh = self.hosts.iter().filter(|host| !host.is_stale).map(|host| host.name.clone()).collect();
+        Question { upstream: self.upstream.clone(), family, fresh, round }
+    }
+
+    /// Takes the answer to a lookup. Returns the time until the next lookup.
+    fn learn(&mut self, result: Result<Answer, Missing>) -> Duration {
         self.is_known = true;
-        let (missing, is_certain) = match result {
-            Ok(found) => {
-                let failures = std::mem::take(&mut self.failures);
-                if failures > 0 {
-                    log::info!(target: TARGET, upstream = self.upstream.to_string(), failures; "upstream found again");
+        match result {
+            Ok(answer) => {
+                self.denials = 0;
+                let error = answer.hosts.iter().find_map(|host| host.error.clone());
+                let is_found = answer.hosts.iter().any(|host| !host.addresses.is_empty());
+                self.hosts = known::learn(&self.hosts, answer.hosts);
+                match error {
+                    Some(error) if !is_found => self.fails(&error),
+                    error => self.succeeds(answer.ttl, error),
                 }
-                self.hosts = found.hosts;
-                return found.ttl;
             }
-            Err(Missing::NotFound(text)) => (text, true),
-            Err(Missing::Failed(text)) => (text, false),
-        };
-        if is_certain {
-            self.hosts.clear();
+            Err(Missing::NotFound(text)) => {
+                self.denials = self.denials.saturating_add(1);
+                if self.denials >= DENIALS {
+                    self.hosts.clear();
+                }
+                self.fails(&text)
+            }
+            Err(Missing::Failed(text)) => self.fails(&text),
         }
+    }
+
+    /// Notes a lookup that found an address, and the error about a part of it. Logs the end of failures and the first error
+    /// about a part.
+    fn succeeds(&mut self, ttl: Duration, error: Option<String>) -> Duration {
+        let failures = std::mem::take(&mut self.failures);
+        if failures > 0 {
+            log::info!(target: TARGET, upstream = self.upstream.to_string(), failures; "upstream found again");
+        }
+        let was_partial = std::mem::replace(&mut self.is_partial, error.is_some());
+        if let Some(error) = error.filter(|_| !was_partial) {
+            log::warn!(target: TARGET, upstream = self.upstream.to_string(), error; "upstream found in part");
+        }
+        // A host that is denied is asked for soon, so that it leaves soon if it is gone.
+        if self.hosts.iter().any(|host| host.denials > 0) { TTL_MIN } else { ttl }
+    }
+
+    /// Notes a lookup that found no address. Logs the first of several.
+    fn fails(&mut self, error: &str) -> Duration {
         self.failures = self.failures.saturating_add(1);
         // 1 s, 2 s and so on.
         let wait = RETRY_MAX.min(TTL_MIN * 2_u32.saturating_pow(self.failures.min(10) - 1));
         if self.failures.is_power_of_two() {
-            log::warn!(target: TARGET, upstream = self.upstream.to_string(), error = missing, failures = self.failures, retry = format_duration(wait); "upstream not found");
+            let known = self.hosts.len();
+            log::warn!(target: TARGET, upstream = self.upstream.to_string(), error, failures = self.failures, known, retry = format_duration(wait); "upstream not found");
         }
         wait
     }
@@ -270,15 +310,17 @@ const TARGET: &str = "seaprox::discovery";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lookup::{Families, Told};
     use std::net::IpAddr;
 
-    fn host(name: &str, port: u16, addresses: &[&str]) -> Host {
+    fn host(name: &str, port: u16, addresses: &[&str]) -> Told {
         let addresses: Vec<IpAddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-        Host { priority: 1, name: name.to_owned(), port, weight: 2, addresses }
+        let error = addresses.is_empty().then(|| "gone".to_owned());
+        Told { priority: 1, name: name.to_owned(), port, weight: 2, addresses, silent: Families::NONE, error }
     }
 
-    fn found(hosts: Vec<Host>) -> Result<Found, Missing> {
-        Ok(Found { hosts, ttl: Duration::from_secs(7) })
+    fn found(hosts: Vec<Told>) -> Result<Answer, Missing> {
+        Ok(Answer { hosts, ttl: Duration::from_secs(7) })
     }
 
     fn shown(upstreams: &[Tracked], family: Family) -> String {
@@ -310,16 +352,54 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_lookup_leaves_what_was_known_and_a_name_that_is_gone_does_not() {
-        let mut all = tracked(&["web:80"]);
-        assert_eq!(all[0].learn(found(vec![host("web", 80, &["10.0.0.1"])])), Duration::from_secs(7));
+    fn a_failed_lookup_leaves_what_was_known() {
+        let mut all = tracked(&["srv:_x._tcp.a"]);
+        assert_eq!(all[0].learn(found(vec![host("a.a", 80, &["10.0.0.1"])])), Duration::from_secs(7));
         let failed = || Err(Missing::Failed("no answer".to_owned()));
         let waits: Vec<_> = (0..7).map(|_| all[0].learn(failed()).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
-        assert_eq!(shown(&all, Family::PreferIpv4), "web:80=10.0.0.1:80");
-        _ = all[0].learn(Err(Missing::NotFound("gone".to_owned())));
-        assert_eq!(shown(&all, Family::PreferIpv4), "web:80");
-        _ = all[0].learn(found(vec![host("web", 80, &["10.0.0.2"])]));
-        assert_eq!((shown(&all, Family::PreferIpv4).as_str(), all[0].failures), ("web:80=10.0.0.2:80", 0));
+        assert_eq!(shown(&all, Family::PreferIpv4), "a.a:80=10.0.0.1:80");
+    }
+
+    #[test]
+    fn a_service_or_a_name_that_is_denied_leaves_the_third_time_in_a_row() {
+        let denied = || Err(Missing::NotFound("gone".to_owned()));
+        let failed = || Err(Missing::Failed("no answer".to_owned()));
+        let mut service = tracked(&["srv:_x._tcp.a"]);
+        _ = service[0].learn(found(vec![host("a.a", 80, &["10.0.0.1"])]));
+        (0..2).for_each(|_| _ = service[0].learn(denied()));
+        _ = service[0].learn(found(vec![host("a.a", 80, &["10.0.0.1"])]));
+        for answer in [denied(), denied(), failed()] {
+            _ = service[0].learn(answer);
+            assert_eq!(shown(&service, Family::PreferIpv4), "a.a:80=10.0.0.1:80");
+        }
+        _ = service[0].learn(denied());
+        assert_eq!(shown(&service, Family::PreferIpv4), "");
+        let mut name = tracked(&["web:80"]);
+        _ = name[0].learn(found(vec![host("web", 80, &["10.0.0.1"])]));
+        let denied: Vec<_> = (0..3)
+            .map(|_| (name[0].learn(found(vec![host("web", 80, &[])])).as_secs(), shown(&name, Family::PreferIpv4)))
+            .collect();
+        let shown_as = |wait, text: &str| (wait, text.to_owned());
+        assert_eq!(
+            denied,
+            [shown_as(1, "web:80=10.0.0.1:80"), shown_as(2, "web:80=10.0.0.1:80"), shown_as(4, "web:80")]
+        );
+        _ = name[0].learn(found(vec![host("web", 80, &["10.0.0.2"])]));
+        assert_eq!((shown(&name, Family::PreferIpv4).as_str(), name[0].failures), ("web:80=10.0.0.2:80", 0));
+    }
+
+    #[test]
+    fn a_host_of_a_service_that_is_denied_is_asked_for_soon_and_leaves_the_third_time() {
+        let mut service = tracked(&["srv:_x._tcp.a"]);
+        let answer = |second: &[&str]| found(vec![host("a", 1, &["10.0.0.1"]), host("b", 1, second)]);
+        _ = service[0].learn(answer(&["10.0.0.2"]));
+        let waits: Vec<_> = (0..2).map(|_| service[0].learn(answer(&[])).as_secs()).collect();
+        assert_eq!(
+            (waits, shown(&service, Family::PreferIpv4).as_str()),
+            (vec![1, 1], "a:1=10.0.0.1:1 b:1=10.0.0.2:1")
+        );
+        assert_eq!(service[0].learn(answer(&[])).as_secs(), 7);
+        assert_eq!(shown(&service, Family::PreferIpv4), "a:1=10.0.0.1:1");
     }
 }
