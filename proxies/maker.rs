@@ -40,6 +40,8 @@ pub struct Parts {
     /// The balancers of listeners, by their names, so that a changed listener keeps what is known of its targets.
     balancers: Mutex<BTreeMap<String, Weak<Balancer>>>,
     on_event: OnEvent,
+    /// False if the parts are only checked: no key is created then.
+    creates_key: bool,
 }
 
 /// Handles the events of links: the name of the link or of the server, the id in the loop, and the event.
@@ -136,7 +138,13 @@ impl Parts {
             new_servers: Mutex::default(),
             balancers: Mutex::default(),
             on_event,
+            creates_key: true,
         }
+    }
+
+    /// Creates the parts of a configuration that is only checked. A key that does not exist is not created.
+    pub fn checked(config: &Config) -> Parts {
+        Parts { creates_key: false, ..Parts::new(config) }
     }
 
     /// Sets the number that tells a restart of this process from a second process.
@@ -228,7 +236,10 @@ impl Parts {
             KeySource::Secret(file) => (shared_key(file, self.modes)?, true),
             KeySource::File(file) => {
                 let path = file.clone().unwrap_or_else(|| self.directory.key());
-                let (key, is_new) = NodeKey::load_or_create(&path, self.modes)?;
+                let (key, is_new) = match self.creates_key {
+                    true => NodeKey::load_or_create(&path, self.modes)?,
+                    false => (loaded_or_any(&path, self.modes)?, false),
+                };
                 if is_new {
                     let (file, key) = (path.display().to_string(), key.public().fingerprint());
                     log::info!(target: "seaprox::link", file = file, key = key; "key of this node created");
@@ -295,8 +306,8 @@ impl Parts {
             users: listener.users.clone().unwrap_or_default(),
         };
         let is_over_link = listener.link.is_some();
-        let mut all = lock(&self.access);
-        if let Some(same) = all.iter().find(|it| it.access == access && it.is_over_link == is_over_link) {
+        let is_same = |it: &&SharedAccess| it.access == access && it.is_over_link == is_over_link;
+        if let Some(same) = lock(&self.access).iter().find(is_same) {
             return Ok(Arc::clone(&same.policy));
         }
         let file = match &access.users {
@@ -305,7 +316,8 @@ impl Parts {
         };
         let policy = AccessPolicy::new(access.rules.clone(), file, self.modes).map_err(UsersError)?;
         let policy = Arc::new(if is_over_link { policy.over_link() } else { policy });
-        all.push(SharedAccess { access, is_over_link, policy: Arc::clone(&policy) });
+        // Other threads ask for the policies while the file is read, so the lock is not held then.
+        lock(&self.access).push(SharedAccess { access, is_over_link, policy: Arc::clone(&policy) });
         Ok(policy)
     }
 
@@ -499,6 +511,14 @@ impl std::fmt::Display for SharedSecretError {
 }
 
 impl std::error::Error for SharedSecretError {}
+
+/// Returns the key in a file; any key if there is no file.
+fn loaded_or_any(path: &Path, modes: Modes) -> Result<NodeKey, MakeError> {
+    match NodeKey::load(path, modes) {
+        Err(error) if error.is_missing() => Ok(NodeKey::generate()?),
+        result => Ok(result?),
+    }
+}
 
 fn shared_key(path: &Path, modes: Modes) -> Result<NodeKey, MakeError> {
     let secret = Secret::load(path, modes)?;

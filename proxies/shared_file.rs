@@ -1,7 +1,7 @@
 //! A watched file whose content all threads share: loops read the current content and never wait for the file system.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 use std::time::Instant;
 
 use seaprox::auth::{FromFile, KeysError, Modes, Watched};
@@ -47,12 +47,21 @@ impl<T: FromFile> SharedFile<T> {
         self.file.lock().unwrap_or_else(PoisonError::into_inner).read()
     }
 
-    /// Reads the file again if it has changed. Returns true if its new content is in use.
+    /// Reads the file again if it has changed. Returns true if its new content is in use. A periodic reading does not wait for
+    /// another one.
     ///
     /// # Errors
     /// Fails if the file cannot be read or parsed; the previous content stays in use.
     pub fn refresh(&self, refresh: Refresh) -> Result<bool, KeysError> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = match refresh {
+            Refresh::Forced => Some(self.file.lock().unwrap_or_else(PoisonError::into_inner)),
+            Refresh::Periodic(_) => match self.file.try_lock() {
+                Ok(file) => Some(file),
+                Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            },
+        };
+        let Some(mut file) = file else { return Ok(false) };
         let is_new = match refresh {
             Refresh::Forced => file.reload()?,
             Refresh::Periodic(now) => file.refresh(now)?,

@@ -89,6 +89,9 @@ pub trait Commands: Send + Sync {
     /// # Errors
     /// The command is refused, or fails.
     fn run(&self, command: AdminCommand) -> Result<Value, CommandError>;
+
+    /// Returns true if the process answers: it would carry out a command.
+    fn is_there(&self) -> bool;
 }
 
 impl ForwardKind {

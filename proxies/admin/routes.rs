@@ -106,6 +106,7 @@ fn list() -> String {
 
 fn healthz(service: &Service, _: &Request, reply: Reply<'_>) -> io::Result<()> {
     match service.reporter.check_loops() {
+        Ok(()) if !service.commands.is_there() => reply.text(503, "the main thread does not answer"),
         Ok(()) => reply.text(200, "ok"),
         Err(text) => reply.text(503, &text),
     }

@@ -12,6 +12,7 @@ use seaprox::{Id, Loops};
 use serde_json::Value;
 
 use super::signals::{Signal, Signals};
+use super::supervisor::Prepared;
 use crate::admin::{AdminCommand, Cause, CommandError, Commands};
 use crate::{LinkOwner, OnEvent};
 
@@ -31,6 +32,27 @@ pub enum ProcessEvent {
     RequestAnswered(bool),
     /// A client of the admin server commands the process. The result goes to the sender.
     Command(AdminCommand, SyncSender<Result<Value, CommandError>>),
+    /// The thread of a reload has read and prepared everything.
+    Prepared(Box<Prepared>),
+    /// Another thread asks whether the main thread runs. The answer goes to the sender.
+    Pulse(SyncSender<()>),
+}
+
+/// Asks the main thread for a sign of life.
+#[derive(Clone)]
+pub struct Pulse(SyncSender<ProcessEvent>);
+
+impl Pulse {
+    /// Asks the thread that receives the events of a queue.
+    pub fn of(sender: &SyncSender<ProcessEvent>) -> Pulse {
+        Pulse(sender.clone())
+    }
+
+    /// Returns true if the main thread answers within `patience`.
+    pub fn is_there(&self, patience: Duration) -> bool {
+        let (sender, answer) = mpsc::sync_channel(1);
+        self.0.try_send(ProcessEvent::Pulse(sender)).is_ok() && answer.recv_timeout(patience).is_ok()
+    }
 }
 
 /// The queue of events.
@@ -84,6 +106,10 @@ impl Commands for QueuedCommands {
         self.0.try_send(ProcessEvent::Command(command, sender)).map_err(|_| busy(()))?;
         result.recv_timeout(COMMAND_TIME).map_err(|_| busy(()))?
     }
+
+    fn is_there(&self) -> bool {
+        Pulse::of(&self.0).is_there(PULSE_TIME)
+    }
 }
 
 /// Returns a handler that sends the events of links. A full queue drops the event, because loops must not wait.
@@ -110,5 +136,7 @@ pub fn watch_network(sender: &SyncSender<ProcessEvent>) {
 const EVENTS_MAX: usize = 4096;
 /// Longest wait for the result of a command.
 const COMMAND_TIME: Duration = Duration::from_secs(60);
+/// Longest wait of a health check for the main thread. It covers the moment in which a large change is made.
+const PULSE_TIME: Duration = Duration::from_secs(5);
 /// Minimum time between two reports of network changes.
 const NETWORK_INTERVAL: Duration = Duration::from_secs(1);

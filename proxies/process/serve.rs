@@ -43,7 +43,7 @@ pub fn run_file(parsed: &Parsed, mut loaded: file::Loaded) -> Result<(), Failed>
         let loaded =
             settings::load(&again).map_err(|failed| failed.text.lines().map(str::to_owned).collect::<Vec<_>>())?;
         let (config, sources) = (loaded.config.clone(), watched(&loaded));
-        let position = Box::new(move |place: &Place| loaded.position(place).to_string());
+        let position = Arc::new(move |place: &Place| loaded.position(place).to_string());
         Ok(source::Loaded { config, sources, position })
     };
     let source = Source::new(watched(&loaded), load).watched(parsed.flag("watch")?);

@@ -1,6 +1,7 @@
 //! The source of the configuration of a process that can be read again while it runs: the file that `seaprox run` names.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use seaprox::config::{ApplyError, Config, Place};
 
@@ -17,11 +18,14 @@ pub struct Loaded {
 }
 
 /// Returns the position of a record in the files of a configuration.
-pub type Position = Box<dyn Fn(&Place) -> String + Send>;
+pub type Position = Arc<dyn Fn(&Place) -> String + Send + Sync>;
+
+/// Reads a configuration. Returns all problems if it is invalid, each as a line with its position.
+pub type Load = Arc<dyn Fn() -> Result<Loaded, Vec<String>> + Send + Sync>;
 
 /// A source that can be read again.
 pub struct Source {
-    load: Box<dyn Fn() -> Result<Loaded, Vec<String>> + Send>,
+    load: Load,
     /// The files that were read last without an error.
     files: Vec<PathBuf>,
     /// The positions in the files that were read last without an error.
@@ -33,8 +37,8 @@ pub struct Source {
 impl Source {
     /// Creates a source from which `files` have been read. `load` reads it again, and returns all problems if it is invalid,
     /// each as a line with its position.
-    pub fn new(files: Vec<PathBuf>, load: impl Fn() -> Result<Loaded, Vec<String>> + Send + 'static) -> Source {
-        Source { load: Box::new(load), files, position: None, watch: None }
+    pub fn new(files: Vec<PathBuf>, load: impl Fn() -> Result<Loaded, Vec<String>> + Send + Sync + 'static) -> Source {
+        Source { load: Arc::new(load), files, position: None, watch: None }
     }
 
     /// Sets whether the source is to be read again when a file has changed.
@@ -53,19 +57,19 @@ impl Source {
         self.watch.as_mut().is_some_and(FileWatch::is_due)
     }
 
-    /// Reads the configuration again.
-    ///
-    /// # Errors
-    /// All problems of the files.
-    pub fn load(&mut self) -> Result<Config, Vec<String>> {
+    /// Begins a reading of the configuration. Returns the function that reads it, in any thread.
+    pub fn begin(&mut self) -> Load {
         self.watch.iter_mut().for_each(FileWatch::begin);
-        let result = (self.load)();
-        let result = result.map(|Loaded { config, sources, position }| {
-            (self.files, self.position) = (sources, Some(position));
-            config
-        });
-        self.watch.iter_mut().for_each(|watch| watch.end(&self.files, result.is_err()));
-        result
+        Arc::clone(&self.load)
+    }
+
+    /// Ends a reading: with the files that were read and the positions in them, or with none if it has failed.
+    pub fn end(&mut self, read: Option<(Vec<PathBuf>, Position)>) {
+        let has_failed = read.is_none();
+        if let Some((files, position)) = read {
+            (self.files, self.position) = (files, Some(position));
+        }
+        self.watch.iter_mut().for_each(|watch| watch.end(&self.files, has_failed));
     }
 
     /// Returns the lines about an error of the configuration that was read last: one for each problem, behind the position

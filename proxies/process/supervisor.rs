@@ -11,7 +11,7 @@ use seaprox::node::LinkEvent;
 use seaprox::{Loop, Loops, Remote};
 
 use super::announced::Announced;
-use super::events::{EventQueue, ProcessEvent, watch_network};
+use super::events::{EventQueue, ProcessEvent, Pulse, watch_network};
 use super::exit::{Exit, Failed};
 use super::link::{self, Action, Approvals, GroupFailures, Instance, LinkLog, ServedLinks, prompt};
 use super::logging;
@@ -20,10 +20,10 @@ use super::signals::{Signal, Signals};
 use super::source::Source;
 use crate::admin::Reporter;
 use crate::cli::{Command, Parsed};
-use crate::shared_file::Refresh;
 use crate::{LinkOwner, Parts};
 
-use reload::ReloadCause;
+pub use prepared::Prepared;
+use reload::{ReloadCause, Reloads};
 
 /// The main thread's view of the process.
 pub struct Supervisor {
@@ -63,6 +63,8 @@ pub struct Supervisor {
     are_limits_shared: bool,
     /// True once changes of the network are reported.
     is_network_watched: bool,
+    /// The reload that is under way, and the next one.
+    reloads: Reloads,
 }
 
 impl Supervisor {
@@ -113,6 +115,7 @@ impl Supervisor {
             instance: None,
             are_limits_shared: true,
             is_network_watched: false,
+            reloads: Reloads::default(),
         })
     }
 
@@ -147,7 +150,7 @@ impl Supervisor {
     /// # Errors
     /// Fails if a loop failed, or if the end of a link ended the process.
     pub fn run(mut self, queue: EventQueue, loops: Loops, signals: Signals) -> Result<(), Failed> {
-        service::watch(self.running.remotes());
+        service::watch(self.running.remotes(), Pulse::of(&self.sender));
         let receiver = queue.start(loops, signals);
         if !self.link_logs.is_empty() {
             self.watch_network();
@@ -160,13 +163,15 @@ impl Supervisor {
             }
             let is_watched = self.source.as_ref().is_some_and(Source::is_watched);
             let has_files = self.parts.has_files() || is_watched || !self.are_limits_shared;
-            let event = match has_files {
-                true => receiver.recv_timeout(self.time_to_look(refreshed)),
-                false => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            let look = has_files.then(|| self.time_to_look(refreshed));
+            let event = match look.into_iter().chain(self.time_to_reload_deadline()).min() {
+                Some(pause) => receiver.recv_timeout(pause),
+                None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
+            self.end_late_reload();
             if has_files && refreshed.elapsed() >= REFRESH_INTERVAL {
                 refreshed = Instant::now();
-                self.refresh_files(Refresh::Periodic(refreshed));
+                self.refresh_files(refreshed);
                 self.look_at_source();
                 self.are_limits_shared = self.running.share_limits();
             }
@@ -219,10 +224,10 @@ impl Supervisor {
             }
             ProcessEvent::KeyAnswered(link, key, is_right) => self.key_answered(&link, key, is_right),
             ProcessEvent::RequestAnswered(is_permitted) => self.request_answered(is_permitted),
-            ProcessEvent::Command(command, result) => {
-                // A client that waits no longer needs no result.
-                let _ = result.send(self.command(command));
-            }
+            ProcessEvent::Command(command, reply) => self.handle_command(command, reply),
+            ProcessEvent::Prepared(prepared) => self.prepared(*prepared),
+            // A thread that asks no longer needs no answer.
+            ProcessEvent::Pulse(answer) => drop(answer.try_send(())),
             ProcessEvent::LoopsEnded(_) => {}
         }
     }
@@ -247,8 +252,7 @@ impl Supervisor {
 
     fn handle_signal(&mut self, signal: Signal) {
         match signal {
-            // The log has what came of it.
-            Signal::Reload => drop(self.reload(ReloadCause::Signal)),
+            Signal::Reload => self.reload(ReloadCause::Signal, None),
             Signal::Status => self.reporter.log(|line| logging::write_always("seaprox::status", line)),
             Signal::Replace => {
                 log::warn!(target: "seaprox::process", "SIGUSR2 ignored: this version cannot replace its binary while it runs")
@@ -259,12 +263,14 @@ impl Supervisor {
                 log::info!(target: "seaprox::process", timeout = seaprox::units::format_duration(drain); "draining");
                 service::stopping(drain);
                 self.reporter.set_draining();
+                self.cancel_reloads();
                 call_all(self.running.remotes(), move |core| core.drain(drain));
             }
             _ => {
                 self.is_stopping = true;
                 log::info!(target: "seaprox::process", "stopping");
                 service::stopping(Duration::ZERO);
+                self.cancel_reloads();
                 call_all(self.running.remotes(), |core| core.stop());
             }
         }
@@ -294,6 +300,7 @@ impl Supervisor {
         self.is_stopping = true;
         self.exit_error.get_or_insert(failed);
         service::stopping(Duration::ZERO);
+        self.cancel_reloads();
         call_all(self.running.remotes(), |core| core.stop());
     }
 }
@@ -318,6 +325,8 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(1);
 
 mod commands;
 mod files;
+mod follow;
 mod groups;
+mod prepared;
 mod questions;
 mod reload;

@@ -13,11 +13,12 @@ use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read as _};
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use super::accounts::Accounts;
 use super::error::{KeysError, Problem};
 use crate::sys::{self, file_owner};
-use crate::types::units::format_size;
+use crate::types::units::{format_duration, format_size};
 
 /// The policy for owners and modes of files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,9 +40,11 @@ pub(super) enum Secrecy {
 }
 
 impl Modes {
-    /// Opens a file for reading, and checks the open file and its path.
-    pub(super) fn open(self, path: &Path, secrecy: Secrecy) -> Result<(File, Metadata), KeysError> {
-        self.open_by(path, secrecy, |path| File::open(path))
+    /// Opens a file for reading, and checks the open file and its path. Neither the open nor a read of a pipe waits for its
+    /// writer for ever.
+    pub(super) fn open(self, path: &Path, secrecy: Secrecy) -> Result<(OpenFile, Metadata), KeysError> {
+        let (file, metadata) = self.open_checked(path, secrecy)?;
+        Ok((OpenFile { file, is_stream: !metadata.is_file(), patience: STREAM_TIMEOUT }, metadata))
     }
 
     /// Reads a file that no other user can change, up to a maximum size. Refuses everything but a regular file: a pipe
@@ -50,7 +53,7 @@ impl Modes {
     /// # Errors
     /// The file cannot be read, is longer or is no regular file, or another user can change it.
     pub fn read_regular(self, path: &Path, bytes_max: u64) -> Result<Vec<u8>, KeysError> {
-        let (file, metadata) = self.open_by(path, Secrecy::Public, sys::open_nonblocking)?;
+        let (file, metadata) = self.open_checked(path, Secrecy::Public)?;
         if !metadata.is_file() {
             return Err(KeysError::content(path, "a regular file"));
         }
@@ -73,15 +76,10 @@ impl Modes {
         Judge { path, user: sys::effective_user() }.walk().map(drop)
     }
 
-    fn open_by(
-        self,
-        path: &Path,
-        secrecy: Secrecy,
-        open: impl Fn(&Path) -> io::Result<File>,
-    ) -> Result<(File, Metadata), KeysError> {
+    fn open_checked(self, path: &Path, secrecy: Secrecy) -> Result<(File, Metadata), KeysError> {
         let judge = Judge { path, user: sys::effective_user() };
         for _ in 0..TRIES {
-            let file = match open(path) {
+            let file = match sys::open_nonblocking(path) {
                 Ok(file) => file,
                 // In a directory that others may write to, another user may have removed the file.
                 Err(error) if error.kind() == ErrorKind::NotFound && self == Modes::Strict && sys::HAS_OWNERS => {
@@ -105,6 +103,30 @@ impl Modes {
             // The file was replaced between the open and the check of its path.
         }
         Err(KeysError::new(path, Problem::Io(io::Error::other("the file was replaced at each attempt to check it"))))
+    }
+}
+
+/// A file that is read. A pipe or a device without data is read for as long as [`STREAM_TIMEOUT`].
+pub(super) struct OpenFile {
+    file: File,
+    /// True for a pipe or a device, which may have no data yet.
+    is_stream: bool,
+    patience: Duration,
+}
+
+impl io::Read for OpenFile {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self.is_stream && !sys::wait_readable(&self.file, self.patience)? {
+                let text = format!("no data within {}", format_duration(self.patience));
+                return Err(io::Error::new(ErrorKind::TimedOut, text));
+            }
+            match self.file.read(buf) {
+                // Another reader has taken the data.
+                Err(error) if self.is_stream && error.kind() == ErrorKind::WouldBlock => {}
+                result => return result,
+            }
+        }
     }
 }
 
@@ -225,6 +247,9 @@ fn words(path: &Path) -> VecDeque<OsString> {
     path.components().filter_map(word).collect()
 }
 
+/// Longest wait for the next data of a pipe or a device. It is shorter than the deadline of a reload, so that the error
+/// names the file.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(15);
 const STICKY: u32 = 0o1000;
 /// Limit of the symbolic links on one path, the same as in Linux.
 const LINKS_MAX: u32 = 40;
@@ -270,6 +295,26 @@ mod tests {
             println!("skipped: needs root");
         }
         is_root
+    }
+
+    #[test]
+    fn a_pipe_is_read_to_its_end_and_one_without_a_writer_is_an_error() {
+        let scratch = Scratch::new();
+        let path = scratch.path("pipe");
+        let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+        // SAFETY: the path ends with a zero byte and outlives the call.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        let (mut file, _) = Modes::Strict.open(&path, Secrecy::Private).unwrap();
+        file.patience = Duration::from_millis(20);
+        let error = file.read(&mut [0; 8]).unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::TimedOut, "no data within 20ms"));
+        // A writer that comes later is waited for.
+        file.patience = STREAM_TIMEOUT;
+        let writer = std::thread::spawn(move || fs::write(path, "abc").unwrap());
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        writer.join().unwrap();
+        assert_eq!(text, "abc");
     }
 
     #[test]

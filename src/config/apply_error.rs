@@ -46,6 +46,8 @@ pub enum ApplyFailure {
     NoLink(String),
     /// A loop does not answer, or has ended. It does not make this change later.
     NoAnswer,
+    /// The configuration has changed since the change was prepared.
+    Outdated,
     /// A loop has begun to make this change, and does not end it: the state of the record is unknown.
     Unknown,
 }
@@ -102,6 +104,7 @@ impl fmt::Display for ApplyFailure {
             ApplyFailure::Verb(error) => error.fmt(f),
             ApplyFailure::NoLink(link) => write!(f, "the link {link:?} could not be dialed"),
             ApplyFailure::NoAnswer => f.write_str("a loop does not answer"),
+            ApplyFailure::Outdated => f.write_str("the configuration has changed since this change was prepared"),
             ApplyFailure::Unknown => f.write_str("a loop does not end this change, so that its state is unknown"),
         }
     }

@@ -49,7 +49,7 @@ pub use listener::{Access, Listener, ProxyProtocol, ProxyVersion, Timers, Users}
 pub use maker::{MadeFrontEnd, MadeLink, MadeServer, MakeError, Maker};
 pub use place::Place;
 pub use problem::Problem;
-pub use running::{Listening, Running};
+pub use running::{Listening, PreparedChange, Preparer, Running};
 
 use crate::auth::{ConfigDirectory, Modes};
 use crate::relay::dial::Egress;

@@ -41,6 +41,7 @@ use crate::types::id::Id;
 
 use listeners::bind_later;
 use prepare::Prepared;
+pub use prepare::{PreparedChange, Preparer};
 
 /// A process whose loops run.
 pub struct Running {
@@ -49,16 +50,21 @@ pub struct Running {
     maker: Arc<dyn Maker>,
     remotes: Vec<Remote>,
     /// The bound addresses of listeners and local forwards, by name.
-    listeners: BTreeMap<String, Vec<Opened>>,
+    listeners: Addresses,
     /// The bound addresses for links that peers dial, by the name of the server.
-    servers: BTreeMap<String, Vec<Opened>>,
+    servers: Addresses,
     /// The groups of the links that this node dials, by name. A link to one server is the only link of its group.
     links: BTreeMap<String, Id>,
     /// The forwards for which peers listen, by name.
     remote_forwards: BTreeMap<String, Id>,
     /// The share that each loop has of the limits.
     shares: Vec<Share>,
+    /// The number of changes, which tells that a change was prepared for an earlier configuration.
+    changes: u64,
 }
+
+/// The bound addresses of records, by name.
+type Addresses = BTreeMap<String, Vec<Opened>>;
 
 /// An address on which a process listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,15 +100,15 @@ impl Running {
             links: BTreeMap::new(),
             remote_forwards: BTreeMap::new(),
             shares: Vec::new(),
+            changes: 0,
         };
-        let diff = Diff::between(&running.config, &config);
-        running.check(&config)?;
-        let prepared = running.prepare(&config, &diff)?;
+        let change = running.preparer().prepare(config)?;
+        let config = change.config();
         let failed = |error| ApplyError::new(Place::root(), ApplyFailure::System(error));
-        let loops = Loops::start_idle(&weights(&config), &config.loops, Some(workers)).map_err(failed)?;
+        let loops = Loops::start_idle(&weights(config), &config.loops, Some(workers)).map_err(failed)?;
         running.remotes = loops.remotes().to_vec();
-        running.shares = shares(&config);
-        match running.put_into_effect(config, diff, prepared) {
+        running.shares = shares(config);
+        match running.put(change) {
             Ok(_) => Ok((running, loops)),
             Err(error) => {
                 running.stop();
@@ -115,25 +121,38 @@ impl Running {
 
     /// Puts another configuration into effect, and returns what has changed. Changes that need a restart
     /// ([`Diff::restarts`]) are not made. Connections live on, except for those over a link that must be dialed again; addresses
-    /// that stay keep their sockets and their backlogs.
+    /// that stay keep their sockets and their backlogs. This call waits for the files of the parts and for the names of
+    /// addresses; see [`Running::preparer`] for a caller that must not.
     ///
     /// # Errors
-    /// The problems of the configuration, or all parts that cannot be made or bound; nothing has changed then. If a loop cannot take a part over, if a link cannot be dialed, or if an address cannot be bound after another one is closed for
-    /// it, all other changes are made first. [`Running::config`] lacks the parts that have failed, and the same
-    /// configuration can be applied again.
+    /// The problems of the configuration, or all parts that cannot be made or bound; nothing has changed then. Otherwise as
+    /// for [`Running::put`].
     pub fn apply(&mut self, config: Config) -> Result<Diff, ApplyErrors> {
-        let diff = Diff::between(&self.config, &config);
-        self.check(&config)?;
-        let config = config.with_restarts_of(&self.config);
-        self.rename(&diff.renames);
-        match self.prepare(&config, &diff) {
-            Ok(prepared) => self.put_into_effect(config, diff, prepared),
-            Err(errors) => {
-                let back = |it: &Rename| Rename { from: it.to.clone(), to: it.from.clone(), ..it.clone() };
-                self.rename(&diff.renames.iter().map(back).collect::<Vec<_>>());
-                Err(errors)
-            }
+        let change = self.preparer().prepare(config)?;
+        self.put(change)
+    }
+
+    /// Returns a preparer, which does the part of a change that waits for files and names: in any thread, while this process
+    /// does other work. [`Running::put`] makes the change.
+    pub fn preparer(&self) -> Preparer {
+        let (listeners, servers) = (self.listeners.clone(), self.servers.clone());
+        Preparer::new(self.config.clone(), Arc::clone(&self.maker), listeners, servers, self.changes)
+    }
+
+    /// Makes a change that was prepared. Returns what has changed.
+    ///
+    /// # Errors
+    /// The configuration has changed since the preparation; nothing has changed then. If a loop cannot take a part over, if a
+    /// link cannot be dialed, or if an address cannot be bound after another one is closed for it, all other changes are made
+    /// first. [`Running::config`] lacks the parts that have failed, and the same configuration can be applied again.
+    pub fn put(&mut self, change: PreparedChange) -> Result<Diff, ApplyErrors> {
+        if change.of() != self.changes {
+            return Err(ApplyError::new(Place::root(), ApplyFailure::Outdated).into());
         }
+        self.changes += 1;
+        let (config, diff, prepared, _unused) = change.into_parts();
+        self.rename(&diff.renames);
+        self.put_into_effect(config, diff, prepared)
     }
 
     /// Returns the configuration in effect. Parts that could not be put into effect are missing, or as before.
@@ -191,44 +210,8 @@ impl Running {
         }
     }
 
-    fn check(&self, config: &Config) -> Result<(), ApplyErrors> {
-        let problems = config.validate(&*self.maker);
-        if problems.is_empty() {
-            return Ok(());
-        }
-        Err(ApplyError::new(Place::root(), ApplyFailure::Invalid(problems)).into())
-    }
-
-    /// Returns the addresses that are open, and that a change closes.
-    fn closing(&self, diff: &Diff) -> Vec<Closed> {
-        let removed = diff.listeners.removed.iter().map(|it| (&it.name, &it.addresses));
-        let changed = diff.listeners.changed.iter().map(|it| (&it.listener.name, &it.closed));
-        let listeners = removed.chain(changed).map(|(name, places)| (Owner::Listener(name.clone()), places));
-        let removed = diff.servers.removed.iter().map(|it| (&it.name, &it.addresses));
-        let changed = diff.servers.changed.iter().map(|it| (&it.server.name, &it.closed));
-        let servers = removed.chain(changed).map(|(name, places)| (Owner::Server(name.clone()), places));
-        let mut closing: Vec<Closed> = Vec::new();
-        for (owner, places) in listeners.chain(servers) {
-            for opened in self.opened(&owner).iter().filter(|opened| places.contains(&opened.place)) {
-                match closing.iter_mut().find(|it| it.owner == owner && it.place == opened.place) {
-                    Some(same) => same.addrs.extend(opened.addrs.iter().cloned()),
-                    None => closing.push(Closed {
-                        owner: owner.clone(),
-                        place: opened.place.clone(),
-                        addrs: opened.addrs.clone(),
-                    }),
-                }
-            }
-        }
-        closing
-    }
-
     fn opened(&self, owner: &Owner) -> &[Opened] {
-        let opened = match owner {
-            Owner::Listener(name) => self.listeners.get(name),
-            Owner::Server(name) => self.servers.get(name),
-        };
-        opened.map_or(&[], Vec::as_slice)
+        opened(&self.listeners, &self.servers, owner)
     }
 
     /// Makes the changes. The errors are returned after all changes that could be made.
@@ -242,7 +225,7 @@ impl Running {
         for it in &moves {
             move_at(&mut self.listeners, &it.from, &it.place, &it.to);
         }
-        let closed = self.closing(&diff);
+        let closed = closing(&self.listeners, &self.servers, &diff);
         let stopped = self.close(&diff);
         self.change_links(&diff, &mut prepared, &mut effect);
         let unbound = bind_later(&config, &mut prepared, &mut effect);
@@ -263,8 +246,7 @@ impl Running {
         self.config = self.config.clone().renamed(renames);
         let links = std::mem::take(&mut self.links);
         self.links = links.into_iter().map(|(name, id)| (new_name(renames, "link", name), id)).collect();
-        let servers = std::mem::take(&mut self.servers);
-        self.servers = servers.into_iter().map(|(name, all)| (new_name(renames, "server", name), all)).collect();
+        rename_servers(&mut self.servers, renames);
     }
 
     /// Gives all loops the timers and settings of connections that no listener accepts.
@@ -349,6 +331,39 @@ fn weights(config: &Config) -> Vec<usize> {
     (0..config.threads.max(1)).map(in_loop).collect()
 }
 
+/// Returns the addresses that are open, and that a change closes.
+fn closing(listeners: &Addresses, servers: &Addresses, diff: &Diff) -> Vec<Closed> {
+    let removed = diff.listeners.removed.iter().map(|it| (&it.name, &it.addresses));
+    let changed = diff.listeners.changed.iter().map(|it| (&it.listener.name, &it.closed));
+    let of_listeners = removed.chain(changed).map(|(name, places)| (Owner::Listener(name.clone()), places));
+    let removed = diff.servers.removed.iter().map(|it| (&it.name, &it.addresses));
+    let changed = diff.servers.changed.iter().map(|it| (&it.server.name, &it.closed));
+    let of_servers = removed.chain(changed).map(|(name, places)| (Owner::Server(name.clone()), places));
+    let mut closing: Vec<Closed> = Vec::new();
+    for (owner, places) in of_listeners.chain(of_servers) {
+        for opened in opened(listeners, servers, &owner).iter().filter(|opened| places.contains(&opened.place)) {
+            match closing.iter_mut().find(|it| it.owner == owner && it.place == opened.place) {
+                Some(same) => same.addrs.extend(opened.addrs.iter().cloned()),
+                None => closing.push(Closed {
+                    owner: owner.clone(),
+                    place: opened.place.clone(),
+                    addrs: opened.addrs.clone(),
+                }),
+            }
+        }
+    }
+    closing
+}
+
+/// Returns the open addresses of a record.
+fn opened<'a>(listeners: &'a Addresses, servers: &'a Addresses, owner: &Owner) -> &'a [Opened] {
+    let opened = match owner {
+        Owner::Listener(name) => listeners.get(name),
+        Owner::Server(name) => servers.get(name),
+    };
+    opened.map_or(&[], Vec::as_slice)
+}
+
 /// Moves an address from one listener to another.
 fn move_at(listeners: &mut BTreeMap<String, Vec<Opened>>, from: &str, place: &Bind, to: &str) {
     let Some(all) = listeners.get_mut(from) else { return };
@@ -376,6 +391,11 @@ fn close_at(
         opened.remove(name);
     }
     gone
+}
+
+fn rename_servers(servers: &mut Addresses, renames: &[Rename]) {
+    let all = std::mem::take(servers);
+    *servers = all.into_iter().map(|(name, opened)| (new_name(renames, "server", name), opened)).collect();
 }
 
 fn new_name(renames: &[Rename], kind: &str, name: String) -> String {

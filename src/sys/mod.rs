@@ -85,7 +85,7 @@ pub(crate) use family::{
     interface_index, is_in_progress, is_not_skipped, is_not_spliceable, is_out_of_descriptors, is_registered,
     is_running, is_unpollable, lacks_family, missing_file, open_nonblocking, open_private, private_directory_builder,
     register, register_again, reuse_address, share_port, socket_path, sync_directory, take_passed, unix_listener,
-    unix_stream,
+    unix_stream, wait_readable,
 };
 #[cfg(unix)]
 pub(crate) use unix::poll_descriptor;

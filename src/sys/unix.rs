@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -222,6 +222,22 @@ pub(crate) fn open_private(options: &mut OpenOptions, path: &Path) -> io::Result
 /// Opens a file for reading. The open of a pipe does not wait for a writer.
 pub(crate) fn open_nonblocking(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
+/// Waits until a pipe or a device has data or has ended. Returns false if it has not within `patience`.
+pub(crate) fn wait_readable(file: &File, patience: Duration) -> io::Result<bool> {
+    let since = Instant::now();
+    loop {
+        let left = patience.saturating_sub(since.elapsed());
+        let millis = libc::c_int::try_from(left.as_millis()).unwrap_or(libc::c_int::MAX);
+        let mut asked = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: the record is valid for the call, and the file is open.
+        match syscall!(libc::poll(&raw mut asked, 1, millis)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Returns a builder of directories that only their owner can access.

@@ -9,6 +9,7 @@ use std::mem::size_of;
 use std::os::windows::fs::MetadataExt;
 use std::os::windows::io::{AsHandle, AsRawSocket};
 use std::path::Path;
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
@@ -169,6 +170,11 @@ pub(crate) fn open_private(options: &mut OpenOptions, path: &Path) -> io::Result
 /// Opens a file for reading.
 pub(crate) fn open_nonblocking(path: &Path) -> io::Result<File> {
     File::open(path)
+}
+
+/// Returns true: a read of a pipe waits for its data.
+pub(crate) fn wait_readable(_file: &File, _patience: Duration) -> io::Result<bool> {
+    Ok(true)
 }
 
 /// Returns a builder of directories with the access list that the directory above gives to new ones.

@@ -9,7 +9,7 @@ use seaprox::node::{ForwardStatus, LinkStatus};
 use seaprox::{Id, Kind, Loop, Reason, Remote, VerbError};
 use serde_json::{Value, json};
 
-use super::reload::ReloadCause;
+use super::reload::{ReloadCause, Reply};
 use super::{CALL_TIMEOUT, Supervisor, logging};
 use crate::admin::command::{ForwardKind, Named, NewForward};
 use crate::admin::{AdminCommand, Cause, CommandError};
@@ -20,17 +20,33 @@ use crate::process::signals::Signal;
 type Result<T> = std::result::Result<T, CommandError>;
 
 impl Supervisor {
+    /// Carries out a command, and answers it. A reload is answered when it is done. A change of the configuration waits for a
+    /// reload that is under way; everything else is carried out beside it.
+    pub(super) fn handle_command(&mut self, command: AdminCommand, reply: Reply) {
+        let result = match command {
+            AdminCommand::Reload => {
+                log::info!(target: "seaprox::admin", command = format!("{command:?}"); "command");
+                return self.reload(ReloadCause::Command, Some(reply));
+            }
+            AdminCommand::CloseLink(_) | AdminCommand::CloseForward(_) | AdminCommand::OpenForward(_) => {
+                match self.defer(command, reply) {
+                    Some((command, reply)) => (self.command(command), reply),
+                    None => return,
+                }
+            }
+            command => (self.command(command), reply),
+        };
+        let (result, reply) = result;
+        // A client that waits no longer needs no result.
+        let _ = reply.send(result);
+    }
+
     /// Carries out a command. Returns a JSON object for the client.
-    pub(super) fn command(&mut self, command: AdminCommand) -> Result<Value> {
+    fn command(&mut self, command: AdminCommand) -> Result<Value> {
         log::info!(target: "seaprox::admin", command = format!("{command:?}"); "command");
         match command {
-            AdminCommand::Reload => match self.reload(ReloadCause::Command) {
-                Ok(made) => Ok(json!({
-                    "done": "reloaded", "added": made.added, "changed": made.changed, "removed": made.removed,
-                    "kept": made.kept, "restarts": made.restarts, "failed": made.failed,
-                })),
-                Err(problems) => Err(CommandError::new(Cause::Config, problems.join("\n"))),
-            },
+            // `handle_command` answers when the reload is done.
+            AdminCommand::Reload => Err(CommandError::new(Cause::Unavailable, "the reload was not begun")),
             AdminCommand::Drain => {
                 if self.is_draining {
                     return Err(CommandError::new(Cause::Conflict, "the process is draining already"));
@@ -145,18 +161,6 @@ impl Supervisor {
         }
     }
 
-    /// Adds the forwards that commands have opened to a configuration that was read again, as far as their links are there.
-    pub(super) fn add_opened_forwards(&mut self, config: &mut Config) {
-        self.opened_forwards.retain(|(link, forward)| {
-            let Some(link) = config.links.iter_mut().find(|it| it.name == *link) else { return false };
-            let is_new = link.forwards.iter().all(|it| it.name != forward.name);
-            if is_new {
-                link.forwards.push(forward.clone());
-            }
-            is_new
-        });
-    }
-
     /// Returns the loops that may have a record, with their numbers.
     fn loops(&self, named: &Named) -> Result<Vec<(usize, &Remote)>> {
         let all = self.running.remotes().iter().enumerate();
@@ -204,6 +208,19 @@ impl Supervisor {
         }
         Ok(all)
     }
+}
+
+/// Adds the forwards that commands have opened to a configuration that was read again, as far as their links are there.
+/// Forgets the others.
+pub(super) fn add_opened_forwards(config: &mut Config, opened: &mut Vec<(String, Forward)>) {
+    opened.retain(|(link, forward)| {
+        let Some(link) = config.links.iter_mut().find(|it| it.name == *link) else { return false };
+        let is_new = link.forwards.iter().all(|it| it.name != forward.name);
+        if is_new {
+            link.forwards.push(forward.clone());
+        }
+        is_new
+    });
 }
 
 /// Returns the forward that a client asks for.

@@ -1,26 +1,58 @@
 //! The files of users, keys and paths: read again on request, and looked at once a second.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use seaprox::auth::KeysError;
 use seaprox::node::LinkMut;
 use seaprox::{Id, Loop};
 
 use super::{Supervisor, call_all};
-use crate::DialedGroup;
 use crate::cli::modes_hint;
 use crate::links::PathChange;
 use crate::shared_file::Refresh;
+use crate::{DialedGroup, Parts};
+
+/// The files of users, keys and paths, after a reading.
+pub struct FilesRead {
+    is_forced: bool,
+    users: Result<(), KeysError>,
+    keys: Result<bool, KeysError>,
+    paths: Vec<(Arc<DialedGroup>, Result<Option<PathChange>, KeysError>)>,
+}
+
+impl FilesRead {
+    /// Reads the files of users, keys and paths again. New users and keys are in use then.
+    pub fn read(parts: &Parts, refresh: Refresh) -> FilesRead {
+        let of_group = |group: Arc<DialedGroup>| {
+            let change = group.refresh_paths(refresh);
+            (group, change)
+        };
+        FilesRead {
+            is_forced: matches!(refresh, Refresh::Forced),
+            users: parts.refresh_users(refresh),
+            keys: parts.refresh_keys(refresh),
+            paths: parts.groups().into_iter().map(of_group).collect(),
+        }
+    }
+}
 
 impl Supervisor {
-    /// Reads the files of users, keys and paths again.
-    pub(super) fn refresh_files(&self, refresh: Refresh) {
-        match self.parts.refresh_users(refresh) {
-            Ok(()) if matches!(refresh, Refresh::Forced) => log::info!(target: "seaprox::process", "files reloaded"),
+    /// Reads the files of users, keys and paths again, if they have changed.
+    pub(super) fn refresh_files(&self, now: Instant) {
+        self.follow_files(FilesRead::read(&self.parts, Refresh::Periodic(now)));
+    }
+
+    /// Makes running links those of the files that were read, and logs what came of the reading.
+    pub(super) fn follow_files(&self, read: FilesRead) {
+        match read.users {
+            Ok(()) if read.is_forced => log::info!(target: "seaprox::process", "files reloaded"),
             Ok(()) => {}
             Err(error) => {
                 log::error!(target: "seaprox::process", error = logged(&error); "the users file cannot be read again; the previous users stay in use")
             }
         }
-        match self.parts.refresh_keys(refresh) {
+        match read.keys {
             Ok(true) => {
                 log::info!(target: "seaprox::process", "keys read again");
                 call_all(self.running.remotes(), |core| core.recheck_links());
@@ -30,11 +62,13 @@ impl Supervisor {
                 log::error!(target: "seaprox::process", error = logged(&error); "a file of keys cannot be read again; the previous keys stay in use")
             }
         }
-        self.parts.groups().iter().for_each(|group| self.refresh_paths(group, refresh));
+        read.paths.into_iter().for_each(|(group, result)| self.follow_paths(&group, result));
     }
 
-    fn refresh_paths(&self, group: &DialedGroup, refresh: Refresh) {
-        match group.refresh_paths(refresh) {
+    fn follow_paths(&self, group: &Arc<DialedGroup>, result: Result<Option<PathChange>, KeysError>) {
+        match result {
+            // A reload may have replaced the group, with the paths that the file has now.
+            Ok(Some(_)) if !self.parts.groups().iter().any(|it| Arc::ptr_eq(it, group)) => {}
             Ok(Some(change)) => {
                 log::info!(target: "seaprox::process", added = change.added.len(), removed = change.removed.len(); "paths read again");
                 let links = self.running.links_of(&group.name);

@@ -1,57 +1,240 @@
 //! Reloading: the source of the configuration is read again, and what differs is put into effect while everything runs.
+//!
+//! ```text
+//!   request ──► thread: reads files, makes parts, binds addresses ──► main thread: puts them into effect ──► replies
+//!      │                        │
+//!      │                        └── no end within RELOAD_TIMEOUT: the reload fails, and changes nothing
+//!      └── while another one is under way: waits, together with all others that come
+//! ```
+//! The main thread never waits for a file or a name, so that signals, commands and health checks are answered meanwhile. There
+//! is one such thread at most: a reload that has failed because its thread waits for ever keeps later ones from starting, and
+//! they fail after the same time.
 
-use seaprox::config::{ApplyError, Config, Diff};
-use serde_json::json;
+use std::collections::VecDeque;
+use std::sync::mpsc::SyncSender;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use seaprox::config::{ApplyError, ApplyErrors, Config, PreparedChange};
+use seaprox::units::format_duration;
+use serde_json::{Value, json};
 
 use super::Supervisor;
+use super::prepared::{Job, Prepared, Progress};
+use crate::admin::{AdminCommand, Cause, CommandError};
 use crate::process::changes::{ChangesMade, ReloadResult, log_problems};
+use crate::process::events::ProcessEvent;
 use crate::process::link::{self, prompt};
+use crate::process::service;
 use crate::process::source::Source;
-use crate::process::{service, settings};
-use crate::shared_file::Refresh;
 
 /// The cause of a reload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ReloadCause {
+    /// A changed file.
+    Watch,
     /// SIGHUP.
     Signal,
     /// A command on the admin socket.
     Command,
-    /// A changed file.
-    Watch,
+}
+
+/// Takes the result of a command.
+pub type Reply = SyncSender<Result<Value, CommandError>>;
+
+/// The reloads of a process.
+#[derive(Default)]
+pub struct Reloads {
+    running: Option<Reload>,
+    /// The reload after the running one, for all requests that came meanwhile.
+    next: Option<Reload>,
+    /// Commands that change the configuration, and wait for the end of the running reload.
+    deferred: VecDeque<(AdminCommand, Reply)>,
+}
+
+/// A reload that was asked for.
+struct Reload {
+    cause: ReloadCause,
+    replies: Vec<Reply>,
+    /// The time of the request, or of the start.
+    since: Instant,
+    /// The work of its thread.
+    progress: Progress,
 }
 
 impl Supervisor {
     /// Reads the configuration again and puts it into effect, and reads the files of users, keys and paths again. A process
-    /// that was started by flags has only these files.
-    ///
-    /// # Errors
-    /// All problems, if the configuration is invalid or cannot be put into effect. Nothing has changed then.
-    pub(super) fn reload(&mut self, cause: ReloadCause) -> ReloadResult {
+    /// that was started by flags has only these files. The log and the reply tell what came of it. If the configuration is
+    /// invalid or cannot be put into effect, nothing changes.
+    pub(super) fn reload(&mut self, cause: ReloadCause, reply: Option<Reply>) {
         if self.is_stopping {
-            return Err(vec!["the process is stopping".to_owned()]);
+            return answer(reply, &Err(vec![STOPPING.to_owned()]));
         }
-        if cause != ReloadCause::Watch {
+        let replies = reply.into_iter().collect();
+        let new = Reload { cause, replies, since: Instant::now(), progress: Progress::default() };
+        match (&self.reloads.running, &mut self.reloads.next) {
+            (None, _) => self.start_reload(new),
+            (Some(_), Some(next)) => {
+                next.cause = next.cause.max(new.cause);
+                next.replies.extend(new.replies);
+            }
+            (Some(_), none) => *none = Some(new),
+        }
+    }
+
+    /// Reads the configuration again if a watched file has changed.
+    pub(super) fn look_at_source(&mut self) {
+        if self.reloads.running.is_none() && self.source.as_mut().is_some_and(Source::is_due) {
+            self.reload(ReloadCause::Watch, None);
+        }
+    }
+
+    fn start_reload(&mut self, reload: Reload) {
+        let reload = Reload { since: Instant::now(), ..reload };
+        if reload.cause != ReloadCause::Watch {
             service::reloading();
         }
-        let result = self.reload_source(cause);
-        if cause != ReloadCause::Watch {
-            self.refresh_files(Refresh::Forced);
+        let job = Job {
+            load: self.source.as_mut().map(Source::begin),
+            preparer: self.running.preparer(),
+            parts: self.parts.clone(),
+            command: self.command,
+            opened_forwards: self.opened_forwards.clone(),
+            has_instance: self.instance.is_some(),
+            reads_files: reload.cause != ReloadCause::Watch,
+            progress: reload.progress.clone(),
+        };
+        self.reloads.running = Some(reload);
+        let sender = self.sender.clone();
+        // The receiver is gone when the process ends.
+        let body = move || drop(sender.send(ProcessEvent::Prepared(Box::new(job.run()))));
+        if let Err(error) = thread::Builder::new().name("reload".into()).spawn(body) {
+            self.source.iter_mut().for_each(|source| source.end(None));
+            self.end_reload(Err(vec![format!("the thread of the reload cannot be started: {error}")]));
+            self.reloads.running = None;
         }
-        if self.pending_lines.is_none() {
+    }
+
+    /// Puts into effect what the thread of a reload has prepared.
+    pub(super) fn prepared(&mut self, prepared: Prepared) {
+        let Some(reload) = self.reloads.running.as_ref() else { return };
+        if reload.progress.is_abandoned() {
+            // The reload has failed before, and the source knows it.
+            drop(prepared);
+        } else {
+            let cause = reload.cause;
+            let Prepared { read, change, opened_forwards, instance, files } = prepared;
+            if self.instance.is_none() {
+                self.instance = instance;
+            }
+            if let Some(source) = &mut self.source {
+                source.end(read);
+            }
+            let result = match change {
+                Ok(Some((change, wanted))) => self.put_prepared(cause, change, wanted),
+                Ok(None) => Ok(ChangesMade::default()),
+                Err(problems) => Err(problems.explained(|error| self.explain(error))),
+            };
+            if result.is_ok() {
+                self.opened_forwards = opened_forwards;
+            }
+            files.into_iter().for_each(|files| self.follow_files(files));
+            self.end_reload(result);
+        }
+        self.reloads.running = None;
+        self.run_deferred();
+        if let Some(next) = self.reloads.next.take() {
+            self.start_reload(next);
+        }
+    }
+
+    fn put_prepared(&mut self, cause: ReloadCause, change: PreparedChange, wanted: Config) -> ReloadResult {
+        let made = self.put(change, &wanted)?;
+        if cause != ReloadCause::Watch || !made.is_empty() {
+            made.log(cause.as_str());
+        }
+        Ok(made)
+    }
+
+    /// Returns the time until the deadline of a reload, if one is under way.
+    pub(super) fn time_to_reload_deadline(&self) -> Option<Duration> {
+        let waits = |reload: &&Reload| !reload.progress.is_abandoned();
+        let all = self.reloads.running.iter().chain(&self.reloads.next);
+        all.filter(waits).map(|reload| RELOAD_TIMEOUT.saturating_sub(reload.since.elapsed())).min()
+    }
+
+    /// Ends a reload whose thread has not answered in time, and one that waits for it for too long.
+    pub(super) fn end_late_reload(&mut self) {
+        let is_late = |reload: &Reload| reload.since.elapsed() >= RELOAD_TIMEOUT;
+        let Some(running) = &self.reloads.running else { return };
+        let timeout = format_duration(RELOAD_TIMEOUT);
+        if is_late(running) && !running.progress.is_abandoned() {
+            running.progress.abandon();
+            let problem = format!("{}: no answer within {timeout}", running.progress.step());
+            self.source.iter_mut().for_each(|source| source.end(None));
+            self.end_reload(Err(vec![problem]));
+            self.run_deferred();
+        } else if let Some(next) = self.reloads.next.take_if(|next| is_late(next)) {
+            let step = self.reloads.running.as_ref().map_or_else(String::new, |running| running.progress.step());
+            let problem = format!("{step}: an earlier reload still waits for an answer");
+            self.tell_end(next, Err(vec![problem]));
+        }
+    }
+
+    /// Answers all reloads, because the process stops.
+    pub(super) fn cancel_reloads(&mut self) {
+        let Reloads { running, next, .. } = &mut self.reloads;
+        running.iter().for_each(|reload| reload.progress.abandon());
+        let replies = running.iter_mut().chain(next.iter_mut()).flat_map(|reload| std::mem::take(&mut reload.replies));
+        replies.for_each(|reply| answer(Some(reply), &Err(vec![STOPPING.to_owned()])));
+        self.reloads.next = None;
+        self.run_deferred();
+    }
+
+    /// Keeps a command that changes the configuration until the running reload has ended. Returns it if none is running.
+    pub(super) fn defer(&mut self, command: AdminCommand, reply: Reply) -> Option<(AdminCommand, Reply)> {
+        let Some(reload) = self.reloads.running.as_ref().filter(|_| !self.is_stopping) else {
+            return Some((command, reply));
+        };
+        if !reload.progress.is_abandoned() && self.reloads.deferred.len() < DEFERRED_MAX {
+            self.reloads.deferred.push_back((command, reply));
+        } else {
+            // What its thread makes would be taken for parts of this change.
+            let text = format!("{}: an earlier reload still waits for an answer", reload.progress.step());
+            answer_command(&reply, Err(CommandError::new(Cause::Unavailable, text)));
+        }
+        None
+    }
+
+    fn run_deferred(&mut self) {
+        for (command, reply) in std::mem::take(&mut self.reloads.deferred) {
+            self.handle_command(command, reply);
+        }
+    }
+
+    /// Tells all what came of the running reload.
+    fn end_reload(&mut self, result: ReloadResult) {
+        let Some(reload) = &mut self.reloads.running else { return };
+        let replies = std::mem::take(&mut reload.replies);
+        let ended = Reload { replies, cause: reload.cause, since: reload.since, progress: reload.progress.clone() };
+        self.tell_end(ended, result);
+    }
+
+    fn tell_end(&mut self, reload: Reload, result: ReloadResult) {
+        if self.pending_lines.is_none() && !self.is_stopping {
             service::ready(&service::serving(&self.running));
         }
-        let problems = result.as_ref().err().cloned().unwrap_or_default();
-        self.tell_reload(cause, &result);
-        if cause != ReloadCause::Watch || problems != self.known_problems {
+        self.tell_readers(reload.cause, &result);
+        reload.replies.into_iter().for_each(|reply| answer(Some(reply), &result));
+        let problems = result.err().unwrap_or_default();
+        if reload.cause != ReloadCause::Watch || problems != self.known_problems {
             log_problems(&problems, "the configuration is invalid, and nothing has changed");
         }
         self.known_problems = problems;
-        result
     }
 
     /// Tells the readers of events what came of a reload.
-    fn tell_reload(&self, cause: ReloadCause, result: &ReloadResult) {
+    fn tell_readers(&self, cause: ReloadCause, result: &ReloadResult) {
         let (added, changed, removed) = match result {
             Ok(made) => (made.added.len(), made.changed.len(), made.removed.len()),
             Err(_) => (0, 0, 0),
@@ -62,138 +245,70 @@ impl Supervisor {
         }));
     }
 
-    /// Reads the configuration again if a watched file has changed.
-    pub(super) fn look_at_source(&mut self) {
-        if self.source.as_mut().is_some_and(Source::is_due) {
-            // The log has what came of it.
-            drop(self.reload(ReloadCause::Watch));
-        }
-    }
-
-    fn reload_source(&mut self, cause: ReloadCause) -> ReloadResult {
-        let Some(source) = &mut self.source else { return Ok(ChangesMade::default()) };
-        let mut config = source.load()?;
-        settings::fit(&mut config, settings::Fit::Again);
-        self.add_opened_forwards(&mut config);
-        let made = self.put_into_effect(config)?;
-        if cause != ReloadCause::Watch || !made.is_empty() {
-            made.log(cause.as_str());
-        }
-        Ok(made)
-    }
-
     /// Puts a configuration into effect as far as it differs, and follows it with logs and addresses.
     pub(super) fn put_into_effect(&mut self, config: Config) -> ReloadResult {
-        self.prepare_links(&config)?;
-        let (before, wanted) = (self.running.config().clone(), config.clone());
-        let failed = match self.running.apply(config) {
+        check_terminal(&config)?;
+        if config.has_links() && self.instance.is_none() {
+            let instance =
+                link::instance(self.command, &config, &self.parts).map_err(|error| vec![error.to_string()])?;
+            self.instance = Some(instance);
+        }
+        let change = self.running.preparer().prepare(config.clone()).map_err(|errors| self.explain(&errors))?;
+        self.put(change, &config)
+    }
+
+    /// Puts a change into effect that was prepared.
+    fn put(&mut self, change: PreparedChange, wanted: &Config) -> ReloadResult {
+        let before = self.running.config().clone();
+        let failed = match self.running.put(change) {
             Ok(_) => Vec::new(),
-            Err(errors) => {
-                let texts = errors.errors.iter().flat_map(|error| self.explain(error)).collect();
-                if errors.is_unchanged {
-                    return Err(texts);
-                }
-                texts
-            }
+            Err(errors) if errors.is_unchanged => return Err(self.explain(&errors)),
+            Err(errors) => self.explain(&errors),
         };
         self.are_limits_shared = self.running.share_limits();
         self.follow(&before);
-        Ok(ChangesMade::between(&before, self.running.config(), &wanted, failed))
+        Ok(ChangesMade::between(&before, self.running.config(), wanted, failed))
     }
 
-    fn explain(&self, error: &ApplyError) -> Vec<String> {
+    fn explain(&self, errors: &ApplyErrors) -> Vec<String> {
+        errors.errors.iter().flat_map(|error| self.explain_one(error)).collect()
+    }
+
+    fn explain_one(&self, error: &ApplyError) -> Vec<String> {
         match &self.source {
             Some(source) => source.explain(error),
             None => error.to_string().lines().map(str::to_owned).collect(),
         }
     }
+}
 
-    /// Prepares the first links of a process that had none.
-    fn prepare_links(&mut self, config: &Config) -> Result<(), Vec<String>> {
-        if config.servers.iter().any(|server| server.asks) && !prompt::can_ask() {
-            return Err(vec!["ask: expected a terminal on stdin and stderr, to ask there".to_owned()]);
-        }
-        if config.has_links() && self.instance.is_none() {
-            let instance =
-                link::instance(self.command, config, &self.parts).map_err(|error| vec![error.to_string()])?;
-            self.instance = Some(instance);
-        }
-        Ok(())
+/// Checks that there is a terminal if a server asks its user.
+///
+/// # Errors
+/// There is none.
+pub(super) fn check_terminal(config: &Config) -> Result<(), Vec<String>> {
+    match config.servers.iter().any(|server| server.asks) && !prompt::can_ask() {
+        true => Err(vec!["ask: expected a terminal on stdin and stderr, to ask there".to_owned()]),
+        false => Ok(()),
     }
+}
 
-    /// Makes the logs of links, and the announced addresses, those of the configuration in effect.
-    fn follow(&mut self, before: &Config) {
-        let diff = Diff::between(before, self.running.config());
-        self.follow_links(before, &diff);
-        self.follow_servers(&diff);
-        self.follow_addresses();
-        if self.awaited.is_empty() {
-            self.announce();
-        }
-    }
+/// Answers the client that asked for a reload.
+fn answer(reply: Option<Reply>, result: &ReloadResult) {
+    let Some(reply) = reply else { return };
+    let result = match result {
+        Ok(made) => Ok(json!({
+            "done": "reloaded", "added": made.added, "changed": made.changed, "removed": made.removed,
+            "kept": made.kept, "restarts": made.restarts, "failed": made.failed,
+        })),
+        Err(problems) => Err(CommandError::new(Cause::Config, problems.join("\n"))),
+    };
+    answer_command(&reply, result);
+}
 
-    fn follow_links(&mut self, before: &Config, diff: &Diff) {
-        let config = self.running.config();
-        let links = self.parts.links();
-        for change in diff.links.changed.iter().filter(|change| change.is_renewed) {
-            let name = &change.link.name;
-            let old = old_name(diff, "link", name);
-            for dialed in links.iter().filter(|dialed| dialed.group == *name) {
-                // The links of a group have its name in front of theirs.
-                let of_member = dialed.name.strip_prefix(name.as_str()).map(|rest| format!("{old}{rest}"));
-                let log = self.link_logs.remove(&of_member.unwrap_or_else(|| dialed.name.clone()));
-                log.into_iter().for_each(|log| {
-                    drop(self.link_logs.insert(dialed.name.clone(), log.of(dialed.peer.clone())));
-                });
-            }
-        }
-        let is_there = |name: &str| links.iter().any(|link| link.name == name);
-        self.link_logs.retain(|name, _| is_there(name));
-        self.awaited.retain(|name| is_there(name));
-        self.failures.retain(|name, _| config.link(name).is_some());
-        for dialed in &links {
-            let Some(now) = config.link(&dialed.group) else { continue };
-            match self.link_logs.get_mut(&dialed.name).filter(|log| log.is_of(&dialed.peer)) {
-                Some(log) => log.follow(before.link(old_name(diff, "link", &dialed.group)), now),
-                None => {
-                    // The key was loaded when the link was made.
-                    let Ok(own) = self.parts.public_key() else { continue };
-                    let log = link::log_of(own, dialed).asking(prompt::can_ask()).tolerant();
-                    self.link_logs.insert(dialed.name.clone(), log);
-                }
-            }
-        }
-        if !self.link_logs.is_empty() {
-            self.watch_network();
-        }
-    }
-
-    fn follow_servers(&mut self, diff: &Diff) {
-        let mut before = std::mem::take(&mut self.served_links);
-        for (name, peers) in self.parts.servers() {
-            let served = match before.remove(old_name(diff, "server", &name)) {
-                Some(served) => served.following(peers),
-                None => link::ServedLinks::new(peers),
-            };
-            self.served_links.insert(name, served);
-        }
-    }
-
-    /// Announces the addresses that are new, and shows all of them in the status.
-    fn follow_addresses(&mut self) {
-        let before = self.announced.lines();
-        let lines = self.announced.follow(&self.running, &self.parts);
-        self.reporter.set_listening(self.announced.addresses());
-        match &mut self.pending_lines {
-            Some(pending) => {
-                // Lines about links stay behind those about addresses.
-                pending.retain(|line| !before.contains(line));
-                pending.splice(0..0, self.announced.lines());
-            }
-            None if lines.is_empty() => {}
-            None => crate::process::logging::announce(&lines.join("\n")),
-        }
-    }
+fn answer_command(reply: &Reply, result: Result<Value, CommandError>) {
+    // A client that waits no longer needs no result.
+    let _ = reply.send(result);
 }
 
 impl ReloadCause {
@@ -206,7 +321,8 @@ impl ReloadCause {
     }
 }
 
-/// Returns the name that a link or a server had before.
-fn old_name<'a>(diff: &'a Diff, kind: &str, name: &'a str) -> &'a str {
-    diff.renames.iter().find(|it| it.kind == kind && it.to == name).map_or(name, |it| &it.from)
-}
+/// Longest time for reading files and preparing a change.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Commands that wait for the end of a reload.
+const DEFERRED_MAX: usize = 64;
+const STOPPING: &str = "the process is stopping";

@@ -5,4 +5,5 @@ mod file;
 mod redial;
 mod rename;
 mod torture;
+mod waiting;
 mod world;
