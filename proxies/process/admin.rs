@@ -52,6 +52,14 @@ pub fn check(admin: &Admin) -> Result<(), Failed> {
     admin.unguarded().map_or(Ok(()), |address| Err(unguarded(address)))
 }
 
+/// Checks the files of the admin server: the token, and the group of its users.
+///
+/// # Errors
+/// A file cannot be used, or the group does not exist.
+pub fn check_files(config: &Config) -> Result<(), Failed> {
+    rules(&config.admin, config.modes).map(drop)
+}
+
 fn unguarded(address: &dyn std::fmt::Display) -> Failed {
     let text = format!("seaprox: --admin {address}: expected a loopback address, or --admin-token-file");
     Failed::new(Exit::Config, text)

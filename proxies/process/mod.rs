@@ -60,8 +60,9 @@ fn run(parsed: &Parsed) -> Result<(), Failed> {
     // A file may set the format of the log, so it is read before there is one.
     let loaded = if parsed.command() == Command::Run { Some(settings::load(parsed).inspect_err(tell)?) } else { None };
     let log_format = loaded.as_ref().map_or_else(|| parsed.log_format(), |loaded| Ok(loaded.log_format))?;
-    // Commands for one connection, and the checks of selftest, log warnings only.
-    let is_terse = matches!(parsed.command(), Command::Cat | Command::Selftest) || parsed.stdio()?.is_some();
+    // Commands for one connection, and checks, log warnings only.
+    let is_terse =
+        matches!(parsed.command(), Command::Cat | Command::Check | Command::Selftest) || parsed.stdio()?.is_some();
     logging::init(parsed.verbosity(), is_terse, log_format).map_err(|error| parsed.error(error))?;
     if let Some(loaded) = loaded {
         return serve::run_file(parsed, loaded).inspect_err(tell);

@@ -107,6 +107,7 @@ impl Modes {
 }
 
 /// A file that is read. A pipe or a device without data is read for as long as [`STREAM_TIMEOUT`].
+#[derive(Debug)]
 pub(super) struct OpenFile {
     file: File,
     /// True for a pipe or a device, which may have no data yet.
@@ -301,9 +302,7 @@ mod tests {
     fn a_pipe_is_read_to_its_end_and_one_without_a_writer_is_an_error() {
         let scratch = Scratch::new();
         let path = scratch.path("pipe");
-        let name = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
-        // SAFETY: the path ends with a zero byte and outlives the call.
-        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        sys::make_pipe(&path).unwrap();
         let (mut file, _) = Modes::Strict.open(&path, Secrecy::Private).unwrap();
         file.patience = Duration::from_millis(20);
         let error = file.read(&mut [0; 8]).unwrap_err();

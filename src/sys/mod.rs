@@ -87,6 +87,8 @@ pub(crate) use family::{
     register, register_again, reuse_address, share_port, socket_path, sync_directory, take_passed, unix_listener,
     unix_stream, wait_readable,
 };
+#[cfg(all(test, unix))]
+pub(crate) use unix::make_pipe;
 #[cfg(unix)]
 pub(crate) use unix::poll_descriptor;
 

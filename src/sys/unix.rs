@@ -224,6 +224,16 @@ pub(crate) fn open_nonblocking(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
+/// Makes a named pipe for a test.
+#[cfg(test)]
+pub(crate) fn make_pipe(path: &Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the path ends with a zero byte and outlives the call.
+    syscall!(libc::mkfifo(path.as_ptr(), 0o600)).map(drop)
+}
+
 /// Waits until a pipe or a device has data or has ended. Returns false if it has not within `patience`.
 pub(crate) fn wait_readable(file: &File, patience: Duration) -> io::Result<bool> {
     let since = Instant::now();

@@ -141,6 +141,36 @@ fn an_error_at_the_start_names_the_position_of_its_record() {
 }
 
 #[test]
+fn check_reads_the_files_of_keys_users_secrets_and_tokens_and_binds_nothing() {
+    let scratch = Scratch::new();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap();
+    let head = format!("config-dir = \"etc\"\n[[serve]]\nname = \"gate\"\nlisten = \"{taken}\"\n");
+    for (name, content, line, code) in [
+        ("keys", "garbage\n", "authorized-keys = \"keys\"", "keys:1: "),
+        ("users", "joe\n", "[[listener]]\nlisten = 0\nfront = \"socks\"\nusers = \"users\"", "users:1: "),
+        ("paths", "nowhere%%\n", "[[link]]\nconnect = \"127.0.0.1:1\"\npaths = \"paths\"", "paths:1: "),
+    ] {
+        write(&scratch, name, content);
+        let path = write(&scratch, "bad.toml", &format!("{head}{line}\n"));
+        let ran = run(&["check", &path]);
+        assert_eq!(ran.code, Some(78), "{ran:?}");
+        assert!(ran.err.contains("bad.toml:") && ran.err.contains(code), "{}", ran.err);
+    }
+    for (key, name, content) in [("secret", "secret", ""), ("admin-token-file", "token", "short")] {
+        write(&scratch, name, content);
+        let path = write(&scratch, "bad.toml", &format!("{key} = \"{name}\"\n{head}"));
+        let ran = run(&["check", &path]);
+        assert_eq!(ran.code, Some(78), "{ran:?}");
+        assert!(ran.err.contains(name), "{}", ran.err);
+    }
+    let path = write(&scratch, "good.toml", &head);
+    let ran = run(&["check", &path]);
+    assert_eq!(ran.code, Some(0), "the address is in use, and is not bound: {ran:?}");
+    assert!(!std::path::Path::new(&scratch.file("etc")).exists(), "no key is created");
+}
+
+#[test]
 fn a_flag_precedes_the_environment_and_the_environment_the_file() {
     let scratch = Scratch::new();
     let text = "workers = 3\n[defaults]\nidle-timeout = \"3s\"\n[[listener]]\nfront = \"socks\"\n\

@@ -13,12 +13,15 @@ use crate::links::PathChange;
 use crate::shared_file::Refresh;
 use crate::{DialedGroup, Parts};
 
+/// The change of a file of paths, if there is any.
+type PathsRead = Result<Option<PathChange>, KeysError>;
+
 /// The files of users, keys and paths, after a reading.
 pub struct FilesRead {
     is_forced: bool,
     users: Result<(), KeysError>,
     keys: Result<bool, KeysError>,
-    paths: Vec<(Arc<DialedGroup>, Result<Option<PathChange>, KeysError>)>,
+    paths: Vec<(Arc<DialedGroup>, PathsRead)>,
 }
 
 impl FilesRead {
@@ -65,7 +68,7 @@ impl Supervisor {
         read.paths.into_iter().for_each(|(group, result)| self.follow_paths(&group, result));
     }
 
-    fn follow_paths(&self, group: &Arc<DialedGroup>, result: Result<Option<PathChange>, KeysError>) {
+    fn follow_paths(&self, group: &Arc<DialedGroup>, result: PathsRead) {
         match result {
             // A reload may have replaced the group, with the paths that the file has now.
             Ok(Some(_)) if !self.parts.groups().iter().any(|it| Arc::ptr_eq(it, group)) => {}

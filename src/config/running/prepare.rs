@@ -52,6 +52,9 @@ pub struct PreparedChange {
 /// Tells the maker, when it is dropped, that parts which were not put into effect are unused.
 pub(super) struct Unused(Arc<dyn Maker>);
 
+/// Is called with a record.
+type OnRecord = Box<dyn Fn(&Place) + Send>;
+
 /// Prepares one change of a running process. It reads files and resolves names, and so may wait for long.
 pub struct Preparer {
     /// The configuration in effect.
@@ -61,7 +64,7 @@ pub struct Preparer {
     servers: Addresses,
     of: u64,
     /// Called with each record before it is made or bound.
-    on_record: Option<Box<dyn Fn(&Place) + Send>>,
+    on_record: Option<OnRecord>,
     /// False if the parts are made for a check only.
     binds: bool,
 }
