@@ -55,7 +55,8 @@ fn both_nodes_of_a_link_count_the_same_frames() {
     until("the link is up", || near.status()["links"][0]["state"] == "up");
     until("each frame that was sent was received", || {
         let ([sent, received], [far_sent, far_received]) = (counts(&near), counts(&far));
-        sent > 0 && (sent, received) == (far_received, far_sent)
+        // No frame was under way if the near node counted none while the far node was asked.
+        counts(&near) == [sent, received] && sent > 0 && (sent, received) == (far_received, far_sent)
     });
 }
 

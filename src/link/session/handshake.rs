@@ -152,6 +152,8 @@ impl Session {
             limits: self.limits(),
             proof: proofs.ours,
         };
+        // The server has read the HELLO before it knew the session.
+        self.stats.frames[1] += 1;
         let mut subflow = Subflow::new(hello.subflow, SubflowState::Live, hello.lanes, now);
         subflow.up_count_before = self.up_count;
         let mut bytes = Vec::new();
