@@ -3,6 +3,7 @@
 //! | file | content |
 //! | --- | --- |
 //! | `choose` | the algorithms: round robin, least connections, source hash |
+//! | `listing` | the targets of a list with their weights, as they follow from what was looked up |
 //! | `pool` | the targets of a list: which there are, and which are left out |
 //! | `attempts` | the connects of one client, until a target is connected |
 //!
@@ -23,12 +24,14 @@ use crate::types::upstream::Upstream;
 
 mod attempts;
 mod choose;
+mod listing;
 mod pool;
 
 pub use attempts::{Attempts, Next, Woken};
 pub use choose::Balance;
 pub use pool::{TargetState, TargetStatus};
 
+use listing::Listing;
 use pool::Pool;
 
 /// The targets of a listener in all loops of a process.
@@ -124,8 +127,9 @@ impl Shared {
 
     /// Takes the candidates of the list, and wakes the connections that have waited for them.
     fn update(&self, candidates: &Candidates) {
+        let listing = Listing::of(candidates);
         let mut state = self.lock();
-        state.pool.update(candidates);
+        state.pool.update(listing);
         let waiting = if state.pool.is_awaited() { Vec::new() } else { std::mem::take(&mut state.waiting) };
         drop(state);
         for (remote, connection) in waiting {

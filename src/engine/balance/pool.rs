@@ -11,11 +11,13 @@
 //!
 //! This is a table without a clock and without sockets: time is a parameter.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::choose::{Balance, Share, choose, seed_of};
-use crate::engine::discovery::{Candidate, Candidates};
+use super::choose::{Balance, Share, choose};
+use super::listing::{Listed, Listing};
+use crate::engine::discovery::Candidates;
 use crate::types::address::Target;
 use crate::types::reason::{Failure, Reason};
 use crate::types::units::format_duration;
@@ -116,7 +118,7 @@ impl TargetState {
 impl Pool {
     pub fn new(balance: Balance, candidates: &Candidates) -> Pool {
         let mut pool = Pool { balance, entries: Vec::new(), is_complete: false, next_id: 0, eligible: Vec::new() };
-        pool.update(candidates);
+        pool.update(Listing::of(candidates));
         pool
     }
 
@@ -125,26 +127,21 @@ impl Pool {
         !self.is_complete && self.entries.iter().all(|entry| !entry.is_listed)
     }
 
-    /// Takes the candidates of the list. Targets that stay keep their figures.
-    pub fn update(&mut self, candidates: &Candidates) {
-        self.is_complete = candidates.is_complete;
+    /// Takes the targets of the list. Targets that stay keep their figures.
+    pub fn update(&mut self, listing: Listing) {
+        self.is_complete = listing.is_complete;
         self.entries.iter_mut().for_each(|entry| entry.is_listed = false);
-        let standing = standing(&candidates.list);
-        for (candidate, (tier, weight)) in candidates.list.iter().zip(standing) {
-            let is_same = |it: &Entry| it.address == candidate.address && it.target == candidate.target;
-            let place = match self.entries.iter().position(is_same) {
-                // A target that the list has twice gets the sum of both shares.
-                Some(place) if self.entries[place].is_listed => {
-                    self.entries[place].share.weight = self.entries[place].share.weight.saturating_add(weight);
-                    continue;
-                }
-                Some(place) => place,
-                None => {
-                    self.entries.push(Entry::new(self.next_id, candidate));
-                    self.next_id += 1;
-                    self.entries.len() - 1
-                }
-            };
+        let places: HashMap<_, _> =
+            self.entries.iter().enumerate().map(|(place, entry)| ((entry.address, &entry.target), place)).collect();
+        let known: Vec<_> =
+            listing.targets.iter().map(|listed| places.get(&(listed.address, &listed.target)).copied()).collect();
+        for (listed, place) in listing.targets.into_iter().zip(known) {
+            let Listed { target, address, tier, weight, seed } = listed;
+            let place = place.unwrap_or_else(|| {
+                self.entries.push(Entry::new(self.next_id, target, address, seed));
+                self.next_id += 1;
+                self.entries.len() - 1
+            });
             let entry = &mut self.entries[place];
             (entry.is_listed, entry.tier, entry.share.weight) = (true, tier, weight);
         }
@@ -253,15 +250,13 @@ impl Pool {
 }
 
 impl Entry {
-    fn new(id: u64, candidate: &Candidate) -> Entry {
-        let Candidate { target, address, .. } = candidate;
-        let seed = seed_of(&address.map_or_else(|| target.to_string(), |address| address.to_string()));
+    fn new(id: u64, target: Target, address: Option<SocketAddr>, seed: u64) -> Entry {
         Entry {
             id,
-            target: target.clone(),
-            address: *address,
+            target,
+            address,
             tier: 0,
-            share: Share { weight: WEIGHT, active: 0, seed, credit: 0 },
+            share: Share { weight: 1, active: 0, seed, credit: 0 },
             is_listed: true,
             opened: 0,
             failures: 0,
@@ -301,47 +296,6 @@ fn leaves_out(reason: Reason) -> bool {
     )
 }
 
-/// Returns the tier and the weight of each candidate. Priorities and weights compare the hosts of one service, so both are
-/// made relative: each upstream has targets of the lowest tier, and a host of mean weight counts as much as another target.
-fn standing(list: &[Candidate]) -> Vec<(u32, u32)> {
-    let mut standing = Vec::with_capacity(list.len());
-    for candidate in list {
-        let of_upstream = || list.iter().filter(|other| other.upstream == candidate.upstream);
-        let mut before: Vec<u16> =
-            of_upstream().map(|it| it.priority).filter(|priority| *priority < candidate.priority).collect();
-        before.sort_unstable();
-        before.dedup();
-        let tier = 2 * before.len() as u32 + u32::from(candidate.is_of_other_family);
-        let peers = || {
-            of_upstream()
-                .filter(|it| (it.priority, it.is_of_other_family) == (candidate.priority, candidate.is_of_other_family))
-        };
-        let of_host = |target: &Target| peers().filter(|it| it.target == *target).count() as u64;
-        // Each host counts once, whatever the number of its addresses.
-        let is_service = peers().any(|it| it.target != candidate.target);
-        if !is_service {
-            standing.push((tier, WEIGHT));
-            continue;
-        }
-        let mut hosts: Vec<(&Target, u64)> = Vec::new();
-        for peer in peers() {
-            if hosts.iter().all(|(target, _)| **target != peer.target) {
-                hosts.push((&peer.target, peer.weight.into()));
-            }
-        }
-        let sum: u64 = hosts.iter().map(|(_, weight)| weight).sum();
-        let own = match sum {
-            0 => u64::from(WEIGHT),
-            sum => u64::from(WEIGHT) * u64::from(candidate.weight) * hosts.len() as u64 / sum,
-        };
-        let share = own / of_host(&candidate.target).max(1);
-        standing.push((tier, u32::try_from(share).unwrap_or(u32::MAX).max(1)));
-    }
-    standing
-}
-
-/// The weight of a target without one.
-const WEIGHT: u32 = 1000;
 /// The time for which a target is left out after its first failure. It doubles with each failed trial.
 const RETRY_MIN: Duration = Duration::from_secs(1);
 /// The longest time for which a target is left out.

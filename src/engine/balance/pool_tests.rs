@@ -1,6 +1,8 @@
 //! Unit tests of the table of targets, on a clock of their own.
 
 use super::*;
+use crate::engine::balance::listing::standing;
+use crate::engine::discovery::Candidate;
 use crate::types::upstream::Upstream;
 
 fn candidates(texts: &[&str]) -> Candidates {
@@ -102,7 +104,7 @@ fn a_rule_or_a_limit_leaves_no_target_out() {
 fn a_target_that_leaves_the_list_stays_until_its_last_connection_is_over() {
     let mut pool = pool(&["a:1", "b:1"]);
     let client = pool.choose(None, &[], 0).unwrap();
-    pool.update(&candidates(&["b:1", "c:1"]));
+    pool.update(Listing::of(&candidates(&["b:1", "c:1"])));
     assert!(!chosen(&mut pool, 6, 0).contains("a:1"));
     assert!(chosen(&mut pool, 6, 0).contains("c:1"));
     assert_eq!(pool.status()[0].state, TargetState::Leaving);
@@ -112,8 +114,8 @@ fn a_target_that_leaves_the_list_stays_until_its_last_connection_is_over() {
     let client = pool.choose(None, &[], 0).unwrap();
     let opened = |pool: &Pool, id: u64| pool.entries.iter().find(|it| it.id == id).map(|it| it.opened);
     let before = opened(&pool, client.id);
-    pool.update(&candidates(&[]));
-    pool.update(&candidates(&["b:1", "c:1"]));
+    pool.update(Listing::of(&candidates(&[])));
+    pool.update(Listing::of(&candidates(&["b:1", "c:1"])));
     assert_eq!(opened(&pool, client.id), before);
 }
 
@@ -171,6 +173,6 @@ fn a_target_that_stands_twice_in_a_list_has_both_shares() {
 fn a_list_that_has_only_a_service_is_awaited_until_it_was_looked_up() {
     let mut pool = pool(&["srv:_x._tcp.a"]);
     assert!(pool.is_awaited() && pool.choose(None, &[], 0).is_none());
-    pool.update(&Candidates { list: Vec::new(), is_complete: true });
+    pool.update(Listing::of(&Candidates { list: Vec::new(), is_complete: true }));
     assert!(!pool.is_awaited());
 }
