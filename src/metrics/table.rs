@@ -68,6 +68,8 @@ metrics! {
             "Lookups of the names and services of lists of targets and servers";
         Counter discovery_failures: u64, Count, "seaprox_discovery_failures_total",
             "Lookups of the names and services of lists that found nothing";
+        Counter candidates_left_out: u64, Count, "seaprox_discovery_addresses_left_out_total",
+            "Addresses that were left out of a list because it has too many";
         Counter targets_left_out: u64, Count, "seaprox_targets_left_out_total",
             "Targets of a list that were left out because they could not be connected";
         Counter connects_retried: u64, Count, "seaprox_connects_retried_total",

@@ -82,6 +82,8 @@ struct Record {
     on_change: Option<OnChange>,
     owner: Weak<()>,
     told: Candidates,
+    /// Candidates that were left out of those.
+    left_out: usize,
 }
 
 /// An upstream, and what is known of it.
@@ -108,7 +110,7 @@ impl Core {
     /// Looks the upstreams up, and again when their answers are too old. Calls `on_change` with all candidates after the
     /// first answer of each upstream, and each time they change. [`Candidates::of`] are the candidates until then.
     ///
-    /// Candidates beyond [`CANDIDATES_MAX`] are left out.
+    /// Candidates beyond [`CANDIDATES_MAX`] are left out, so that each upstream has its share.
     pub fn discover(
         &mut self,
         upstreams: Vec<Upstream>,
@@ -121,7 +123,7 @@ impl Core {
         let asked: Vec<_> = (0..upstreams.len()).filter(|index| !upstreams[*index].is_known).collect();
         let id = self.discoveries.next;
         self.discoveries.next += 1;
-        let record = Record { upstreams, family, on_change: Some(Box::new(on_change)), owner, told };
+        let record = Record { upstreams, family, on_change: Some(Box::new(on_change)), owner, told, left_out: 0 };
         self.discoveries.records.insert(id, record);
         asked.into_iter().for_each(|index| self.ask_again(id, index));
         Discovery(handle)
@@ -166,7 +168,12 @@ impl Loop<'_> {
         core.stats.discovery_failures += u64::from(tracked.failures > 0);
         core.ask_later(id, index, wait);
         let Some(record) = core.discoveries.records.get_mut(&id) else { return };
-        let now = Candidates::among(&record.upstreams, record.family);
+        let (now, left_out) = Candidates::of_all(&record.upstreams, record.family);
+        let more = left_out.saturating_sub(std::mem::replace(&mut record.left_out, left_out));
+        if more > 0 {
+            core.stats.candidates_left_out += more as u64;
+            log::warn!(target: TARGET, left_out, kept = now.list.len(); "a list has too many addresses");
+        }
         if now == record.told {
             return;
         }
@@ -223,6 +230,14 @@ impl Tracked {
         }
     }
 
+    /// Returns the candidates of each host.
+    fn candidates(&self, index: usize, family: Family) -> Vec<Vec<Candidate>> {
+        match &self.upstream {
+            Upstream::Target(target) if self.hosts.is_empty() => vec![vec![Candidate::new(index, target.clone())]],
+            _ => self.hosts.iter().map(|host| host.candidates(index, family)).collect(),
+        }
+    }
+
     /// Notes a lookup that found an address, and the error about a part of it. Logs the end of failures and the first error
     /// about a part.
     fn succeeds(&mut self, ttl: Duration, error: Option<String>) -> Duration {
@@ -259,17 +274,22 @@ impl Candidates {
     }
 
     fn among(upstreams: &[Tracked], family: Family) -> Candidates {
+        Candidates::of_all(upstreams, family).0
+    }
+
+    /// Returns the candidates, and the number of those that were left out.
+    fn of_all(upstreams: &[Tracked], family: Family) -> (Candidates, usize) {
+        let all: Vec<Vec<Vec<Candidate>>> =
+            upstreams.iter().enumerate().map(|(index, tracked)| tracked.candidates(index, family)).collect();
+        let counts: Vec<usize> = all.iter().map(|hosts| hosts.iter().map(Vec::len).sum()).collect();
         let mut list = Vec::new();
-        for (index, tracked) in upstreams.iter().enumerate() {
-            match &tracked.upstream {
-                Upstream::Target(target) if tracked.hosts.is_empty() => {
-                    list.push(Candidate::new(index, target.clone()))
-                }
-                _ => list.extend(tracked.hosts.iter().flat_map(|host| host.candidates(index, family))),
-            }
+        for (hosts, share) in all.into_iter().zip(fair_shares(&counts, CANDIDATES_MAX)) {
+            let counts: Vec<_> = hosts.iter().map(Vec::len).collect();
+            let shares = fair_shares(&counts, share);
+            list.extend(hosts.into_iter().zip(shares).flat_map(|(host, share)| host.into_iter().take(share)));
         }
-        list.truncate(CANDIDATES_MAX);
-        Candidates { list, is_complete: upstreams.iter().all(|tracked| tracked.is_known) }
+        let left_out = counts.iter().sum::<usize>() - list.len();
+        (Candidates { list, is_complete: upstreams.iter().all(|tracked| tracked.is_known) }, left_out)
     }
 }
 
@@ -301,7 +321,22 @@ impl Host {
     }
 }
 
-/// Candidates of one list of upstreams.
+/// Returns how many of each of several groups are taken, `most` together: all groups get the same, and what one does not need
+/// goes to the others.
+fn fair_shares(counts: &[usize], most: usize) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..counts.len()).collect();
+    places.sort_by_key(|place| counts[*place]);
+    let (mut shares, mut room) = (vec![0; counts.len()], most);
+    for (done, place) in places.into_iter().enumerate() {
+        // The larger groups come later, and share what is left.
+        let share = counts[place].min(room.div_ceil(counts.len() - done));
+        shares[place] = share;
+        room -= share;
+    }
+    shares
+}
+
+/// Candidates of one list of upstreams. Its upstreams have the same share of them, and so have the hosts of a service.
 pub const CANDIDATES_MAX: usize = 256;
 /// Longest time between two lookups of an upstream that is not found.
 const RETRY_MAX: Duration = Duration::from_secs(30);
@@ -401,5 +436,30 @@ mod tests {
         );
         assert_eq!(service[0].learn(answer(&[])).as_secs(), 7);
         assert_eq!(shown(&service, Family::PreferIpv4), "a:1=10.0.0.1:1");
+    }
+
+    #[test]
+    fn an_upstream_with_many_addresses_leaves_the_others_their_share() {
+        let mut all = tracked(&["many:1", "more:1", "10.0.0.9:1", "few:1"]);
+        let addresses =
+            |net: u8, count: usize| -> Vec<String> { (0..count).map(|n| format!("10.{net}.0.{n}")).collect() };
+        for (place, name, count) in [(0, "many", 256), (1, "more", 200), (3, "few", 3)] {
+            let addresses = addresses(place as u8, count);
+            let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+            _ = all[place].learn(found(vec![host(name, 1, &addresses)]));
+        }
+        let (candidates, left_out) = Candidates::of_all(&all, Family::PreferIpv4);
+        let of = |upstream| candidates.list.iter().filter(|it| it.upstream == upstream).count();
+        assert_eq!([0, 1, 2, 3].map(of), [126, 126, 1, 3]);
+        assert_eq!((candidates.list.len(), left_out), (CANDIDATES_MAX, 456 + 4 - CANDIDATES_MAX));
+        assert!(candidates.list.is_sorted_by_key(|it| it.upstream));
+    }
+
+    #[test]
+    fn shares_are_equal_and_what_is_not_needed_goes_to_the_others() {
+        assert_eq!(fair_shares(&[5, 1, 9], 100), [5, 1, 9]);
+        assert_eq!(fair_shares(&[5, 1, 9], 9), [4, 1, 4]);
+        assert_eq!(fair_shares(&[9, 9, 9], 2).iter().sum::<usize>(), 2);
+        assert!(fair_shares(&[], 2).is_empty());
     }
 }
