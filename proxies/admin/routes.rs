@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write as _};
 
 use serde_json::{Map, Value};
 
+use super::clients::Class;
 use super::command::{AdminCommand, Cause, CommandError};
 use super::guard::Needs;
 use super::head::Head;
@@ -30,6 +31,8 @@ pub struct Route {
     pub path: &'static str,
     /// The rights that it asks for.
     pub needs: Needs,
+    /// The class of its clients.
+    pub class: Class,
     /// One line for people.
     pub help: &'static str,
     /// True if the response goes on until the client leaves.
@@ -41,13 +44,8 @@ pub struct Route {
 /// All routes.
 pub static ROUTES: &[Route] = &[
     get("/", Needs::Nothing, "this list", |_, _, reply| reply.text(200, list().trim_end())),
-    get("/healthz", Needs::Nothing, "200 if all event loops answer, else 503", healthz),
-    get(
-        "/readyz",
-        Needs::Nothing,
-        "200 if the process accepts clients and every link that it dials is up, else 503",
-        readyz,
-    ),
+    probe("/healthz", "200 if all event loops answer, else 503", healthz),
+    probe("/readyz", "200 if the process accepts clients and every link that it dials is up, else 503", readyz),
     get("/metrics", Needs::Reading, "the metrics as text of Prometheus", metrics),
     get(
         "/status",
@@ -84,7 +82,19 @@ const fn get(
     help: &'static str,
     answer: fn(&Service, &Request, Reply<'_>) -> io::Result<()>,
 ) -> Route {
-    Route { method: "GET", path, needs, help, is_endless: false, answer }
+    let class = match needs {
+        Needs::Nothing => Class::Open,
+        Needs::Reading | Needs::Writing => Class::Granted,
+    };
+    Route { method: "GET", path, needs, class, help, is_endless: false, answer }
+}
+
+const fn probe(
+    path: &'static str,
+    help: &'static str,
+    answer: fn(&Service, &Request, Reply<'_>) -> io::Result<()>,
+) -> Route {
+    Route { class: Class::Probe, ..get(path, Needs::Nothing, help, answer) }
 }
 
 const fn post(
@@ -92,7 +102,7 @@ const fn post(
     help: &'static str,
     answer: fn(&Service, &Request, Reply<'_>) -> io::Result<()>,
 ) -> Route {
-    Route { method: "POST", path, needs: Needs::Writing, help, is_endless: false, answer }
+    Route { method: "POST", path, needs: Needs::Writing, class: Class::Granted, help, is_endless: false, answer }
 }
 
 fn list() -> String {

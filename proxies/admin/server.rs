@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use seaprox::system::share_with_group;
 use seaprox::{SocketFile, UnixListener, UnixStream};
 
-use super::clients::Clients;
+use super::clients::{Class, Clients};
 use super::head::{HEAD_BYTES_MAX, Head, Refusal};
 use super::reply::Reply;
 use super::routes::Request;
@@ -145,18 +145,18 @@ fn admit(service: &Arc<Service>, stream: Arc<Stream>) {
     let service = Arc::clone(service);
     let body = move || {
         let request = read(&mut stream.until(Instant::now() + REQUEST_TIME));
-        if !ticket.answering() {
-            return;
-        }
         // An error means that the client has left.
         let _ = match request {
-            Ok(request) => service.answer(request, &stream),
+            Ok(request) => service.answer(request, &stream, &ticket),
+            Err(_) if ticket.enter(Class::Open).is_err() => return,
             Err(refusal) => {
                 let mut out = stream.until(Instant::now() + REFUSAL_TIME);
                 Reply::new(&mut out, None).error(refusal.status, refusal.text, &[])
             }
         };
-        stream.finish();
+        if ticket.linger() {
+            stream.finish();
+        }
     };
     // A process that gets no further thread answers nobody.
     let _ = thread::Builder::new().name("admin-client".into()).stack_size(STACK_BYTES).spawn(body);

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Reporter;
-use super::clients::Clients;
+use super::clients::{Class, Clients, Kept, Ticket};
 use super::command::Commands;
 use super::guard::{Needs, Rules};
 use super::reply::Reply;
@@ -39,33 +39,69 @@ impl Service {
         }
     }
 
-    /// Answers a request.
+    /// Answers a request, unless its client was disconnected for another one.
     ///
     /// # Errors
     /// The client has left.
-    pub fn answer(&self, mut request: Request, stream: &Stream) -> io::Result<()> {
+    pub fn answer(&self, mut request: Request, stream: &Stream, ticket: &Ticket) -> io::Result<()> {
         self.reporter.admin.requests.fetch_add(1, Ordering::Relaxed);
-        let found = find(&request);
-        let is_endless = found.as_ref().is_ok_and(|route| route.is_endless);
-        let mut out = if is_endless { stream.endless() } else { stream.until(Instant::now() + RESPONSE_TIME) };
-        let reply = Reply::new(&mut out, Some(&request.head));
-        let refuse = |reply: Reply<'_>, (status, text): (u16, String)| {
-            let fields: &[(&str, &str)] = if status == 401 { &[("WWW-Authenticate", "Bearer")] } else { &[] };
-            reply.error(status, &text, fields)
+        let checked = self.check(&mut request, stream);
+        let class = checked.as_ref().map_or(Class::Open, |route| route.class);
+        let checked = match ticket.enter(class) {
+            Ok(()) => checked,
+            Err(Kept::Gone) => return Ok(()),
+            Err(Kept::Out) => Err(Refused::new(503, "too many clients", Some(("Retry-After", "1".to_owned())))),
         };
-        if let Err(refused) = self.rules.check_origin(&request.head, is_endless, stream) {
-            return refuse(reply, refused);
+        let mut out = match &checked {
+            Ok(route) if route.is_endless => stream.endless(),
+            Ok(route) if route.class == Class::Granted => stream.until(Instant::now() + RESPONSE_TIME),
+            _ => stream.until(Instant::now() + BRIEF_TIME),
+        };
+        let reply = Reply::new(&mut out, Some(&request.head));
+        match checked {
+            Ok(route) => (route.answer)(self, &request, reply),
+            Err(Refused { status, text, field }) => {
+                let field = field.as_ref().map(|(name, value)| (*name, value.as_str()));
+                reply.error(status, &text, field.as_slice())
+            }
         }
+    }
+
+    /// Returns the route of a request whose client may have the answer.
+    fn check(&self, request: &mut Request, stream: &Stream) -> Result<&'static Route, Refused> {
+        let found = find(request);
+        let is_endless = found.as_ref().is_ok_and(|route| route.is_endless);
+        self.rules.check_origin(&request.head, is_endless, stream)?;
         let route = match found {
             Ok(route) => route,
-            Err(None) => return reply.error(404, "no such path; / lists all", &[]),
-            Err(Some(allowed)) => return reply.error(405, &format!("expected {allowed}"), &[("Allow", &allowed)]),
+            Err(None) => return Err(Refused::new(404, "no such path; / lists all", None)),
+            Err(Some(allowed)) => {
+                return Err(Refused::new(405, format!("expected {allowed}"), Some(("Allow", allowed))));
+            }
         };
         request.may_read = self.rules.check_rights(Needs::Reading, &request.head, stream).is_ok();
-        match self.rules.check_rights(route.needs, &request.head, stream) {
-            Ok(()) => (route.answer)(self, &request, reply),
-            Err(refused) => refuse(reply, refused),
-        }
+        self.rules.check_rights(route.needs, &request.head, stream)?;
+        Ok(route)
+    }
+}
+
+/// A request that is refused: the status code, the reason, and a field of the response.
+struct Refused {
+    status: u16,
+    text: String,
+    field: Option<(&'static str, String)>,
+}
+
+impl Refused {
+    fn new(status: u16, text: impl Into<String>, field: Option<(&'static str, String)>) -> Refused {
+        Refused { status, text: text.into(), field }
+    }
+}
+
+impl From<(u16, String)> for Refused {
+    fn from((status, text): (u16, String)) -> Refused {
+        let field = (status == 401).then(|| ("WWW-Authenticate", "Bearer".to_owned()));
+        Refused { status, text, field }
     }
 }
 
@@ -83,5 +119,7 @@ fn find(request: &Request) -> Result<&'static Route, Option<String>> {
     }
 }
 
-/// Time for a client to take a response.
+/// Time for a client to take a response that it has the right to.
 const RESPONSE_TIME: Duration = Duration::from_secs(300);
+/// Time for a client to take another response.
+const BRIEF_TIME: Duration = Duration::from_secs(10);

@@ -4,8 +4,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use seaprox::UnixStream;
 use seaprox::system::{PeerCredentials, peer_credentials};
+use seaprox::{PeerNetwork, UnixStream};
 
 /// A connected client.
 pub enum Stream {
@@ -37,6 +37,14 @@ impl Stream {
         match self {
             Stream::Tcp(socket) => socket.local_addr().ok().map(|addr| addr.ip().to_canonical()),
             Stream::Unix(_) => None,
+        }
+    }
+
+    /// Returns the network of the client.
+    pub fn network(&self) -> PeerNetwork {
+        match self {
+            Stream::Tcp(socket) => socket.peer_addr().map_or(PeerNetwork::Local, |addr| addr.ip().into()),
+            Stream::Unix(_) => PeerNetwork::Local,
         }
     }
 

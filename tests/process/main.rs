@@ -17,6 +17,7 @@ mod tls;
 
 mod admin;
 mod admin_guard;
+mod admin_places;
 mod cat;
 mod cli;
 mod config;
