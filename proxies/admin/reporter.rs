@@ -3,13 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use seaprox::node::{ForwardStatus, LinkStatus};
-use seaprox::{Id, LinkState, ListenerStatus, Loop, Pending, Remote, Snapshot, Stage, Workers};
+use seaprox::{Full, Id, LinkState, ListenerStatus, Loop, Pending, Remote, Snapshot, Stage, Workers};
 use serde_json::{Value, json};
 
 use super::clients::{CLIENTS_MAX, Clients};
@@ -103,6 +104,17 @@ impl Reporter {
     /// Sets the listen addresses, which a reload has changed.
     pub fn set_listening(&self, listening: Vec<String>) {
         *self.listening.lock().unwrap_or_else(PoisonError::into_inner) = listening;
+    }
+
+    /// Keeps the clients and the peers of all loops away from these addresses of the process itself.
+    ///
+    /// # Errors
+    /// A loop has no room for the call.
+    pub fn guard(&self, addresses: &[SocketAddr]) -> Result<(), Full> {
+        self.remotes.iter().try_for_each(|remote| {
+            let addresses = addresses.to_vec();
+            remote.call(move |core| core.set_guarded_addresses(addresses))
+        })
     }
 
     /// Returns an error that names the loops that do not answer.

@@ -82,6 +82,15 @@ impl Server {
         self.opened.iter().map(|opened| opened.place.to_string()).collect()
     }
 
+    /// Returns the addresses of TCP.
+    pub fn tcp_addresses(&self) -> Vec<SocketAddr> {
+        let addr = |opened: &Opened| match opened.place {
+            Place::Tcp(addr) => Some(addr),
+            Place::Unix(_) => None,
+        };
+        self.opened.iter().filter_map(addr).collect()
+    }
+
     fn start(&mut self, place: Place, listener: Listener, file: Option<SocketFile>) -> io::Result<()> {
         let (service, is_closed) = (Arc::clone(&self.service), Arc::new(AtomicBool::new(false)));
         let told = Arc::clone(&is_closed);

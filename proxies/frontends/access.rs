@@ -72,14 +72,24 @@ impl AccessPolicy {
     /// Fails with `not_permitted` if a rule denies the target. If the decision needs the addresses of a name, the handler
     /// gets the failure later, in `connected`.
     pub fn connect(&self, cx: &mut Cx<'_>, target: Rc<Target>) -> Result<(), Failure> {
-        self.connect_at(cx, target, None)
+        self.connect_with(cx, target, ConnectOptions::default())
     }
 
-    /// Does the same as [`AccessPolicy::connect`]. If there is an address, the name of the target is not looked up.
+    /// Does the same as [`AccessPolicy::connect`] for a target that the configuration names, and no client. If there is an
+    /// address, the name of the target is not looked up.
     ///
     /// # Errors
     /// See [`AccessPolicy::connect`].
-    pub fn connect_at(&self, cx: &mut Cx<'_>, target: Rc<Target>, address: Option<SocketAddr>) -> Result<(), Failure> {
+    pub fn connect_configured(
+        &self,
+        cx: &mut Cx<'_>,
+        target: Rc<Target>,
+        address: Option<SocketAddr>,
+    ) -> Result<(), Failure> {
+        self.connect_with(cx, target, ConnectOptions { address, is_configured: true, ..ConnectOptions::default() })
+    }
+
+    fn connect_with(&self, cx: &mut Cx<'_>, target: Rc<Target>, options: ConnectOptions) -> Result<(), Failure> {
         let source = cx.peer(Role::Source).ip().map(|addr| addr.ip());
         let permit = match self.rules.decide(source, &target) {
             Decision::Allow => None,
@@ -87,7 +97,7 @@ impl AccessPolicy {
             Decision::NeedsAddress => Some(self.permit(source, &target)),
             Decision::Deny => return Err(deny(cx, target, DENIED)),
         };
-        cx.connect(target, ConnectOptions { permit, address, ..ConnectOptions::default() })
+        cx.connect(target, ConnectOptions { permit, ..options })
             .map_err(|error| Failure::new(Reason::Internal, error.to_string()))
     }
 

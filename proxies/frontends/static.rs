@@ -81,7 +81,7 @@ pub fn handler(access: Arc<AccessPolicy>, target: Rc<Target>) -> Box<dyn Handler
 
 impl Handler for Static {
     fn opened(&mut self, cx: &mut Cx<'_>) {
-        if let Err(failure) = self.access.connect(cx, Rc::clone(&self.target)) {
+        if let Err(failure) = self.access.connect_configured(cx, Rc::clone(&self.target), None) {
             cx.close(failure.reason);
         }
     }
@@ -103,7 +103,7 @@ impl Balanced {
     fn try_next(&mut self, cx: &mut Cx<'_>) {
         loop {
             let failure = match self.attempts.next(cx) {
-                Next::Connect(target, address) => match self.access.connect_at(cx, target, address) {
+                Next::Connect(target, address) => match self.access.connect_configured(cx, target, address) {
                     Ok(()) => return,
                     Err(failure) if self.attempts.failed(cx, &failure) => continue,
                     Err(failure) => failure,

@@ -25,7 +25,7 @@ pub fn serve(
 ) -> Result<(Server, Vec<String>), Failed> {
     let rules = rules(&config.admin, config.modes)?;
     let group = rules.group;
-    let mut server = Server::new(Arc::new(Service::new(reporter, Box::new(commands), rules)));
+    let mut server = Server::new(Arc::new(Service::new(Arc::clone(&reporter), Box::new(commands), rules)));
     open_own(&mut server, &config.status);
     let own = server.addresses().len();
     for bind in &config.admin.addresses {
@@ -40,6 +40,9 @@ pub fn serve(
         }
         open_tcp(&mut server, &addrs).map_err(failed)?;
     }
+    let unguarded =
+        |error| Failed::new(Exit::Failure, format!("seaprox: --admin: the event loops do not answer: {error}"));
+    reporter.guard(&server.tcp_addresses()).map_err(unguarded)?;
     let addresses = server.addresses().split_off(own);
     Ok((server, addresses))
 }

@@ -216,7 +216,8 @@ impl ConnectionMut<'_> {
         options: impl Into<ConnectOptions>,
     ) -> Result<(), VerbError> {
         self.check_open()?;
-        let (id, target, ConnectOptions { permit, egress, address }) = (self.id, target.into(), options.into());
+        let (id, target, ConnectOptions { permit, egress, address, is_configured }) =
+            (self.id, target.into(), options.into());
         let core: &mut Core = &mut self.core;
         let dest = core.new_dest(id, Some(&target)).ok_or(VerbError::Already)?;
         log::debug!(target: "seaprox::connection", id = id.to_string(), asked = target.to_string(); "connecting");
@@ -229,7 +230,7 @@ impl ConnectionMut<'_> {
             None => {
                 let own = egress.filter(|egress| *egress != Egress::default()).map(Rc::new);
                 let egress = own.or_else(|| core.settings_of(record).egress.clone());
-                core.dial(dest, &target, address, permit, egress);
+                core.dial(dest, &target, address, permit, egress, !is_configured);
             }
             Some(link) if permit.is_none() => core.queues.requests.push_back(Request::OpenStream { dest, link }),
             Some(_) => {

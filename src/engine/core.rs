@@ -18,6 +18,7 @@ use crate::engine::dial::Connector;
 use crate::engine::discovery::Discoveries;
 use crate::engine::ended::Ended;
 use crate::engine::flow::DISCARD_BYTES_MAX;
+use crate::engine::guarded::Guarded;
 use crate::engine::handler::Handler;
 use crate::engine::hooked::Hooked;
 use crate::engine::key_accounts::KeyAccounts;
@@ -78,6 +79,8 @@ pub struct Core {
     /// A report of suppressed log lines is scheduled.
     pub(crate) reports_suppressed: bool,
     pub(crate) connector: Option<Box<dyn Connector>>,
+    /// The addresses that clients and peers may not reach.
+    pub(crate) guarded: Guarded,
     pub(crate) mailbox: Arc<Mailbox>,
     /// The number of the loop in its process.
     pub(crate) number: usize,
@@ -209,6 +212,7 @@ impl Core {
             network_log_limits: Default::default(),
             reports_suppressed: false,
             connector: None,
+            guarded: Guarded::default(),
             mailbox,
             number: 0,
             stats: Stats::default(),

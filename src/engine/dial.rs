@@ -26,6 +26,7 @@ use socket2::Domain;
 use crate::engine::control::Control;
 use crate::engine::core::{Core, OneOff};
 use crate::engine::fair::Asker;
+use crate::engine::guarded::Guarded;
 use crate::engine::limits::{Family, RACERS};
 use crate::engine::mailbox::{Mail, Mailbox};
 use crate::engine::observer::Event;
@@ -92,7 +93,7 @@ impl Drop for Answer {
 
 impl Core {
     /// Starts to connect a side that has just been made. A name with an `address` is not looked up. With an `egress`, its
-    /// sockets leave from there.
+    /// sockets leave from there. With `is_guarded`, the target may not be a guarded address.
     pub(crate) fn dial(
         &mut self,
         dest: Id,
@@ -100,15 +101,22 @@ impl Core {
         address: Option<SocketAddr>,
         permit: Option<Permit>,
         egress: Option<Rc<Egress>>,
+        is_guarded: bool,
     ) {
         if let Err(error) = target.proto().require_tcp() {
             return self.queues.dialled.push_back((dest, Err(error.into())));
         }
         match self.offer(dest, target) {
             Ok(false) => {}
-            Ok(true) if permit.is_some() => return self.make_dial(dest, target, permit, egress),
+            Ok(true) if permit.is_some() => return self.make_dial(dest, target, permit, egress, is_guarded),
             Ok(true) => return,
             Err(failure) => return self.queues.dialled.push_back((dest, Err(failure))),
+        }
+        if let Target::Ip(_, addr) = **target
+            && is_guarded
+            && self.guarded.has(addr)
+        {
+            return self.queues.dialled.push_back((dest, Err(Guarded::failure())));
         }
         if !matches!(**target, Target::Unix(_)) {
             self.read_ahead(dest);
@@ -116,14 +124,14 @@ impl Core {
         match &**target {
             Target::Ip(_, addr) if egress.is_none() => self.attempt(dest, *addr),
             Target::Ip(_, addr) => {
-                self.make_dial(dest, target, permit, egress);
+                self.make_dial(dest, target, permit, egress, is_guarded);
                 let dial = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut());
                 dial.into_iter().for_each(|dial| dial.addresses.push(*addr));
                 self.next_address(dest);
             }
             Target::Unix(path) => self.attempt_unix(dest, path),
             Target::Name(_, name, _) => {
-                self.make_dial(dest, target, permit, egress);
+                self.make_dial(dest, target, permit, egress, is_guarded);
                 match address {
                     Some(address) => self.found(dest, &Ok(vec![address.ip()]), false),
                     None => self.want_name(dest, name),
@@ -150,7 +158,14 @@ impl Core {
         })
     }
 
-    fn make_dial(&mut self, dest: Id, target: &Rc<Target>, permit: Option<Permit>, egress: Option<Rc<Egress>>) {
+    fn make_dial(
+        &mut self,
+        dest: Id,
+        target: &Rc<Target>,
+        permit: Option<Permit>,
+        egress: Option<Rc<Egress>>,
+        is_guarded: bool,
+    ) {
         if let Some(side) = self.sides.get_mut(dest) {
             side.dial = Some(Box::new(Dial {
                 target: Rc::clone(target),
@@ -161,6 +176,7 @@ impl Core {
                 failure: None,
                 from_cache: false,
                 egress,
+                is_guarded,
             }));
         }
     }
@@ -267,6 +283,10 @@ impl Core {
             ordered.retain(|address| asks(&permit, *address));
             dial.failure =
                 ordered.is_empty().then(|| Failure::new(Reason::NotPermitted, "a rule forbids its addresses"));
+        }
+        if dial.is_guarded && ordered.iter().any(|addr| self.guarded.has(*addr)) {
+            ordered.retain(|addr| !self.guarded.has(*addr));
+            dial.failure = ordered.is_empty().then(Guarded::failure);
         }
         (dial.addresses, dial.next, dial.from_cache) = (ordered, 0, from_cache);
         self.next_address(dest);

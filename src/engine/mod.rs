@@ -18,6 +18,7 @@ pub(crate) mod ending;
 pub(crate) mod event_loop;
 pub(crate) mod fair;
 pub(crate) mod flow;
+pub(crate) mod guarded;
 pub(crate) mod handler;
 pub(crate) mod hook;
 pub(crate) mod hooked;

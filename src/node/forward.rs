@@ -19,6 +19,7 @@ use crate::engine::handler::{Cx, Handler};
 use crate::engine::listener::{FrontEnd, ListenConfig, plain};
 use crate::engine::observer::Event;
 use crate::engine::tally::Tally;
+use crate::relay::dial::ConnectOptions;
 use crate::types::address::{Bind, Endpoint, Target};
 use crate::types::descriptor_error::DescriptorError;
 use crate::types::forward_state::ForwardState;
@@ -654,7 +655,7 @@ struct ToTarget(Rc<Target>);
 impl Handler for ToTarget {
     fn opened(&mut self, cx: &mut Cx<'_>) {
         // A connection that cannot be made is reported.
-        let _ = cx.connect(Rc::clone(&self.0), None);
+        let _ = cx.connect(Rc::clone(&self.0), ConnectOptions { is_configured: true, ..ConnectOptions::default() });
     }
 
     fn readable(&mut self, _: &mut Cx<'_>, _: &[u8]) -> usize {

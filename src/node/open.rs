@@ -234,7 +234,7 @@ impl Node {
         let taken = if waits { None } else { self.taken(link, &target) };
         let handler: Box<dyn Handler> = match taken {
             Some(handler) => Box::new(AppStream { handler }),
-            None => Box::new(Forwarded { target: Rc::clone(&target), permit, waits }),
+            None => Box::new(Forwarded { target: Rc::clone(&target), permit, is_configured: forward.is_some(), waits }),
         };
         let adopted = core.adopt_io(Io::Stream(at), endpoint, "link", None, handler);
         match adopted.ok().and_then(|connection| Some((connection, core.connections.get(connection)?.source))) {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use crate::engine::handler::{Cause, Cx, Handler};
 use crate::link::{Bound, Code, Host};
 use crate::relay::connection::Stage;
-use crate::relay::dial::Permit;
+use crate::relay::dial::{ConnectOptions, Permit};
 use crate::relay::side::Role;
 use crate::types::address::Target;
 use crate::types::reason::{Failure, Reason};
@@ -16,6 +16,8 @@ use super::control::Node;
 pub(crate) struct Forwarded {
     pub target: Rc<Target>,
     pub permit: Option<Permit>,
+    /// The target is that of a forward of this node.
+    pub is_configured: bool,
     /// The stream waits for an approval.
     pub waits: bool,
 }
@@ -24,7 +26,11 @@ impl Handler for Forwarded {
     fn opened(&mut self, cx: &mut Cx<'_>) {
         match self.waits {
             true => cx.pause_reading(Role::Source),
-            false => _ = cx.connect(Rc::clone(&self.target), self.permit.take()),
+            false => {
+                let options =
+                    ConnectOptions { is_configured: self.is_configured, ..ConnectOptions::from(self.permit.take()) };
+                let _ = cx.connect(Rc::clone(&self.target), options);
+            }
         }
     }
 

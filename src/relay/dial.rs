@@ -26,6 +26,8 @@ pub(crate) struct Dial {
     pub from_cache: bool,
     /// The source of its sockets, if the system does not choose it.
     pub egress: Option<Rc<Egress>>,
+    /// The addresses of its name may not be guarded ones.
+    pub is_guarded: bool,
 }
 
 /// The way out of this host that a socket takes.
@@ -51,6 +53,9 @@ pub struct ConnectOptions {
     pub egress: Option<Egress>,
     /// The address that the name of the target was resolved to already, so that it is not looked up. A link does not use it.
     pub address: Option<SocketAddr>,
+    /// The configuration names the target, and neither a client nor a peer has chosen it: it may be a guarded address; see
+    /// [`Core::set_guarded_addresses`](crate::Core::set_guarded_addresses). A link does not use it.
+    pub is_configured: bool,
 }
 
 impl Egress {
@@ -83,6 +88,7 @@ impl fmt::Debug for ConnectOptions {
             .field("permit", &permit)
             .field("egress", &self.egress)
             .field("address", &self.address)
+            .field("is_configured", &self.is_configured)
             .finish()
     }
 }

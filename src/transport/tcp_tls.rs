@@ -106,7 +106,7 @@ impl<S: StreamKind> Transport for TlsStream<S> {
     }
 
     fn dial(_: &Tls, core: &mut Core, side: Id, target: &Rc<Target>, egress: Egress) {
-        core.dial(side, target, None, None, Some(Rc::new(Egress { protocol: S::PROTOCOL, ..egress })));
+        core.dial(side, target, None, None, Some(Rc::new(Egress { protocol: S::PROTOCOL, ..egress })), false);
     }
 
     fn carrier(tls: &Tls, buffers: &Rc<Buffers>) -> io::Result<TlsStream<S>> {

@@ -18,6 +18,7 @@ mod tls;
 mod admin;
 mod admin_guard;
 mod admin_places;
+mod admin_reach;
 mod cat;
 mod cli;
 mod config;
