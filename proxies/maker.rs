@@ -411,7 +411,7 @@ impl Maker for Parts {
         let make = move || {
             let front_end =
                 (spec.make)(&config, &access, shared.as_ref()).expect("it was made before from the same options");
-            proxy_protocol::wrap(&protocol, front_end)
+            proxy_protocol::wrap(&protocol, front_end, shared.clone())
         };
         Ok(MadeFrontEnd { kind: spec.name, make: Arc::new(make), balancer })
     }

@@ -7,7 +7,7 @@ use seaprox::config::{ExpectedKey, KeySource, LinkPaths, ProxyVersion, StatusSoc
 use seaprox::link::Mode;
 use seaprox::node::{CARRIERS, Path};
 use seaprox::rules::RuleError;
-use seaprox::{Bind, Egress, Family, UnixFileError};
+use seaprox::{Bind, Egress, Family, UnixFileError, Upstream};
 
 use super::field::Field;
 use super::parsers;
@@ -169,6 +169,32 @@ pub const PROXY_ACCEPT: Field = Field::Text(
 pub const PROXY_SEND: Field = Field::Choice(
     |d, index| d.listener.proxy_protocol.send = PROXY_VERSIONS.get(index).copied(),
     |d| PROXY_VERSIONS.iter().position(|version| Some(*version) == d.listener.proxy_protocol.send),
+);
+pub const PROXY_SEND_TO: Field = Field::Text(
+    |d, text| {
+        let form = "expected TARGET=v1, TARGET=v2 or TARGET=none, with a target of the listener";
+        let (target, word) = text.rsplit_once('=').ok_or(form)?;
+        let version = match word {
+            "v1" => Some(ProxyVersion::V1),
+            "v2" => Some(ProxyVersion::V2),
+            "none" => None,
+            _ => return Err(form.to_owned()),
+        };
+        let target = Upstream::parse(target).map_err(|error| error.to_string())?;
+        d.listener.proxy_protocol.send_to.push((target, version));
+        Ok(())
+    },
+    |d| {
+        let shown = |(target, version): &(Upstream, Option<ProxyVersion>)| {
+            let word = match version {
+                Some(ProxyVersion::V1) => "v1",
+                Some(ProxyVersion::V2) => "v2",
+                None => "none",
+            };
+            format!("{target}={word}")
+        };
+        d.listener.proxy_protocol.send_to.iter().map(shown).collect()
+    },
 );
 const PROXY_VERSIONS: [ProxyVersion; 2] = [ProxyVersion::V1, ProxyVersion::V2];
 pub const KNOWN_NODES: Field = Field::Text(

@@ -7,8 +7,8 @@ use super::command::{Command, Commands};
 use super::field::Field;
 use super::fields::{
     ADMIN, ADMIN_GROUP, ADMIN_HOST, CARRIER, CIPHER, KEY_EXCHANGE, KEY_FILE, KNOWN_NODES, LOG_FORMAT, MODE, ONLY, PATH,
-    PATHS, PEER_KEY, PREFER, PROXY_ACCEPT, PROXY_SEND, SECRET_FILE, SOURCE, STATUS_SOCKET, STRICT_MODES, UNIX_MODE,
-    UNIX_OWNER, USERS,
+    PATHS, PEER_KEY, PREFER, PROXY_ACCEPT, PROXY_SEND, PROXY_SEND_TO, SECRET_FILE, SOURCE, STATUS_SOCKET, STRICT_MODES,
+    UNIX_MODE, UNIX_OWNER, USERS,
 };
 use super::section::{Section, Sections};
 
@@ -339,6 +339,10 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Access, "proxy-protocol-send", Value::Choice(&["v1", "v2"]), "begin each connection to a target with a header of \
         the PROXY protocol of this version").only(FRONT_ENDS)
         .fills(PROXY_SEND).key(Sections::LISTENERS),
+    option(Group::Access, "proxy-protocol-send-to", Value::Text("TARGET=VERSION"), "header of the PROXY protocol for one target, v1, v2 \
+        or none, whatever --proxy-protocol-send says, such as 10.0.0.5:80=v2; a service stands for its hosts")
+        .repeat().no_env().only(FRONT_ENDS)
+        .fills(PROXY_SEND_TO).key(Sections::LISTENERS),
     option(Group::Access, "no-strict-modes", Value::None, "accept files of keys, users and paths that other users can change or \
         replace, and private keys that other users can read; without this option such files are refused").only(READING)
         .fills(STRICT_MODES).key(Sections::PROCESS),

@@ -9,6 +9,7 @@ use crate::relay::dial::Egress;
 use crate::types::address::Bind;
 use crate::types::rules::{Rules, SourceNetwork};
 use crate::types::unix_file::{UnixMode, UnixOwner};
+use crate::types::upstream::Upstream;
 
 /// A listener with a front end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub struct ProxyProtocol {
     pub accept_from: Vec<SourceNetwork>,
     /// The version of the header that begins each connection to a target; none to send no header.
     pub send: Option<ProxyVersion>,
+    /// Targets that are given a header of another version, or none, whatever `send` is. A service stands for its hosts.
+    pub send_to: Vec<(Upstream, Option<ProxyVersion>)>,
 }
 
 /// A version of the PROXY protocol.

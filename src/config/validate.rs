@@ -123,8 +123,28 @@ impl<'a> Checks<'a> {
             self.add(place.field("backlog"), " 0: expected a number above 0");
         }
         listener.rules.iter().for_each(|rules| self.rules(&place, rules));
+        self.send_to(&place, listener);
         if let Some(link) = listener.link.as_ref().filter(|link| self.config.link(link).is_none()) {
             self.add(place.field("via"), format!(" {link:?}: expected the name of a link"));
+        }
+    }
+
+    /// Checks the targets that are given headers of their own: each is a target of this listener, or of another one with the
+    /// same list, if the front end has targets.
+    fn send_to(&mut self, place: &Place, listener: &Listener) {
+        let list = &listener.proxy_protocol.send_to;
+        for (index, (upstream, _)) in list.iter().enumerate() {
+            let has_it = |it: &&Listener| {
+                let has_targets = it.front_end.all_upstreams().next().is_some();
+                !has_targets || it.front_end.all_upstreams().any(|(_, other)| other == upstream)
+            };
+            let alike = self.config.listeners.iter().filter(|it| it.proxy_protocol.send_to == *list);
+            let field = || place.field("proxy-protocol-send-to");
+            if !std::iter::once(listener).chain(alike).any(|it| has_it(&it)) {
+                self.add(field(), format!(" \"{upstream}\": expected a target of this listener"));
+            } else if list[..index].iter().any(|(other, _)| other == upstream) {
+                self.add(field(), format!(" \"{upstream}\": expected each target once"));
+            }
         }
     }
 

@@ -10,10 +10,11 @@ use seaprox::config::{Config, FrontEndConfig, Listener, ProxyProtocol, ProxyVers
 use seaprox::rules::{Action, Rule, Rules};
 use seaprox::{Bind, Endpoint, Loops, Proto, Target};
 
+use crate::kit::names::isolated;
 use crate::kit::program::{Program, free_port};
 use crate::kit::seaprox::run;
 use crate::kit::socks::request5;
-use crate::kit::{SOON, Scratch, Seaprox, has, until};
+use crate::kit::{SOON, Scratch, Seaprox, has, has_namespaces, until};
 
 /// Loops of this process with listeners. They are stopped when it is dropped.
 struct Proxy {
@@ -53,7 +54,7 @@ fn relay(to: SocketAddr, proxy_protocol: ProxyProtocol) -> Listener {
 }
 
 fn accepting(network: &str) -> ProxyProtocol {
-    ProxyProtocol { accept_from: vec![network.parse().unwrap()], send: None }
+    ProxyProtocol { accept_from: vec![network.parse().unwrap()], ..ProxyProtocol::default() }
 }
 
 fn sending(version: ProxyVersion) -> ProxyProtocol {
@@ -168,6 +169,73 @@ fn nginx_accepts_the_header_of_each_version() {
         let (client, answer) = ask(at, b"GET / HTTP/1.0\r\n\r\n");
         assert!(answer.ends_with(&format!("client={client} to={}", at.port())), "{version:?}: {answer}");
     }
+}
+
+#[test]
+fn haproxy_gets_a_header_and_the_target_beside_it_gets_none() {
+    if !has("haproxy") {
+        return;
+    }
+    let (scratch, port, plain) = (Scratch::new(), free_port(), free_port());
+    let answer = "http-request return status 200 content-type text/plain lf-string";
+    let sections = format!(
+        "frontend f\n mode http\n bind 127.0.0.1:{port} accept-proxy\n {answer} \"with=%[src]:%[src_port]\"\n\
+         frontend g\n mode http\n bind 127.0.0.1:{plain}\n {answer} \"without=%[src]\"\n"
+    );
+    let _haproxy = haproxy(&scratch, plain, &sections);
+    let front = |default: &str, send_to: &str| {
+        let to = format!("127.0.0.1:{port},127.0.0.1:{plain}");
+        let args = ["static", "--listen", "127.0.0.1:0", "--to", &to, "--proxy-protocol-send-to", send_to];
+        let default = if default.is_empty() { vec![] } else { vec!["--proxy-protocol-send", default] };
+        Seaprox::start(&[&args[..], &default].concat())
+    };
+    for (default, send_to) in [
+        ("", format!("127.0.0.1:{port}=v1")),
+        ("", format!("127.0.0.1:{port}=v2")),
+        ("v2", format!("127.0.0.1:{plain}=none")),
+    ] {
+        let seaprox = front(default, &send_to);
+        let at = seaprox.addr(0);
+        // The clients are given the targets in turn.
+        let mut seen = [0; 2];
+        for _ in 0..4 {
+            let (client, answer) = ask(at, b"GET / HTTP/1.0\r\n\r\n");
+            let is_told = answer.ends_with(&format!("with={client}"));
+            assert!(is_told || answer.ends_with("without=127.0.0.1"), "{default} {send_to}: {answer}");
+            seen[usize::from(is_told)] += 1;
+        }
+        assert_eq!(seen, [2, 2], "{default} {send_to}");
+    }
+}
+
+#[test]
+fn the_hosts_of_a_service_are_given_the_header_of_the_service() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("127.0.0.1 localhost\n", |server| {
+        let (told, plain) = (echo(), echo());
+        server.set("told.test", &["127.0.0.1"], Duration::ZERO);
+        server.set_service("_echo._tcp.test", &[(0, 0, told.port(), "told.test")]);
+        let to = format!("srv:_echo._tcp.test,{plain}");
+        let seaprox = Seaprox::start(&[
+            "static",
+            "--listen",
+            "127.0.0.1:0",
+            "--to",
+            &to,
+            "--proxy-protocol-send-to",
+            "srv:_echo._tcp.test=v1",
+        ]);
+        let mut seen = std::collections::BTreeSet::new();
+        until("both targets have answered", || {
+            let (client, answer) = ask(seaprox.addr(0), b"hello\n");
+            let header = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} ", client.port());
+            assert!(answer == "hello\n" || answer.starts_with(&header) && answer.ends_with("\r\nhello\n"), "{answer}");
+            seen.insert(answer.starts_with("PROXY"));
+            seen.len() == 2
+        });
+    });
 }
 
 #[test]

@@ -8,27 +8,30 @@ mod header;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use seaprox::config::{ProxyProtocol, ProxyVersion};
-use seaprox::{Cause, Cx, Endpoint, Failure, Fault, FrontEnd, Handler, Proto, Reason, Role};
+use seaprox::{Balancer, Cause, Cx, Endpoint, Failure, Fault, FrontEnd, Handler, Proto, Reason, Role, Upstream};
 
 use header::Header;
 
-/// Wraps a front end whose clients or targets are given headers.
-pub fn wrap(protocol: &ProxyProtocol, mut front_end: FrontEnd) -> FrontEnd {
+/// Wraps a front end whose clients or targets are given headers. The balancer is that of the front end, if it has one.
+pub fn wrap(protocol: &ProxyProtocol, mut front_end: FrontEnd, balancer: Option<Arc<Balancer>>) -> FrontEnd {
     if *protocol == ProxyProtocol::default() {
         return front_end;
     }
     let protocol = Rc::new(protocol.clone());
     Box::new(move || {
         let state = if protocol.accept_from.is_empty() { State::Passed(Header::default()) } else { State::Awaited };
-        Box::new(Proxied { protocol: Rc::clone(&protocol), inner: front_end(), state })
+        let (protocol, balancer) = (Rc::clone(&protocol), balancer.clone());
+        Box::new(Proxied { protocol, balancer, inner: front_end(), state })
     })
 }
 
 /// The handler of one client: the front end's own, behind the header.
 struct Proxied {
     protocol: Rc<ProxyProtocol>,
+    balancer: Option<Arc<Balancer>>,
     inner: Box<dyn Handler>,
     state: State,
 }
@@ -63,6 +66,15 @@ impl Proxied {
         }
         self.state = State::Passed(header);
         length
+    }
+
+    /// Returns the version of the header for the target that is connected; none if it is sent no header.
+    fn version(&self, cx: &Cx<'_>) -> Option<ProxyVersion> {
+        let ProxyProtocol { send, send_to, .. } = &*self.protocol;
+        let Some(target) = cx.asked().filter(|_| !send_to.is_empty()) else { return *send };
+        let service = self.balancer.as_ref().and_then(|balancer| balancer.upstream_of(target));
+        let is_it = |upstream: &Upstream| upstream.target() == Some(target) || Some(upstream) == service;
+        send_to.iter().find(|(upstream, _)| is_it(upstream)).map_or(*send, |(_, version)| *version)
     }
 
     /// Returns the header for a target.
@@ -108,7 +120,7 @@ impl Handler for Proxied {
     }
 
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
-        if let (Ok(()), Some(version)) = (result, self.protocol.send) {
+        if let (Ok(()), Some(version)) = (result, self.version(cx)) {
             let header = self.header_for_target(cx, version);
             if cx.send(Role::Dest, &header).is_err() {
                 cx.set_detail("no buffer for the PROXY header");

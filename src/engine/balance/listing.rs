@@ -17,6 +17,8 @@ pub(super) struct Listing {
 
 /// A target of a list.
 pub(super) struct Listed {
+    /// The place of its upstream in the list.
+    pub upstream: usize,
     pub target: Target,
     pub address: Option<SocketAddr>,
     pub tier: u32,
@@ -40,7 +42,7 @@ impl Listing {
         let mut targets: Vec<Listed> = Vec::with_capacity(candidates.list.len());
         let mut places = HashMap::with_capacity(candidates.list.len());
         for (candidate, (tier, weight)) in candidates.list.iter().zip(standing(&candidates.list)) {
-            let Candidate { target, address, .. } = candidate;
+            let Candidate { upstream, target, address, .. } = candidate;
             if let Some(place) = places.get(&(*address, target)) {
                 let listed: &mut Listed = &mut targets[*place];
                 listed.weight = listed.weight.saturating_add(weight);
@@ -48,7 +50,7 @@ impl Listing {
             }
             places.insert((*address, target), targets.len());
             let seed = seed_of(&address.map_or_else(|| target.to_string(), |address| address.to_string()));
-            targets.push(Listed { target: target.clone(), address: *address, tier, weight, seed });
+            targets.push(Listed { upstream: *upstream, target: target.clone(), address: *address, tier, weight, seed });
         }
         Listing { targets, is_complete: candidates.is_complete }
     }

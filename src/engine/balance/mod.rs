@@ -19,6 +19,7 @@ use crate::engine::core::Core;
 use crate::engine::discovery::{Candidates, Discovery};
 use crate::engine::limits::Family;
 use crate::engine::mailbox::Remote;
+use crate::types::address::Target;
 use crate::types::id::Id;
 use crate::types::upstream::Upstream;
 
@@ -93,6 +94,12 @@ impl Balancer {
     /// Returns the algorithm.
     pub fn balance(&self) -> Balance {
         self.balance
+    }
+
+    /// Returns the entry of the list that has this target: itself, or the service that has it as a host.
+    pub fn upstream_of(&self, target: &Target) -> Option<&Upstream> {
+        let listed = self.upstreams.iter().find(|upstream| upstream.target() == Some(target));
+        listed.or_else(|| self.upstreams.get(self.shared.lock().pool.upstream_of(target)?))
     }
 
     /// Returns the status of all targets.

@@ -36,6 +36,8 @@ pub(super) struct Pool {
 /// A target.
 pub(super) struct Entry {
     id: u64,
+    /// The place of its upstream in the list.
+    upstream: usize,
     target: Target,
     address: Option<SocketAddr>,
     /// Targets of a higher tier are used if no target of a lower one can be: by the priority of a service, and the second
@@ -136,16 +138,22 @@ impl Pool {
         let known: Vec<_> =
             listing.targets.iter().map(|listed| places.get(&(listed.address, &listed.target)).copied()).collect();
         for (listed, place) in listing.targets.into_iter().zip(known) {
-            let Listed { target, address, tier, weight, seed } = listed;
+            let Listed { upstream, target, address, tier, weight, seed } = listed;
             let place = place.unwrap_or_else(|| {
                 self.entries.push(Entry::new(self.next_id, target, address, seed));
                 self.next_id += 1;
                 self.entries.len() - 1
             });
             let entry = &mut self.entries[place];
+            entry.upstream = upstream;
             (entry.is_listed, entry.tier, entry.share.weight) = (true, tier, weight);
         }
         self.entries.retain(|entry| entry.is_listed || entry.share.active > 0);
+    }
+
+    /// Returns the place in the list of the upstream that has this target.
+    pub fn upstream_of(&self, target: &Target) -> Option<usize> {
+        self.entries.iter().find(|entry| entry.target == *target).map(|entry| entry.upstream)
     }
 
     /// Chooses a target for a client that has tried some. A target that is left out is chosen if its time has come, or if
@@ -253,6 +261,7 @@ impl Entry {
     fn new(id: u64, target: Target, address: Option<SocketAddr>, seed: u64) -> Entry {
         Entry {
             id,
+            upstream: 0,
             target,
             address,
             tier: 0,
