@@ -11,6 +11,24 @@ const LATER: &[(&[Section], &[&str])] = &[
     (&[Section::Process], &["console", "script", "web"]),
     (&[Section::Listener], &["udp", "rate", "transparent"]),
     (&[Section::Defaults], &["rate", "udp-timeout"]),
-    (&[Section::Link], &["links-max", "rate", "direct"]),
+    (&[Section::Link], &["rate", "direct"]),
     (&[Section::Serve], &["rate", "relay"]),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::OPTIONS;
+
+    #[test]
+    fn no_key_of_a_later_version_is_an_option_of_this_one() {
+        for (sections, keys) in LATER {
+            let is_there = |key: &&&str| {
+                OPTIONS
+                    .iter()
+                    .any(|spec| spec.long == **key && sections.iter().any(|section| spec.sections.has(*section)))
+            };
+            assert_eq!(keys.iter().filter(is_there).collect::<Vec<_>>(), Vec::<&&str>::new());
+        }
+    }
+}

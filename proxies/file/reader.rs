@@ -1,5 +1,6 @@
 //! The reader of files: the sections of all files, and the keys that fill fields of the configuration.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use seaprox::config::Place;
@@ -42,6 +43,25 @@ pub struct Text {
     pub text: String,
     /// The position.
     pub position: Position,
+    /// The variables that were replaced.
+    pub variables: Variables,
+}
+
+/// Variables with their values, which may be secrets.
+#[derive(Clone, Debug, Default)]
+pub struct Variables(Vec<(String, String)>);
+
+impl Variables {
+    /// Returns an error about a value with the names of the variables in place of their values, which no log may have.
+    pub fn hidden(&self, error: String) -> String {
+        let long = self.0.iter().filter(|(_, value)| value.len() >= HIDDEN_BYTES_MIN);
+        long.fold(error, |error, (name, value)| {
+            // An error quotes a value with escapes.
+            let quoted = format!("{value:?}");
+            let name = format!("${{{name}}}");
+            error.replace(quoted.trim_matches('"'), &name).replace(value, &name)
+        })
+    }
 }
 
 impl AllNames {
@@ -135,9 +155,10 @@ impl<'a> Reader<'a> {
             let field = spec.field_in(section);
             let Some(texts) = self.texts(place, entry, spec) else { continue };
             field.start(draft);
-            for Text { text, position } in texts {
+            for Text { text, position, variables } in texts {
                 if let Err(expected) = field.set(draft, spec.value, &text) {
-                    self.fail(place, position, format!("{}: found {text:?}, {expected}", spec.long));
+                    let error = variables.hidden(format!("found {text:?}, {expected}"));
+                    self.fail(place, position, format!("{}: {error}", spec.long));
                 }
             }
         }
@@ -157,7 +178,8 @@ impl<'a> Reader<'a> {
         let mut texts = texts.into_iter().collect::<Option<Vec<Text>>>()?;
         if is_list && texts.len() > 1 {
             let text = texts.iter().map(|text| text.text.as_str()).collect::<Vec<_>>().join(",");
-            texts = vec![Text { text, position: entry.position() }];
+            let variables = Variables(texts.into_iter().flat_map(|text| text.variables.0).collect());
+            texts = vec![Text { text, position: entry.position(), variables }];
         }
         Some(texts)
     }
@@ -171,8 +193,9 @@ impl<'a> Reader<'a> {
         spec: &OptionSpec,
     ) -> Option<Text> {
         let position = entry.file.position(value.span());
+        let mut variables = Variables::default();
         let text = match value.get_ref() {
-            DeValue::String(text) => self.string(place, entry.name(), text, position.clone())?,
+            DeValue::String(text) => self.substituted(place, entry.name(), text, position.clone(), &mut variables)?,
             DeValue::Boolean(flag) if spec.value == Value::None => flag.to_string(),
             // A port is a number to most people.
             DeValue::Integer(number)
@@ -191,12 +214,31 @@ impl<'a> Reader<'a> {
             Value::File | Value::Directory if text != "none" => self.path(entry.file, &text),
             _ => text,
         };
-        Some(Text { text, position })
+        Some(Text { text, position, variables })
     }
 
     /// Returns a string with its variables replaced.
     pub fn string(&mut self, place: &Place, key: &str, text: &str, position: Position) -> Option<String> {
-        match substitute(text, self.environment.variable) {
+        self.substituted(place, key, text, position, &mut Variables::default())
+    }
+
+    fn substituted(
+        &mut self,
+        place: &Place,
+        key: &str,
+        text: &str,
+        position: Position,
+        variables: &mut Variables,
+    ) -> Option<String> {
+        let used = RefCell::new(Vec::new());
+        let variable = |name: &str| {
+            let value = (self.environment.variable)(name);
+            used.borrow_mut().extend(value.clone().map(|value| (name.to_owned(), value)));
+            value
+        };
+        let result = substitute(text, &variable);
+        variables.0.extend(used.into_inner());
+        match result {
             Ok(text) => Some(text),
             Err(expected) => {
                 self.fail(place, position, format!("{key}: found {text:?}, {expected}"));
@@ -329,6 +371,8 @@ fn expected(spec: &OptionSpec) -> String {
     }
 }
 
+/// The shortest value of a variable that is hidden in errors. Shorter ones are ports and the like.
+const HIDDEN_BYTES_MIN: usize = 4;
 /// The options that may also stand in an inline table, by the common start of their names.
 const INLINE: &[&str] = &["proxy-protocol"];
 /// The keys at the top of a file that are no options.

@@ -211,7 +211,7 @@ impl Reader<'_> {
 
     fn front_end_option(&mut self, place: &Place, entry: Entry<'_>, option: &FrontEndOption) -> Option<OptionValue> {
         let spec = spec(option.name, Section::Listener);
-        let Text { text, position } = self.strings(place, Some(entry), spec)?.pop()?;
+        let Text { text, position, variables } = self.strings(place, Some(entry), spec)?.pop()?;
         let value = match option.kind {
             OptionKind::Flag => parsers::flag(&text).map(OptionValue::Flag),
             OptionKind::Number(..) => parsers::number(spec.value, &text).map(OptionValue::Number),
@@ -220,19 +220,25 @@ impl Reader<'_> {
             _ => Ok(OptionValue::Text(text.clone())),
         };
         value
-            .map_err(|expected| self.fail(place, position, format!("{}: found {text:?}, {expected}", option.name)))
+            .map_err(|expected| {
+                let error = variables.hidden(format!("found {text:?}, {expected}"));
+                self.fail(place, position, format!("{}: {error}", option.name));
+            })
             .ok()
     }
 
     /// Returns the addresses that a listener listens on. A range stands for its single ports.
     fn binds(&mut self, place: &Place, entry: Entry<'_>) -> Vec<Bind> {
         let mut all = Vec::new();
-        for Text { text, position } in
+        for Text { text, position, variables } in
             self.strings(place, Some(entry), spec("listen", Section::Listener)).unwrap_or_default()
         {
             match range(&text, BIND) {
                 Ok(ports) => all.extend(ports),
-                Err(error) => self.fail(place, position, format!("listen: found {text:?}, {error}")),
+                Err(error) => {
+                    let error = variables.hidden(format!("found {text:?}, {error}"));
+                    self.fail(place, position, format!("listen: {error}"));
+                }
             }
         }
         all
@@ -241,7 +247,9 @@ impl Reader<'_> {
     /// Returns the targets of a listener, each as the list of its ports.
     fn targets(&mut self, place: &Place, entry: Option<Entry<'_>>, key: &str) -> Vec<Vec<Upstream>> {
         let mut all = Vec::new();
-        for Text { text, position } in self.strings(place, entry, spec(key, Section::Listener)).unwrap_or_default() {
+        for Text { text, position, variables } in
+            self.strings(place, entry, spec(key, Section::Listener)).unwrap_or_default()
+        {
             for target in split_list(&text) {
                 let parsed = match Upstream::parse(target) {
                     Ok(service @ Upstream::Service(_)) => Ok(vec![service]),
@@ -249,7 +257,10 @@ impl Reader<'_> {
                 };
                 match parsed {
                     Ok(ports) => all.push(ports),
-                    Err(error) => self.fail(place, position.clone(), format!("{key}: found {target:?}, {error}")),
+                    Err(error) => {
+                        let error = variables.hidden(format!("found {target:?}, {error}"));
+                        self.fail(place, position.clone(), format!("{key}: {error}"));
+                    }
                 }
             }
         }
@@ -289,8 +300,10 @@ impl Reader<'_> {
         let address = Some(Link::default_name(&peers)).filter(|name| !name.is_empty());
         let name = self.name(&mut open, "link", address.as_deref());
         let place = open.place.clone();
-        for (Text { text, position }, _) in texts.iter().flatten().zip(&parsed).filter(|(_, it)| it.is_err()) {
-            let text = format!("connect: found {text:?}, expected HOST[:PORT] or [IPV6][:PORT]");
+        for (Text { text, position, variables }, _) in texts.iter().flatten().zip(&parsed).filter(|(_, it)| it.is_err())
+        {
+            let found = variables.hidden(format!("found {text:?}"));
+            let text = format!("connect: {found}, expected HOST[:PORT] or [IPV6][:PORT]");
             self.fail(&place, position.clone(), text);
         }
         if parsed.is_empty() && !self.is_incomplete {
@@ -357,7 +370,7 @@ impl Reader<'_> {
             self.fail(link, position, text);
             return None;
         };
-        let Text { text, position: at } = self.text(link, kind, kind.value, spec_of(kind.name()))?;
+        let Text { text, position: at, variables } = self.text(link, kind, kind.value, spec_of(kind.name()))?;
         let proxy = |front_end: &'static str| {
             forwards::listen(&text).map(|listen| (listen, Service::Local(FrontEndConfig::new(front_end))))
         };
@@ -375,7 +388,8 @@ impl Reader<'_> {
                 Some(Forward { name, listen, service })
             }
             Err(error) => {
-                self.fail(link, at, format!("{}: found {text:?}, {error}", kind.name()));
+                let error = variables.hidden(format!("found {text:?}, {error}"));
+                self.fail(link, at, format!("{}: {error}", kind.name()));
                 None
             }
         }
@@ -386,10 +400,13 @@ impl Reader<'_> {
             self.strings(&Place::root(), open.get("listen"), spec("listen", Section::Serve)).unwrap_or_default();
         let mut addresses = Vec::new();
         let mut wrong = Vec::new();
-        for Text { text, position } in texts {
+        for Text { text, position, variables } in texts {
             match addresses::listen(&text) {
                 Ok(address) => addresses.push(address),
-                Err(error) => wrong.push((position, format!("listen: found {text:?}, {error}"))),
+                Err(error) => {
+                    let error = variables.hidden(format!("found {text:?}, {error}"));
+                    wrong.push((position, format!("listen: {error}")));
+                }
             }
         }
         let first = addresses.first().map(Bind::to_string);

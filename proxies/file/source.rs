@@ -11,6 +11,7 @@ use std::path::{self, Path, PathBuf};
 use std::sync::Arc;
 
 use seaprox::auth::Modes;
+use seaprox::units::format_size;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -60,6 +61,8 @@ pub struct Sources<'a> {
     pub is_incomplete: bool,
     variable: &'a dyn Fn(&str) -> Option<String>,
     modes: Modes,
+    /// The bytes of all files so far.
+    bytes: u64,
     /// The real paths of the files, each of which is read once.
     seen: HashSet<PathBuf>,
 }
@@ -125,6 +128,7 @@ impl<'a> Sources<'a> {
             is_incomplete: false,
             variable,
             modes,
+            bytes: 0,
             seen: HashSet::new(),
         };
         let start = Position { order: 0, path: path.into(), line: 1, column: 1 };
@@ -148,6 +152,11 @@ impl<'a> Sources<'a> {
             Ok(bytes) => bytes,
             Err(error) => return self.problems.add(origin, format!("{error}{}", modes_hint(&error))),
         };
+        self.bytes += bytes.len() as u64;
+        if self.bytes > BYTES_MAX {
+            let text = format!("include: expected at most {} in all files", format_size(BYTES_MAX));
+            return self.problems.add(origin, text);
+        }
         let file = self.source(path, bytes);
         let (table, errors) = DeTable::parse_recoverable(&file.text);
         self.is_incomplete |= !errors.is_empty();
@@ -281,6 +290,8 @@ fn fits(pattern: &str, name: &str) -> bool {
 
 /// The longest file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
+/// All files of a configuration together.
+const BYTES_MAX: u64 = 32 << 20;
 /// Files of a configuration, and how deep they include one another.
 const FILES_MAX: usize = 1000;
 const DEPTH_MAX: usize = 8;

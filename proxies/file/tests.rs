@@ -11,6 +11,7 @@ use crate::links::scratch::Scratch;
 fn variable(name: &str) -> Option<String> {
     match name {
         "TARGET" => Some("10.0.0.5".to_owned()),
+        "PASSWORD" => Some("hunter2 \"secret\"".to_owned()),
         "CREDENTIALS_DIRECTORY" => Some("/run/credentials/seaprox".to_owned()),
         _ => None,
     }
@@ -320,4 +321,81 @@ fn a_file_or_directory_that_others_may_write_to_is_refused() {
     fs::remove_file(&included).unwrap();
     set(&directory, 0o777);
     assert!(load(&path, &environment()).unwrap_err().to_string().contains("others may write to the directory"));
+}
+
+#[test]
+fn no_error_quotes_the_value_of_a_variable() {
+    for line in [
+        "listen = \"${PASSWORD}\"",
+        "idle-timeout = \"a${PASSWORD}b\"",
+        "prefer = \"${PASSWORD}\"",
+        "to = [\"${PASSWORD}\", \"${PASSWORD}:80\", \"a:1\"]",
+        "source = \"${PASSWORD}\"",
+        "allow = [\"${PASSWORD}\"]",
+        "proxy-protocol = { send-to = [\"${PASSWORD}=v2\"] }",
+    ] {
+        let listen = if line.starts_with("listen") { "" } else { "listen = 1\n" };
+        let to = if line.starts_with("to") { "" } else { "to = \"a:1\"\n" };
+        let errors = errors(&format!("[[listener]]\nfront = \"static\"\n{listen}{to}{line}\n")).join("\n");
+        assert!(errors.contains("${PASSWORD}") && !errors.contains("hunter2"), "{line}: {errors}");
+    }
+    for line in ["connect = \"${PASSWORD}\"", "connect = \"a\"\nforward = [{ local = \"1:${PASSWORD}:x:y:z\" }]"] {
+        let errors = errors(&format!("[[link]]\n{line}\n")).join("\n");
+        assert!(!errors.contains("hunter2"), "{line}: {errors}");
+    }
+}
+
+#[test]
+fn headers_for_single_targets_are_read_and_printed_and_each_is_a_target_once() {
+    let text = |send_to: &str| {
+        format!(
+            "[[listener]]\nlisten = 1\nfront = \"static\"\nto = [\"a:1\", \"unix:/x=y\", \"_x._tcp.b\"]\n\
+             proxy-protocol = {{ send = \"v1\", send-to = [{send_to}] }}\n"
+        )
+    };
+    let first = config(&text("\"a:1=v2\", \"unix:/x=y=none\", \"srv:_x._tcp.b=v1\""));
+    assert_eq!(first.listeners[0].proxy_protocol.send_to.len(), 3);
+    let printed = print(&first, LogFormat::Text);
+    assert!(
+        printed.contains("proxy-protocol-send-to = [\"a:1=v2\", \"unix:/x=y=none\", \"srv:_x._tcp.b=v1\"]"),
+        "{printed}"
+    );
+    assert_eq!(config(&printed), first);
+    for (send_to, expected) in [
+        ("\"b:1=v2\"", "found \"b:1\", expected a target of this listener"),
+        ("\"a:1=v2\", \"a:1=v1\"", "found \"a:1\", expected each target once"),
+        ("\"a:1\"", "expected TARGET=v1, TARGET=v2 or TARGET=none"),
+        ("\"a:1=v3\"", "expected TARGET=v1, TARGET=v2 or TARGET=none"),
+    ] {
+        let errors = errors(&text(send_to)).join("\n");
+        assert!(errors.contains(expected), "{errors}");
+    }
+}
+
+#[test]
+fn an_example_prints_as_a_file_that_means_the_same() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let first = loaded(&fs::read_to_string(&path).unwrap()).unwrap();
+            let again = config(&print(&first.config, first.log_format));
+            assert_eq!(again, first.config, "{}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count >= 4, "{count}");
+}
+
+#[test]
+fn all_files_together_have_a_largest_size() {
+    let scratch = Scratch::new();
+    let comment = format!("#{}\n", "x".repeat(4 << 20 >> 1));
+    let path = scratch.write("seaprox.toml", "include = [\"*.conf\"]\n", 0o600);
+    for number in 0..17 {
+        scratch.write(&format!("{number}.conf"), &comment, 0o600);
+    }
+    let errors = load(&path, &environment()).map(drop).unwrap_err().to_string();
+    assert!(errors.contains("include: expected at most 32MiB in all files"), "{errors}");
 }
