@@ -145,17 +145,23 @@ fn dial(
         let name = record.member_name(server);
         let Some(dialed) = parts.link(&name) else { return config };
         let mut log = link::log_of(own, &dialed).exiting(true);
-        let (parts, failures, state) = (Rc::clone(&parts), Rc::clone(&failures), state.clone());
-        let handler = move |core: &mut Loop<'_>, _: Id, event: &LinkEvent| {
+        let (record, failures, state) = (record.clone(), Rc::clone(&failures), state.clone());
+        let handler = move |core: &mut Loop<'_>, id: Id, event: &LinkEvent| {
             if matches!(event, LinkEvent::Up { .. }) {
                 state.was_up.set(true);
                 failures.borrow_mut().recovered(&name);
             }
             let Some(Action::Exit(failed)) = log.handle(event, Instant::now()) else { return };
-            let links: Vec<String> = parts.links().iter().map(|link| link.name.clone()).collect();
-            if let Some(failed) = failures.borrow_mut().note(&name, &links, failed) {
+            let servers = record.fixed_servers();
+            let all: Vec<String> = servers.iter().map(|server| record.member_name(server)).collect();
+            if let Some(failed) = failures.borrow_mut().note(&name, Some(&all), failed) {
                 state.exit_error.borrow_mut().get_or_insert(failed);
-                core.stop();
+                return core.stop();
+            }
+            // There is one group.
+            for group in core.groups() {
+                // A link that leaves is in nobody's way.
+                let _ = core.group(group.id).and_then(|mut group| group.give_way(id));
             }
         };
         LinkConfig { on_event: Box::new(handler), ..config }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use seaprox::config::{Forward, Running};
 use seaprox::node::LinkEvent;
-use seaprox::{Loop, Loops, Remote};
+use seaprox::{Id, Loop, Loops, Remote};
 
 use super::announced::Announced;
 use super::events::{EventQueue, ProcessEvent, Pulse, watch_network};
@@ -210,7 +210,7 @@ impl Supervisor {
     fn handle(&mut self, event: ProcessEvent) {
         match event {
             ProcessEvent::Signal(signal) => self.handle_signal(signal),
-            ProcessEvent::Link(LinkOwner::Link(name), _, event) => self.dialed_link(&name, &event),
+            ProcessEvent::Link(LinkOwner::Link(name), id, event) => self.dialed_link(&name, id, &event),
             ProcessEvent::Link(LinkOwner::Server(_), _, LinkEvent::Asked { key, request, connection }) => {
                 self.approvals.add(key, request, connection);
                 self.ask_next();
@@ -233,14 +233,14 @@ impl Supervisor {
     }
 
     /// Handles an event of a link that this node dials.
-    fn dialed_link(&mut self, name: &str, event: &LinkEvent) {
+    fn dialed_link(&mut self, name: &str, id: Id, event: &LinkEvent) {
         if self.is_stopping {
             return;
         }
         self.know_link(name);
         let Some(log) = self.link_logs.get_mut(name) else { return };
         let (action, will_run) = (log.handle(event, Instant::now()), log.will_run(event));
-        action.into_iter().for_each(|action| self.perform(name, action));
+        action.into_iter().for_each(|action| self.perform(name, id, action));
         let will_run = will_run || self.link_logs.get(name).is_some_and(|log| log.will_run(event));
         if matches!(event, LinkEvent::Up { .. }) {
             self.link_is_up(name);
@@ -276,14 +276,14 @@ impl Supervisor {
         }
     }
 
-    fn perform(&mut self, link: &str, action: Action) {
+    fn perform(&mut self, link: &str, id: Id, action: Action) {
         match action {
             // Lines about the link follow the lines about the listen addresses.
             Action::Print(line) => match &mut self.pending_lines {
                 Some(lines) => lines.push(line),
                 None => logging::announce(&line),
             },
-            Action::Exit(failed) => self.link_failed(link, failed),
+            Action::Exit(failed) => self.link_failed(link, id, failed),
             // A peer shows its key once for each subflow.
             Action::AskAboutKey(_) if self.is_asking => {}
             Action::AskAboutKey(key) => {

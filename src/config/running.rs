@@ -178,6 +178,37 @@ impl Running {
         links.ok().and_then(Result::ok).unwrap_or_default()
     }
 
+    /// Returns the names of the links to all servers of a link that this node dials, also of those that have none now. None
+    /// while servers are looked up for the first time, and if the loop has ended.
+    pub fn server_names(&self, name: &str) -> Option<Vec<String>> {
+        let (id, link) = (self.group(name)?, self.config.link(name)?);
+        let servers = on_loop(&self.remotes[0], move |core| {
+            let group = core.group(id).ok()?;
+            let is_whole = group.status().is_ok_and(|status| !status.expects_more);
+            is_whole.then(|| group.servers())
+        });
+        let servers = servers.ok().flatten()?;
+        Some(servers.iter().map(|server| link.member_name(server)).collect())
+    }
+
+    /// Says that a link to a server is of no use as it is, so that another server takes its place; see
+    /// [`GroupMut::give_way`](crate::node::GroupMut::give_way).
+    pub fn give_way(&self, name: &str, link: Id) {
+        let Some(id) = self.group(name) else { return };
+        // A link that is up, that has ended or that leaves is in nobody's way.
+        self.first_loop(move |core| _ = core.group(id).and_then(|mut group| group.give_way(link)));
+    }
+
+    /// Dials the servers again whose links were closed one by one; see
+    /// [`GroupMut::dial_closed`](crate::node::GroupMut::dial_closed).
+    pub fn dial_closed_links(&self) {
+        let groups: Vec<Id> = self.links.values().copied().collect();
+        self.first_loop(move |core| {
+            // A server that cannot be dialed is tried again later.
+            groups.into_iter().for_each(|id| _ = core.group(id).and_then(|mut group| group.dial_closed()));
+        });
+    }
+
     /// Returns the id of the group of a link that this node dials, in the first loop.
     pub fn group(&self, name: &str) -> Option<Id> {
         self.links.get(name).copied()

@@ -67,6 +67,8 @@ pub struct GroupStatus {
     pub links_max: usize,
     /// The number of servers in its list.
     pub servers: usize,
+    /// True while more servers are being looked up.
+    pub expects_more: bool,
     /// Its links, without those that leave.
     pub links: Vec<Id>,
     /// Connections that wait until any of the links is up.
@@ -96,6 +98,8 @@ pub(crate) struct Group {
     /// The place of the member that comes first among equal ones.
     pub turn: usize,
     discovery: Option<Discovery>,
+    /// More servers are being looked up.
+    expects_more: bool,
     /// The time of the next look at the members, if one is armed.
     look_ms: Option<u64>,
 }
@@ -144,6 +148,7 @@ impl Loop<'_> {
             remotes: Vec::new(),
             turn: 0,
             discovery: None,
+            expects_more: false,
             look_ms: None,
         };
         let id = node.groups.insert(group).map_err(|_| VerbError::Full)?;
@@ -252,6 +257,11 @@ impl GroupMut<'_> {
         }
     }
 
+    /// Says whether more servers are being looked up, so that the list is not the whole one yet.
+    pub fn expect_more(&mut self, expects_more: bool) {
+        self.node.groups.get_mut(self.id).into_iter().for_each(|group| group.expects_more = expects_more);
+    }
+
     /// Says that the links of another group are about to take the places of these: [`LinkMut::set_leaving`] for each link.
     pub fn set_leaving(&mut self, is_leaving: bool) {
         for link in self.links() {
@@ -321,6 +331,7 @@ impl Group {
             name: self.name.to_string(),
             links_max: self.links_max,
             servers: self.servers.len(),
+            expects_more: self.expects_more,
             links: self.links(),
             waiting: self.waiting.dests.len(),
         }

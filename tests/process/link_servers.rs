@@ -43,14 +43,17 @@ impl Servers {
     /// Starts the node that dials both, which knows these keys for them. Its clients go to `target`.
     #[track_caller]
     fn dial(&self, known: [&str; 2], target: &TcpListener) -> Seaprox {
+        self.dial_with(known, target, &[])
+    }
+
+    #[track_caller]
+    fn dial_with(&self, known: [&str; 2], target: &TcpListener, options: &[&str]) -> Seaprox {
         let [one, two] = self.addrs();
         let file = self.scratch.write("known", format!("{one} {}\n{two} {}\n", known[0], known[1]));
         let local = format!("127.0.0.1:0:{}", target.local_addr().unwrap());
         let (to, config) = (format!("{one},{two}"), self.scratch.file("near"));
-        Seaprox::spawn(
-            &["link", "--connect", &to, "-L", &local, "--config-dir", &config, "--known-nodes", &file],
-            |_| {},
-        )
+        let args = ["link", "--connect", &to, "-L", &local, "--config-dir", &config, "--known-nodes", &file];
+        Seaprox::spawn(&[&args, options].concat(), |_| {})
     }
 
     fn addrs(&self) -> [String; 2] {
@@ -138,4 +141,40 @@ fn a_node_is_ready_when_each_of_its_links_is_up() {
         let ran = ctl(&near, &["ready"]);
         addrs.iter().all(|addr| ran.err.contains(&format!("{addr:?}")))
     });
+}
+
+#[test]
+fn a_server_with_another_key_gives_way_to_the_next_one_if_one_link_is_wanted() {
+    let (servers, target) = (Servers::start(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let [one, two] = servers.addrs();
+    let mut near = servers.dial_with([&servers.keys[1], &servers.keys[1]], &target, &["--links-max", "1"]);
+    near.wait_for_log(&[&format!("THE KEY OF {one} HAS CHANGED")]);
+    kit::until("the link to the other server is up", || {
+        near.out().iter().any(|it| it.starts_with(&format!("link up {two} ")))
+    });
+    let mut client = Peer::connect(near.listens(0).parse().unwrap());
+    let mut server = Peer::accept(&target);
+    both(&mut client, &[Swap(10_000), Fin, ReadAll], &mut server, &[Swap(10_000), Fin, ReadAll]);
+    assert!(near.runs());
+}
+
+#[test]
+fn a_single_connection_goes_over_the_next_server_if_the_first_one_has_another_key() {
+    let (servers, target) = (Servers::start(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let [one, two] = servers.addrs();
+    let file = servers.scratch.write("known", format!("{one} {0}\n{two} {0}\n", servers.keys[1]));
+    let (to, config) = (format!("{one},{two}"), servers.scratch.file("near"));
+    let at = target.local_addr().unwrap().to_string();
+    let args = ["link", "--connect", &to, "-W", &at, "--links-max", "1", "--config-dir", &config];
+    let mut near = Seaprox::spawn(&[&args[..], &["--known-nodes", &file]].concat(), |_| {});
+    let mut server = Peer::accept(&target);
+    server.run(&[Fin, ReadAll]);
+    assert_eq!(near.wait(kit::START).code(), Some(0));
+}
+
+#[test]
+fn the_process_ends_when_no_server_has_the_known_key_and_one_link_is_wanted() {
+    let (servers, target) = (Servers::start(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let mut near = servers.dial_with([&servers.keys[1], &servers.keys[0]], &target, &["--links-max", "1"]);
+    assert_eq!(near.wait(kit::START).code(), Some(77));
 }

@@ -1,5 +1,5 @@
-//! The failures of the links of a group. A link that cannot be used is reported, and the others serve; the process ends only
-//! when all of them have failed.
+//! The failures of the links of a group. A link that cannot be used is reported, and the other servers of the group serve; the
+//! process ends only when the links to all of them have failed.
 
 use std::collections::BTreeSet;
 
@@ -12,13 +12,16 @@ pub struct GroupFailures {
 }
 
 impl GroupFailures {
-    /// Notes that a link has failed, in a group with these links. Returns the failure if the process must end with it, and
-    /// otherwise logs it, once until the link is up.
-    pub fn note(&mut self, link: &str, links: &[String], failed: Failed) -> Option<Failed> {
+    /// Notes that a link has failed. `all` are the names of the links to all servers of the group, also of those that are not
+    /// dialed now; none if not all servers are known yet. Returns the failure if the process must end with it, and otherwise
+    /// logs it, once until the link is up.
+    pub fn note(&mut self, link: &str, all: Option<&[String]>, failed: Failed) -> Option<Failed> {
         let is_new = self.failed.insert(link.to_owned());
-        self.failed.retain(|name| name == link || links.contains(name));
-        if links.iter().all(|name| self.failed.contains(name)) {
-            return Some(failed);
+        if let Some(all) = all {
+            self.failed.retain(|name| name == link || all.contains(name));
+            if all.iter().all(|name| self.failed.contains(name)) {
+                return Some(failed);
+            }
         }
         if is_new {
             log::error!(target: "seaprox::link", link = link, error = failed.text; "this link cannot be used, and the others of its group serve");
@@ -42,12 +45,13 @@ mod tests {
         let links = ["a", "b"].map(str::to_owned);
         let failed = || Failed::new(Exit::NoPermission, "wrong key".to_owned());
         let mut group = GroupFailures::default();
-        assert!(group.note("a", &links, failed()).is_none());
-        assert!(group.note("a", &links, failed()).is_none());
+        assert!(group.note("a", Some(&links), failed()).is_none());
+        assert!(group.note("a", Some(&links), failed()).is_none());
         group.recovered("a");
-        assert!(group.note("b", &links, failed()).is_none(), "the first one has recovered");
-        assert!(group.note("a", &links, failed()).is_some_and(|failed| failed.exit == Exit::NoPermission));
+        assert!(group.note("b", Some(&links), failed()).is_none(), "the first one has recovered");
+        assert!(group.note("a", None, failed()).is_none(), "there may be others");
+        assert!(group.note("a", Some(&links), failed()).is_some_and(|failed| failed.exit == Exit::NoPermission));
         let mut alone = GroupFailures::default();
-        assert!(alone.note("a", &links[..1], failed()).is_some());
+        assert!(alone.note("a", Some(&links[..1]), failed()).is_some());
     }
 }

@@ -1,4 +1,6 @@
-//! The links of groups: each has a log of its own, and only the failure of all of them ends the process.
+//! The links of groups: each has a log of its own, and only the failure of the links to all servers ends the process.
+
+use seaprox::Id;
 
 use super::Supervisor;
 use crate::process::exit::Failed;
@@ -24,12 +26,15 @@ impl Supervisor {
         self.awaited.retain(|other| other == name || !links.contains(other));
     }
 
-    /// Ends the process with the failure of a link, if all links of its group have failed.
-    pub(super) fn link_failed(&mut self, name: &str, failed: Failed) {
-        let (group, links) = self.group_of(name);
-        match self.failures.entry(group).or_default().note(name, &links, failed) {
+    /// Ends the process with the failure of a link, if the links to all servers of its group have failed. Otherwise another
+    /// server takes its place.
+    pub(super) fn link_failed(&mut self, name: &str, id: Id, failed: Failed) {
+        let (group, _) = self.group_of(name);
+        let servers = self.running.server_names(&group);
+        match self.failures.entry(group.clone()).or_default().note(name, servers.as_deref(), failed) {
             Some(failed) => self.exit(failed),
             None => {
+                self.running.give_way(&group, id);
                 if self.awaited.remove(name) && self.awaited.is_empty() {
                     self.announce();
                 }

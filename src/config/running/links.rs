@@ -11,7 +11,7 @@ use crate::config::maker::MadeLink;
 use crate::config::on_loop::{free_forward_name, on_loop, refused};
 use crate::engine::control::Loop;
 use crate::engine::discovery::Candidates;
-use crate::node::{ForwardConfig, GroupConfig, Path};
+use crate::node::{ForwardConfig, GroupConfig, LinkServer, Path};
 use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::Id;
 use crate::types::verb_error::VerbError;
@@ -206,28 +206,48 @@ fn connect(core: &mut Loop<'_>, link: &Link, made: MadeLink) -> Result<Id, VerbE
     dialed.map(|()| id)
 }
 
-/// Dials the servers of a group that are known, and the others as soon as they are, and each time they change.
+/// Dials the servers of a group that are known, and the others as soon as they are, and each time they change. Until all of
+/// them were looked up, the servers that the group has stay in its list.
 fn set_servers(core: &mut Loop<'_>, id: Id, link: &Link) -> Result<(), VerbError> {
     let most = link.most_links();
     if link.has_fixed_servers() {
         let mut group = core.group(id)?;
         group.follow(None);
+        group.expect_more(false);
         return group.set_servers(&link.fixed_servers(), most);
     }
-    core.group(id)?.set_servers(&link.servers(&Candidates::of(&link.peers)), most)?;
+    let known = core.group(id)?.servers();
+    let candidates = Candidates::of(&link.peers);
+    let is_whole = candidates.is_complete;
+    let first = if is_whole { link.servers(&candidates) } else { with_known(link.servers(&candidates), known) };
+    core.group(id)?.set_servers(&first, most)?;
     let (record, family) = (link.clone(), core.config().family);
     let discovery = core.discover(link.peers.clone(), family, move |core, candidates| {
-        let servers = record.servers(candidates);
-        if candidates.is_complete || !servers.is_empty() {
-            // A server that cannot be dialed is tried again with the next change.
-            let set = core.group(id).and_then(|mut group| group.set_servers(&servers, most));
-            if let Err(error) = set {
-                log::warn!(target: "seaprox::link", link = record.name, error = error.as_str(); "a server cannot be dialed");
-            }
+        let Ok(mut group) = core.group(id) else { return };
+        let mut servers = record.servers(candidates);
+        if !candidates.is_complete {
+            servers = with_known(servers, group.servers());
+        }
+        group.expect_more(!candidates.is_complete);
+        // A server that cannot be dialed is tried again later.
+        if let Err(error) = group.set_servers(&servers, most) {
+            log::warn!(target: "seaprox::link", link = record.name, error = error.as_str(); "a server cannot be dialed");
         }
     });
-    core.group(id)?.follow(Some(discovery));
+    let mut group = core.group(id)?;
+    group.follow(Some(discovery));
+    group.expect_more(!is_whole);
     Ok(())
+}
+
+/// Returns the servers, and behind them those of `known` that are not among them.
+fn with_known(mut servers: Vec<LinkServer>, known: Vec<LinkServer>) -> Vec<LinkServer> {
+    for server in known {
+        if servers.iter().all(|it| it.addr != server.addr) {
+            servers.push(server);
+        }
+    }
+    servers
 }
 
 /// Adds and removes paths of a link. Returns the numbers of those that were added and removed before the first error.
