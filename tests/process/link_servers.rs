@@ -178,3 +178,76 @@ fn the_process_ends_when_no_server_has_the_known_key_and_one_link_is_wanted() {
     let mut near = servers.dial_with([&servers.keys[1], &servers.keys[0]], &target, &["--links-max", "1"]);
     assert_eq!(near.wait(kit::START).code(), Some(77));
 }
+
+/// Writes the file of a node that dials `servers`, and returns its path.
+fn write_file(servers: &Servers, text: &str) -> String {
+    let [one, two] = servers.addrs();
+    servers.scratch.write("near/known_nodes", format!("{one} {}\n{two} {}\n", servers.keys[0], servers.keys[1]));
+    let text = format!("config-dir = \"near\"\n{text}");
+    let file = servers.scratch.write("near.toml", text);
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+    file
+}
+
+#[test]
+fn ctl_closes_the_link_to_one_server_and_the_link_of_the_configuration_with_all_servers() {
+    let servers = Servers::start();
+    let [one, two] = servers.addrs();
+    let text = format!(
+        "[[link]]\nname = \"office\"\nconnect = [\"{one}\", \"{two}\"]\nforward = [{{ dynamic = \"127.0.0.1:0\" }}]\n"
+    );
+    let near = Seaprox::start(&["run", &write_file(&servers, &text)]);
+    let peers = || -> Vec<String> {
+        let status = near.status();
+        let up = status["links"].as_array().unwrap().iter().filter(|link| link["state"] == "up");
+        let mut peers: Vec<String> = up.map(|link| link["peer"].as_str().unwrap().to_owned()).collect();
+        peers.sort();
+        peers
+    };
+    let mut both = vec![one.clone(), two.clone()];
+    both.sort();
+    kit::until("both links are up", || peers() == both);
+    for member in [one.clone(), format!("office[{one}]")] {
+        let ran = ctl(&near, &["close", "link", &member]);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        kit::until("one link is left", || peers() == [two.clone()]);
+        assert_eq!(near.status()["forwards"].as_array().unwrap().len(), 1);
+        // A command that changes something else does not bring it back.
+        assert_eq!(ctl(&near, &["open", "-L", "127.0.0.1:0:localhost:9", "--name", "web", "office"]).code, Some(0));
+        assert_eq!(ctl(&near, &["close", "forward", "web"]).code, Some(0));
+        assert_eq!(peers(), std::slice::from_ref(&two));
+        assert_eq!(ctl(&near, &["reload"]).code, Some(0));
+        kit::until("both links are up again", || peers() == both);
+    }
+    let ran = ctl(&near, &["--json", "close", "link", "office"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let answer: serde_json::Value = serde_json::from_slice(&ran.out).unwrap();
+    assert_eq!(answer["links"].as_array().unwrap().len(), 2, "{answer}");
+    kit::until("no link is left", || near.status()["links"].as_array().unwrap().is_empty());
+    assert!(near.status()["forwards"].as_array().unwrap().is_empty());
+}
+
+/// A reload that is refused changes nothing, and so it does not forget the forward either.
+#[test]
+fn a_forward_that_a_command_has_opened_outlives_a_reload_that_is_refused() {
+    let (servers, taken) = (Servers::start(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let [one, _] = servers.addrs();
+    let link = |name: &str| {
+        format!("[[link]]\nname = \"{name}\"\nconnect = \"{one}\"\nforward = [{{ dynamic = \"127.0.0.1:0\" }}]\n")
+    };
+    let near = Seaprox::start(&["run", &write_file(&servers, &link("office"))]);
+    let ran = ctl(&near, &["open", "-L", "127.0.0.1:0:localhost:9", "--name", "web", "office"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let has_forward = || near.status()["forwards"].as_array().unwrap().iter().any(|it| it["name"] == "web");
+    assert!(has_forward());
+    // The address of the new listener is taken, so the change of the link is not made either.
+    let listener = format!("[[listener]]\nfront = \"socks\"\nlisten = \"{}\"\n", taken.local_addr().unwrap());
+    write_file(&servers, &format!("{listener}{}", link("other")));
+    let ran = ctl(&near, &["reload"]);
+    assert_eq!(ran.code, Some(78), "{ran:?}");
+    assert!(has_forward());
+    write_file(&servers, &link("office"));
+    let ran = ctl(&near, &["reload"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(has_forward(), "{}", near.status()["forwards"]);
+}

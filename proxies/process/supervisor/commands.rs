@@ -4,7 +4,7 @@
 //! files again ends such a change: what the files name is opened, and what they do not name is closed. A forward that a
 //! command has opened stays.
 
-use seaprox::config::{Config, Forward, FrontEndConfig, Service};
+use seaprox::config::{Config, Forward, FrontEndConfig, Link, Service};
 use seaprox::node::{ForwardStatus, LinkStatus};
 use seaprox::{Id, Kind, Loop, Reason, Remote, VerbError};
 use serde_json::{Value, json};
@@ -90,25 +90,42 @@ impl Supervisor {
         }
     }
 
-    /// Closes a link. One that this node dials is taken out of the configuration in effect; a peer may dial again.
+    /// Closes a link. The name of a link in the configuration stands for the links to all its servers: it is taken out of the
+    /// configuration in effect. Each other name stands for one link. The server of such a link is dialed again when the files
+    /// are read again, and a peer may dial again at once.
     fn close_link(&mut self, named: &Named) -> Result<Value> {
+        if let Some(name) = self.find_record(named)? {
+            return self.close_record(&name);
+        }
         let (remote, link) = self.find_link(named)?;
-        let name =
-            self.running.config().links.iter().map(|it| &it.name).find(|it| self.running.link(it) == Some(link.id));
-        let done = json!({ "done": "closed", "link": link.id.to_string(), "name": link.name });
-        let Some(name) = name.cloned().filter(|_| link.dialled) else {
-            ask(&remote, move |core| core.link(link.id).and_then(|mut it| it.close()))?.map_err(verb)?;
-            return Ok(done);
+        // The only link of a record is the record.
+        let mut alone = self.running.config().links.iter().filter(|it| link.dialled && !it.is_group());
+        if let Some(name) = alone.find(|it| self.running.link(&it.name) == Some(link.id)).map(|it| it.name.clone()) {
+            return self.close_record(&name);
+        }
+        ask(&remote, move |core| core.link(link.id).and_then(|mut it| it.close()))?.map_err(verb)?;
+        Ok(json!({ "done": "closed", "link": link.id.to_string(), "name": link.name }))
+    }
+
+    /// Closes the links to all servers of a link of the configuration, with its forwards.
+    fn close_record(&mut self, name: &str) -> Result<Value> {
+        let ids: Vec<String> = self.running.links_of(name).iter().map(Id::to_string).collect();
+        let is_group = self.running.config().link(name).is_some_and(Link::is_group);
+        let done = match &ids[..] {
+            [id] if !is_group => json!({ "done": "closed", "link": id, "name": name }),
+            _ => json!({ "done": "closed", "links": ids, "name": name }),
         };
         let mut config = self.running.config().clone();
-        if let Some(user) = config.listeners.iter().find(|it| it.link.as_ref() == Some(&name)) {
+        if let Some(user) = config.listeners.iter().find(|it| it.link.as_deref() == Some(name)) {
             let text = format!("the clients of the listener {:?} go over the link {name:?}", user.name);
             return Err(CommandError::new(Cause::Conflict, text));
         }
         config.links.retain(|link| link.name != name);
-        self.opened_forwards.retain(|(link, _)| *link != name);
-        self.change(config)?;
-        Ok(done)
+        let changed = self.change(config);
+        if self.running.config().link(name).is_none() {
+            self.opened_forwards.retain(|(link, _)| link != name);
+        }
+        changed.map(|()| done)
     }
 
     fn close_forward(&mut self, named: &Named) -> Result<Value> {
@@ -118,8 +135,11 @@ impl Supervisor {
         let is_it = |it: &Forward| it.name == forward.name;
         if config.links.iter().any(|link| link.forwards.iter().any(is_it)) {
             config.links.iter_mut().for_each(|link| link.forwards.retain(|it| !is_it(it)));
-            self.opened_forwards.retain(|(_, it)| !is_it(it));
-            self.change(config)?;
+            let changed = self.change(config);
+            if !self.running.config().links.iter().any(|link| link.forwards.iter().any(is_it)) {
+                self.opened_forwards.retain(|(_, it)| !is_it(it));
+            }
+            changed?;
         } else {
             ask(&remote, move |core| core.forward(forward.id).and_then(|mut it| it.close()))?.map_err(verb)?;
         }
@@ -174,17 +194,24 @@ impl Supervisor {
         }
     }
 
+    /// Finds the link of the configuration with this name. Fails if a peer that has dialed this node has the same name.
+    fn find_record(&self, named: &Named) -> Result<Option<String>> {
+        let config = self.running.config();
+        // The links that this node dials are in the first loop.
+        let Some(link) = config.link(&named.name).filter(|_| named.thread.is_none_or(|thread| thread == 0)) else {
+            return Ok(None);
+        };
+        let served = self.collect(named, |core| core.links())?.into_iter();
+        match served.filter(|(_, it)| !it.dialled && (it.name == named.name || it.peer == named.name)).count() {
+            0 => Ok(Some(link.name.clone())),
+            count => Err(ambiguous("link", named, count + 1)),
+        }
+    }
+
     /// Finds the only link with this id, name or peer.
     fn find_link(&self, named: &Named) -> Result<(Remote, LinkStatus)> {
         let id = Id::parse(Kind::Link, &named.name);
-        let config = self.running.config();
-        // The name of a link in the configuration need not be that of its peer.
-        let configured = config.link(&named.name).and_then(|link| self.running.link(&link.name));
-        let is_it = |link: &LinkStatus| {
-            [Some(link.id)].iter().any(|it| *it == id || *it == configured)
-                || link.name == named.name
-                || link.peer == named.name
-        };
+        let is_it = |link: &LinkStatus| Some(link.id) == id || link.name == named.name || link.peer == named.name;
         let all = self.collect(named, |core| core.links())?;
         only("link", named, all.into_iter().filter(|(_, link)| is_it(link)).collect())
     }
@@ -256,11 +283,13 @@ fn only<T>(kind: &str, named: &Named, mut found: Vec<T>) -> Result<T> {
     match found.len() {
         1 => Ok(found.remove(0)),
         0 => Err(missing(kind, named)),
-        count => {
-            let text = format!("{count} {kind}s are named {:?}: expected an id, such as 0.1", named.name);
-            Err(CommandError::new(Cause::Conflict, text))
-        }
+        count => Err(ambiguous(kind, named, count)),
     }
+}
+
+fn ambiguous(kind: &str, named: &Named, count: usize) -> CommandError {
+    let text = format!("{count} {kind}s are named {:?}: expected an id, such as 0.1", named.name);
+    CommandError::new(Cause::Conflict, text)
 }
 
 fn missing(kind: &str, named: &Named) -> CommandError {

@@ -137,6 +137,7 @@ impl Supervisor {
             };
             if result.is_ok() {
                 self.opened_forwards = opened_forwards;
+                self.running.dial_closed_links();
             }
             files.into_iter().for_each(|files| self.follow_files(files));
             self.end_reload(result);
