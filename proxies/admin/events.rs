@@ -31,6 +31,25 @@ pub struct Reader {
     is_new: bool,
 }
 
+/// The reason for which a client cannot read events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoReader {
+    /// There are [`READERS_MAX`] readers.
+    TooMany,
+    /// The mailbox of a loop is full.
+    LoopIsBusy,
+}
+
+impl NoReader {
+    /// Returns the text for the client.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            NoReader::TooMany => "too many readers of events",
+            NoReader::LoopIsBusy => "an event loop has no room for the call",
+        }
+    }
+}
+
 #[derive(Default)]
 struct Shared {
     readers: Mutex<Readers>,
@@ -63,22 +82,25 @@ impl Events {
         Events { shared: Arc::default(), remotes }
     }
 
-    /// Returns a reader of everything that happens from now on. Returns none if there are as many as there may be.
-    pub fn subscribe(&self) -> Option<Reader> {
+    /// Returns a reader of everything that happens from now on.
+    ///
+    /// # Errors
+    /// There are as many readers as there may be, or a loop has no room for the call.
+    pub fn subscribe(&self) -> Result<Reader, NoReader> {
         let (sender, lines) = mpsc::sync_channel(LINES_MAX);
         let dropped = Arc::new(AtomicU64::new(0));
         let mut readers = self.shared.lock();
         if readers.all.len() >= READERS_MAX {
-            return None;
+            return Err(NoReader::TooMany);
+        }
+        if readers.all.is_empty() {
+            observe(&self.shared, &self.remotes)?;
         }
         let number = readers.next;
         readers.next += 1;
         readers.all.push(Sender { number, lines: sender, dropped: Arc::clone(&dropped) });
-        if readers.all.len() == 1 {
-            observe(&self.shared, &self.remotes);
-        }
         let (shared, remotes) = (Arc::clone(&self.shared), self.remotes.clone());
-        Some(Reader { shared, remotes, number, lines, dropped, is_new: true })
+        Ok(Reader { shared, remotes, number, lines, dropped, is_new: true })
     }
 
     /// Reports an event of the process. It is an object.
@@ -128,10 +150,7 @@ impl Drop for Reader {
         let mut readers = self.shared.lock();
         readers.all.retain(|reader| reader.number != self.number);
         if readers.all.is_empty() {
-            for remote in &self.remotes {
-                // A loop whose mailbox is full goes on being observed, which costs little and changes nothing.
-                let _ = remote.call(|core| core.clear_observer());
-            }
+            clear(&self.remotes);
         }
     }
 }
@@ -156,11 +175,25 @@ impl Shared {
     }
 }
 
-/// Sets the observers of the loops. A loop that does not answer is observed later, or has ended.
-fn observe(shared: &Arc<Shared>, remotes: &[Remote]) {
+/// Sets the observers of the loops, of all or of none. The readers are locked, so no event is lost between the call and the
+/// first reader.
+fn observe(shared: &Arc<Shared>, remotes: &[Remote]) -> Result<(), NoReader> {
     for (thread, remote) in remotes.iter().enumerate() {
         let observer = LoopObserver { shared: Arc::clone(shared), thread };
-        let _ = remote.call(move |core| core.set_observer(Box::new(observer)));
+        if remote.call(move |core| core.set_observer(Box::new(observer))).is_err() {
+            // A reader would get the events of some loops only, and would not know.
+            clear(&remotes[..thread]);
+            return Err(NoReader::LoopIsBusy);
+        }
+    }
+    Ok(())
+}
+
+/// Ends the reports of loops.
+fn clear(remotes: &[Remote]) {
+    for remote in remotes {
+        // A loop whose mailbox is full goes on being observed, which costs little and changes nothing.
+        let _ = remote.call(|core| core.clear_observer());
     }
 }
 
@@ -280,8 +313,21 @@ mod tests {
     fn the_number_of_readers_is_bounded() {
         let events = Events::new(Vec::new());
         let readers: Vec<_> = (0..READERS_MAX).map(|_| events.subscribe().unwrap()).collect();
-        assert!(events.subscribe().is_none());
+        assert_eq!(events.subscribe().err(), Some(NoReader::TooMany));
         drop(readers);
-        assert!(events.subscribe().is_some());
+        assert!(events.subscribe().is_ok());
+    }
+
+    #[test]
+    fn a_reader_that_would_not_get_the_events_of_all_loops_is_refused() {
+        let mut proxy = seaprox::Proxy::new(seaprox::Config::default(), None).unwrap();
+        let remote = proxy.remote();
+        // The loop does not run, so calls stay in its mailbox.
+        while remote.call(|_| ()).is_ok() {}
+        let events = Events::new(vec![remote]);
+        assert_eq!(events.subscribe().err(), Some(NoReader::LoopIsBusy));
+        assert_eq!(events.readers(), 0);
+        proxy.turn(Some(Duration::ZERO)).unwrap();
+        assert!(events.subscribe().is_ok());
     }
 }

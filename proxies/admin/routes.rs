@@ -135,8 +135,9 @@ fn events(service: &Service, request: &Request, reply: Reply<'_>) -> io::Result<
     if request.head.method == "HEAD" {
         return reply.begin(JSON_LINES).map(drop);
     }
-    let Some(mut reader) = service.reporter.events.subscribe() else {
-        return reply.error(503, "too many readers of events", &[("Retry-After", "10")]);
+    let mut reader = match service.reporter.events.subscribe() {
+        Ok(reader) => reader,
+        Err(why) => return reply.error(503, why.as_str(), &[("Retry-After", "10")]),
     };
     let mut body = reply.begin(JSON_LINES)?;
     loop {
