@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::thread;
 use std::time::Duration;
@@ -30,8 +31,8 @@ pub enum ProcessEvent {
     KeyAnswered(String, PublicKey, bool),
     /// The user has said whether a peer may have its request.
     RequestAnswered(bool),
-    /// A client of the admin server commands the process. The result goes to the sender.
-    Command(AdminCommand, SyncSender<Result<Value, CommandError>>),
+    /// A client of the admin server commands the process.
+    Command(AdminCommand, CommandReply),
     /// The thread of a reload has read and prepared everything.
     Prepared(Box<Prepared>),
     /// Another thread asks whether the main thread runs. The answer goes to the sender.
@@ -90,25 +91,60 @@ impl EventQueue {
 }
 
 /// The process as the admin server sees it: the main thread carries out its commands, one at a time.
-pub struct QueuedCommands(SyncSender<ProcessEvent>);
+pub struct QueuedCommands {
+    queue: SyncSender<ProcessEvent>,
+    /// Longest wait for the result of a command.
+    patience: Duration,
+}
+
+/// The client of a command, which waits for the result for a while.
+pub struct CommandReply {
+    result: SyncSender<Result<Value, CommandError>>,
+    state: Arc<AtomicU8>,
+}
+
+impl CommandReply {
+    /// Notes that the command is carried out from now on. Returns false if its client waits no longer: the client was told
+    /// that the command is not carried out, and may have sent another one.
+    pub fn begin(&self) -> bool {
+        leave_waiting(&self.state, BEGUN)
+    }
+
+    /// Sends the result. A client that waits no longer needs none.
+    pub fn send(&self, result: Result<Value, CommandError>) {
+        let _ = self.result.try_send(result);
+    }
+}
+
+/// Sets the state of a command that waits. Returns false if it is waiting no longer.
+fn leave_waiting(state: &AtomicU8, next: u8) -> bool {
+    state.compare_exchange(WAITING, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
+}
 
 impl QueuedCommands {
     /// Sends commands through the queue.
     pub fn new(queue: &EventQueue) -> QueuedCommands {
-        QueuedCommands(queue.sender())
+        QueuedCommands { queue: queue.sender(), patience: COMMAND_TIME }
     }
 }
 
 impl Commands for QueuedCommands {
     fn run(&self, command: AdminCommand) -> Result<Value, CommandError> {
-        let busy = |_| CommandError::new(Cause::Unavailable, "the process does not answer");
+        let unavailable = |text| CommandError::new(Cause::Unavailable, text);
         let (sender, result) = mpsc::sync_channel(1);
-        self.0.try_send(ProcessEvent::Command(command, sender)).map_err(|_| busy(()))?;
-        result.recv_timeout(COMMAND_TIME).map_err(|_| busy(()))?
+        let state = Arc::new(AtomicU8::new(WAITING));
+        let reply = CommandReply { result: sender, state: Arc::clone(&state) };
+        self.queue.try_send(ProcessEvent::Command(command, reply)).map_err(|_| unavailable(NOT_CARRIED_OUT))?;
+        match result.recv_timeout(self.patience) {
+            Ok(result) => result,
+            Err(_) if leave_waiting(&state, GIVEN_UP) => Err(unavailable(NOT_CARRIED_OUT)),
+            // The result may have come at this moment.
+            Err(_) => result.try_recv().unwrap_or(Err(unavailable(GOES_ON))),
+        }
     }
 
     fn is_there(&self) -> bool {
-        Pulse::of(&self.0).is_there(PULSE_TIME)
+        Pulse::of(&self.queue).is_there(PULSE_TIME)
     }
 }
 
@@ -134,9 +170,50 @@ pub fn watch_network(sender: &SyncSender<ProcessEvent>) {
 
 /// Events that wait. Only the events of links can be so many.
 const EVENTS_MAX: usize = 4096;
+/// The states of a command.
+const WAITING: u8 = 0;
+const BEGUN: u8 = 1;
+const GIVEN_UP: u8 = 2;
+const NOT_CARRIED_OUT: &str = "the process does not answer; the command is not carried out";
+const GOES_ON: &str = "the command is not done yet, and goes on";
 /// Longest wait for the result of a command.
 const COMMAND_TIME: Duration = Duration::from_secs(60);
 /// Longest wait of a health check for the main thread. It covers the moment in which a large change is made.
 const PULSE_TIME: Duration = Duration::from_secs(5);
 /// Minimum time between two reports of network changes.
 const NETWORK_INTERVAL: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs a command whose client waits for a moment. Returns its error, and the reply that the process has.
+    fn run(begins: bool) -> (String, CommandReply) {
+        let queue = EventQueue::new();
+        let commands = QueuedCommands { queue: queue.sender(), patience: Duration::from_millis(300) };
+        thread::scope(|scope| {
+            let client = scope.spawn(|| commands.run(AdminCommand::Drain));
+            let Ok(ProcessEvent::Command(AdminCommand::Drain, reply)) = queue.receiver.recv() else {
+                panic!("no command")
+            };
+            if begins {
+                assert!(reply.begin());
+            }
+            (client.join().unwrap().unwrap_err().text, reply)
+        })
+    }
+
+    #[test]
+    fn a_command_whose_client_has_given_up_is_not_carried_out() {
+        let (text, reply) = run(false);
+        assert_eq!(text, NOT_CARRIED_OUT);
+        assert!(!reply.begin());
+    }
+
+    #[test]
+    fn a_client_is_told_that_its_command_goes_on() {
+        let (text, reply) = run(true);
+        assert_eq!(text, GOES_ON);
+        reply.send(Ok(Value::Null));
+    }
+}

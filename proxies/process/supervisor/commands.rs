@@ -9,12 +9,13 @@ use seaprox::node::{ForwardStatus, LinkStatus};
 use seaprox::{Id, Kind, Loop, Reason, Remote, VerbError};
 use serde_json::{Value, json};
 
-use super::reload::{ReloadCause, Reply};
+use super::reload::ReloadCause;
 use super::{CALL_TIMEOUT, Supervisor, logging};
 use crate::admin::command::{ForwardKind, Named, NewForward};
 use crate::admin::{AdminCommand, Cause, CommandError};
 use crate::cli::forwards;
 use crate::process::announced::address_text;
+use crate::process::events::CommandReply;
 use crate::process::signals::Signal;
 
 type Result<T> = std::result::Result<T, CommandError>;
@@ -22,23 +23,23 @@ type Result<T> = std::result::Result<T, CommandError>;
 impl Supervisor {
     /// Carries out a command, and answers it. A reload is answered when it is done. A change of the configuration waits for a
     /// reload that is under way; everything else is carried out beside it.
-    pub(super) fn handle_command(&mut self, command: AdminCommand, reply: Reply) {
-        let result = match command {
-            AdminCommand::Reload => {
-                log::info!(target: "seaprox::admin", command = format!("{command:?}"); "command");
-                return self.reload(ReloadCause::Command, Some(reply));
-            }
-            AdminCommand::CloseLink(_) | AdminCommand::CloseForward(_) | AdminCommand::OpenForward(_) => {
-                match self.defer(command, reply) {
-                    Some((command, reply)) => (self.command(command), reply),
-                    None => return,
-                }
-            }
-            command => (self.command(command), reply),
-        };
-        let (result, reply) = result;
-        // A client that waits no longer needs no result.
-        let _ = reply.send(result);
+    pub(super) fn handle_command(&mut self, command: AdminCommand, reply: CommandReply) {
+        let is_change = matches!(
+            command,
+            AdminCommand::CloseLink(_) | AdminCommand::CloseForward(_) | AdminCommand::OpenForward(_)
+        );
+        let next = if is_change { self.defer(command, reply) } else { Some((command, reply)) };
+        let Some((command, reply)) = next else { return };
+        if !reply.begin() {
+            log::warn!(target: "seaprox::admin", command = format!("{command:?}"); "command dropped: its client waits no longer");
+            return;
+        }
+        if command == AdminCommand::Reload {
+            log::info!(target: "seaprox::admin", command = format!("{command:?}"); "command");
+            return self.reload(ReloadCause::Command, Some(reply));
+        }
+        let result = self.command(command);
+        reply.send(result);
     }
 
     /// Carries out a command. Returns a JSON object for the client.

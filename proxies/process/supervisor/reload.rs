@@ -11,19 +11,18 @@
 //! they fail after the same time.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::SyncSender;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use seaprox::config::{ApplyError, ApplyErrors, Config, PreparedChange};
 use seaprox::units::format_duration;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Supervisor;
 use super::prepared::{Job, Prepared, Progress};
 use crate::admin::{AdminCommand, Cause, CommandError};
 use crate::process::changes::{ChangesMade, ReloadResult, log_problems};
-use crate::process::events::ProcessEvent;
+use crate::process::events::{CommandReply, ProcessEvent};
 use crate::process::link::{self, prompt};
 use crate::process::service;
 use crate::process::source::Source;
@@ -39,9 +38,6 @@ pub enum ReloadCause {
     Command,
 }
 
-/// Takes the result of a command.
-pub type Reply = SyncSender<Result<Value, CommandError>>;
-
 /// The reloads of a process.
 #[derive(Default)]
 pub struct Reloads {
@@ -49,13 +45,13 @@ pub struct Reloads {
     /// The reload after the running one, for all requests that came meanwhile.
     next: Option<Reload>,
     /// Commands that change the configuration, and wait for the end of the running reload.
-    deferred: VecDeque<(AdminCommand, Reply)>,
+    deferred: VecDeque<(AdminCommand, CommandReply)>,
 }
 
 /// A reload that was asked for.
 struct Reload {
     cause: ReloadCause,
-    replies: Vec<Reply>,
+    replies: Vec<CommandReply>,
     /// The time of the request, or of the start.
     since: Instant,
     /// The work of its thread.
@@ -66,7 +62,7 @@ impl Supervisor {
     /// Reads the configuration again and puts it into effect, and reads the files of users, keys and paths again. A process
     /// that was started by flags has only these files. The log and the reply tell what came of it. If the configuration is
     /// invalid or cannot be put into effect, nothing changes.
-    pub(super) fn reload(&mut self, cause: ReloadCause, reply: Option<Reply>) {
+    pub(super) fn reload(&mut self, cause: ReloadCause, reply: Option<CommandReply>) {
         if self.is_stopping {
             return answer(reply, &Err(vec![STOPPING.to_owned()]));
         }
@@ -193,7 +189,7 @@ impl Supervisor {
     }
 
     /// Keeps a command that changes the configuration until the running reload has ended. Returns it if none is running.
-    pub(super) fn defer(&mut self, command: AdminCommand, reply: Reply) -> Option<(AdminCommand, Reply)> {
+    pub(super) fn defer(&mut self, command: AdminCommand, reply: CommandReply) -> Option<(AdminCommand, CommandReply)> {
         let Some(reload) = self.reloads.running.as_ref().filter(|_| !self.is_stopping) else {
             return Some((command, reply));
         };
@@ -202,7 +198,7 @@ impl Supervisor {
         } else {
             // What its thread makes would be taken for parts of this change.
             let text = format!("{}: an earlier reload still waits for an answer", reload.progress.step());
-            answer_command(&reply, Err(CommandError::new(Cause::Unavailable, text)));
+            reply.send(Err(CommandError::new(Cause::Unavailable, text)));
         }
         None
     }
@@ -295,7 +291,7 @@ pub(super) fn check_terminal(config: &Config) -> Result<(), Vec<String>> {
 }
 
 /// Answers the client that asked for a reload.
-fn answer(reply: Option<Reply>, result: &ReloadResult) {
+fn answer(reply: Option<CommandReply>, result: &ReloadResult) {
     let Some(reply) = reply else { return };
     let result = match result {
         Ok(made) => Ok(json!({
@@ -304,12 +300,7 @@ fn answer(reply: Option<Reply>, result: &ReloadResult) {
         })),
         Err(problems) => Err(CommandError::new(Cause::Config, problems.join("\n"))),
     };
-    answer_command(&reply, result);
-}
-
-fn answer_command(reply: &Reply, result: Result<Value, CommandError>) {
-    // A client that waits no longer needs no result.
-    let _ = reply.send(result);
+    reply.send(result);
 }
 
 impl ReloadCause {
