@@ -71,6 +71,8 @@ pub enum InvitedOutcome {
     Used,
     /// The time of the invitation is over.
     Expired,
+    /// Its key was authorized before, and the time of the key is over. Nothing has changed, and the invitation was not spent.
+    KeyExpired,
 }
 
 impl PendingInvitation {
@@ -139,8 +141,11 @@ impl Invitations {
         let _lock = file::lock(path)?;
         let (mut all, _) = <Invitations as FromFile>::load(path, modes, &())?;
         let (authorized, _) = <AuthorizedKeys as FromFile>::load(authorized_keys, modes, &())?;
-        if authorized.find(key).is_some() {
-            return Ok(InvitedOutcome::Known);
+        match authorized.find(key) {
+            // An invitation does not undo the limits that a line has.
+            Some(permissions) if permissions.is_expired() => return Ok(InvitedOutcome::KeyExpired),
+            Some(_) => return Ok(InvitedOutcome::Known),
+            None => {}
         }
         let Some(invitation) = all.0.iter_mut().find(|invitation| invitation.id == id) else {
             return Ok(InvitedOutcome::Used);

@@ -71,6 +71,7 @@ impl Answer {
             Answer::Outcome(InvitedOutcome::Used) => 2,
             Answer::Outcome(InvitedOutcome::Expired) => 3,
             Answer::Failed => 4,
+            Answer::Outcome(InvitedOutcome::KeyExpired) => 5,
         }
     }
 
@@ -82,6 +83,7 @@ impl Answer {
             2 => Answer::Outcome(InvitedOutcome::Used),
             3 => Answer::Outcome(InvitedOutcome::Expired),
             4 => Answer::Failed,
+            5 => Answer::Outcome(InvitedOutcome::KeyExpired),
             _ => return None,
         };
         Some((answer, proof.try_into().ok()?))
@@ -188,7 +190,8 @@ mod tests {
             assert_eq!(found.pop(), Some(Some(claim())), "{step}");
             assert!(found.iter().all(Option::is_none), "{step}");
         }
-        for outcome in [InvitedOutcome::Joined, InvitedOutcome::Known, InvitedOutcome::Used, InvitedOutcome::Expired] {
+        use InvitedOutcome::{Expired, Joined, KeyExpired, Known, Used};
+        for outcome in [Joined, Known, Used, Expired, KeyExpired] {
             let answer = Answer::Outcome(outcome);
             assert_eq!(FrameReader::default().answer(&answer.encode(&[1; 32])), Ok(Some((answer, [1; 32]))));
         }

@@ -46,6 +46,8 @@ pub enum JoinError {
     Used(Target),
     /// The invitation has expired.
     Expired(Target),
+    /// The key of the caller is authorized there, and its time is over. The invitation was not used.
+    KeyExpired(Target),
     /// The inviting node could not read or write its files.
     Failed(Target),
     /// The caller refuses the node before anything is proven; see [`join`].
@@ -154,6 +156,7 @@ impl Attempt<'_> {
             Answer::Outcome(InvitedOutcome::Known) => Ok(Joined { address, key, was_known: true }),
             Answer::Outcome(InvitedOutcome::Used) => Err(Stop::Final(JoinError::Used(address))),
             Answer::Outcome(InvitedOutcome::Expired) => Err(Stop::Final(JoinError::Expired(address))),
+            Answer::Outcome(InvitedOutcome::KeyExpired) => Err(Stop::Final(JoinError::KeyExpired(address))),
             Answer::Failed => Err(Stop::Final(JoinError::Failed(address))),
         }
     }
@@ -310,6 +313,11 @@ impl fmt::Display for JoinError {
                  authorized_keys there"
             ),
             JoinError::Expired(address) => write!(f, "{address}: the invitation has expired"),
+            JoinError::KeyExpired(address) => write!(
+                f,
+                "{address}: the key of this node has expired there, and the invitation was not used. The line of the key must be \
+                 removed from authorized_keys there first, or this node joins with another key"
+            ),
             JoinError::Failed(address) => {
                 write!(f, "{address} cannot write down the key of this node; its log says why")
             }

@@ -147,6 +147,7 @@ impl Node {
             Answer::Outcome(InvitedOutcome::Known) => "known",
             Answer::Outcome(InvitedOutcome::Used) => "used",
             Answer::Outcome(InvitedOutcome::Expired) => "expired",
+            Answer::Outcome(InvitedOutcome::KeyExpired) => "key_expired",
             Answer::Failed => "failed",
         };
         if answer == Answer::Outcome(InvitedOutcome::Joined) {

@@ -174,6 +174,7 @@ impl RawJoiner {
             1 => Some(InvitedOutcome::Known),
             2 => Some(InvitedOutcome::Used),
             3 => Some(InvitedOutcome::Expired),
+            5 => Some(InvitedOutcome::KeyExpired),
             _ => None,
         }
     }

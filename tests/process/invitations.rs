@@ -127,6 +127,24 @@ fn a_used_or_expired_invitation_joins_nobody_and_its_holder_is_told() {
 }
 
 #[test]
+fn a_node_whose_key_has_expired_is_told_so_and_its_invitation_is_not_used() {
+    let far = Inviter::start(&[]);
+    let first = far.invite(&["--valid-for", "1s"]);
+    assert_eq!(far.join("near", &first, &[]).code, Some(0));
+    let lines = far.lines("far/authorized_keys");
+    let second = far.invite(&[]);
+    let mut told = far.join("near", &second, &[]);
+    until("the key has expired", || {
+        told = far.join("near", &second, &[]);
+        told.code != Some(0)
+    });
+    assert_eq!(told.code, Some(77), "{}", told.err);
+    assert!(told.err.contains("the key of this node has expired there"), "{}", told.err);
+    assert_eq!(far.lines("far/authorized_keys"), lines);
+    assert_eq!(far.join("other", &second, &[]).code, Some(0), "the invitation is left");
+}
+
+#[test]
 fn a_withdrawn_invitation_joins_nobody() {
     let far = Inviter::start(&[]);
     let line = far.invite(&[]);
