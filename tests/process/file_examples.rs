@@ -8,10 +8,13 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 
 use kit::Step::*;
+use kit::knot::Knot;
 use kit::link::generate_key;
+use kit::names::{ip, isolated};
 use kit::peer::both;
+use kit::servers::{Server, connect, letters};
 use kit::socks::code5;
-use kit::{Peer, Scratch, Seaprox, run, until};
+use kit::{Peer, Scratch, Seaprox, has, has_namespaces, run, until};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
 
@@ -203,4 +206,42 @@ fn a_load_balancer_spreads_its_connections() {
         servers.extend([Peer::accept(&one), Peer::accept(&two)]);
     }
     assert_relays(listener(&balancer, "sessions"), &one);
+}
+
+/// The file as it stands but for its descriptors and one port, in a network that has its addresses, with a real name server.
+#[test]
+fn a_load_balancer_follows_the_service_that_a_real_name_server_has() {
+    if !(has_namespaces() && has("knotd")) {
+        return;
+    }
+    isolated("", |_| {
+        let at = |address: &str, letter| Server::at(TcpListener::bind(address).unwrap(), letter);
+        (11..=13).for_each(|host| ip(&format!("addr add 10.0.0.{host}/32 dev lo")));
+        let web = [at("10.0.0.11:80", b'a'), at("10.0.0.12:80", b'b'), at("10.0.0.13:80", b'c')];
+        let sessions = [at("10.0.0.11:8081", b'a'), at("10.0.0.12:8081", b'b')];
+        let api = [at("10.0.0.11:9000", b'x'), at("10.0.0.12:9001", b'y'), at("10.0.0.13:9002", b'z')];
+        let knot = Knot::of(
+            "example.org",
+            "one A 10.0.0.11\ntwo A 10.0.0.12\nthree A 10.0.0.13\n\
+             _api._tcp SRV 10 50 9000 one\n_api._tcp SRV 10 50 9001 two\n",
+        );
+        let scratch = Scratch::new();
+        // The servers of the sessions are on this host, and have their port.
+        let replaced =
+            [("max-connections = 50000", "max-connections = 200"), ("listen = \":8081\"", "listen = \"127.0.0.1:0\"")];
+        let file = example(&scratch, "load-balancer.toml", &replaced);
+        let balancer = Seaprox::start(&["run", &file]);
+        let open: Vec<_> = (0..6).map(|_| connect(listener(&balancer, "web"))).collect();
+        assert!(web.iter().all(|server| server.clients() == 2));
+        let stays = letters(listener(&balancer, "sessions"), 6);
+        assert!(stays == "aaaaaa" || stays == "bbbbbb", "{stays}");
+        let to = listener(&balancer, "api");
+        let got = letters(to, 6);
+        assert!(got == "xyxyxy" || got == "yxyxyx", "{got}");
+        knot.change(&["zone-unset _api._tcp SRV 10 50 9000 one", "zone-set _api._tcp 1 SRV 10 50 9002 three"]);
+        until("the new server gets a client", || letters(to, 1) == "z");
+        let got = letters(to, 4);
+        assert!(got == "yzyz" || got == "zyzy", "{got}");
+        drop((open, sessions, api));
+    });
 }

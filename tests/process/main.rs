@@ -40,6 +40,7 @@ mod limits;
 mod link_cli;
 mod link_interop;
 mod link_peers;
+mod link_records;
 mod link_servers;
 mod link_threads;
 mod load;

@@ -5,14 +5,13 @@ use crate::kit;
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kit::Step::*;
 use kit::knot::Knot;
 use kit::names::{black_hole, isolated};
-use kit::servers::{Server, connect, letters, same_port};
+use kit::servers::{Server, connect, letters, same_port, under_load};
 use kit::{Peer, Seaprox, closed_port, has, has_namespaces, run, until};
 
 fn balanced(to: &str, options: &[&str]) -> Seaprox {
@@ -319,33 +318,6 @@ fn a_reload_that_keeps_the_targets_keeps_what_is_known_of_them_and_a_new_list_ho
     let got = letters(proxy.addr(0), 4);
     assert!(got == "bcbc" || got == "cbcb", "{got}");
     assert!(a.clients() == 2 && kept.socket().take_error().unwrap().is_none());
-}
-
-/// A connection of the load: when it ended, and the letter of its server; none if it failed.
-type Sample = (Instant, Option<u8>);
-
-/// Connects again and again from several threads, until `test` returns. Returns its result, and all connections.
-fn under_load<T>(addrs: &[SocketAddr], test: impl FnOnce() -> T) -> (T, Vec<Sample>) {
-    let is_over = AtomicBool::new(false);
-    let client = |addr: SocketAddr| {
-        let mut samples = Vec::new();
-        while !is_over.load(Ordering::Relaxed) {
-            let letter = Peer::connect(addr).some().ok().and_then(|bytes| bytes.first().copied());
-            samples.push((Instant::now(), letter));
-        }
-        samples
-    };
-    thread::scope(|scope| {
-        let clients: Vec<_> =
-            addrs.iter().flat_map(|addr| [*addr; 2]).map(|addr| scope.spawn(move || client(addr))).collect();
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test));
-        is_over.store(true, Ordering::Relaxed);
-        let samples = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
-        match result {
-            Ok(result) => (result, samples),
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    })
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use super::{Peer, Step::*};
 
-/// A server that greets each client with its own letter, and keeps the connection until the client closes it.
+/// A server that greets each client with its own letter, and sends back what it receives until the client closes the
+/// connection.
 pub struct Server {
     pub addr: SocketAddr,
     clients: Arc<AtomicUsize>,
@@ -28,7 +30,9 @@ impl Server {
                 thread::spawn(move || {
                     let mut peer = Peer::of(client.into(), false);
                     peer.run(&[Put(&[letter])]);
-                    while peer.some().is_ok_and(|bytes| !bytes.is_empty()) {}
+                    while let Some(bytes) = peer.some().ok().filter(|bytes| !bytes.is_empty()) {
+                        peer.run(&[Put(&bytes)]);
+                    }
                 });
             }
         });
@@ -66,4 +70,31 @@ pub fn same_port(addresses: &[&str]) -> (u16, Vec<Server>) {
     let others = addresses[1..].iter().map(|address| TcpListener::bind((*address, port)).unwrap());
     let all = std::iter::once(first).chain(others).zip(b'a'..);
     (port, all.map(|(listener, letter)| Server::at(listener, letter)).collect())
+}
+
+/// A connection of the load: when it ended, and the letter of its server; none if it failed.
+pub type Sample = (Instant, Option<u8>);
+
+/// Connects again and again from several threads, until `test` returns. Returns its result, and all connections.
+pub fn under_load<T>(addrs: &[SocketAddr], test: impl FnOnce() -> T) -> (T, Vec<Sample>) {
+    let is_over = AtomicBool::new(false);
+    let client = |addr: SocketAddr| {
+        let mut samples = Vec::new();
+        while !is_over.load(Ordering::Relaxed) {
+            let letter = Peer::connect(addr).some().ok().and_then(|bytes| bytes.first().copied());
+            samples.push((Instant::now(), letter));
+        }
+        samples
+    };
+    thread::scope(|scope| {
+        let clients: Vec<_> =
+            addrs.iter().flat_map(|addr| [*addr; 2]).map(|addr| scope.spawn(move || client(addr))).collect();
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test));
+        is_over.store(true, Ordering::Relaxed);
+        let samples = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
+        match result {
+            Ok(result) => (result, samples),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
