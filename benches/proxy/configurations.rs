@@ -14,6 +14,11 @@ pub fn seaprox_copy(place: &Place) -> Made {
     seaprox(place, &["static"], true, &["--no-splice"])
 }
 
+/// Configures an admin server on the second address.
+pub fn seaprox_admin(place: &Place) -> Made {
+    seaprox(place, &["static"], true, &["--admin", &place.listen[1].to_string()])
+}
+
 pub fn seaprox_two_threads(place: &Place) -> Made {
     seaprox(place, &["static"], true, &["--threads", "2"])
 }

@@ -12,6 +12,7 @@ use crate::ground::Ground;
 use crate::load::Ping;
 use crate::peers::{Launch, Peer, Place, module_directories};
 use crate::route::Route;
+use crate::scraper::Scraper;
 use crate::target::Wish;
 
 pub struct Instance {
@@ -21,6 +22,7 @@ pub struct Instance {
     pub small: Route,
     pub bulk: Route,
     pub description: Description,
+    _scraper: Option<Scraper>,
 }
 
 #[derive(Clone)]
@@ -65,7 +67,9 @@ impl Instance {
         };
         let children: Vec<Child> = [near].into_iter().chain(far).map(|node| node.child).collect();
         let pids = children.iter().map(Child::pid).collect();
-        let instance = Instance { children, pids, small, bulk, description };
+        let scraper = peer.scraped.then(|| Scraper::start(place.listen[1])).transpose();
+        let _scraper = scraper.map_err(|error| format!("its admin server: {error}"))?;
+        let instance = Instance { children, pids, small, bulk, description, _scraper };
         for route in [&instance.small, &instance.bulk] {
             Ping::open(route, Wish::Echo).map_err(|error| format!("does not relay: {error}{}", last_line(&log)))?;
         }

@@ -29,6 +29,7 @@ mod proc;
 mod report;
 mod route;
 mod run;
+mod scraper;
 mod sections;
 mod stats;
 mod sys;

@@ -1,7 +1,7 @@
 //! One sample: a load runs for a window, and its units of work are compared with the CPU time of the proxy's processes.
 
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::ground::Ground;
 use crate::load::Load;
@@ -82,10 +82,20 @@ impl Reading {
 
 /// Warms up, then measures one window of the load. Returns the reading and the units done in the window.
 pub fn sample(ground: &Ground, proxies: &[u32], load: &mut dyn Load) -> io::Result<(Reading, f64)> {
+    sample_for(ground, proxies, load, ground.options.window)
+}
+
+/// Measures a window of another length.
+pub fn sample_for(
+    ground: &Ground,
+    proxies: &[u32],
+    load: &mut dyn Load,
+    window: Duration,
+) -> io::Result<(Reading, f64)> {
     load.run_for(ground.options.warmup)?;
     let before = load.units();
     let meter = Meter::start(ground, proxies)?;
-    load.run_for(ground.options.window)?;
+    load.run_for(window)?;
     let reading = meter.stop()?;
     Ok((reading, (load.units() - before) as f64))
 }

@@ -153,7 +153,7 @@ fn number(name: &str, value: &str, least: f64, most: f64) -> Result<f64, String>
 }
 
 /// The names that `--only` accepts.
-pub const GROUPS: [&str; 20] = [
+pub const GROUPS: [&str; 21] = [
     "bulk1",
     "bulk8",
     "conn",
@@ -166,6 +166,7 @@ pub const GROUPS: [&str; 20] = [
     "http",
     "threads",
     "copy",
+    "admin",
     "link",
     "link-bulk1",
     "link-bulk8",
@@ -184,8 +185,8 @@ usage: cargo bench --bench proxy -- [OPTIONS]
   --quick              two short rounds of everything
   --rounds N           rounds (default 5; 2 with --quick)
   --seconds N          length of one sample (default 0.8; 0.4 with --quick)
-  --only NAME[,NAME]   of: bulk1 bulk8 conn keepalive wrk ping pingbulk idle socks http threads copy link-bulk1
-                       link-bulk8 link-new link-keepalive link-ping link-ping-bulk link-idle; link is all of the last
+  --only NAME[,NAME]   of: bulk1 bulk8 conn keepalive wrk ping pingbulk idle socks http threads copy admin
+                       link-bulk1 link-bulk8 link-new link-keepalive link-ping link-ping-bulk link-idle; link is all of the last
   --peers NAME[,NAME]  only these: direct seaprox haproxy nginx rinetd socat microsocks danted tinyproxy
                        seaprox-link ssh haproxy-tls stunnel shadowsocks
   --idle N             connections held in the idle section (default 9000)

@@ -23,6 +23,8 @@ pub struct Peer {
     pub everywhere: bool,
     pub version: &'static str,
     pub launch: fn(&Place) -> Result<Launch, String>,
+    /// True if its admin server, on the second address, is asked once a second while it runs.
+    pub scraped: bool,
     /// The node at the other end, where the peer is a pair of nodes with a link between them.
     pub far: Option<Far>,
 }
@@ -97,7 +99,17 @@ pub fn peer(name: &str) -> Option<&'static Peer> {
 }
 
 pub const fn plain(name: &'static str, version: &'static str, launch: fn(&Place) -> Result<Launch, String>) -> Peer {
-    Peer { name, family: name, handshake: Handshake::None, threads: 1, everywhere: false, version, launch, far: None }
+    Peer {
+        name,
+        family: name,
+        handshake: Handshake::None,
+        threads: 1,
+        everywhere: false,
+        version,
+        launch,
+        scraped: false,
+        far: None,
+    }
 }
 
 const fn seaprox(name: &'static str, launch: fn(&Place) -> Result<Launch, String>) -> Peer {
@@ -107,9 +119,10 @@ const fn seaprox(name: &'static str, launch: fn(&Place) -> Result<Launch, String
 /// Other builds of seaprox, in the order in which `--beside` names them.
 const BUILDS: [&str; 3] = ["build-1", "build-2", "build-3"];
 
-pub static PEERS: [Peer; 16] = [
+pub static PEERS: [Peer; 17] = [
     seaprox("seaprox", conf::seaprox_static),
     seaprox("seaprox-copy", conf::seaprox_copy),
+    Peer { scraped: true, ..seaprox("seaprox-admin", conf::seaprox_admin) },
     plain(BUILDS[0], "-V", conf::seaprox_static),
     plain(BUILDS[1], "-V", conf::seaprox_static),
     plain(BUILDS[2], "-V", conf::seaprox_static),

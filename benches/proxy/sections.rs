@@ -70,6 +70,7 @@ const HELD: &[&str] = &["seaprox", "build-1", "build-2", "build-3", "haproxy", "
 const SOCKS: &[&str] = &["seaprox", "seaprox-socks", "microsocks", "danted"];
 const HTTP: &[&str] = &["seaprox", "seaprox-http", "tinyproxy"];
 const THREADS: &[&str] = &["seaprox-t1", "seaprox-t2"];
+const SCRAPED: &[&str] = &["seaprox", "seaprox-admin"];
 const COPY: &[&str] = &["seaprox", "seaprox-copy", "haproxy"];
 
 const TO_HAPROXY: &[(&str, &str)] = &[
@@ -85,6 +86,7 @@ const TO_SOCKS: &[(&str, &str)] =
     &[("seaprox-socks", "seaprox"), ("seaprox-socks", "microsocks"), ("seaprox-socks", "danted")];
 const TO_HTTP: &[(&str, &str)] = &[("seaprox-http", "seaprox"), ("seaprox-http", "tinyproxy")];
 const TO_ONE: &[(&str, &str)] = &[("seaprox-t2", "seaprox-t1")];
+const TO_UNSCRAPED: &[(&str, &str)] = &[("seaprox-admin", "seaprox")];
 const TO_SPLICE: &[(&str, &str)] = &[("seaprox-copy", "seaprox"), ("seaprox-copy", "haproxy")];
 
 const MANY: usize = usize::MAX;
@@ -103,11 +105,13 @@ pub const USUAL: Section = Section {
     trial: trials::bulk_1,
 };
 
+const SCRAPED_ONES: Section = Section { peers: SCRAPED, ratios: TO_UNSCRAPED, ..USUAL };
+
 pub const fn named(name: &'static str, group: &'static str, title: &'static str, usual: Section) -> Section {
     Section { name, group, title, ..usual }
 }
 
-pub static SECTIONS: [Section; 15] = [
+pub static SECTIONS: [Section; 18] = [
     named("bulk1", "bulk1", "one bulk stream", USUAL),
     named("bulk8", "bulk8", "eight bulk streams", Section { trial: trials::bulk_8, ..USUAL }),
     named(
@@ -185,5 +189,23 @@ pub static SECTIONS: [Section; 15] = [
         "threads",
         "one and two threads, not tied to processors: HTTP requests",
         Section { peers: THREADS, metrics: REQUESTS, ratios: TO_ONE, trial: trials::requests, ..USUAL },
+    ),
+    named(
+        "admin-bulk",
+        "admin",
+        "one bulk stream, while /metrics and /status are asked for once a second",
+        Section { trial: trials::scraped_bulk, ..SCRAPED_ONES },
+    ),
+    named(
+        "admin-conn",
+        "admin",
+        "new connections, while /metrics and /status are asked for once a second",
+        Section { metrics: CONNECTIONS, trial: trials::scraped_connections, ..SCRAPED_ONES },
+    ),
+    named(
+        "admin-keepalive",
+        "admin",
+        "HTTP requests beside 1,000 idle connections, while /metrics and /status are asked for once a second",
+        Section { metrics: REQUESTS, trial: trials::scraped_requests, ..SCRAPED_ONES },
     ),
 ];

@@ -38,16 +38,21 @@ impl<'a> Subject<'a> {
 }
 
 pub fn bulk_1(ground: &Ground, subject: &Subject) -> io::Result<Values> {
-    bulk(ground, subject, 1)
+    bulk(ground, subject, 1, ground.options.window)
 }
 
 pub fn bulk_8(ground: &Ground, subject: &Subject) -> io::Result<Values> {
-    bulk(ground, subject, 8)
+    bulk(ground, subject, 8, ground.options.window)
 }
 
-fn bulk(ground: &Ground, subject: &Subject, streams: usize) -> io::Result<Values> {
+/// Measures one bulk stream for as long as a scraper asks twice.
+pub fn scraped_bulk(ground: &Ground, subject: &Subject) -> io::Result<Values> {
+    bulk(ground, subject, 1, SCRAPED_WINDOW)
+}
+
+fn bulk(ground: &Ground, subject: &Subject, streams: usize, window: Duration) -> io::Result<Values> {
     let mut load = Bulk::open(&subject.bulk, streams)?;
-    let (reading, bytes) = measure::sample(ground, subject.pids(), &mut load)?;
+    let (reading, bytes) = measure::sample_for(ground, subject.pids(), &mut load, window)?;
     let mut values = reading.shares();
     values.push((GBIT_PER_S, gbit(bytes) / reading.wall_s));
     values.extend(reading.cpu_per(bytes / GIB).map(|cpu_s| (CPU_S_PER_GIB, cpu_s)));
@@ -57,17 +62,31 @@ fn bulk(ground: &Ground, subject: &Subject, streams: usize) -> io::Result<Values
 /// Measures short connections.
 pub fn connections(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     let mut load = Connect::open(&subject.small, CONCURRENT)?;
-    units(ground, subject, &mut load)
+    units(ground, subject, &mut load, ground.options.window)
+}
+
+/// Measures short connections for as long as a scraper asks twice.
+pub fn scraped_connections(ground: &Ground, subject: &Subject) -> io::Result<Values> {
+    let mut load = Connect::open(&subject.small, CONCURRENT)?;
+    units(ground, subject, &mut load, SCRAPED_WINDOW)
 }
 
 /// Measures requests on connections that stay open.
 pub fn requests(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     let mut load = Request::open(&subject.small, KEPT_ALIVE)?;
-    units(ground, subject, &mut load)
+    units(ground, subject, &mut load, ground.options.window)
 }
 
-fn units(ground: &Ground, subject: &Subject, load: &mut dyn Load) -> io::Result<Values> {
-    let (reading, done) = measure::sample(ground, subject.pids(), load)?;
+/// Measures requests beside a thousand idle connections, for as long as a scraper asks twice. The status lists them all.
+pub fn scraped_requests(ground: &Ground, subject: &Subject) -> io::Result<Values> {
+    let mut held = Vec::new();
+    hold(&mut held, &subject.small, SCRAPED_IDLE.min(ground.idle()))?;
+    let mut load = Request::open(&subject.small, KEPT_ALIVE)?;
+    units(ground, subject, &mut load, SCRAPED_WINDOW)
+}
+
+fn units(ground: &Ground, subject: &Subject, load: &mut dyn Load, window: Duration) -> io::Result<Values> {
+    let (reading, done) = measure::sample_for(ground, subject.pids(), load, window)?;
     if done == 0.0 {
         return Err(io::Error::other("nothing was done in the whole window"));
     }
@@ -218,6 +237,9 @@ const GIB: f64 = (1u64 << 30) as f64;
 const CONCURRENT: usize = 32;
 const KEPT_ALIVE: usize = 64;
 const IDLE_FEW: usize = 10;
+/// Length of a sample with two scrapes of each document.
+const SCRAPED_WINDOW: Duration = Duration::from_secs(2);
+const SCRAPED_IDLE: usize = 1_000;
 /// Pause between pings beside a stream: a person who types also pauses, and the client has to receive the stream as
 /// well.
 const PING_PAUSE: Duration = Duration::from_micros(200);
