@@ -19,7 +19,7 @@ FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %canary.rs,$(wildcard
 # The tests that a mode of the relay makes a difference to. What a link carries is never spliced.
 RELAY_TESTS = --test loop --test process
 
-.PHONY: all test test-tools test-system system-tools check check-systems try-windows try-static try-deb try-browser try-prometheus static deb bench interop gates \
+.PHONY: all test test-tools test-system system-tools check check-systems try-windows try-static try-container try-deb try-browser try-prometheus static deb bench interop gates \
 	soak mutate race fuzz install uninstall clean
 
 all:
@@ -45,6 +45,7 @@ test-system: test-tools system-tools
 	$(MAKE) race
 	$(MAKE) try-windows
 	$(MAKE) try-static
+	$(MAKE) try-container
 	$(MAKE) try-deb
 	$(MAKE) try-browser
 	$(MAKE) try-prometheus
@@ -71,6 +72,10 @@ static:
 # Runs the static binaries in an empty root; the one for aarch64 under qemu.
 try-static: static
 	scripts/try-static
+
+# Builds the image of packaging/container with buildah, and runs what is in it.
+try-container: static
+	scripts/try-container
 
 # A Debian package of the release binary: target/debian.
 deb: all

@@ -115,7 +115,7 @@ fn the_manifests_of_kubernetes_have_probes_and_a_valid_configuration() {
 #[test]
 fn the_scripts_of_packages_and_guests_are_valid_shell() {
     let mut scripts: Vec<PathBuf> =
-        ["build-deb", "build-static", "guest", "install-system-tools", "try-deb", "try-static"]
+        ["build-deb", "build-static", "guest", "install-system-tools", "try-container", "try-deb", "try-static"]
             .map(|it| top().join("scripts").join(it))
             .into();
     scripts.extend(["postinst", "prerm", "postrm"].map(|it| top().join("packaging/debian").join(it)));
