@@ -211,6 +211,23 @@ mod tests {
     }
 
     #[test]
+    fn a_main_thread_that_takes_no_events_gives_no_sign_of_life() {
+        let queue = EventQueue::new();
+        let pulse = Pulse::of(&queue.sender);
+        assert!(!pulse.is_there(Duration::from_millis(20)));
+        let main = thread::spawn(move || {
+            // The first question is that from before.
+            for event in queue.receiver.iter().take(2) {
+                let ProcessEvent::Pulse(answer) = event else { panic!("another event") };
+                let _ = answer.try_send(());
+            }
+        });
+        assert!(pulse.is_there(Duration::from_secs(60)));
+        main.join().unwrap();
+        assert!(!pulse.is_there(Duration::from_secs(60)), "the main thread has ended");
+    }
+
+    #[test]
     fn a_client_is_told_that_its_command_goes_on() {
         let (text, reply) = run(true);
         assert_eq!(text, GOES_ON);

@@ -4,7 +4,8 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use crate::kit::{LATE, Ran, Scratch, Seaprox, run, until};
+use crate::kit::names::isolated;
+use crate::kit::{LATE, Ran, Scratch, Seaprox, has_namespaces, run, until};
 
 /// A process with a file of users, and an admin address. It waits for `users` at its next reload.
 struct Waiting {
@@ -102,6 +103,49 @@ fn a_pipe_without_a_writer_fails_a_reload_with_its_name_and_the_users_stay() {
     std::fs::rename(waiting.scratch.file("new"), waiting.scratch.file("users")).unwrap();
     waiting.seaprox.signal(libc::SIGHUP);
     waiting.seaprox.wait_for_log(&["files reloaded"]);
+}
+
+#[test]
+fn a_process_stops_at_once_while_a_reload_waits_for_a_name() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("127.0.0.1 localhost\n", |server| {
+        server.swallow(".slow.test");
+        let scratch = Scratch::new();
+        let text = "[[listener]]\nlisten = \"127.0.0.1:0\"\nfront = \"socks\"\n";
+        let path = owned(&scratch, "seaprox.toml", text);
+        let mut seaprox = Seaprox::start(&["run", &path]);
+        let name = "n.slow.test";
+        owned(&scratch, "seaprox.toml", &format!("{text}[[listener]]\nlisten = \"{name}:0\"\nfront = \"http\"\n"));
+        seaprox.signal(libc::SIGHUP);
+        until("the name is looked up", || server.asked(name) > 0);
+        seaprox.signal(libc::SIGTERM);
+        assert_eq!(seaprox.wait(LATE).code(), Some(0));
+    });
+}
+
+#[test]
+fn a_forward_that_a_command_has_opened_survives_a_reload_that_is_refused() {
+    let (scratch, holder) = (Scratch::new(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    let taken = holder.local_addr().unwrap();
+    let whole = "config-dir = \"etc\"\n[[link]]\nname = \"office\"\nconnect = \"127.0.0.1:1\"\n";
+    let path = owned(&scratch, "seaprox.toml", whole);
+    let seaprox = Seaprox::spawn(&["run", &path], |_| {});
+    until("the process answers", || std::path::Path::new(&seaprox.admin_socket()).exists());
+    let ctl = |args: &[&str]| {
+        let place = format!("unix:{}", seaprox.admin_socket());
+        run(&[&["ctl", "--status", &place], args].concat())
+    };
+    assert_eq!(ctl(&["open", "-L", "127.0.0.1:0:a:1", "--name", "web", "office"]).code, Some(0));
+    // The link is gone from this file, and an address of it is in use.
+    let refused = format!("config-dir = \"etc\"\n[[listener]]\nlisten = \"{taken}\"\nfront = \"socks\"\n");
+    owned(&scratch, "seaprox.toml", &refused);
+    assert_eq!(ctl(&["reload"]).code, Some(78));
+    owned(&scratch, "seaprox.toml", &format!("drain-timeout = \"5s\"\n{whole}"));
+    let ran = ctl(&["reload"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(seaprox.status()["forwards"][0]["name"], "web");
 }
 
 #[test]
