@@ -150,7 +150,7 @@ pub mod system {
     pub use crate::sys::{ConsoleEvents, ConsoleStop};
     pub use crate::sys::{
         NameClaim, PeerCredentials, claim_name, effective_user, group_id, interface_addresses, is_readable_by_all,
-        is_terminal_gone, machine, passed_sockets, peer_credentials, read_hidden_line, share_with_group,
-        socket_directory, stderr_file, stdout_file,
+        is_terminal_gone, machine, passed_sockets, peer_credentials, read_hidden_line, socket_directory, stderr_file,
+        stdout_file,
     };
 }

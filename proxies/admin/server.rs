@@ -17,8 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use seaprox::system::share_with_group;
-use seaprox::{SocketFile, UnixListener, UnixStream};
+use seaprox::{SocketFile, UnixFileError, UnixListener, UnixMode, UnixOwner, UnixStream};
 
 use super::clients::{Class, Clients};
 use super::head::{HEAD_BYTES_MAX, Head, Refusal};
@@ -58,10 +57,13 @@ impl Server {
     /// # Errors
     /// The socket cannot be made.
     pub fn open_unix(&mut self, path: &Path, group: Option<u32>) -> io::Result<()> {
-        let (listener, file) = SocketFile::bind(path, BACKLOG, Some(0o600))?;
-        if let Some(group) = group {
-            share_with_group(path, group)?;
-        }
+        // The file has its group and its mode before anyone can connect, and neither is set through a symbolic link that took
+        // its place.
+        let owner = group.map(|group| format!(":{group}").parse::<UnixOwner>()).transpose();
+        let mode = if group.is_some() { "0660" } else { "0600" }.parse::<UnixMode>();
+        let invalid = |error: UnixFileError| io::Error::new(ErrorKind::InvalidInput, error.to_string());
+        let (mode, owner) = (mode.map_err(invalid)?, owner.map_err(invalid)?);
+        let (listener, file) = SocketFile::bind_owned(path, BACKLOG, Some(mode), owner.as_ref())?;
         listener.set_nonblocking(false)?;
         self.start(Place::Unix(path.to_owned()), Listener::Unix(listener), Some(file))
     }

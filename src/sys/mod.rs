@@ -72,8 +72,8 @@ use windows as family;
 
 pub use family::{
     BorrowedSocket, OwnedSocket, SocketFile, UnixListener, UnixStream, effective_user, group_id, interface_addresses,
-    is_readable_by_all, is_terminal_gone, passed_sockets, raise_descriptor_limit, read_hidden_line, share_with_group,
-    socket_directory, stderr_file, stdout_file,
+    is_readable_by_all, is_terminal_gone, passed_sockets, raise_descriptor_limit, read_hidden_line, socket_directory,
+    stderr_file, stdout_file,
 };
 pub use kernel::{NameClaim, claim_name, machine, peer_credentials};
 #[cfg(windows)]

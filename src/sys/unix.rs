@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -165,15 +165,6 @@ pub fn effective_user() -> u32 {
 /// No group has this name, or the accounts of this host cannot be read.
 pub fn group_id(name: &str) -> io::Result<u32> {
     accounts::group(name)
-}
-
-/// Gives a socket file to a group, whose members may connect then.
-///
-/// # Errors
-/// This user may not give the file to the group.
-pub fn share_with_group(path: &Path, group: u32) -> io::Result<()> {
-    std::os::unix::fs::chown(path, None, Some(group))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660))
 }
 
 /// Returns true if a process with this id exists.

@@ -106,14 +106,6 @@ pub fn group_id(_: &str) -> io::Result<u32> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Refuses: there are no groups here.
-///
-/// # Errors
-/// Always.
-pub fn share_with_group(_: &Path, _: u32) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
 /// Returns true: only the age of a draft tells that its process is gone.
 pub(crate) fn is_running(_process: u32) -> bool {
     true

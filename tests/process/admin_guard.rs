@@ -104,3 +104,19 @@ fn an_unreadable_token_is_logged_once() {
     assert_eq!(ask().status, 401);
     until("it is told again", || relay.seaprox.count_log(&[text]) == 2);
 }
+
+#[test]
+fn the_group_of_a_socket_may_connect_and_nobody_else() {
+    use std::os::unix::fs::MetadataExt;
+    let (scratch, mode) = (Scratch::new(), |path: &str| {
+        let made = std::fs::symlink_metadata(path).unwrap();
+        (made.mode() & 0o777, made.gid())
+    });
+    let path = scratch.file("shared");
+    let own = std::fs::metadata(scratch.path()).unwrap().gid();
+    // Root may give a file to any group.
+    let group = if kit::is_root() { 1 } else { own };
+    let relay = Relay::start(&["--admin", &format!("unix:{path}"), "--admin-group", &group.to_string()]);
+    assert_eq!(mode(&path), (0o660, group));
+    assert_eq!(mode(&relay.seaprox.admin_socket()), (0o600, own));
+}

@@ -46,7 +46,7 @@ impl SocketFile {
     ///
     /// # Errors
     /// Those of [`SocketFile::bind`], and: this host has no such user or group, or this process may not give files to them.
-    pub(crate) fn bind_owned(
+    pub fn bind_owned(
         path: &Path,
         backlog: u32,
         mode: Option<UnixMode>,

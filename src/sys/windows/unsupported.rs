@@ -141,7 +141,11 @@ impl SocketFile {
         Err(no_unix_sockets())
     }
 
-    pub(crate) fn bind_owned(
+    /// Refuses: there are no Unix sockets here.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn bind_owned(
         _: &Path,
         _: u32,
         _: Option<UnixMode>,
