@@ -251,3 +251,45 @@ fn a_forward_that_a_command_has_opened_outlives_a_reload_that_is_refused() {
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(has_forward(), "{}", near.status()["forwards"]);
 }
+
+/// A change of the maximum asks the name server again. The links stay until it has answered.
+#[test]
+fn the_links_of_a_service_stay_while_its_name_server_is_silent() {
+    if !kit::has_namespaces() {
+        return;
+    }
+    kit::names::isolated("", |names| {
+        names.set_ttl(200);
+        let servers = Servers::start();
+        let ports = servers.addrs().map(|addr| addr.parse::<std::net::SocketAddr>().unwrap().port());
+        names.set("gw.example", &["127.0.0.1"], std::time::Duration::ZERO);
+        names.set_service("_seaprox._tcp.example", &ports.map(|port| (0, 0, port, "gw.example")));
+        let known = [0, 1].map(|at| format!("gw.example:{} {}\n", ports[at], servers.keys[at]));
+        servers.scratch.write("near/known_nodes", known.concat());
+        let write = |most: usize| {
+            let link = "[[link]]\nname = \"office\"\nconnect = \"srv:_seaprox._tcp.example\"\n";
+            let forward = "forward = [{ dynamic = \"127.0.0.1:0\" }]\n";
+            let text = format!("config-dir = \"near\"\n{link}links-max = {most}\n{forward}");
+            let file = servers.scratch.write("near.toml", text);
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+            file
+        };
+        let near = Seaprox::start(&["run", &write(2)]);
+        let links = || -> Vec<String> {
+            let status = near.status();
+            let up = status["links"].as_array().unwrap().iter().filter(|link| link["state"] == "up");
+            up.map(|link| link["id"].as_str().unwrap().to_owned()).collect()
+        };
+        kit::until("both links are up", || links().len() == 2);
+        let before = links();
+        names.swallow(".example");
+        write(3);
+        let ran = ctl(&near, &["reload"]);
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert_eq!(links(), before);
+        write(1);
+        assert_eq!(ctl(&near, &["reload"]).code, Some(0));
+        kit::until("one link is left", || links().len() == 1);
+        assert!(before.contains(&links()[0]));
+    });
+}
