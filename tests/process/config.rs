@@ -209,6 +209,27 @@ fn a_configuration_that_cannot_be_used_changes_nothing() {
 }
 
 #[test]
+fn a_change_that_was_prepared_for_an_earlier_configuration_is_refused() {
+    let one = server(b'1');
+    let mut process = Process::start(with(vec![relay("a", "127.0.0.1:0", one)]));
+    let both = |name: &str| with(vec![relay("a", "127.0.0.1:0", one), relay(name, "127.0.0.1:0", one)]);
+    let (fits, late) = (process.running.preparer(), process.running.preparer());
+    // Each is prepared in another thread, while clients are served.
+    let prepared = thread::scope(|scope| {
+        let all = [(fits, both("b")), (late, both("c"))];
+        let all = all.map(|(preparer, config)| scope.spawn(move || preparer.prepare(config).unwrap()));
+        all.map(|thread| thread.join().unwrap())
+    });
+    let [first, second] = prepared;
+    assert_eq!(process.running.listening().len(), 1, "nothing has changed yet");
+    process.running.put(first).unwrap();
+    assert_eq!(Client::connect(process.addr("b")).ask().unwrap(), b'1');
+    let errors = process.running.put(second).unwrap_err();
+    assert!(errors.is_unchanged && matches!(errors.first().failure, ApplyFailure::Outdated), "{errors}");
+    assert_eq!(process.running.config(), &both("b"));
+}
+
+#[test]
 fn changes_that_need_a_restart_are_named_and_not_made() {
     let config = with(vec![relay("a", "127.0.0.1:0", server(b'1'))]);
     let mut process = Process::start(config.clone());
