@@ -3,6 +3,7 @@
 use crate::kit;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kit::program::{output, shell};
@@ -102,7 +103,13 @@ fn the_manifests_of_kubernetes_have_probes_and_a_valid_configuration() {
         let volume = pod["volumes"].as_array().unwrap().iter().find(|one| one["name"] == "config").unwrap();
         assert_eq!(volume["configMap"]["name"], map["metadata"]["name"]);
         let scratch = Scratch::new();
-        let toml = scratch.write("seaprox.toml", map["data"]["seaprox.toml"].as_str().unwrap());
+        // The files of the Secret, in the place of its volume.
+        let keys = scratch.file("keys");
+        assert_eq!(kit::run(&["keygen", "--config-dir", &keys]).code, Some(0));
+        fs::write(format!("{keys}/token"), "0123456789abcdef0123456789abcdef").expect("a token");
+        fs::set_permissions(format!("{keys}/token"), PermissionsExt::from_mode(0o600)).expect("a mode");
+        let text = map["data"]["seaprox.toml"].as_str().unwrap().replace("/etc/seaprox/keys", &keys);
+        let toml = scratch.write("seaprox.toml", text);
         let ran = kit::run(&["check", &toml]);
         assert_eq!(ran.code, Some(0), "{file}: {}", ran.err);
         // The probes ask at the port of the admin server.
