@@ -11,6 +11,11 @@
 
 use std::fmt::Debug;
 
+#[path = "../proxies/admin"]
+mod admin {
+    pub mod head;
+}
+
 #[path = "../proxies/frontends/http"]
 mod http {
     pub mod chunked;
@@ -25,6 +30,8 @@ mod socks {
     pub mod proto;
 }
 
+#[path = "oracles/admin_requests.rs"]
+mod admin_requests;
 #[path = "oracles/chunked.rs"]
 mod chunked;
 #[path = "oracles/datagrams.rs"]
@@ -38,6 +45,7 @@ mod requests;
 #[path = "oracles/texts.rs"]
 mod texts;
 
+pub use admin_requests::admin_request;
 pub use chunked::http_chunked;
 pub use datagrams::datagrams;
 pub use heads::{http_request, http_response};
@@ -49,7 +57,7 @@ pub use texts::{address, rules};
 pub type Oracle = fn(&[u8]);
 
 /// All oracles, each with the name of its fuzz target, which is also the name of its directory in `seeds/`.
-pub const ALL: [(&str, Oracle); 9] = [
+pub const ALL: [(&str, Oracle); 10] = [
     ("socks_proto", socks_proto),
     ("http_request", http_request),
     ("http_response", http_response),
@@ -59,6 +67,7 @@ pub const ALL: [(&str, Oracle); 9] = [
     ("datagrams", datagrams),
     ("claim", claim),
     ("invitation", invitation),
+    ("admin_request", admin_request),
 ];
 
 /// Returns a copy of `seed` that is changed in one to four places, for a test that runs without a fuzzer. `state` is
