@@ -97,7 +97,7 @@ fn an_unreadable_token_is_logged_once() {
         assert_eq!(ask().status, 401);
     }
     let text = "the token of the admin server cannot be read";
-    assert_eq!(relay.seaprox.count_log(&[text]), 1);
+    until("it is told", || relay.seaprox.count_log(&[text]) == 1);
     token_file(&scratch);
     assert_eq!(ask().status, 200);
     std::fs::remove_file(&file).unwrap();
