@@ -215,7 +215,7 @@ mod tests {
         assert_eq!(reader.claim(&bytes), Ok(Some(claim())));
         assert_eq!(reader.claim(&[0]), Err(FrameError::Trailing), "a second frame");
         assert_eq!(FrameReader::default().answer(&[0, 34, 2, 5]).unwrap(), None);
-        assert!(FrameReader::default().answer(&frame(ANSWER, &[&[5], &[0; 32]])).is_err(), "an unknown outcome");
+        assert!(FrameReader::default().answer(&frame(ANSWER, &[&[6], &[0; 32]])).is_err(), "an unknown outcome");
     }
 
     proptest! {
