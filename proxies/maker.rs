@@ -201,19 +201,19 @@ impl Parts {
         results.into_iter().try_for_each(|result| result.map(drop))
     }
 
-    /// Reads the files of keys again. Returns true if the permissions of running links must be checked again.
-    ///
-    /// # Errors
-    /// Fails with the first file that cannot be read or parsed; its previous keys stay in use.
-    pub fn refresh_keys(&self, refresh: Refresh) -> Result<bool, KeysError> {
+    /// Reads the files of keys again. Returns true if the permissions of running links must be checked again, and the first
+    /// file that cannot be read or parsed, whose previous keys stay in use. One file may be new while another one fails.
+    pub fn refresh_keys(&self, refresh: Refresh) -> (bool, Result<(), KeysError>) {
         let authorized = self.servers().into_iter().map(|(_, peers)| {
             // A forgotten answer may have permitted a listener.
             let had_answers = matches!(refresh, Refresh::Forced) && peers.forget_answers();
-            peers.refresh(refresh).map(|is_new| is_new || had_answers)
+            (had_answers, peers.refresh(refresh))
         });
-        let known = self.groups().into_iter().map(|group| group.peer.refresh(refresh));
-        let results: Vec<_> = authorized.chain(known).collect();
-        results.into_iter().try_fold(false, |is_new, result| Ok(is_new | result?))
+        let known = self.groups().into_iter().map(|group| (false, group.peer.refresh(refresh)));
+        authorized.chain(known).fold((false, Ok(())), |(is_new, failed), (had_answers, result)| {
+            let is_new = is_new | had_answers | matches!(result, Ok(true));
+            (is_new, failed.and(result.map(drop)))
+        })
     }
 
     /// Returns the time until the next key of a peer expires, if any will.

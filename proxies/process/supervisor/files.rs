@@ -20,7 +20,9 @@ type PathsRead = Result<Option<PathChange>, KeysError>;
 pub struct FilesRead {
     is_forced: bool,
     users: Result<(), KeysError>,
-    keys: Result<bool, KeysError>,
+    /// True if running links must be checked again.
+    are_keys_new: bool,
+    keys: Result<(), KeysError>,
     paths: Vec<(Arc<DialedGroup>, PathsRead)>,
 }
 
@@ -31,10 +33,13 @@ impl FilesRead {
             let change = group.refresh_paths(refresh);
             (group, change)
         };
+        let users = parts.refresh_users(refresh);
+        let (are_keys_new, keys) = parts.refresh_keys(refresh);
         FilesRead {
             is_forced: matches!(refresh, Refresh::Forced),
-            users: parts.refresh_users(refresh),
-            keys: parts.refresh_keys(refresh),
+            users,
+            are_keys_new,
+            keys,
             paths: parts.groups().into_iter().map(of_group).collect(),
         }
     }
@@ -55,15 +60,12 @@ impl Supervisor {
                 log::error!(target: "seaprox::process", error = logged(&error); "the users file cannot be read again; the previous users stay in use")
             }
         }
-        match read.keys {
-            Ok(true) => {
-                log::info!(target: "seaprox::process", "keys read again");
-                call_all(self.running.remotes(), |core| core.recheck_links());
-            }
-            Ok(false) => {}
-            Err(error) => {
-                log::error!(target: "seaprox::process", error = logged(&error); "a file of keys cannot be read again; the previous keys stay in use")
-            }
+        if read.are_keys_new {
+            log::info!(target: "seaprox::process", "keys read again");
+            call_all(self.running.remotes(), |core| core.recheck_links());
+        }
+        if let Err(error) = read.keys {
+            log::error!(target: "seaprox::process", error = logged(&error); "a file of keys cannot be read again; the previous keys stay in use");
         }
         read.paths.into_iter().for_each(|(group, result)| self.follow_paths(&group, result));
     }

@@ -115,8 +115,8 @@ impl Supervisor {
     pub(super) fn prepared(&mut self, prepared: Prepared) {
         let Some(reload) = self.reloads.running.as_ref() else { return };
         if reload.progress.is_abandoned() {
-            // The reload has failed before, and the source knows it.
-            drop(prepared);
+            // The reload has failed before, and the source knows it. Keys that were read are in use all the same.
+            prepared.files.into_iter().for_each(|files| self.follow_files(files));
         } else {
             let cause = reload.cause;
             let Prepared { read, change, opened_forwards, instance, files } = prepared;

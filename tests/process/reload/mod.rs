@@ -1,5 +1,6 @@
 //! Configurations that change while everything runs.
 
+mod abandoned;
 mod equivalence;
 mod file;
 mod redial;
