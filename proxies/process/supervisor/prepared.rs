@@ -1,6 +1,7 @@
 //! The part of a reload that waits for files and names, in a thread of its own: reads the configuration, makes the parts that
 //! are new, binds their addresses, and reads the files of users, keys and paths.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -64,8 +65,17 @@ struct State {
 }
 
 impl Job {
-    /// Does the work.
-    pub fn run(mut self) -> Prepared {
+    /// Does the work. A panic is a problem like others, so that the main thread learns of the end, and later reloads start.
+    pub fn run(self) -> Prepared {
+        let opened_forwards = self.opened_forwards.clone();
+        // What the work shares with other threads stays usable after a panic: locks that it has poisoned are taken.
+        catch_unwind(AssertUnwindSafe(|| self.work())).unwrap_or_else(|_| {
+            let change = Err(Problems::Lines(vec![PANICKED.to_owned()]));
+            Prepared { read: None, change, opened_forwards, instance: None, files: None }
+        })
+    }
+
+    fn work(mut self) -> Prepared {
         self.progress.set("the files of the configuration".to_owned());
         let (mut read, mut instance) = (None, None);
         let change = match self.load.take().map(|load| load()) {
@@ -132,5 +142,36 @@ impl Progress {
     /// Returns true if the result is not wanted any more.
     pub fn is_abandoned(&self) -> bool {
         self.0.is_abandoned.load(Ordering::Relaxed)
+    }
+}
+
+const PANICKED: &str = "the reload panicked";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use seaprox::Workers;
+    use seaprox::config::Running;
+
+    #[test]
+    fn a_reload_that_panics_is_a_problem_that_the_main_thread_learns_of() {
+        let config = Config::default();
+        let workers = Workers::start(1, 1).unwrap();
+        let parts = Arc::new(Parts::new(&config));
+        let (running, loops) = Running::start(config, parts.clone(), &workers).unwrap();
+        let job = Job {
+            load: Some(Arc::new(|| panic!("a fault of the reader"))),
+            preparer: running.preparer(),
+            parts,
+            command: Command::Run,
+            opened_forwards: Vec::new(),
+            has_instance: false,
+            reads_files: true,
+            progress: Progress::default(),
+        };
+        let Err(problems) = job.run().change else { panic!("a change") };
+        assert_eq!(problems.explained(|_| Vec::new()), [PANICKED]);
+        running.stop();
+        loops.join().unwrap();
     }
 }
