@@ -13,13 +13,15 @@ pub struct GroupFailures {
 
 impl GroupFailures {
     /// Notes that a link has failed. `all` are the names of the links to all servers of the group, also of those that are not
-    /// dialed now; none if not all servers are known yet. Returns the failure if the process must end with it, and otherwise
-    /// logs it, once until the link is up.
+    /// dialed now; none if not all servers are known yet. A link to a server that the group has no longer ends nothing. Returns
+    /// the failure if the process must end with it, and otherwise logs it, once until the link is up.
     pub fn note(&mut self, link: &str, all: Option<&[String]>, failed: Failed) -> Option<Failed> {
         let is_new = self.failed.insert(link.to_owned());
         if let Some(all) = all {
             self.failed.retain(|name| name == link || all.contains(name));
-            if all.iter().all(|name| self.failed.contains(name)) {
+            // A service that is gone has no servers, and its links leave.
+            let is_listed = all.iter().any(|name| name == link);
+            if is_listed && all.iter().all(|name| self.failed.contains(name)) {
                 return Some(failed);
             }
         }
@@ -53,5 +55,15 @@ mod tests {
         assert!(group.note("a", Some(&links), failed()).is_some_and(|failed| failed.exit == Exit::NoPermission));
         let mut alone = GroupFailures::default();
         assert!(alone.note("a", Some(&links[..1]), failed()).is_some());
+    }
+
+    #[test]
+    fn a_link_to_a_server_that_is_no_longer_listed_ends_nothing() {
+        let links = ["a", "b"].map(str::to_owned);
+        let failed = || Failed::new(Exit::NoPermission, "wrong key".to_owned());
+        let mut group = GroupFailures::default();
+        assert!(group.note("a", Some(&[]), failed()).is_none(), "the service is gone");
+        assert!(group.note("b", Some(&links[1..]), failed()).is_some());
+        assert!(group.note("a", Some(&links[1..]), failed()).is_none(), "the others decide about themselves");
     }
 }
