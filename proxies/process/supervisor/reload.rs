@@ -178,14 +178,16 @@ impl Supervisor {
         }
     }
 
-    /// Answers all reloads, because the process stops.
+    /// Answers all reloads, and the commands that wait for them, because the process stops.
     pub(super) fn cancel_reloads(&mut self) {
-        let Reloads { running, next, .. } = &mut self.reloads;
+        let Reloads { running, next, deferred } = &mut self.reloads;
         running.iter().for_each(|reload| reload.progress.abandon());
         let replies = running.iter_mut().chain(next.iter_mut()).flat_map(|reload| std::mem::take(&mut reload.replies));
         replies.for_each(|reply| answer(Some(reply), &Err(vec![STOPPING.to_owned()])));
+        for (_, reply) in deferred.drain(..) {
+            reply.send(Err(CommandError::new(Cause::Unavailable, STOPPING)));
+        }
         self.reloads.next = None;
-        self.run_deferred();
     }
 
     /// Keeps a command that changes the configuration until the running reload has ended. Returns it if none is running.
