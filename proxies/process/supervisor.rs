@@ -284,6 +284,7 @@ impl Supervisor {
                 None => logging::announce(&line),
             },
             Action::Exit(failed) => self.link_failed(link, id, failed),
+            Action::GiveWay => self.link_gives_way(link, id),
             // A peer shows its key once for each subflow.
             Action::AskAboutKey(_) if self.is_asking => {}
             Action::AskAboutKey(key) => {

@@ -30,6 +30,8 @@ pub enum Action {
     AskAboutKey(PublicKey),
     /// Exit with an error.
     Exit(Failed),
+    /// Let another server take the place of this link, which cannot be used as it is.
+    GiveWay,
 }
 
 /// The log of one link.
@@ -152,10 +154,11 @@ impl LinkLog {
     /// Logs an event. Returns the action that the caller must perform, if any.
     pub fn handle(&mut self, event: &LinkEvent, now: Instant) -> Option<Action> {
         match self.handle_event(event, now) {
-            Some(Action::Exit(_)) if self.is_tolerant && !self.is_new_fault() => None,
             Some(Action::Exit(failed)) if self.is_tolerant => {
-                log::error!(target: "seaprox::link", link = self.name(), error = failed.text; "the link cannot be used as it is, and is dialed on");
-                None
+                if self.is_new_fault() {
+                    log::error!(target: "seaprox::link", link = self.name(), error = failed.text; "the link cannot be used as it is, and is dialed on");
+                }
+                Some(Action::GiveWay)
             }
             action => action,
         }
@@ -399,6 +402,7 @@ mod tests {
             Some(Action::Print(line)) => line,
             Some(Action::AskAboutKey(_)) => "?".to_owned(),
             Some(Action::Exit(failed)) => format!("{} {}", failed.exit as u8, failed.text),
+            Some(Action::GiveWay) => "gives way".to_owned(),
         }
     }
 
@@ -489,6 +493,15 @@ mod tests {
         assert!(expired.starts_with("77 ") && expired.contains("has expired at remote:23232"), "{expired}");
         let rejected = handle(&mut log, LinkEvent::Rejected);
         assert!(rejected.starts_with("77 ") && rejected.ends_with(&own.to_string()), "{rejected}");
+    }
+
+    #[test]
+    fn a_link_that_came_with_a_reload_gives_way_whenever_it_cannot_be_used() {
+        let mut log = log_of(DialedPeer::pinned(target(), Pin::Key(key()))).tolerant();
+        for event in [LinkEvent::Rejected, LinkEvent::Expired, LinkEvent::WrongKey { key: *key().as_bytes() }] {
+            assert_eq!(handle(&mut log, event), "gives way");
+        }
+        assert_eq!(handle(&mut log, refused()), "-", "it is down, and its server may come back");
     }
 
     #[test]

@@ -31,15 +31,20 @@ impl Supervisor {
     pub(super) fn link_failed(&mut self, name: &str, id: Id, failed: Failed) {
         let (group, _) = self.group_of(name);
         let servers = self.running.server_names(&group);
-        match self.failures.entry(group.clone()).or_default().note(name, servers.as_deref(), failed) {
+        match self.failures.entry(group).or_default().note(name, servers.as_deref(), failed) {
             Some(failed) => self.exit(failed),
             None => {
-                self.running.give_way(&group, id);
+                self.link_gives_way(name, id);
                 if self.awaited.remove(name) && self.awaited.is_empty() {
                     self.announce();
                 }
             }
         }
+    }
+
+    /// Lets another server of its group take the place of a link.
+    pub(super) fn link_gives_way(&self, name: &str, id: Id) {
+        self.running.give_way(&self.group_of(name).0, id);
     }
 
     /// Returns the record of the configuration that a link belongs to, and the names of all its links.
