@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   start --ready--> READY=1 --reloading--> RELOADING=1 --ready--> READY=1 --stopping--> STOPPING=1
-//!                      \--watch: WATCHDOG=1 twice in each interval, while every loop and the main thread answer
+//!                      \--watch: WATCHDOG=1 twice in each interval, while every loop answers
 //! ```
 //! Without `NOTIFY_SOCKET` every function does nothing. A message that the manager's socket has no room for within
 //! [`NOTIFY_WAIT`] is lost.
@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 
 use seaprox::config::{Config, Running};
 use seaprox::{Bind, Remote};
-
-use super::events::Pulse;
 
 /// Tells the manager that the process serves, after its start or after a reload, with a line for `systemctl status`.
 pub fn ready(status: &str) {
@@ -67,22 +65,20 @@ pub fn warn_of_unused_sockets(config: &Config) {
 }
 
 /// Starts the watchdog, if the manager wants one: a thread that tells the manager, twice in each interval of the watchdog,
-/// that every loop and the main thread have answered. A manager that hears nothing for the interval ends the process, and starts it again.
-pub fn watch(remotes: &[Remote], main: Pulse) {
+/// that every loop has answered. A manager that hears nothing for the interval ends the process, and starts it again. The main
+/// thread is not asked: it may wait for a file or a name while the loops serve all clients.
+pub fn watch(remotes: &[Remote]) {
     let Some(interval) = watchdog_interval() else { return };
     let remotes = remotes.to_vec();
     let body = move || {
         let pause = (interval / 2).max(WATCHDOG_PAUSE_MIN);
         while let Some(answer) = answered(&remotes, pause) {
-            let since = Instant::now();
-            if answer.is_alive && main.is_there(pause) {
+            if answer.is_alive {
                 send("WATCHDOG=1\n");
-            } else if answer.is_alive {
-                log::error!(target: "seaprox::process", timeout = seaprox::units::format_duration(pause); "the main thread does not answer; the watchdog of the service manager is not told");
             } else {
                 log::error!(target: "seaprox::process", timeout = seaprox::units::format_duration(pause); "a loop does not answer; the watchdog of the service manager is not told");
             }
-            std::thread::sleep(pause.saturating_sub(answer.time + since.elapsed()));
+            std::thread::sleep(pause.saturating_sub(answer.time));
         }
     };
     // The manager would end a process without this thread, so the error is in the log before.

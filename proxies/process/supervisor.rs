@@ -11,7 +11,7 @@ use seaprox::node::LinkEvent;
 use seaprox::{Id, Loop, Loops, Remote};
 
 use super::announced::Announced;
-use super::events::{EventQueue, ProcessEvent, Pulse, watch_network};
+use super::events::{EventQueue, ProcessEvent, watch_network};
 use super::exit::{Exit, Failed};
 use super::link::{self, Action, Approvals, GroupFailures, Instance, LinkLog, ServedLinks, prompt};
 use super::logging;
@@ -150,7 +150,7 @@ impl Supervisor {
     /// # Errors
     /// Fails if a loop failed, or if the end of a link ended the process.
     pub fn run(mut self, queue: EventQueue, loops: Loops, signals: Signals) -> Result<(), Failed> {
-        service::watch(self.running.remotes(), Pulse::of(&self.sender));
+        service::watch(self.running.remotes());
         let receiver = queue.start(loops, signals);
         if !self.link_logs.is_empty() {
             self.watch_network();

@@ -6,9 +6,10 @@
 //!      │                        └── no end within RELOAD_TIMEOUT: the reload fails, and changes nothing
 //!      └── while another one is under way: waits, together with all others that come
 //! ```
-//! The main thread never waits for a file or a name, so that signals, commands and health checks are answered meanwhile. There
-//! is one such thread at most: a reload that has failed because its thread waits for ever keeps later ones from starting, and
-//! they fail after the same time.
+//! The main thread waits for no file and no name of a reload, so that signals, commands and health checks are answered
+//! meanwhile. It does wait for those of a command that opens or closes a link or a forward (`put_into_effect`), and for the
+//! files of users, keys and paths that it looks at each second, and reads if they have changed. There is one such thread at most:
+//! a reload that has failed because its thread waits for ever keeps later ones from starting, and they fail after the same time.
 
 use std::collections::VecDeque;
 use std::thread;
