@@ -44,7 +44,7 @@ pub struct Route {
 /// All routes.
 pub static ROUTES: &[Route] = &[
     get("/", Needs::Nothing, "this list", |_, _, reply| reply.text(200, list().trim_end())),
-    probe("/healthz", "200 if all event loops answer, else 503", healthz),
+    probe("/healthz", "200 if all event loops and the main thread answer, else 503", healthz),
     probe("/readyz", "200 if the process accepts clients and every link that it dials is up, else 503", readyz),
     get("/metrics", Needs::Reading, "the metrics as text of Prometheus", metrics),
     get(
