@@ -277,7 +277,7 @@ pub fn link_pair(args: &[&str]) -> (kit::link::Keys, Seaprox, Seaprox) {
     all[1] = "--connect".to_owned();
     let all: Vec<&str> = all.iter().map(String::as_str).chain(args.iter().copied()).collect();
     let near = Seaprox::spawn(&all, |_| {});
-    until("the near node answers", || std::path::Path::new(&near.admin_socket()).exists());
+    near.wait_for_admin();
     until("the link is up", || near.status()["links"][0]["state"] == "up");
     (keys, far, near)
 }

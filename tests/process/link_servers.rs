@@ -105,7 +105,7 @@ fn a_node_is_ready_while_one_server_of_a_link_is_up() {
         let status = near.status();
         status["links"].as_array().unwrap().iter().map(|link| link["state"] == "up").collect()
     };
-    kit::until("the near node answers", || std::path::Path::new(&near.admin_socket()).exists());
+    near.wait_for_admin();
     kit::until("both links are up", || states(&near) == [true, true]);
     assert_eq!(ctl(&near, &["ready"]).code, Some(0));
     kill(&mut servers, 0);

@@ -152,6 +152,12 @@ impl Seaprox {
         line.rsplit(' ').next().and_then(|addr| addr.parse().ok()).expect("an address")
     }
 
+    /// Waits until clients can connect to the admin socket. The file is there a moment before its socket listens.
+    #[track_caller]
+    pub fn wait_for_admin(&self) {
+        until("the process answers", || UnixStream::connect(self.admin_socket()).is_ok());
+    }
+
     /// Returns the path of the admin socket.
     pub fn admin_socket(&self) -> String {
         self.scratch.file("status")

@@ -137,7 +137,7 @@ fn a_forward_that_a_command_has_opened_survives_a_reload_that_is_refused() {
     let whole = "config-dir = \"etc\"\n[[link]]\nname = \"office\"\nconnect = \"127.0.0.1:1\"\n";
     let path = owned(&scratch, "seaprox.toml", whole);
     let seaprox = Seaprox::spawn(&["run", &path], |_| {});
-    until("the process answers", || std::path::Path::new(&seaprox.admin_socket()).exists());
+    seaprox.wait_for_admin();
     let ctl = |args: &[&str]| {
         let place = format!("unix:{}", seaprox.admin_socket());
         run(&[&["ctl", "--status", &place], args].concat())
