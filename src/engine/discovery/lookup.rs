@@ -11,9 +11,10 @@
 //! times to live, `getaddrinfo` is asked alone.
 //!
 //! A lookup of a service asks for each host in turn, and occupies its worker. It asks for as long as [`TIME_MAX`], and has no
-//! answer about the rest then.
+//! answer about the rest then. The hosts that the last lookup had answers about are asked for first, and have half of that time
+//! before the others: neither keeps the other out, and what one does not need goes to the other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
@@ -69,7 +70,7 @@ pub(super) struct Question {
     /// A name or a service.
     pub upstream: Upstream,
     pub family: Family,
-    /// The names of the hosts that the last lookup had all answers about. They are asked for first.
+    /// The names of the hosts that the last lookup had all answers about. They are asked for first, for half of the time.
     pub fresh: Vec<String>,
     /// The number of lookups of this upstream before this one. Each begins with another question, so that one that is never
     /// answered does not always take the time of the others.
@@ -83,6 +84,13 @@ struct Addresses {
     ttl: Duration,
     silent: Families,
     error: Option<String>,
+}
+
+/// The hosts of a service that are still to be asked for.
+struct Turns {
+    /// Those that the last lookup had all answers about.
+    fresh: VecDeque<Service>,
+    others: VecDeque<Service>,
 }
 
 /// A lookup that runs.
@@ -117,7 +125,8 @@ impl Run<'_> {
         let (mut hosts, mut ttl) = (Vec::new(), seconds(found.ttl));
         // A host with several ports is asked for once.
         let mut asked: HashMap<Name, Addresses> = HashMap::new();
-        for service in self.in_order(found.services) {
+        let mut turns = self.turns(found.services);
+        while let Some(service) = turns.next(self.since.elapsed()) {
             let beside = service.addresses.iter().copied().filter(|address| is_wanted(self.question.family, *address));
             let beside: Vec<_> = beside.collect();
             let found = if beside.is_empty() {
@@ -131,17 +140,16 @@ impl Run<'_> {
         Ok(Answer { hosts, ttl })
     }
 
-    /// Returns the hosts of a service in the order in which they are asked for.
-    fn in_order(&self, mut services: Vec<Service>) -> Vec<Service> {
+    /// Returns the turns of the hosts of a service.
+    fn turns(&self, mut services: Vec<Service>) -> Turns {
         services.sort_by(|a, b| a.host.as_str().cmp(b.host.as_str()));
         let is_fresh = |service: &Service| self.question.fresh.iter().any(|name| name == service.host.as_str());
-        let (mut first, mut others): (Vec<_>, Vec<_>) = services.into_iter().partition(is_fresh);
+        let (fresh, mut others): (VecDeque<_>, VecDeque<_>) = services.into_iter().partition(is_fresh);
         if !others.is_empty() {
             let start = self.question.round % others.len();
             others.rotate_left(start);
         }
-        first.extend(others);
-        first
+        Turns { fresh, others }
     }
 
     /// Returns the addresses of a name.
@@ -201,6 +209,17 @@ impl Run<'_> {
     /// Returns true if no further question is asked.
     fn is_over(&self) -> bool {
         self.since.elapsed() >= TIME_MAX
+    }
+}
+
+impl Turns {
+    /// Takes the host that is asked for next, in a lookup that has taken this time.
+    fn next(&mut self, elapsed: Duration) -> Option<Service> {
+        if elapsed < TIME_MAX / 2 {
+            self.fresh.pop_front().or_else(|| self.others.pop_front())
+        } else {
+            self.others.pop_front().or_else(|| self.fresh.pop_front())
+        }
     }
 }
 
@@ -308,10 +327,33 @@ mod tests {
             let question = question("srv:_x._tcp.a", fresh, round);
             let run = Run { question: &question, since: Instant::now() };
             let services = ["d", "a", "c", "b"].map(|name| Service::new(Name::new(name).unwrap(), 1));
-            run.in_order(services.into()).iter().map(|it| it.host.as_str()).collect::<String>()
+            let mut turns = run.turns(services.into());
+            std::iter::from_fn(|| turns.next(Duration::ZERO)).map(|it| it.host.as_str().to_owned()).collect::<String>()
         };
         assert_eq!([0, 1, 2, 5].map(|round| order(&["c"], round)), ["cabd", "cbda", "cdab", "cdab"]);
         assert_eq!(order(&["a", "b", "c", "d"], 3), "abcd");
+    }
+
+    #[test]
+    fn each_of_many_hosts_is_asked_for_although_a_lookup_has_no_time_for_all() {
+        let names: Vec<_> = (0..64).map(|number| format!("{number:02}")).collect();
+        let (mut fresh, mut known) = (Vec::<String>::new(), std::collections::BTreeSet::new());
+        for round in 0..4 {
+            let fresh_names: Vec<_> = fresh.iter().map(String::as_str).collect();
+            let question = question("srv:_x._tcp.a", &fresh_names, round);
+            let run = Run { question: &question, since: Instant::now() };
+            let mut turns = run.turns(names.iter().map(|name| Service::new(Name::new(name).unwrap(), 1)).collect());
+            let (mut elapsed, mut asked) = (Duration::ZERO, Vec::new());
+            while let Some(service) = turns.next(elapsed).filter(|_| elapsed < TIME_MAX) {
+                elapsed += Duration::from_millis(100);
+                asked.push(service.host.as_str().to_owned());
+            }
+            assert_eq!(asked.len(), 50);
+            assert_eq!(asked.iter().filter(|name| fresh.contains(name)).count().min(25), fresh.len().min(25));
+            known.extend(asked.iter().cloned());
+            fresh = asked;
+        }
+        assert_eq!(known.len(), names.len());
     }
 
     #[test]
