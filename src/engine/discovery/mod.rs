@@ -249,8 +249,9 @@ impl Tracked {
         if let Some(error) = error.filter(|_| !was_partial) {
             log::warn!(target: TARGET, upstream = self.upstream.to_string(), error; "upstream found in part");
         }
-        // A host that is denied is asked for soon, so that it leaves soon if it is gone.
-        if self.hosts.iter().any(|host| host.denials > 0) { TTL_MIN } else { ttl }
+        // A host that is denied is asked for soon, so that it leaves soon if it is gone. One without an answer since then is
+        // not: nothing tells how long that lasts.
+        if self.hosts.iter().any(|host| host.denials > 0 && !host.is_stale) { TTL_MIN } else { ttl }
     }
 
     /// Notes a lookup that found no address. Logs the first of several.
@@ -436,6 +437,19 @@ mod tests {
         );
         assert_eq!(service[0].learn(answer(&[])).as_secs(), 7);
         assert_eq!(shown(&service, Family::PreferIpv4), "a:1=10.0.0.1:1");
+    }
+
+    #[test]
+    fn a_host_that_is_denied_and_then_without_an_answer_is_not_asked_for_each_second() {
+        let mut service = tracked(&["srv:_x._tcp.a"]);
+        let mut wait = |second: &[&str], silent| {
+            let second = Told { silent, ..host("b", 1, second) };
+            service[0].learn(found(vec![host("a", 1, &["10.0.0.1"]), second])).as_secs()
+        };
+        assert_eq!(wait(&["10.0.0.2"], Families::NONE), 7);
+        assert_eq!(wait(&[], Families::NONE), 1);
+        assert_eq!([wait(&[], Families::ALL), wait(&[], Families::ALL)], [7, 7]);
+        assert_eq!(wait(&[], Families::NONE), 1, "it is denied again");
     }
 
     #[test]
