@@ -5,7 +5,8 @@
 //!
 //! The discoveries of a process are askers whose work nobody waits for. All of them together have the share of one asker, and
 //! one of them has at most half of that. So a list of names that no name server answers about delays no client, and another
-//! list little.
+//! list little. Their share of the waiting entries is their own: askers that fill the queue do not keep them out. Entries in
+//! work are bounded for all, and discoveries wait for their turn.
 //!
 //! The queue holds work for few threads, such as lookups of names. It knows neither the threads nor the work.
 
@@ -63,14 +64,15 @@ impl<T> FairQueue<T> {
     }
 
     /// Adds an entry after the others of its asker. Returns the entry as the error if the asker or all askers together are
-    /// at their limit. An entry of the process itself is refused only if both are.
+    /// at their limit. An entry of the process itself is refused only if both are, and one of a discovery only if that
+    /// discovery or all discoveries together are at theirs.
     pub fn push(&mut self, asker: Asker, entry: T) -> Result<(), T> {
         let of_asker = self.waiting.get(&asker).map_or(0, VecDeque::len);
         let (all_max, one_max) = self.shares.waiting;
         let (is_full, has_share) = (self.waiting_count >= all_max, of_asker >= one_max);
         let is_refused = match asker {
             Asker::Own => is_full && has_share,
-            Asker::Discovery(_) => is_full || self.of_discoveries.0 >= one_max || of_asker >= half(one_max),
+            Asker::Discovery(_) => self.of_discoveries.0 >= one_max || of_asker >= half(one_max),
             Asker::Key(_) | Asker::Network(_) => is_full || has_share,
         };
         if is_refused {
@@ -213,6 +215,19 @@ mod tests {
         assert_eq!(queue.take(), Some((one, 2)));
         [one, one, two, three, A, Asker::Own].into_iter().for_each(|asker| queue.done(asker));
         assert!(queue.taken.is_empty() && queue.of_discoveries == (0, 0));
+    }
+
+    #[test]
+    fn askers_that_fill_the_queue_keep_no_discovery_out() {
+        let mut queue = queue();
+        (0..4).for_each(|n| queue.push(A, n).unwrap());
+        (0..4).for_each(|n| queue.push(B, n).unwrap());
+        let (one, two) = (Asker::Discovery(1), Asker::Discovery(2));
+        assert_eq!([0, 1, 2].map(|n| queue.push(one, n)), [Ok(()), Ok(()), Err(2)]);
+        assert_eq!([0, 1, 2].map(|n| queue.push(two, n)), [Ok(()), Ok(()), Err(2)]);
+        assert_eq!(queue.push(Asker::Discovery(3), 1), Err(1), "the share of all discoveries");
+        let taken: Vec<_> = std::iter::from_fn(|| queue.take()).map(|(asker, _)| asker).collect();
+        assert_eq!(taken, [A, B, one, two], "they are served in turn");
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Workers {
     /// Runs a lookup of a discovery. It may block in the resolver, and reports its result by itself.
     ///
     /// # Errors
-    /// [`Full`] if too many lookups wait, of all askers or of this one. The function is dropped then.
+    /// [`Full`] if too many lookups wait, of all discoveries or of this one. The function is dropped then.
     pub(crate) fn discover(&self, asker: Asker, what: impl FnOnce() + Send + 'static) -> Result<(), Full> {
         self.shared.lock().lookups.push(asker, NameJob::Discovery(Box::new(what))).map_err(|_| Full)?;
         self.shared.work.notify_one();
