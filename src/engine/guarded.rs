@@ -4,9 +4,11 @@
 //! the same process that trusts its host would trust each client. A target that the configuration names is connected all the
 //! same; see [`ConnectOptions::is_configured`](crate::ConnectOptions::is_configured).
 
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use crate::engine::core::Core;
+use crate::sys;
 use crate::types::reason::{Failure, Reason};
 
 /// The guarded addresses of a loop.
@@ -28,7 +30,7 @@ impl Guarded {
     /// Returns true if a connection to `dest` reaches a guarded address.
     pub fn has(&self, dest: SocketAddr) -> bool {
         // The port decides nearly always, so a connect to another address costs a comparison.
-        self.0.iter().any(|guarded| guarded.port() == dest.port() && is_same_host(guarded.ip(), dest.ip()))
+        self.0.iter().any(|guarded| guarded.port() == dest.port() && is_same_host(guarded.ip(), dest))
     }
 
     /// Returns the failure of a dest that is a guarded address.
@@ -38,14 +40,27 @@ impl Guarded {
 }
 
 /// Returns true if a connection to the address `dest` reaches a socket that is bound to the address `bound`.
-fn is_same_host(bound: IpAddr, dest: IpAddr) -> bool {
-    let (bound, dest) = (bound.to_canonical(), dest.to_canonical());
+fn is_same_host(bound: IpAddr, mut dest: SocketAddr) -> bool {
+    let (bound, ip) = (bound.to_canonical(), dest.ip().to_canonical());
+    // The zone of an address of IPv6 stays.
+    dest.set_ip(ip);
     // Systems connect 0.0.0.0 and :: to a loopback address.
-    bound == dest || dest.is_unspecified() || bound.is_unspecified() && is_own(dest)
+    bound == ip || ip.is_unspecified() || bound.is_unspecified() && is_own(dest)
 }
 
-fn is_own(ip: IpAddr) -> bool {
-    ip.is_loopback() || UdpSocket::bind((ip, 0)).is_ok()
+/// Returns true for an address of this host. A bind tells nothing: a system may permit that to any address.
+fn is_own(dest: SocketAddr) -> bool {
+    let ip = dest.ip();
+    // A system connects to its own address from that address, or from another one of the same network.
+    ip.is_loopback() || source_of(dest).is_ok_and(|source| source == ip) || sys::has_address(ip)
+}
+
+/// Returns the address that the system connects to `dest` from. No packet is sent.
+fn source_of(dest: SocketAddr) -> io::Result<IpAddr> {
+    let any: IpAddr = if dest.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0))?;
+    socket.connect(dest)?;
+    Ok(socket.local_addr()?.ip())
 }
 
 #[cfg(test)]

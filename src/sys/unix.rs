@@ -25,6 +25,7 @@ mod terminal;
 mod watched;
 
 pub use hidden_line::read_hidden_line;
+pub(crate) use interfaces::has_address;
 pub use interfaces::interface_addresses;
 pub use passed::passed_sockets;
 pub(crate) use passed::{PassedSocket, take_passed};

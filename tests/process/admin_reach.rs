@@ -6,7 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use crate::admin::{LOCAL, ctl, get, link_pair, over_tcp};
 use crate::admin_guard::token_file;
 use crate::kit;
-use kit::{Scratch, Seaprox, socks, until};
+use kit::names::{ip, isolated};
+use kit::{Scratch, Seaprox, has_namespaces, socks, until};
 
 #[test]
 fn a_client_of_the_proxy_does_not_reach_its_admin_server() {
@@ -32,6 +33,29 @@ fn an_admin_server_at_all_addresses_is_out_of_reach_at_each_of_them() {
     for host in ["127.0.0.1", "127.0.0.9", "localhost"] {
         assert_eq!(socks::code5(proxy.addr(0), host, proxy.admin_addr().port()), 2, "{host}");
     }
+}
+
+/// Where a socket may be bound to any address, an address is this host's own one because an interface has it.
+#[test]
+fn an_admin_server_at_all_addresses_keeps_no_client_from_the_same_port_of_another_host() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |_| {
+        ip("addr add 192.0.2.1/24 dev lo");
+        ip("addr add 192.0.2.2/24 dev lo");
+        ip("-6 addr add fe80::7/64 dev lo nodad");
+        std::fs::write("/proc/sys/net/ipv4/ip_nonlocal_bind", "1").unwrap();
+        let scratch = Scratch::new();
+        let file = token_file(&scratch);
+        let proxy =
+            Seaprox::start(&["socks", "--listen", "127.0.0.1:0", "--admin", "[::]:0", "--admin-token-file", &file]);
+        let code = |host: &str| socks::code5(proxy.addr(0), host, proxy.admin_addr().port());
+        for own in ["127.0.0.9", "192.0.2.1", "192.0.2.2", "fe80::7"] {
+            assert_eq!(code(own), 2, "{own}");
+        }
+        assert_ne!(code("198.51.100.1"), 2, "no route leads to it");
+    });
 }
 
 #[test]

@@ -9,14 +9,24 @@ use std::ptr;
 /// # Errors
 /// The system cannot list them.
 pub fn interface_addresses() -> io::Result<Vec<IpAddr>> {
+    let is_wanted = |flags| flags & libc::IFF_UP != 0 && flags & libc::IFF_LOOPBACK == 0;
+    addresses(is_wanted)
+}
+
+/// Returns true if an interface has this address. Returns false if the system cannot list them.
+pub(crate) fn has_address(ip: IpAddr) -> bool {
+    addresses(|_| true).is_ok_and(|all| all.contains(&ip))
+}
+
+/// Returns the addresses of the interfaces whose flags are wanted.
+fn addresses(is_wanted: impl Fn(libc::c_int) -> bool) -> io::Result<Vec<IpAddr>> {
     let mut first = ptr::null_mut();
     syscall!(libc::getifaddrs(&mut first))?;
     let (mut found, mut next) = (Vec::new(), first);
     // SAFETY: each entry of the list is valid until the list is freed, and the last one has no successor.
     while let Some(entry) = unsafe { next.as_ref() } {
         next = entry.ifa_next;
-        let flags = entry.ifa_flags as libc::c_int;
-        if flags & libc::IFF_UP != 0 && flags & libc::IFF_LOOPBACK == 0 {
+        if is_wanted(entry.ifa_flags as libc::c_int) {
             // SAFETY: the address is null or one that the list holds.
             found.extend(unsafe { address_of(entry.ifa_addr) });
         }

@@ -98,6 +98,11 @@ pub fn interface_addresses() -> io::Result<Vec<std::net::IpAddr>> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "the addresses of interfaces are not read on this system"))
 }
 
+/// Returns false: the addresses of interfaces are not read here.
+pub(crate) fn has_address(_: std::net::IpAddr) -> bool {
+    false
+}
+
 /// Refuses: a console shows what is typed.
 ///
 /// # Errors
