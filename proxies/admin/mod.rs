@@ -20,6 +20,7 @@ mod reporter;
 mod routes;
 mod server;
 mod service;
+mod shared;
 pub mod socket;
 mod stream;
 mod text;

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::clients::{CLIENTS_MAX, Clients};
 use super::events::{Events, READERS_MAX};
+use super::shared::Shared;
 use super::{document, forwards, links, listeners, prometheus, text};
 
 /// The facts that a process reports of itself, and the loops that it asks for the rest.
@@ -29,8 +30,12 @@ pub struct Reporter {
     is_logging: AtomicBool,
     /// True once the process accepts nothing more.
     is_draining: AtomicBool,
-    /// The metrics that were collected last, and when.
-    scraped: Mutex<Option<(Instant, Arc<str>)>>,
+    /// The metrics that were collected last.
+    scraped: Shared<Result<Arc<str>, String>>,
+    /// The last answer about the loops.
+    health: Shared<Result<(), String>>,
+    /// The last answer about the loops and the links.
+    readiness: Shared<Result<(), NotReady>>,
     /// The events of the process, for readers of the admin server.
     pub events: Events,
     /// The use of the admin server.
@@ -96,7 +101,9 @@ impl Reporter {
             started,
             is_logging,
             is_draining: AtomicBool::new(false),
-            scraped: Mutex::default(),
+            scraped: Shared::default(),
+            health: Shared::default(),
+            readiness: Shared::default(),
             admin: AdminUse::default(),
         }
     }
@@ -117,14 +124,21 @@ impl Reporter {
         })
     }
 
-    /// Returns an error that names the loops that do not answer.
+    /// Returns an error that names the loops that do not answer. Clients that ask at the same time share the answer, and it
+    /// holds for [`KEPT`](super::shared::KEPT) if a loop does not answer: so a silent loop does not keep the threads of many clients.
     ///
     /// # Errors
     /// A loop does not answer in time, or has ended.
     pub fn check_loops(&self) -> Result<(), String> {
+        self.health.get(Result::is_err, || self.ask_loops())
+    }
+
+    fn ask_loops(&self) -> Result<(), String> {
+        let until = Instant::now() + LOOP_TIMEOUT;
         let asked: Vec<_> = self.remotes.iter().map(|remote| remote.ask(|_| ())).collect();
+        let left = || until.saturating_duration_since(Instant::now());
         let is_answered =
-            |pending: Result<Pending<()>, _>| pending.is_ok_and(|it| matches!(it.wait_for(LOOP_TIMEOUT), Ok(Some(()))));
+            |pending: Result<Pending<()>, _>| pending.is_ok_and(|it| matches!(it.wait_for(left()), Ok(Some(()))));
         let silent: Vec<String> =
             (0_usize..).zip(asked).filter_map(|(number, it)| (!is_answered(it)).then(|| number.to_string())).collect();
         if silent.is_empty() { Ok(()) } else { Err(format!("event loop {} does not answer", silent.join(", "))) }
@@ -137,7 +151,8 @@ impl Reporter {
     }
 
     /// Returns an error that says why the process is not ready for clients: it is draining, a loop does not answer, or a link
-    /// that this node dials is not up. Of the links to several servers of one record, one is enough.
+    /// that this node dials is not up. Of the links to several servers of one record, one is enough. Clients share an answer as
+    /// they share that of [`Reporter::check_loops`].
     ///
     /// # Errors
     /// The process is not ready.
@@ -145,6 +160,10 @@ impl Reporter {
         if self.is_draining.load(Ordering::Relaxed) {
             return Err(NotReady::Draining);
         }
+        self.readiness.get(|last| *last == Err(NotReady::Silent), || self.ask_links())
+    }
+
+    fn ask_links(&self) -> Result<(), NotReady> {
         let mut down = Vec::new();
         for remote in &self.remotes {
             down.extend(ask_loop(remote, groups_down).ok_or(NotReady::Silent)?);
@@ -165,19 +184,14 @@ impl Reporter {
         out.write_all(b"]}\n")
     }
 
-    /// Returns the metrics of the process in the text format of Prometheus. They are at most [`SCRAPE_INTERVAL`] old: clients
-    /// that ask in between share them, because each collection asks the loops about all connections.
+    /// Returns the metrics of the process in the text format of Prometheus. They are at most [`KEPT`](super::shared::KEPT) old: clients
+    /// that ask in between share them, because each collection asks the loops about all connections. They share a failure too.
     ///
     /// # Errors
     /// Fails if a loop does not answer in time.
-    pub fn metrics(&self) -> io::Result<Arc<str>> {
-        let mut last = self.scraped.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, text)) = last.as_ref().filter(|(at, _)| at.elapsed() < SCRAPE_INTERVAL) {
-            return Ok(Arc::clone(text));
-        }
-        let text: Arc<str> = self.collect_metrics()?.into();
-        *last = Some((Instant::now(), Arc::clone(&text)));
-        Ok(text)
+    pub fn metrics(&self) -> Result<Arc<str>, String> {
+        let collect = || self.collect_metrics().map(Arc::from).map_err(|error| error.to_string());
+        self.scraped.get(|_| true, collect)
     }
 
     fn collect_metrics(&self) -> io::Result<String> {
@@ -347,7 +361,5 @@ const CONNECTIONS_PER_SETTLE: usize = 4096;
 const CONNECTIONS_PER_CALL: usize = 256;
 /// Connections that are written to the log.
 const CONNECTIONS_LOGGED: usize = 100;
-/// Time for which collected metrics are given to every client that asks.
-const SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
 /// Longest wait for a busy loop.
 const LOOP_TIMEOUT: Duration = Duration::from_secs(2);

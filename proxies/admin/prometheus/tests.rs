@@ -211,3 +211,27 @@ fn the_targets_of_a_listener_are_counted_by_their_state() {
     relays.await_series("seaprox_targets{listener=\"web\",state=\"left_out\"}", 1.0);
     relays.await_series("seaprox_targets{listener=\"web\",state=\"leaving\"}", 0.0);
 }
+
+/// Clients that ask while a loop does not answer share the wait for it.
+#[test]
+fn many_clients_wait_for_a_silent_loop_as_long_as_one() {
+    let relays = Relays::start(&[]);
+    let (resume, is_over) = std::sync::mpsc::channel::<()>();
+    relays.running.remotes()[0].call(move |_| _ = is_over.recv()).unwrap();
+    let since = Instant::now();
+    let answers = thread::scope(|scope| {
+        let reporter = &relays.reporter;
+        let ask = |number: usize| match number % 3 {
+            0 => reporter.metrics().is_err(),
+            1 => reporter.check_loops().is_err(),
+            _ => reporter.check_readiness().is_err(),
+        };
+        let asked: Vec<_> = (0..24).map(|number| scope.spawn(move || ask(number))).collect();
+        asked.into_iter().map(|it| it.join().unwrap()).collect::<Vec<_>>()
+    });
+    let took = since.elapsed();
+    drop(resume);
+    assert!(answers.iter().all(|is_error| *is_error));
+    // Each question takes 2 s, and one after the other would be 16 s.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
