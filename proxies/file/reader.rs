@@ -31,7 +31,7 @@ pub struct Reader<'a> {
 /// The names of all records.
 #[derive(Default)]
 pub struct AllNames {
-    /// Those of listeners and forwards.
+    /// The names of listeners and forwards.
     listeners: Names,
     links: Names,
     servers: Names,

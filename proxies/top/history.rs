@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::admin::escape;
 
-/// What is known of the process.
+/// The samples of the process that the view has seen.
 #[derive(Default)]
 pub struct History {
     now: Value,

@@ -6,7 +6,7 @@ use super::history::History;
 use super::source::Order;
 use super::tables::{Page, Table};
 
-/// What the user has chosen with keys.
+/// The choices that the user has made with keys.
 #[derive(Default)]
 pub struct Keys {
     pub page: Page,

@@ -90,7 +90,7 @@ impl Drop for ClaimReply {
     }
 }
 
-/// What a peer with an invitation has sent.
+/// The bytes that a peer with an invitation has sent.
 #[derive(Debug, Default)]
 pub(super) struct Invited(FrameReader);
 

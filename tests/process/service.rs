@@ -1,4 +1,4 @@
-//! What a service manager sees of the process, and what the process takes from it.
+//! The process under a service manager: notices to the manager, and sockets and intervals from it.
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;

@@ -68,7 +68,7 @@ impl Job {
     /// Does the work. A panic is a problem like others, so that the main thread learns of the end, and later reloads start.
     pub fn run(self) -> Prepared {
         let opened_forwards = self.opened_forwards.clone();
-        // What the work shares with other threads stays usable after a panic: locks that it has poisoned are taken.
+        // A panic leaves everything that other threads share usable: poisoned locks are taken all the same.
         catch_unwind(AssertUnwindSafe(|| self.work())).unwrap_or_else(|_| {
             let change = Err(Problems::Lines(vec![PANICKED.to_owned()]));
             Prepared { read: None, change, opened_forwards, instance: None, files: None }

@@ -199,7 +199,7 @@ impl Supervisor {
         if !reload.progress.is_abandoned() && self.reloads.deferred.len() < DEFERRED_MAX {
             self.reloads.deferred.push_back((command, reply));
         } else {
-            // What its thread makes would be taken for parts of this change.
+            // The parts that the thread of that reload makes would be taken for parts of this change.
             let text = format!("{}: an earlier reload still waits for an answer", reload.progress.step());
             reply.send(Err(CommandError::new(Cause::Unavailable, text)));
         }

@@ -126,7 +126,7 @@ impl Running {
 
     /// Closes and opens the remote forwards of a link that lives on.
     fn change_forwards(&mut self, change: &LinkChange, effect: &mut Effect<'_>) {
-        // Those that are gone were closed before, and another link may have a forward of the same name by now.
+        // Forwards that are gone were closed before, and another link may have a forward of the same name by now.
         let changed = change.forwards.changed.iter().map(|(old, _)| old);
         let gone = changed.filter_map(|forward| self.remote_forwards.remove(&forward.name));
         let gone: Vec<Id> = gone.collect();

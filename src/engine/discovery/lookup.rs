@@ -25,7 +25,7 @@ use crate::sys::{self, DnsError};
 use crate::types::address::{Name, Target};
 use crate::types::upstream::Upstream;
 
-/// What a lookup has learned of an upstream that exists.
+/// The result of a lookup for an upstream that exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     /// The hosts, also those of which nothing was learned. A name is its only host.
@@ -34,7 +34,7 @@ pub(super) struct Answer {
     pub ttl: Duration,
 }
 
-/// What a lookup has learned of a host.
+/// The result of a lookup for one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Told {
     pub priority: u16,
@@ -88,7 +88,7 @@ struct Addresses {
 
 /// The hosts of a service that are still to be asked for.
 struct Turns {
-    /// Those that the last lookup had all answers about.
+    /// Hosts about which the last lookup had all answers.
     fresh: VecDeque<Service>,
     others: VecDeque<Service>,
 }

@@ -45,7 +45,7 @@ impl SocketFile {
     /// the file has both. A file that a process left behind for this owner is replaced, too.
     ///
     /// # Errors
-    /// Those of [`SocketFile::bind`], and: this host has no such user or group, or this process may not give files to them.
+    /// The errors of [`SocketFile::bind`]; this host has no such user or group; this process may not give files to them.
     pub fn bind_owned(
         path: &Path,
         backlog: u32,
