@@ -38,7 +38,9 @@ fn wrong(parsed: &Parsed, words: &[&str]) -> UsageError {
         Some(&"close") => "expected close connection|link|forward ID|NAME".to_owned(),
         Some(&"open") => "expected open -L|-R|-D|-H FORWARD [LINK]".to_owned(),
         Some(&"log-level") => "expected log-level LEVEL|TARGET=LEVEL[,...]".to_owned(),
-        Some(word) if COMMANDS.contains(word) => format!("expected nothing behind {word}"),
+        Some(word) if COMMANDS.contains(word) => {
+            format!("expected nothing behind {word}; --process PID|NAME names the process")
+        }
         None => format!("expected a command: {}", COMMANDS.join(", ")),
         Some(word) => {
             let hint = suggest::hint(word, "", COMMANDS.iter().copied());
