@@ -549,13 +549,15 @@ fn each_permission_can_be_revoked_while_the_link_is_up() {
     speak(&mut held);
     speak(&mut back);
     may(&pair, "permit-open=\"*\",permit-listen=\"0\",rate=4mbit");
-    pair.far.wait_for_log(&["keys read again"]);
     until("streams can be opened again", || pair.ask().0 == 0);
     pair.echo = TcpListener::bind("127.0.0.1:0").unwrap();
-    let (mut client, mut server) = pair.connect();
-    let since = Instant::now();
-    both(&mut client, &[Send(1 << 20), Fin], &mut server, &[ReadAll]);
-    assert!(since.elapsed() > Duration::from_secs(1), "1 MiB at 4 Mbit/s takes 2 s, not {:?}", since.elapsed());
+    // A stream may be opened within the former limit too, so the first ones may be as fast as before.
+    until("1 MiB at 4 Mbit/s takes 2 s", || {
+        let (mut client, mut server) = pair.connect();
+        let since = Instant::now();
+        both(&mut client, &[Send(1 << 20), Fin], &mut server, &[ReadAll]);
+        since.elapsed() > Duration::from_secs(1)
+    });
     speak(&mut held);
     speak(&mut back);
     assert!(pair.near.runs() && pair.far.runs());
