@@ -85,6 +85,8 @@ impl Invitation {
         let random = Secret::random(ID_BYTES)?;
         let mut id = [0; ID_BYTES];
         id.copy_from_slice(random.expose());
+        // The text of the id, and the token that begins with it, begin with a letter, so that no option is seen in them.
+        id[0] &= 0x7f;
         let secret = Secret::random(SECRET_BYTES)?;
         Ok(Invitation { addresses, fingerprint: key.fingerprint(), id: InvitationId(id), secret })
     }
