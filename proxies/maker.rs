@@ -413,7 +413,7 @@ impl Maker for Parts {
                 (spec.make)(&config, &access, shared.as_ref()).expect("it was made before from the same options");
             proxy_protocol::wrap(&protocol, front_end, shared.clone())
         };
-        Ok(MadeFrontEnd { kind: spec.name, make: Arc::new(make), balancer })
+        Ok(MadeFrontEnd { kind: spec.name, make: Arc::new(make), balancer, redirected: spec.serves_redirected })
     }
 
     fn dial(&self, link: &Link) -> Result<MadeLink, MakeError> {

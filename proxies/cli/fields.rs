@@ -149,7 +149,7 @@ pub const SOURCE: Field = Field::Text(
         if peer.is_some() {
             return Err("expected ADDRESS[:PORT][%INTERFACE], such as 10.0.0.2 or %eth1".to_owned());
         }
-        d.process.egress = Egress { source, port, interface, ..Egress::default() };
+        d.process.egress = Egress { source, port, interface, ..std::mem::take(&mut d.process.egress) };
         Ok(())
     },
     |d| {
@@ -157,6 +157,11 @@ pub const SOURCE: Field = Field::Text(
         let path = Path { source, local_port: port, interface, peer: None };
         vec![if path == Path::default() { "none".to_owned() } else { path.to_string() }]
     },
+);
+/// The words are those of `--bind-source`.
+pub const BIND_SOURCE: Field = Field::Choice(
+    |d, index| d.process.egress.transparent = index == 1,
+    |d| Some(usize::from(d.process.egress.transparent)),
 );
 pub const PROXY_ACCEPT: Field = Field::Text(
     |d, text| {

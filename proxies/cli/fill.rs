@@ -81,13 +81,20 @@ impl Parsed {
     /// Fails with all problems, each with the options that it is about.
     pub fn check(&self, config: &Config) -> Result<(), UsageError> {
         let problems = config.validate(&Registry);
-        let text = |problem: &Problem| match &problem.place.field {
+        if problems.is_empty() {
+            return Ok(());
+        }
+        Err(self.errors(problems.iter().map(|problem| self.problem_text(problem)).collect()))
+    }
+
+    /// Returns the text of a problem, with the option that it is about.
+    pub fn problem_text(&self, problem: &Problem) -> String {
+        match &problem.place.field {
             Some(field) if options_of(self.command()).any(|option| option.long == field) => {
                 format!("--{field}{}", problem.text(|name| format!("--{name}")))
             }
             _ => problem.to_string(),
-        };
-        if problems.is_empty() { Ok(()) } else { Err(self.errors(problems.iter().map(text).collect())) }
+        }
     }
 
     /// Returns the fields that options fill. Options about links count only in a process with a link.

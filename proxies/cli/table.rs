@@ -6,9 +6,9 @@ use seaprox::rules::Action;
 use super::command::{Command, Commands};
 use super::field::Field;
 use super::fields::{
-    ADMIN, ADMIN_GROUP, ADMIN_HOST, CARRIER, CIPHER, KEY_EXCHANGE, KEY_FILE, KNOWN_NODES, LOG_FORMAT, MODE, ONLY, PATH,
-    PATHS, PEER_KEY, PREFER, PROXY_ACCEPT, PROXY_SEND, PROXY_SEND_TO, SECRET_FILE, SOURCE, STATUS_SOCKET, STRICT_MODES,
-    UNIX_MODE, UNIX_OWNER, USERS,
+    ADMIN, ADMIN_GROUP, ADMIN_HOST, BIND_SOURCE, CARRIER, CIPHER, KEY_EXCHANGE, KEY_FILE, KNOWN_NODES, LOG_FORMAT,
+    MODE, ONLY, PATH, PATHS, PEER_KEY, PREFER, PROXY_ACCEPT, PROXY_SEND, PROXY_SEND_TO, SECRET_FILE, SOURCE,
+    STATUS_SOCKET, STRICT_MODES, UNIX_MODE, UNIX_OWNER, USERS,
 };
 use super::section::{Section, Sections};
 
@@ -280,6 +280,7 @@ const READING: Commands = RELAYS.and(&[Command::Pubkey, Command::Invite, Command
 const EVERY: Commands = Commands::ALL;
 const FAMILIES: Value = Value::Choice(&["ipv4", "ipv6"]);
 const BALANCE: Value = Value::Choice(crate::frontends::r#static::BALANCES);
+const SOURCES: &[&str] = &["host", "transparent"];
 const MODES: Value = Value::Choice(&["stripe", "single", "redundant"]);
 const FORWARD: Value = Value::Text("[BIND:]PORT:HOST:PORT");
 const LISTEN: Value = Value::Text("[BIND:]PORT");
@@ -390,6 +391,14 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Connecting, "source", Value::Text("SOURCE"), "source of connections to targets: ADDRESS[:PORT][%INTERFACE], such \
         as 10.0.0.2 or %eth1").only(FRONT_ENDS)
         .fills(SOURCE).key(Sections::CLIENTS),
+    option(Group::Connecting, "bind-source", Value::Choice(SOURCES), "address from which targets are connected: that of this host, \
+        or with transparent that of the client, which the target sees then; this needs Linux, CAP_NET_ADMIN, and routes that lead \
+        the answers here; no effect over a link").only(FRONT_ENDS)
+        .fills(BIND_SOURCE).key(Sections::CLIENTS),
+    option(Group::Connecting, "mark", Value::Number(0, u32::MAX as u64), "mark of the packets of all connections that this process \
+        makes, by which rules of the system know them; 0 for none; this needs Linux and CAP_NET_ADMIN; queries to name servers have \
+        no mark").only(RELAYS)
+        .fills(Field::Number32(|d| &mut d.process.loops.mark)).key(Sections::PROCESS),
     option(Group::Connecting, "dns-cache", Value::Duration, "time for which a resolved name is used again; 0 disables the cache")
         .fills(Field::Duration(|d| &mut d.process.loops.timeouts.name_cache))
         .key(Sections::PROCESS),

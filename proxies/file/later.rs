@@ -9,7 +9,7 @@ pub fn is_later(section: Section, key: &str) -> bool {
 
 const LATER: &[(&[Section], &[&str])] = &[
     (&[Section::Process], &["console", "script", "web"]),
-    (&[Section::Listener], &["udp", "rate", "transparent"]),
+    (&[Section::Listener], &["udp", "rate"]),
     (&[Section::Defaults], &["rate", "udp-timeout"]),
     (&[Section::Link], &["rate", "direct"]),
     (&[Section::Serve], &["rate", "relay"]),

@@ -175,7 +175,7 @@ listen = 0.5
         "seaprox.toml:3:1: idle-timeout: found it at the top of the file, expected it in [defaults] or in [[listener]]",
         "seaprox.toml:5:17: tcp-keepalive: found \"60\", expected a duration such as 250ms, 30s, 5m or 1h",
         &format!("seaprox.toml:8:18: listen: found \":80x\", {}", Bind::parse(":80x").unwrap_err()),
-        "seaprox.toml:9:9: front: found \"sttic\", expected static or socks or http; did you mean static?",
+        "seaprox.toml:9:9: front: found \"sttic\", expected static or socks or http or redirect; did you mean static?",
         "seaprox.toml:10:7: via: found \"nolink\", expected the name of a link",
         "seaprox.toml:12:8: name: found \"web\", expected a name that no other record of its kind has",
         "seaprox.toml:14:1: to: found it beside front = \"socks\", expected no such key there",

@@ -8,6 +8,7 @@ pub mod access;
 mod auth_penalties;
 pub mod http;
 pub mod proxy_protocol;
+pub mod redirect;
 pub mod socks;
 mod spec;
 pub mod r#static;
@@ -18,7 +19,7 @@ use seaprox::config::{FrontEndOption, FrontEnds};
 pub use spec::FrontEndSpec;
 
 /// The registry: all front ends, in the order of the help.
-pub const SPECS: &[FrontEndSpec] = &[r#static::SPEC, socks::SPEC, http::SPEC];
+pub const SPECS: &[FrontEndSpec] = &[r#static::SPEC, socks::SPEC, http::SPEC, redirect::SPEC];
 
 /// A front end of the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

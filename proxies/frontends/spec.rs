@@ -21,6 +21,8 @@ pub struct FrontEndSpec {
     pub options: &'static [FrontEndOption],
     /// The flags of the process that concern this front end and not all of them, such as `users`.
     pub flags: &'static [&'static str],
+    /// True if the system redirects its clients.
+    pub serves_redirected: bool,
     /// Command lines without the leading `seaprox`, each with its meaning.
     pub examples: &'static [(&'static str, &'static str)],
     /// Makes the front end of one listener in one loop, with the balancer of its targets if it has one; none if a required

@@ -23,6 +23,7 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
         FrontEndOption { name: "balance", kind: OptionKind::Choice(BALANCES), is_required: false },
     ],
     flags: &[],
+    serves_redirected: false,
     examples: &[
         ("static --to 127.0.0.1:22", "offer the SSH server of this host on port 55555 of loopback"),
         ("static --listen 9000 --to example.org:80", "relay connections to port 9000 of loopback to example.org"),

@@ -70,6 +70,9 @@ impl Failed {
     fn not_applied(parsed: &Parsed, error: ApplyError) -> Failed {
         match error.failure {
             ApplyFailure::Make(error) => Failed::made(parsed, error),
+            ApplyFailure::Refused(problem) => {
+                Failed::new(Exit::Config, parsed.error(parsed.problem_text(&problem)).to_string())
+            }
             failure @ ApplyFailure::Bind(..) => Failed::new(Exit::Unavailable, format!("seaprox: {failure}")),
             failure => Failed::new(Exit::Failure, format!("seaprox: {failure}")),
         }

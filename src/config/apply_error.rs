@@ -38,6 +38,8 @@ pub enum ApplyFailure {
     Make(MakeError),
     /// An address cannot be bound.
     Bind(Bind, io::Error),
+    /// This system does not have an option, or this process may not use it.
+    Refused(Problem),
     /// The system has refused something else.
     System(io::Error),
     /// A verb of a loop has failed.
@@ -98,6 +100,7 @@ impl fmt::Display for ApplyFailure {
                 let lines: Vec<_> = problems.iter().map(Problem::to_string).collect();
                 f.write_str(&lines.join("\n"))
             }
+            ApplyFailure::Refused(problem) => problem.fmt(f),
             ApplyFailure::Make(error) => error.fmt(f),
             ApplyFailure::Bind(addr, error) => write!(f, "cannot listen on {addr}: {error}"),
             ApplyFailure::System(error) => error.fmt(f),
@@ -114,7 +117,7 @@ impl fmt::Display for ApplyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.failure {
             // Each problem names its place.
-            ApplyFailure::Invalid(_) => self.failure.fmt(f),
+            ApplyFailure::Invalid(_) | ApplyFailure::Refused(_) => self.failure.fmt(f),
             failure => write!(f, "{}: {failure}", self.place),
         }
     }

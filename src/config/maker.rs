@@ -51,6 +51,8 @@ pub struct MadeFrontEnd {
     pub make: Arc<dyn Fn() -> FrontEnd + Send + Sync>,
     /// The targets that it balances its clients among; see [`ListenConfig::balancer`](crate::ListenConfig::balancer).
     pub balancer: Option<Arc<Balancer>>,
+    /// True if the system redirects its clients; see [`ListenConfig::redirected`](crate::ListenConfig::redirected).
+    pub redirected: bool,
 }
 
 /// Makes the configuration of the link to a server, in the thread of its loop. Servers may come and go while it is used.

@@ -27,6 +27,7 @@ mod listener;
 mod maker;
 mod moves;
 mod on_loop;
+mod permitted;
 mod place;
 mod problem;
 mod running;
@@ -205,7 +206,8 @@ impl Config {
 
     /// Returns the listener with everything that it inherits from the process.
     pub fn resolved_listener(&self, listener: &Listener) -> Listener {
-        let LoopConfig { limits, timeouts, family, nodelay, tcp_keepalive, unix_mode, unix_owner } = &self.loops;
+        let LoopConfig { limits, timeouts, family, nodelay, tcp_keepalive, unix_mode, unix_owner, mark: _ } =
+            &self.loops;
         Listener {
             rules: Some(listener.rules.clone().unwrap_or_else(|| self.access.rules.clone())),
             users: Some(listener.users.clone().unwrap_or_else(|| self.access.users.clone())),

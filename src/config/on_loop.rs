@@ -202,6 +202,7 @@ impl Terms {
             egress: egress.clone(),
             backlog: *backlog,
             balancer: self.front_end.balancer.clone(),
+            redirected: self.front_end.redirected,
             counts_at_accept: self.listener.proxy_protocol.accept_from.is_empty(),
             ..ListenConfig::new(self.front_end.kind, (self.front_end.make)())
         }

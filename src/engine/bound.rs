@@ -352,6 +352,14 @@ impl Acceptor {
         }
     }
 
+    /// Lets TPROXY send connections to other hosts to the socket; a Unix socket gets none.
+    pub fn set_transparent(&self) -> io::Result<()> {
+        match &self.socket {
+            AcceptorSocket::Tcp(socket) => sys::set_transparent(SockRef::from(socket), socket.local_addr()?.is_ipv6()),
+            AcceptorSocket::Unix(_) => Ok(()),
+        }
+    }
+
     /// Sets the options that sockets accepted from now on inherit.
     pub fn inherit(&mut self, inherited: Inherited) -> io::Result<()> {
         if let AcceptorSocket::Tcp(socket) = &self.socket {

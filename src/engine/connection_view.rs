@@ -230,6 +230,11 @@ impl ConnectionMut<'_> {
             None => {
                 let own = egress.filter(|egress| *egress != Egress::default()).map(Rc::new);
                 let egress = own.or_else(|| core.settings_of(record).egress.clone());
+                let client = || core.sides.get(record.source).and_then(|side| side.endpoint.ip()).map(|addr| addr.ip());
+                let egress = egress.map(|egress| match egress.transparent {
+                    true => Rc::new(egress.of_client(client())),
+                    false => egress,
+                });
                 core.dial(dest, &target, address, permit, egress, !is_configured);
             }
             Some(link) if permit.is_none() => core.queues.requests.push_back(Request::OpenStream { dest, link }),

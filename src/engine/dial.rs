@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mio::Token;
-use socket2::Domain;
+use socket2::{Domain, SockRef};
 
 use crate::engine::control::Control;
 use crate::engine::core::{Core, OneOff};
@@ -30,6 +30,7 @@ use crate::engine::guarded::Guarded;
 use crate::engine::limits::{Family, RACERS};
 use crate::engine::mailbox::{Mail, Mailbox};
 use crate::engine::observer::Event;
+use crate::engine::redirected::note_dial;
 use crate::engine::resolve::{self, Resolved, Wanted};
 use crate::engine::workers::Lookup;
 use crate::relay::connection::Stage;
@@ -363,7 +364,8 @@ impl Core {
 
     /// Starts one connect, of a dest or of an attempt beside it.
     fn attempt(&mut self, side: Id, addr: SocketAddr) {
-        let started = start_connect(addr, self.egress_of(side), self.speaks_first(side));
+        let started = start_connect(addr, self.egress_of(side), self.config.mark, self.speaks_first(side));
+        started.iter().for_each(|io| note_dial(io, addr));
         match started.and_then(|io| self.wait_for_connect(side, io)) {
             Ok(()) => self.sides.get_mut(side).into_iter().for_each(|record| record.endpoint = addr.into()),
             // The error may be that of the registration: the address is tried again when there is memory for it.
@@ -669,16 +671,28 @@ fn asks(permit: &Permit, addr: SocketAddr) -> bool {
     catch_unwind(AssertUnwindSafe(|| permit(addr))).unwrap_or(false)
 }
 
-/// Starts to connect a socket. This takes two system calls, one more for each part of the egress, and one more if it
-/// `speaks_first`, which saves a packet.
-fn start_connect(addr: SocketAddr, egress: Option<&Egress>, speaks_first: bool) -> io::Result<Io> {
+/// Starts to connect a socket. This takes two system calls, one more for each part of the egress and for a mark other than 0,
+/// and one more if it `speaks_first`, which saves a packet.
+fn start_connect(addr: SocketAddr, egress: Option<&Egress>, mark: u32, speaks_first: bool) -> io::Result<Io> {
     let protocol = egress.map(|egress| egress.protocol).unwrap_or_default();
     let socket = sys::stream_socket(Domain::for_address(addr), protocol)?;
+    let mark = egress.and_then(|egress| egress.mark).unwrap_or(mark);
+    if mark != 0 {
+        sys::set_mark(SockRef::from(&socket), mark)?;
+    }
     if let Some(egress) = egress {
         if let Some(interface) = &egress.interface {
             sys::bind_to_interface(&socket, interface)?;
         }
         if let Some(from) = egress.bind_address(addr) {
+            if from.is_ipv4() != addr.is_ipv4() {
+                let why = format!("the source address {} is of the other address family", from.ip());
+                return Err(io::Error::new(io::ErrorKind::NetworkUnreachable, why));
+            }
+            if egress.transparent {
+                sys::set_transparent(SockRef::from(&socket), addr.is_ipv6())?;
+                sys::choose_port_late(&socket);
+            }
             if from.port() != 0 {
                 // Connections of this port to other targets, and earlier ones in TIME_WAIT, must not be in the way.
                 sys::reuse_address(&socket)?;

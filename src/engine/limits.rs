@@ -119,6 +119,9 @@ pub struct Config {
     pub unix_mode: Option<UnixMode>,
     /// The owner of the files of listening Unix sockets; none for the user of the process.
     pub unix_owner: Option<UnixOwner>,
+    /// The mark of the packets of all sockets that connect (`SO_MARK`, Linux), by which the rules of the system know them;
+    /// 0 for none. The queries to name servers have no mark.
+    pub mark: u32,
 }
 
 impl Default for Limits {
@@ -180,6 +183,7 @@ impl Default for Config {
             tcp_keepalive: Duration::from_secs(60),
             unix_mode: None,
             unix_owner: None,
+            mark: 0,
         }
     }
 }

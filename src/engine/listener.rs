@@ -8,7 +8,6 @@
 //! A connection keeps what it was accepted with: its handler, its link, and the profile of its settings. So its listener
 //! may change or go at any time.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use crate::engine::handler::Handler;
 use crate::engine::limits::{Family, Timeouts};
 use crate::engine::observer::Event;
 use crate::engine::profiles::Settings;
+use crate::engine::redirected::{Redirection, warn_not_transparent};
 use crate::metrics::ByReason;
 use crate::relay::dial::Egress;
 use crate::types::address::Endpoint;
@@ -62,6 +62,10 @@ pub struct ListenConfig {
     pub counts_at_accept: bool,
     /// The targets that the front end balances its clients among, for lookups and the status.
     pub balancer: Option<Arc<Balancer>>,
+    /// True if the system redirects clients to the listener (Linux): TPROXY may send connections to other hosts there, where
+    /// this process has `CAP_NET_ADMIN`, and connections of this process that come back are noticed. The front end asks
+    /// [`ConnectionMut::redirected_dest`] for the target.
+    pub redirected: bool,
 }
 
 /// One loop's part of a listener.
@@ -82,6 +86,8 @@ pub(crate) struct Listener {
     pub counts_at_accept: bool,
     /// The targets of its clients, if there are several.
     pub balancer: Option<Arc<Balancer>>,
+    /// The system redirects clients to it.
+    redirection: Option<Redirection>,
     /// A link opened it, for a forward or for its peer: only the verbs of those change and close it.
     is_of_link: bool,
     pub turn: usize,
@@ -158,6 +164,7 @@ impl ListenConfig {
             backlog: None,
             counts_at_accept: true,
             balancer: None,
+            redirected: false,
         }
     }
 
@@ -201,6 +208,7 @@ impl Core {
         }
         if let Some(listener) = self.listeners.get_mut(id) {
             (listener.counts_at_accept, listener.balancer) = (config.counts_at_accept, config.balancer);
+            listener.set_redirected(config.redirected);
         }
         Ok(id)
     }
@@ -260,6 +268,7 @@ impl Core {
             hands_over,
             counts_at_accept: true,
             balancer: None,
+            redirection: None,
             is_of_link: false,
             turn: 0,
             ready: false,
@@ -320,6 +329,7 @@ impl Core {
         (listener.kind, listener.link) = (config.kind, config.link);
         listener.front = Front::Clients(config.front_end);
         (listener.counts_at_accept, listener.balancer) = (config.counts_at_accept, config.balancer.clone());
+        listener.set_redirected(config.redirected);
         if let Some(name) = config.name {
             listener.name = name.into();
         }
@@ -405,20 +415,21 @@ impl ConnectionMut<'_> {
     pub fn listener(&self) -> Option<Id> {
         self.core_ref().connections.get(self.id())?.listener
     }
-
-    /// Returns the address that the client connected to before the system redirected it to the listener, for a front end
-    /// that serves redirected clients (`redirect` of nftables). None if nothing redirected it, and on other systems than
-    /// Linux. This asks the system.
-    pub fn original_dest(&self) -> Option<SocketAddr> {
-        let source = self.core_ref().connections.get(self.id())?.source;
-        self.core_ref().sides.get(source)?.io.original_dest()
-    }
 }
 
 impl Listener {
     /// Returns the link that the clients go over.
     pub fn link(&self) -> Option<Id> {
         self.link
+    }
+
+    /// Sets if the system redirects clients to it. Without the right to accept connections of TPROXY those of NAT remain.
+    fn set_redirected(&mut self, is_redirected: bool) {
+        if is_redirected && self.redirection.is_none() {
+            let result = self.acceptor.as_ref().map_or(Ok(()), Acceptor::set_transparent);
+            result.unwrap_or_else(|error| warn_not_transparent(&error));
+        }
+        self.redirection = is_redirected.then(|| self.redirection.take().unwrap_or_else(Redirection::new));
     }
 
     fn status(&self, id: Id) -> ListenerStatus {

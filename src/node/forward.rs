@@ -614,6 +614,7 @@ fn parts(config: ListenConfig, link: Id) -> impl FnMut() -> ListenConfig {
         backlog,
         counts_at_accept,
         balancer,
+        redirected,
     } = config;
     let front_end = Rc::new(RefCell::new(front_end));
     move || {
@@ -635,6 +636,7 @@ fn parts(config: ListenConfig, link: Id) -> impl FnMut() -> ListenConfig {
             backlog,
             counts_at_accept,
             balancer,
+            redirected,
         }
     }
 }

@@ -41,6 +41,13 @@ pub struct Egress {
     pub interface: Option<String>,
     /// The protocol of the socket.
     pub protocol: StreamProtocol,
+    /// True to connect from the address of the client, so that the target sees it (`IP_TRANSPARENT`, Linux). A client
+    /// without an address is connected from `source`. The answers of the target must be routed to this host, and the
+    /// process needs `CAP_NET_ADMIN`.
+    pub transparent: bool,
+    /// The mark of all packets for the rules of the system (`SO_MARK`, Linux); that of
+    /// [`Config`](crate::Config::mark) if there is none.
+    pub mark: Option<u32>,
 }
 
 /// The options of a connect.
@@ -65,6 +72,14 @@ impl Egress {
         match (self.source, self.port) {
             (None, None) => None,
             (source, port) => Some(SocketAddr::new(source.unwrap_or(any), port.unwrap_or(0))),
+        }
+    }
+
+    /// Returns the egress of the connections of one client, whose address is known unless it has none.
+    pub(crate) fn of_client(&self, client: Option<IpAddr>) -> Egress {
+        match client {
+            Some(client) => Egress { source: Some(client.to_canonical()), port: None, ..self.clone() },
+            None => Egress { transparent: false, ..self.clone() },
         }
     }
 }

@@ -17,6 +17,10 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{PathInfo, PeerCredentials};
 
+mod redirected;
+
+pub(crate) use redirected::{HAS_REDIRECT, choose_port_late, original_dest, set_mark, set_transparent};
+
 /// The events of a connected socket: both directions, and urgent data, because reads stop there.
 pub(crate) const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
 
@@ -265,19 +269,6 @@ pub(crate) fn network_changes() -> io::Result<OwnedFd> {
 /// Returns true: the socket is in the groups of addresses and routes only.
 pub(crate) fn is_network_change(_: &[u8]) -> bool {
     true
-}
-
-/// Returns the address that a client connected to, if the system redirected it here (`SO_ORIGINAL_DST`,
-/// `IP6T_SO_ORIGINAL_DST`: the destination before the NAT of netfilter).
-pub(crate) fn original_dest(socket: &TcpStream) -> Option<std::net::SocketAddr> {
-    let local = socket.local_addr().ok()?;
-    let socket = SockRef::from(socket);
-    let original =
-        if local.ip().to_canonical().is_ipv4() { socket.original_dst_v4() } else { socket.original_dst_v6() };
-    let original = original.ok()?.as_socket()?;
-    // A client that was not redirected may have its own destination here.
-    let plain = |addr: std::net::SocketAddr| (addr.ip().to_canonical(), addr.port());
-    (plain(original) != plain(local)).then_some(original)
 }
 
 /// Returns true if the system may choose this port for the local end of a connection. Reads the port range once; if it

@@ -98,10 +98,10 @@ pub(crate) use dns::{HAS_DNS, query_dns};
 pub(crate) use no_dns::{HAS_DNS, query_dns};
 
 pub(crate) use kernel::{
-    INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, handshake_with_data, is_network_change,
-    is_reset_behind_fin, may_choose_port, mptcp_info, mptcp_subflows, network_changes, new_pipe, nonblocking_socket,
-    original_dest, send_before_end, set_unsent_bytes, set_user_timeout, skip, splice_in, splice_out, tcp_info,
-    trim_memory, unacknowledged, wants_more,
+    HAS_REDIRECT, INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, choose_port_late, handshake_with_data,
+    is_network_change, is_reset_behind_fin, may_choose_port, mptcp_info, mptcp_subflows, network_changes, new_pipe,
+    nonblocking_socket, original_dest, send_before_end, set_mark, set_transparent, set_unsent_bytes, set_user_timeout,
+    skip, splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
 };
 
 /// The system's measurements of the path of a TCP connection.

@@ -8,7 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use mio::Interest;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 #[cfg(unix)]
 pub use super::unix::name_lock::{NameClaim, claim_name};
@@ -123,10 +123,26 @@ pub(crate) fn is_network_change(_: &[u8]) -> bool {
     true
 }
 
+/// False: this system redirects no connections to this process.
+pub(crate) const HAS_REDIRECT: bool = false;
+
 /// Returns none: this system does not tell where a redirected client connected to.
 pub(crate) fn original_dest(_: &TcpStream) -> Option<std::net::SocketAddr> {
     None
 }
+
+/// Refuses: this system has no marks.
+pub(crate) fn set_mark(_: SockRef<'_>, _: u32) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Refuses: no socket has the address of another host on this system.
+pub(crate) fn set_transparent(_: SockRef<'_>, _: bool) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Does nothing: the system chooses the port of a bound address at once.
+pub(crate) fn choose_port_late(_: &Socket) {}
 
 /// Returns true: the range of ports that the system chooses from is unknown here.
 pub(crate) fn may_choose_port(_: u16) -> bool {

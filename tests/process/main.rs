@@ -50,6 +50,7 @@ mod passed;
 mod programs;
 mod proxy_protocol;
 mod readme;
+mod redirect;
 mod redirected;
 mod relay;
 mod reload;

@@ -43,6 +43,7 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
     default_address: "127.0.0.1:8080",
     options: &[],
     flags: &["users", "handshake-timeout", "keepalive-timeout"],
+    serves_redirected: false,
     examples: &[
         ("http", "serve on 127.0.0.1:8080"),
         ("http --allow '*:443' --allow '*:80'", "permit the two ports of the web and no others"),

@@ -26,6 +26,7 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
     default_address: "127.0.0.1:1080",
     options: &[],
     flags: &["users", "handshake-timeout"],
+    serves_redirected: false,
     examples: &[
         ("socks", "serve on 127.0.0.1:1080"),
         ("socks -l :1080 --users users.txt", "serve on every address, with passwords"),

@@ -11,6 +11,7 @@ use crate::config::link::Link;
 use crate::config::listener::Listener;
 use crate::config::maker::{MadeFrontEnd, MadeLink, MadeServer, Maker};
 use crate::config::moves::{Move, moves};
+use crate::config::permitted::{check_listener, check_process};
 use crate::config::sockets::{Bounds, Owner, bind_all, bind_listener, bind_server};
 use crate::config::{Config, Place};
 use crate::types::address::Bind;
@@ -113,6 +114,9 @@ impl Preparer {
         let mut preparation =
             Preparation { config: &config, diff: &diff, prepared: Prepared::default(), errors: Vec::new() };
         preparation.prepared.moves = moves(&self.config, &config, &diff);
+        if self.binds {
+            preparation.note(check_process(&config));
+        }
         preparation.make_links(&self);
         preparation.make_servers(&self);
         preparation.make_front_ends(&self);
@@ -195,6 +199,10 @@ impl Preparation<'_> {
         let place = Place::record("listener", &listener.name);
         preparer.tell(&place);
         let made = preparer.maker.front_end(listener).map_err(ApplyError::made(place));
+        let made = made.and_then(|made| match preparer.binds {
+            true => check_listener(listener, &made).map(|()| made),
+            false => Ok(made),
+        });
         let made = self.note(made).map(|made| (listener.name.clone(), made));
         self.prepared.front_ends.extend(made);
     }

@@ -317,7 +317,7 @@ fn command_of(binary: &str, args: &[&str]) -> Command {
     }
     let Some((first, rest)) = args.split_first() else { return command };
     command.arg(first);
-    if ["static", "socks", "http", "cat"].contains(first) && copies() && !rest.contains(&"--no-splice") {
+    if ["static", "socks", "http", "redirect", "cat"].contains(first) && copies() && !rest.contains(&"--no-splice") {
         command.arg("--no-splice");
     }
     command.args(rest);

@@ -1,0 +1,196 @@
+//! `seaprox redirect` on one host (BS-05, SP-05): clients that nftables redirects by NAT and by TPROXY, loops, marks, and what a
+//! process without rights says.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use crate::kit::Step::{Put, Take};
+use crate::kit::names::{ip, isolated};
+use crate::kit::{Peer, Seaprox, has_namespaces, run_with, until};
+
+/// The addresses of servers, which are of this host because a test has one host. `fib` would leave them out.
+const SERVERS: [&str; 2] = ["198.51.100.7", "2001:db8::7"];
+
+/// Runs a test in a network of its own, with the addresses of servers.
+fn with_servers(test: impl FnOnce() + Send) {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |_| {
+        for addr in SERVERS {
+            ip(&format!("addr add {addr}/{} dev lo{}", bits(addr), if addr.contains(':') { " nodad" } else { "" }));
+        }
+        test();
+    });
+}
+
+fn bits(addr: &str) -> u8 {
+    if addr.contains(':') { 128 } else { 32 }
+}
+
+fn at(addr: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(addr.parse().unwrap(), port)
+}
+
+#[track_caller]
+fn nft(rules: &str) {
+    let ran = Command::new("nft").arg(rules).output().unwrap();
+    assert!(ran.status.success(), "nft: {}", String::from_utf8_lossy(&ran.stderr));
+}
+
+/// Redirects connections to a port of other addresses than loopback by NAT, unless `but` accepts them before.
+fn redirect_by_nat(port: u16, but: &str) {
+    nft(&format!(
+        "table inet nat_test {{ chain out {{ type nat hook output priority -100; {but}; \
+         ip daddr 127.0.0.0/8 accept; ip6 daddr ::1 accept; tcp dport 81 redirect to :{port}; }}; }}"
+    ));
+}
+
+/// Sends connections to port 82 of other addresses than loopback to a listener by TPROXY, unless they have the mark 4660.
+fn redirect_by_tproxy(port: u16) {
+    for family in ["-4", "-6"] {
+        ip(&format!("{family} rule add fwmark 4661 lookup 4660"));
+        ip(&format!("{family} route add local default dev lo table 4660"));
+    }
+    nft(&format!(
+        "table inet tproxy_test {{ \
+         chain out {{ type route hook output priority mangle; meta mark 4660 accept; \
+         ip daddr 127.0.0.0/8 accept; ip6 daddr ::1 accept; tcp dport 82 meta mark set 4661; }}; \
+         chain in {{ type filter hook prerouting priority mangle; meta mark != 4661 accept; \
+         meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:{port} accept; \
+         meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:{port} accept; }}; }}"
+    ));
+}
+
+/// Sends a question to a server, which answers; returns both ends.
+fn converse(to: SocketAddr, server: &TcpListener) -> (Peer, Peer) {
+    let mut client = Peer::connect(to);
+    let mut server = Peer::accept(server);
+    client.run(&[Put(b"ask")]);
+    server.run(&[Take(b"ask"), Put(b"answer")]);
+    client.run(&[Take(b"answer")]);
+    (client, server)
+}
+
+/// Connects, and expects that the connection is closed before a byte arrives.
+fn refused(to: SocketAddr) {
+    assert_eq!(Peer::connect(to).socket().read(&mut [0]).unwrap_or(0), 0, "{to} is not connected");
+}
+
+#[test]
+fn clients_of_nat_and_of_tproxy_reach_their_targets_through_one_listener() {
+    with_servers(|| {
+        let seaprox = Seaprox::start(&["redirect", "--listen", "12345", "--mark", "4660"]);
+        redirect_by_nat(12_345, "meta mark 4660 accept");
+        redirect_by_tproxy(12_345);
+        for addr in SERVERS {
+            for port in [81, 82] {
+                let to = at(addr, port);
+                let server = TcpListener::bind(to).unwrap();
+                drop(converse(to, &server));
+                seaprox.wait_for_log(&["closed", &format!("asked={to}"), "sent=3", "received=6"]);
+            }
+        }
+        // Nothing redirects a client of the port itself.
+        for itself in ["127.0.0.1", "::1"] {
+            refused(at(itself, 12_345));
+        }
+        seaprox.wait_for_log(&["reason=not_permitted", "connected to a listener of this process"]);
+    });
+}
+
+#[test]
+fn connections_of_the_process_that_come_back_are_refused() {
+    with_servers(|| {
+        let seaprox = Seaprox::start(&["redirect", "--listen", "12345", "--threads", "1"]);
+        // The process sets no mark, so the rule redirects its own connections, too.
+        redirect_by_nat(12_345, "meta mark 4660 accept");
+        redirect_by_tproxy(12_345);
+        for (count, (addr, port)) in
+            (1..).zip([(0, 81), (1, 81), (0, 82), (1, 82)].map(|(at, port)| (SERVERS[at], port)))
+        {
+            let server = TcpListener::bind(at(addr, port)).unwrap();
+            server.set_nonblocking(true).unwrap();
+            refused(at(addr, port));
+            until("the client and the connection that came back have their lines", || {
+                seaprox.count_log(&["closed"]) == 2 * count
+            });
+            let asked = format!("asked={}", at(addr, port));
+            seaprox.wait_for_log(&["reason=not_permitted", &asked, "is one of this process"]);
+            assert!(server.accept().is_err(), "the server saw no client");
+        }
+    });
+}
+
+#[test]
+fn rules_decide_about_the_target_before_it_was_redirected() {
+    with_servers(|| {
+        let options = ["--mark", "4660", "--deny", "198.51.100.0/24"];
+        let seaprox = Seaprox::start(&[&["redirect", "--listen", "12345"][..], &options].concat());
+        redirect_by_nat(12_345, "meta mark 4660 accept");
+        let servers = SERVERS.map(|addr| TcpListener::bind(at(addr, 81)).unwrap());
+        refused(at(SERVERS[0], 81));
+        seaprox.wait_for_log(&["reason=not_permitted", "asked=198.51.100.7:81"]);
+        converse(at(SERVERS[1], 81), &servers[1]);
+    });
+}
+
+#[test]
+fn the_proxy_header_has_the_address_that_the_client_connected_to() {
+    with_servers(|| {
+        let options = ["--mark", "4660", "--proxy-protocol-send", "v1"];
+        let _seaprox = Seaprox::start(&[&["redirect", "--listen", "12345"][..], &options].concat());
+        redirect_by_nat(12_345, "meta mark 4660 accept");
+        let server = TcpListener::bind(at(SERVERS[0], 81)).unwrap();
+        let client = Peer::connect(at(SERVERS[0], 81));
+        let header = format!("PROXY TCP4 198.51.100.7 198.51.100.7 {} 81\r\n", client.local().port());
+        Peer::accept(&server).run(&[Take(header.as_bytes())]);
+    });
+}
+
+/// The rule leaves out the group of the process instead of a mark.
+#[test]
+fn a_process_without_rights_serves_clients_of_nat_and_says_that_it_serves_no_others() {
+    with_servers(|| {
+        let seaprox = Seaprox::start_with(&["redirect", "--listen", "12345"], without_rights);
+        redirect_by_nat(12_345, &format!("meta skgid {GROUP} accept"));
+        for addr in SERVERS {
+            let server = TcpListener::bind(at(addr, 81)).unwrap();
+            converse(at(addr, 81), &server);
+        }
+        seaprox.wait_for_log(&["WARN", "connections of tproxy are not accepted", "CAP_NET_ADMIN"]);
+    });
+}
+
+#[test]
+fn an_option_that_needs_rights_ends_a_process_without_them_at_once() {
+    if !has_namespaces() {
+        return;
+    }
+    for options in [["--mark", "7"], ["--bind-source", "transparent"]] {
+        let line = [&["redirect", "--listen", "127.0.0.1:0"][..], &options].concat();
+        let ran = run_with(&line, b"", without_rights);
+        let text = format!("seaprox redirect: {}: expected the capability CAP_NET_ADMIN: ", options.join(" "));
+        assert!(ran.code == Some(78) && ran.err.starts_with(&text), "{:?} {}", ran.code, ran.err);
+    }
+}
+
+/// Makes a command run without the rights over the network that root has, in a group of its own.
+fn without_rights(command: &mut Command) {
+    command.gid(GROUP);
+    // SAFETY: between fork and exec there are two system calls, which take integers.
+    unsafe {
+        command.pre_exec(|| {
+            let drop = |right: libc::c_ulong| libc::prctl(libc::PR_CAPBSET_DROP, right);
+            if drop(CAP_NET_ADMIN) + drop(CAP_NET_RAW) == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        });
+    }
+}
+
+/// The group nogroup.
+const GROUP: u32 = 65_534;
+// Capabilities (linux/capability.h).
+const CAP_NET_ADMIN: libc::c_ulong = 12;
+const CAP_NET_RAW: libc::c_ulong = 13;
