@@ -81,6 +81,7 @@
 
 pub mod auth;
 pub mod config;
+mod datagrams;
 mod engine;
 pub mod invite;
 pub mod link;

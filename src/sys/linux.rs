@@ -29,6 +29,63 @@ pub(crate) fn nonblocking_socket(domain: Domain) -> io::Result<Socket> {
     Socket::new(domain, Type::STREAM.nonblocking(), None)
 }
 
+/// Makes a UDP socket that does not block.
+pub(crate) fn datagram_socket(domain: Domain) -> io::Result<Socket> {
+    Socket::new(domain, Type::DGRAM.nonblocking(), None)
+}
+
+/// True: the system takes several datagrams in one call (`UDP_SEGMENT`, udp(7)), and a connected socket takes the address of
+/// its peer.
+pub(crate) const SENDS_SEGMENTS: bool = true;
+
+/// Makes a UDP socket tell the congestion notification of received datagrams (`IP_RECVTOS`, ip(7)).
+pub(crate) fn receive_ecn(socket: &Socket, domain: Domain) -> io::Result<()> {
+    if domain == Domain::IPV6 { socket.set_recv_tclass_v6(true) } else { socket.set_recv_tos_v4(true) }
+}
+
+/// The options of a UDP socket by which the system fragments its datagrams.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fragmentation {
+    v4: Option<libc::c_int>,
+    v6: Option<libc::c_int>,
+}
+
+impl Fragmentation {
+    /// Reads the options of a socket.
+    pub fn of(socket: &impl AsFd) -> Fragmentation {
+        let read = |level, option| int_option(socket, level, option).ok();
+        Fragmentation {
+            v4: read(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER),
+            v6: read(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER),
+        }
+    }
+
+    /// Gives a socket these options, and permits fragments of IPv6. Switches the time stamps of received datagrams off, too.
+    pub fn restore(self, socket: &impl AsFd) {
+        let set = |level, option, value| _ = set_int_option(socket, level, option, value);
+        self.v4.into_iter().for_each(|value| set(libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, value));
+        if let Some(value) = self.v6 {
+            set(libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, value);
+            set(libc::IPPROTO_IPV6, libc::IPV6_DONTFRAG, 0);
+        }
+        set(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, 0);
+    }
+}
+
+fn int_option(socket: &impl AsFd, level: libc::c_int, option: libc::c_int) -> io::Result<libc::c_int> {
+    let (mut value, mut len): (libc::c_int, _) = (0, size_of::<libc::c_int>() as libc::socklen_t);
+    let fd = socket.as_fd().as_raw_fd();
+    // The pointers are to a live integer and its length.
+    syscall!(libc::getsockopt(fd, level, option, (&raw mut value).cast(), &raw mut len))?;
+    Ok(value)
+}
+
+fn set_int_option(socket: &impl AsFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // The pointer and the length are those of a live integer.
+    syscall!(libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const value).cast(), len)).map(drop)
+}
+
 /// Makes a socket of multipath TCP that does not block.
 pub(crate) fn mptcp_socket(domain: Domain) -> io::Result<Socket> {
     Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::MPTCP))

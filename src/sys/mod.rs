@@ -82,10 +82,10 @@ pub use windows::{ConsoleEvents, ConsoleStop};
 pub(crate) use family::{
     AsSocket, CONFIG_VARIABLE, HAS_OWNERS, PassedSocket, PipeEnd, TcpStream, UnixAcceptor, UnixAddr, Watched,
     connect_unix, connect_unix_waiting, connection_refused, duplex, file_identity, file_owner, file_times, has_address,
-    interface_index, is_in_progress, is_not_skipped, is_not_spliceable, is_out_of_descriptors, is_registered,
-    is_running, is_unpollable, lacks_family, missing_file, open_nonblocking, open_private, private_directory_builder,
-    register, register_again, reuse_address, share_port, socket_path, sync_directory, take_passed, unix_listener,
-    unix_stream, wait_readable,
+    interface_index, is_in_progress, is_not_skipped, is_not_spliceable, is_out_of_buffers, is_out_of_descriptors,
+    is_registered, is_running, is_unpollable, lacks_family, missing_file, open_nonblocking, open_private,
+    private_directory_builder, register, register_again, reuse_address, share_port, socket_path, sync_directory,
+    take_passed, unix_listener, unix_stream, wait_readable,
 };
 #[cfg(all(test, unix))]
 pub(crate) use unix::make_pipe;
@@ -98,10 +98,11 @@ pub(crate) use dns::{HAS_DNS, query_dns};
 pub(crate) use no_dns::{HAS_DNS, query_dns};
 
 pub(crate) use kernel::{
-    HAS_REDIRECT, INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, choose_port_late, handshake_with_data,
-    is_network_change, is_reset_behind_fin, may_choose_port, mptcp_info, mptcp_subflows, network_changes, new_pipe,
-    nonblocking_socket, original_dest, send_before_end, set_mark, set_transparent, set_unsent_bytes, set_user_timeout,
-    skip, splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
+    Fragmentation, HAS_REDIRECT, INTEREST, REUSE_PORT_BALANCES, SENDS_SEGMENTS, SKIPS, bind_to_interface,
+    choose_port_late, datagram_socket, handshake_with_data, is_network_change, is_reset_behind_fin, may_choose_port,
+    mptcp_info, mptcp_subflows, network_changes, new_pipe, nonblocking_socket, original_dest, receive_ecn,
+    send_before_end, set_mark, set_transparent, set_unsent_bytes, set_user_timeout, skip, splice_in, splice_out,
+    tcp_info, trim_memory, unacknowledged, wants_more,
 };
 
 /// The system's measurements of the path of a TCP connection.

@@ -24,6 +24,35 @@ pub(crate) fn nonblocking_socket(domain: Domain) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// Makes a UDP socket that does not block.
+pub(crate) fn datagram_socket(domain: Domain) -> io::Result<Socket> {
+    let socket = Socket::new(domain, Type::DGRAM, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// False: each call sends one datagram, and a connected socket takes no address.
+pub(crate) const SENDS_SEGMENTS: bool = false;
+
+/// Does nothing: the congestion notification of datagrams is not passed on here.
+pub(crate) fn receive_ecn(_: &Socket, _: Domain) -> io::Result<()> {
+    Ok(())
+}
+
+/// The options by which the system fragments datagrams, which are left as they are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fragmentation;
+
+impl Fragmentation {
+    /// Reads nothing.
+    pub fn of<T>(_: &T) -> Fragmentation {
+        Fragmentation
+    }
+
+    /// Does nothing.
+    pub fn restore<T>(self, _: &T) {}
+}
+
 /// Refuses: this system has no multipath TCP, or none behind the interface of TCP.
 pub(crate) fn mptcp_socket(_: Domain) -> io::Result<Socket> {
     Err(io::ErrorKind::Unsupported.into())

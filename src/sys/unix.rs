@@ -306,6 +306,11 @@ pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Returns true if the error means that the system had no memory for a datagram.
+pub(crate) fn is_out_of_buffers(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))
+}
+
 /// Returns true if the error means that the process or the system has no more descriptors (`EMFILE`, `ENFILE`), or no
 /// memory for one more socket. These states are temporary.
 pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {

@@ -36,10 +36,11 @@ pub use unsupported::{
 };
 
 pub(crate) use super::portable::{
-    HAS_REDIRECT, INTEREST, REUSE_PORT_BALANCES, SKIPS, bind_to_interface, choose_port_late, handshake_with_data,
-    is_network_change, is_reset_behind_fin, may_choose_port, mptcp_info, mptcp_socket, mptcp_subflows, network_changes,
-    new_pipe, nonblocking_socket, original_dest, send_before_end, set_mark, set_transparent, set_unsent_bytes,
-    set_user_timeout, skip, splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
+    Fragmentation, HAS_REDIRECT, INTEREST, REUSE_PORT_BALANCES, SENDS_SEGMENTS, SKIPS, bind_to_interface,
+    choose_port_late, datagram_socket, handshake_with_data, is_network_change, is_reset_behind_fin, may_choose_port,
+    mptcp_info, mptcp_socket, mptcp_subflows, network_changes, new_pipe, nonblocking_socket, original_dest,
+    receive_ecn, send_before_end, set_mark, set_transparent, set_unsent_bytes, set_user_timeout, skip, splice_in,
+    splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
 };
 pub use super::portable::{machine, peer_credentials};
 pub(crate) use std::os::windows::io::AsSocket;
@@ -187,6 +188,11 @@ pub fn is_readable_by_all(_: &Metadata) -> bool {
 /// Does nothing: the names in a directory cannot be flushed apart from its files.
 pub(crate) fn sync_directory(_: &Path) -> io::Result<()> {
     Ok(())
+}
+
+/// Returns true if the error means that the system had no memory for a datagram.
+pub(crate) fn is_out_of_buffers(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(WSAENOBUFS)
 }
 
 /// Returns true if the error means that the process or the system has no more sockets, or no memory for one more. These

@@ -49,10 +49,12 @@ pub enum Kind {
     Carrier = 9,
     /// A group of links that stand for one another.
     Group = 10,
+    /// The datagrams between one client and one target.
+    Flow = 11,
 }
 
 impl Kind {
-    const ALL: [Kind; 10] = [
+    const ALL: [Kind; 11] = [
         Kind::Connection,
         Kind::Side,
         Kind::Listener,
@@ -63,6 +65,7 @@ impl Kind {
         Kind::Timer,
         Kind::Carrier,
         Kind::Group,
+        Kind::Flow,
     ];
 
     /// Returns the name of the kind in one lowercase word.
@@ -78,6 +81,7 @@ impl Kind {
             Kind::Timer => "timer",
             Kind::Carrier => "carrier",
             Kind::Group => "group",
+            Kind::Flow => "flow",
         }
     }
 
@@ -318,7 +322,7 @@ mod tests {
             assert_eq!((id.kind(), id.index(), id.to_u64()), (kind, 5, number));
             assert_eq!(Id::from_u64(u64::from(kind.base()) | 5), None);
         }
-        for number in [0, 1, 1 << 32, 1 << 32 | 11 << INDEX_BITS, u64::MAX] {
+        for number in [0, 1, 1 << 32, 1 << 32 | 12 << INDEX_BITS, u64::MAX] {
             assert_eq!(Id::from_u64(number), None, "{number:x}");
         }
     }

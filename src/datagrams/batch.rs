@@ -1,0 +1,166 @@
+//! The receive buffers of a loop. All of its sockets share them, because a batch is passed on before the next is received.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+
+use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
+use socket2::Domain;
+
+use crate::sys;
+
+/// A received batch, and its buffers. An entry is one datagram, or several of one sender that the system has joined.
+pub(crate) struct Batch {
+    /// Receiving uses no state of a socket, so one serves all.
+    state: UdpSocketState,
+    buffers: Box<[u8]>,
+    metas: [RecvMeta; BATCH_SIZE],
+    /// Room in which entries are joined for one call.
+    joined: Box<[u8]>,
+}
+
+/// One entry of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received<'a> {
+    pub source: SocketAddr,
+    /// The local address that the datagrams were sent to, if the system tells it.
+    pub dest: Option<IpAddr>,
+    pub ecn: Option<EcnCodepoint>,
+    /// The datagrams behind one another, each of `segment` bytes; the last may be shorter.
+    pub contents: &'a [u8],
+    pub segment: usize,
+}
+
+impl Batch {
+    /// Creates the buffers. The system gives memory to those that are used.
+    ///
+    /// # Errors
+    /// The system's error if no socket can be opened.
+    pub fn new() -> io::Result<Batch> {
+        let probe = sys::datagram_socket(Domain::IPV4)?;
+        Ok(Batch {
+            state: UdpSocketState::new(UdpSockRef::from(&probe))?,
+            buffers: vec![0; BATCH_SIZE * BUFFER_BYTES].into(),
+            metas: [RecvMeta::default(); BATCH_SIZE],
+            joined: vec![0; BUFFER_BYTES].into(),
+        })
+    }
+
+    /// Receives up to `count_max` entries. Returns their number; a smaller number means that no more is there now.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if there are none, or the error of the socket.
+    pub fn receive(&mut self, socket: UdpSockRef<'_>, count_max: usize) -> io::Result<usize> {
+        let count_max = count_max.clamp(1, BATCH_SIZE);
+        let mut rest = &mut *self.buffers;
+        let mut slices = [const { None }; BATCH_SIZE].map(|_: Option<()>| {
+            let (buffer, others) = std::mem::take(&mut rest).split_at_mut(BUFFER_BYTES);
+            rest = others;
+            IoSliceMut::new(buffer)
+        });
+        self.state.recv(socket, &mut slices[..count_max], &mut self.metas[..count_max])
+    }
+
+    /// Returns an entry of the last batch.
+    pub fn entry(&self, index: usize) -> Received<'_> {
+        let meta = &self.metas[index];
+        let start = index * BUFFER_BYTES;
+        Received {
+            source: meta.addr,
+            dest: meta.dst_ip,
+            ecn: meta.ecn,
+            contents: &self.buffers[start..start + meta.len.min(BUFFER_BYTES)],
+            segment: meta.stride.max(1),
+        }
+    }
+
+    /// Returns the entries from `first` on that can be sent in one call with the first one: datagrams of one size, of which
+    /// the last may be shorter, with one congestion notification. `is_same` tells which entries have the same way.
+    pub fn run(&self, first: usize, count: usize, mut is_same: impl FnMut(usize) -> bool) -> Range<usize> {
+        let begin = self.entry(first);
+        let size = begin.segment;
+        let (mut bytes, mut end) = (begin.contents.len(), first + 1);
+        // An empty datagram, or one that ends before its segment, is the last of a run.
+        let mut is_open = bytes > 0 && bytes.is_multiple_of(size);
+        while is_open && end < count && is_same(end) {
+            let next = self.entry(end);
+            let len = next.contents.len();
+            let fits = len > 0 && bytes + len <= RUN_BYTES_MAX && (next.segment == size || len < size);
+            if !fits || next.ecn != begin.ecn {
+                break;
+            }
+            is_open = len.is_multiple_of(size);
+            bytes += len;
+            end += 1;
+        }
+        first..end
+    }
+
+    /// Returns the datagrams of a run behind one another. Those of several entries are copied.
+    pub fn contents(&mut self, run: Range<usize>) -> &[u8] {
+        if run.len() == 1 {
+            return self.entry(run.start).contents;
+        }
+        let mut at = 0;
+        for index in run {
+            let (start, len) = (index * BUFFER_BYTES, self.metas[index].len);
+            self.joined[at..at + len].copy_from_slice(&self.buffers[start..start + len]);
+            at += len;
+        }
+        &self.joined[..at]
+    }
+}
+
+impl Received<'_> {
+    /// Returns the number of datagrams.
+    pub fn count(&self) -> u64 {
+        self.contents.len().div_ceil(self.segment).max(1) as u64
+    }
+}
+
+/// Bytes of a buffer: the system may join datagrams up to the largest packet.
+const BUFFER_BYTES: usize = 64 << 10;
+/// Bytes that one call sends: the largest packet without its headers.
+const RUN_BYTES_MAX: usize = 65_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+    use std::time::{Duration, Instant};
+
+    /// Receives until `count` datagrams are there.
+    fn received(sent: &[&[u8]]) -> (Batch, usize) {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        sent.iter().for_each(|bytes| _ = sender.send_to(bytes, socket.local_addr().unwrap()).unwrap());
+        socket.set_nonblocking(true).unwrap();
+        let mut batch = Batch::new().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            assert!(Instant::now() < deadline);
+            match batch.receive(UdpSockRef::from(&socket), BATCH_SIZE) {
+                Ok(count) => return (batch, count),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        }
+    }
+
+    #[test]
+    fn equal_datagrams_and_a_shorter_last_one_are_joined() {
+        let (mut batch, count) = received(&[b"aaaa", b"bbbb", b"cc", b"dddd", b"", b"eeeeee"]);
+        if count < 6 {
+            return; // A system that receives them one by one joins none.
+        }
+        let mut at = 0;
+        let mut runs = Vec::new();
+        while at < count {
+            let run = batch.run(at, count, |_| true);
+            at = run.end;
+            runs.push(String::from_utf8(batch.contents(run).to_vec()).unwrap());
+        }
+        assert_eq!(runs, ["aaaabbbbcc", "dddd", "", "eeeeee"]);
+        assert_eq!(batch.run(0, count, |index| index != 1), 0..1, "another client is between them");
+        assert_eq!(batch.entry(4).count(), 1, "an empty datagram is one");
+    }
+}

@@ -1,0 +1,58 @@
+//! The reasons for which a datagram is dropped.
+
+use std::fmt;
+
+/// The reason for which a datagram was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Dropped {
+    /// The system had no room for it, such as in the send buffer of the socket.
+    NoRoom,
+    /// It is larger than the socket or the link can carry.
+    TooLong,
+    /// Its flow waited for a target, and no more datagrams may wait.
+    QueueFull,
+    /// Its flow could not be opened: a rule, a limit or the front end refused it.
+    Refused,
+    /// It came from an address that the flow has not sent to.
+    Stranger,
+    /// It stayed in the queue of a link for too long, or the queue was full.
+    Late,
+    /// The system refused to send it.
+    Failed,
+}
+
+/// Counts by the reason of a drop; the index is the position in [`Dropped::ALL`].
+pub type ByDropped = [u64; Dropped::ALL.len()];
+
+impl Dropped {
+    /// All reasons.
+    pub const ALL: [Dropped; 7] = [
+        Dropped::NoRoom,
+        Dropped::TooLong,
+        Dropped::QueueFull,
+        Dropped::Refused,
+        Dropped::Stranger,
+        Dropped::Late,
+        Dropped::Failed,
+    ];
+
+    /// Returns the word for the reason.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Dropped::NoRoom => "no_room",
+            Dropped::TooLong => "too_long",
+            Dropped::QueueFull => "queue_full",
+            Dropped::Refused => "refused",
+            Dropped::Stranger => "stranger",
+            Dropped::Late => "late",
+            Dropped::Failed => "failed",
+        }
+    }
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,23 @@
+//! Datagrams of UDP: sockets, the table of flows and the datagrams that wait, each without a loop.
+//!
+//! | file | content |
+//! | --- | --- |
+//! | `socket` | a socket that receives and sends in batches |
+//! | `batch` | the receive buffers of a loop, and one received batch |
+//! | `table` | the flows of a loop: lookup, limits, timers, the choice of the flow that makes room |
+//! | `queue` | the few datagrams of a flow that wait until it has a target |
+//! | `dropped` | the reasons for which a datagram is dropped |
+//!
+//! `engine/datagrams/` joins them with the event loop. Nothing here allocates for a datagram, except for one that waits.
+
+// The event loop does not use all of it yet.
+#![allow(dead_code)]
+
+pub(crate) mod batch;
+pub(crate) mod dropped;
+pub(crate) mod queue;
+pub(crate) mod socket;
+pub(crate) mod table;
+
+#[cfg(test)]
+mod table_tests;

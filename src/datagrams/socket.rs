@@ -1,0 +1,389 @@
+//! A UDP socket of a listener or of a flow.
+//!
+//! A datagram that the system does not take at once is dropped and counted: to keep it would delay those behind it. Several
+//! datagrams of one size leave in one call where the system takes them so (`UDP_SEGMENT`); where that fails, they leave one
+//! by one.
+//!
+//! Most flows are short, so a flow's socket is made with as few system calls as possible. It gets its sending state, which takes
+//! eight, when there are several datagrams to send or to receive at once.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use mio::net::UdpSocket;
+use mio::{Interest, Registry, Token};
+use quinn_udp::{EcnCodepoint, Transmit, UdpSockRef, UdpSocketState, is_msg_size_err};
+use socket2::{Domain, Socket};
+
+use super::batch::Batch;
+use super::dropped::Dropped;
+use crate::sys::{self, Fragmentation};
+
+/// A UDP socket.
+#[derive(Debug)]
+pub(crate) struct DatagramSocket {
+    socket: UdpSocket,
+    local: SocketAddr,
+    /// The peer of a connected socket.
+    peer: Option<SocketAddr>,
+    sending: Option<Box<UdpSocketState>>,
+    /// Calls with several datagrams that the system has refused.
+    refusals: u8,
+    /// The system has reported datagrams, and no receive has found none since.
+    pub is_readable: bool,
+    /// The socket waits for its turn.
+    pub is_queued: bool,
+}
+
+/// Datagrams to send: those of `contents` behind one another, each of `segment` bytes; the last may be shorter.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outgoing<'a> {
+    /// The receiver; not used by a connected socket.
+    pub to: SocketAddr,
+    /// The local address that the receiver shall see, for a socket with several.
+    pub from: Option<IpAddr>,
+    pub ecn: Option<EcnCodepoint>,
+    pub contents: &'a [u8],
+    pub segment: usize,
+}
+
+/// The result of a send.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    pub datagrams: u64,
+    pub bytes: u64,
+    /// Datagrams that were dropped, and the last reason.
+    pub dropped: u64,
+    pub why: Option<Dropped>,
+    /// The error of the system, unless it means a lack of room or a datagram that is too long.
+    pub error: Option<io::Error>,
+}
+
+impl DatagramSocket {
+    /// Binds the socket of a listener. `shared` lets other sockets of this process have the address too.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn bind(addr: SocketAddr, only_ipv6: bool, shared: bool) -> io::Result<DatagramSocket> {
+        let socket = sys::datagram_socket(Domain::for_address(addr))?;
+        if shared {
+            sys::share_port(&socket)?;
+        }
+        if addr.is_ipv6() {
+            socket.set_only_v6(only_ipv6)?;
+        }
+        socket.bind(&addr.into())?;
+        DatagramSocket::listening(socket)
+    }
+
+    /// Makes the socket of a listener of a bound one.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn listening(socket: Socket) -> io::Result<DatagramSocket> {
+        let mut socket = DatagramSocket::new(socket)?;
+        socket.sending = Some(socket.sending_state()?);
+        Ok(socket)
+    }
+
+    /// Makes the socket of a flow of a connected one.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn connected(socket: Socket, peer: SocketAddr) -> io::Result<DatagramSocket> {
+        sys::receive_ecn(&socket, Domain::for_address(peer))?;
+        Ok(DatagramSocket { peer: Some(peer), ..DatagramSocket::new(socket)? })
+    }
+
+    fn new(socket: Socket) -> io::Result<DatagramSocket> {
+        let socket = UdpSocket::from_std(socket.into());
+        let local = socket.local_addr()?;
+        Ok(DatagramSocket {
+            socket,
+            local,
+            peer: None,
+            sending: None,
+            refusals: 0,
+            is_readable: false,
+            is_queued: false,
+        })
+    }
+
+    /// Returns the local address.
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Returns the peer of a connected socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// Registers the socket for received datagrams.
+    pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        registry.register(&mut self.socket, token, Interest::READABLE)
+    }
+
+    /// Ends the registration.
+    pub fn deregister(&mut self, registry: &Registry) {
+        // An error means that the system has ended it already.
+        let _ = registry.deregister(&mut self.socket);
+    }
+
+    /// Receives up to `count_max` entries into a batch. Returns their number.
+    ///
+    /// # Errors
+    /// The error of the socket, but not a lack of datagrams.
+    pub fn receive(&mut self, batch: &mut Batch, count_max: usize) -> io::Result<usize> {
+        let wanted = count_max.min(quinn_udp::BATCH_SIZE);
+        match batch.receive(UdpSockRef::from(&self.socket), wanted) {
+            Ok(count) => {
+                // Where one call receives one datagram, only the error tells that there are no more.
+                self.is_readable = count == wanted || quinn_udp::BATCH_SIZE == 1;
+                if count > 1 && self.sending.is_none() {
+                    // A busy socket: the system joins its datagrams from now on.
+                    self.sending = self.sending_state().ok();
+                }
+                Ok(count)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.is_readable = false;
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends datagrams, or drops them.
+    pub fn send(&mut self, out: Outgoing<'_>) -> Sent {
+        let mut sent = Sent::default();
+        if out.contents.len() <= out.segment {
+            self.send_one(out, &mut sent);
+            return sent;
+        }
+        let mut rest = out.contents;
+        while !rest.is_empty() {
+            let count = if out.segment <= SEGMENT_BYTES_MAX { self.segments_max() } else { 1 };
+            let (now, later) = rest.split_at(rest.len().min(out.segment * count));
+            let some = Outgoing { contents: now, ..out };
+            if now.len() <= out.segment || !self.send_some(some, &mut sent) {
+                for contents in now.chunks(out.segment) {
+                    self.send_one(Outgoing { contents, ..out }, &mut sent);
+                }
+            }
+            rest = later;
+        }
+        sent
+    }
+
+    /// Returns the number of datagrams that one call may send.
+    fn segments_max(&mut self) -> usize {
+        if !sys::SENDS_SEGMENTS || self.refusals >= REFUSALS_MAX {
+            return 1;
+        }
+        if self.sending.is_none() {
+            self.sending = self.sending_state().ok();
+        }
+        self.sending.as_ref().map_or(1, |state| state.max_gso_segments().max(1))
+    }
+
+    /// Sends several datagrams in one call. Returns false if they must be sent one by one.
+    fn send_some(&mut self, out: Outgoing<'_>, sent: &mut Sent) -> bool {
+        let Some(state) = &self.sending else { return false };
+        let count = out.contents.len().div_ceil(out.segment) as u64;
+        match state.try_send(UdpSockRef::from(&self.socket), &self.transmit(out)) {
+            Ok(()) => {
+                sent.datagrams += count;
+                sent.bytes += out.contents.len() as u64;
+                true
+            }
+            Err(error) if is_lack_of_room(&error) => {
+                sent.note(count, Dropped::NoRoom);
+                true
+            }
+            Err(_) => {
+                // The path cannot take them, or the device cannot part them. The state remembers that, so another one tries
+                // again: the next receiver may be behind another device.
+                self.refusals += 1;
+                self.sending = None;
+                false
+            }
+        }
+    }
+
+    fn send_one(&mut self, out: Outgoing<'_>, sent: &mut Sent) {
+        let is_plain = out.ecn.is_none() && (self.peer.is_some() || out.from.is_none());
+        let result = if is_plain || (self.peer.is_some() && !sys::SENDS_SEGMENTS) {
+            self.send_plain(out)
+        } else {
+            self.send_marked(out)
+        };
+        match result {
+            Ok(()) => {
+                sent.datagrams += 1;
+                sent.bytes += out.contents.len() as u64;
+            }
+            Err(error) if is_lack_of_room(&error) => sent.note(1, Dropped::NoRoom),
+            Err(error) if is_msg_size_err(&error) => sent.note(1, Dropped::TooLong),
+            Err(error) => {
+                sent.note(1, Dropped::Failed);
+                sent.error = Some(error);
+            }
+        }
+    }
+
+    fn send_plain(&self, out: Outgoing<'_>) -> io::Result<()> {
+        match self.peer {
+            Some(_) => self.socket.send(out.contents).map(drop),
+            None => self.socket.send_to(out.contents, out.to).map(drop),
+        }
+    }
+
+    /// Sends a datagram with a congestion notification, or from one of several local addresses.
+    fn send_marked(&mut self, out: Outgoing<'_>) -> io::Result<()> {
+        if self.sending.is_none() {
+            self.sending = Some(self.sending_state()?);
+        }
+        let Some(state) = &self.sending else { return self.send_plain(out) };
+        let one = Transmit { segment_size: None, ..self.transmit(out) };
+        state.try_send(UdpSockRef::from(&self.socket), &one)
+    }
+
+    fn transmit<'a>(&self, out: Outgoing<'a>) -> Transmit<'a> {
+        Transmit {
+            destination: self.peer.unwrap_or(out.to),
+            ecn: out.ecn,
+            contents: out.contents,
+            segment_size: Some(out.segment),
+            src_ip: out.from.filter(|_| self.peer.is_none()),
+        }
+    }
+
+    /// Makes the state of a socket that sends or receives several datagrams at once. The system goes on to fragment what is
+    /// longer than the path permits, as for any program.
+    fn sending_state(&self) -> io::Result<Box<UdpSocketState>> {
+        let fragmentation = Fragmentation::of(&self.socket);
+        let state = UdpSocketState::new(UdpSockRef::from(&self.socket));
+        fragmentation.restore(&self.socket);
+        Ok(Box::new(state?))
+    }
+}
+
+impl Sent {
+    fn note(&mut self, count: u64, why: Dropped) {
+        self.dropped += count;
+        self.why = Some(why);
+    }
+}
+
+fn is_lack_of_room(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || sys::is_out_of_buffers(error)
+}
+
+/// The longest datagram of a call with several. A longer one may need fragments, which such calls have not.
+const SEGMENT_BYTES_MAX: usize = 1_452;
+/// Refused calls after which a socket sends its datagrams one by one.
+const REFUSALS_MAX: u8 = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket as StdSocket;
+    use std::time::{Duration, Instant};
+
+    fn connected(to: SocketAddr) -> DatagramSocket {
+        let socket = sys::datagram_socket(Domain::for_address(to)).unwrap();
+        socket.connect(&to.into()).unwrap();
+        DatagramSocket::connected(socket, to).unwrap()
+    }
+
+    fn out(to: SocketAddr, contents: &[u8], segment: usize) -> Outgoing<'_> {
+        Outgoing { to, from: None, ecn: None, contents, segment }
+    }
+
+    /// A receiver of another kind than those that are tested.
+    fn receiver(addr: &str) -> (StdSocket, SocketAddr) {
+        let socket = StdSocket::bind(addr).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let addr = socket.local_addr().unwrap();
+        (socket, addr)
+    }
+
+    fn next(socket: &StdSocket) -> Vec<u8> {
+        let mut buf = [0; 65_536];
+        let (len, _) = socket.recv_from(&mut buf).unwrap();
+        buf[..len].to_vec()
+    }
+
+    #[test]
+    fn datagrams_of_one_size_leave_together_and_arrive_apart() {
+        for (addr, segment) in [("127.0.0.1:0", 700), ("[::1]:0", 64), ("127.0.0.1:0", 20_000)] {
+            let (far, to) = receiver(addr);
+            let mut socket = connected(to);
+            let contents: Vec<u8> = (0..3 * segment - 1).map(|at| (at / segment) as u8).collect();
+            let sent = socket.send(out(to, &contents, segment));
+            assert_eq!((sent.datagrams, sent.bytes, sent.dropped), (3, contents.len() as u64, 0), "{sent:?}");
+            for chunk in contents.chunks(segment) {
+                assert!(next(&far) == chunk, "{addr} {segment}");
+            }
+        }
+    }
+
+    #[test]
+    fn more_datagrams_than_one_call_takes_leave_in_several() {
+        let (far, to) = receiver("127.0.0.1:0");
+        let mut socket = connected(to);
+        let contents: Vec<u8> = (0..100u16).flat_map(|number| number.to_be_bytes()).collect();
+        assert_eq!(socket.send(out(to, &contents, 2)).datagrams, 100);
+        (0..100u16).for_each(|number| assert_eq!(next(&far), number.to_be_bytes()));
+    }
+
+    #[test]
+    fn an_empty_datagram_is_sent_and_one_that_is_too_long_is_dropped() {
+        let (far, to) = receiver("127.0.0.1:0");
+        let mut socket = connected(to);
+        assert_eq!(socket.send(out(to, b"", 1)).datagrams, 1);
+        assert_eq!(next(&far), b"");
+        let sent = socket.send(out(to, &[0; 65_508], 65_508));
+        assert_eq!((sent.dropped, sent.why, sent.error.is_none()), (1, Some(Dropped::TooLong), true));
+        assert_eq!(socket.send(out(to, &[7; 65_507], 65_507)).datagrams, 1);
+        assert_eq!(next(&far).len(), 65_507, "the largest datagram is fragmented as usual");
+    }
+
+    #[test]
+    fn a_port_without_a_receiver_is_an_error_of_the_next_call() {
+        let (far, to) = receiver("127.0.0.1:0");
+        drop(far);
+        let mut socket = connected(to);
+        assert_eq!(socket.send(out(to, b"x", 1)).datagrams, 1);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let mut batch = Batch::new().unwrap();
+        let error = loop {
+            assert!(Instant::now() < deadline, "no error");
+            match socket.receive(&mut batch, 8) {
+                Ok(count) => assert_eq!(count, 0),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn answers_leave_from_the_address_that_the_client_has_asked() {
+        let mut socket = DatagramSocket::bind("0.0.0.0:0".parse().unwrap(), true, false).unwrap();
+        let to = SocketAddr::from(([127, 0, 0, 7], socket.local().port()));
+        let (client, from) = receiver("127.0.0.1:0");
+        client.send_to(b"ask", to).unwrap();
+        let mut batch = Batch::new().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while socket.receive(&mut batch, 1).unwrap() == 0 {
+            assert!(Instant::now() < deadline);
+        }
+        let entry = batch.entry(0);
+        assert_eq!((entry.source, entry.dest, entry.contents), (from, Some(to.ip()), &b"ask"[..]));
+        let answer = Outgoing { from: entry.dest, ..out(from, b"answer", 6) };
+        assert_eq!(socket.send(answer).datagrams, 1);
+        let mut buf = [0; 16];
+        assert_eq!(client.recv_from(&mut buf).unwrap(), (6, to));
+    }
+}
