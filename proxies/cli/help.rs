@@ -58,8 +58,21 @@ pub fn man() -> String {
     for (line, meaning) in Command::ALL.into_iter().flat_map(|command| command.spec().examples) {
         let _ = writeln!(out, ".TP\n.B seaprox {}\n{}.", roff(line), roff(&capital(meaning)));
     }
+    out.push_str(".SH SEE ALSO\n");
+    for (page, content) in PAGES {
+        let _ = writeln!(out, ".TP\n.B docs/{page}\n{}.", roff(&capital(content)));
+    }
     out
 }
+
+/// The pages of the manual, which are installed beside the README.
+const PAGES: &[(&str, &str)] = &[
+    ("configuration.md", "files for seaprox run, with every key"),
+    ("links.md", "links between two nodes, keys, and what a key permits"),
+    ("redirect.md", "the rules with which nftables redirects connections to seaprox redirect"),
+    ("admin.md", "the status, the commands and the metrics of a running process"),
+    ("deploying.md", "systemd, packages and containers"),
+];
 
 /// Returns the names of an option with its placeholder, such as `-l, --listen ADDR`.
 fn names(option: &OptionSpec) -> String {

@@ -21,3 +21,4 @@ mod link_security;
 mod link_sessions;
 mod link_striping;
 mod link_terminal;
+mod redirect;

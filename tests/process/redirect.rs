@@ -177,6 +177,32 @@ fn an_option_that_needs_rights_ends_a_process_without_them_at_once() {
     }
 }
 
+/// The manual leaves out the rules that options add; it has comments behind its lines.
+#[test]
+fn the_rules_of_the_manual_are_those_of_the_script() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let page = std::fs::read_to_string(format!("{root}/docs/redirect.md")).unwrap();
+    let mut printed = Vec::new();
+    for mode in [&["host"][..], &["gateway", "--interface", "eth1"]] {
+        let script = format!("{root}/examples/redirect/redirect-rules");
+        let ran = Command::new(script).args(mode).arg("--print").output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        printed.extend(String::from_utf8(ran.stdout).unwrap().lines().map(|line| line.trim().to_owned()));
+    }
+    let blocks = page.split("```").skip(1).step_by(2);
+    let lines = blocks.filter(|block| block.contains("nft") || block.contains("table inet")).flat_map(str::lines);
+    let rules = lines.map(|line| line.split(" # ").next().unwrap().trim());
+    let rules: Vec<&str> = rules.filter(|line| line.contains("accept") || line.contains("redirect to")).collect();
+    assert!(rules.len() >= 12, "{rules:?}");
+    for rule in rules {
+        assert!(printed.iter().any(|line| line == rule), "no rule of the script is {rule:?}");
+    }
+    for route in page.lines().filter(|line| line.starts_with("ip -")).flat_map(|line| line.split(" && ")) {
+        let route = route.replace("route add", "route replace");
+        assert!(printed.contains(&route), "the script does not run {route:?}");
+    }
+}
+
 /// Makes a command run without the rights over the network that root has, in a group of its own.
 fn without_rights(command: &mut Command) {
     command.gid(GROUP);

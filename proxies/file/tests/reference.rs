@@ -79,11 +79,12 @@ fn the_manual_of_files_has_every_key() {
     );
 }
 
-/// Each block of TOML in the manual that begins with a table or a key is a part of a valid file.
+/// Each block of TOML in the manual of files and in that of redirection that begins with a table or a key is a part of a valid file.
 #[test]
 fn every_file_of_the_manual_is_valid() {
     let mut count = 0;
-    for block in PAGE.split("```toml\n").skip(1) {
+    let other = include_str!("../../../docs/redirect.md");
+    for block in [PAGE, other].into_iter().flat_map(|page| page.split("```toml\n").skip(1)) {
         let text = block.split("```").next().unwrap();
         if let Err(error) = super::loaded(text) {
             panic!("{error}\n{text}");

@@ -1,0 +1,231 @@
+//! `seaprox redirect` between hosts (BS-05, SP-05, X-07): programs without any configuration, on the host of the proxy and behind it
+//! as a gateway, with the rules of `examples/redirect/redirect-rules`; directly, over a link, and from the addresses of the clients.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
+use std::thread;
+
+use crate::kit::seaprox::run_command;
+use crate::kit::{SOON, Seaprox, has};
+use crate::net_kit::nodes::{PORT, Secret, start};
+use crate::net_kit::{Host, Kind, Net, has_net};
+
+/// The addresses of the server, to which no host but the server itself has a route unless a test adds one.
+const SERVER: [&str; 2] = ["198.51.100.7", "2001:db8::7"];
+/// The addresses of the client, of the gateway towards the client and towards the server, and of the server.
+const CLIENT: [&str; 2] = ["10.77.1.1", "fd77:1::1"];
+const GATEWAY_IN: [&str; 2] = ["10.77.1.2", "fd77:1::2"];
+const GATEWAY_OUT: [&str; 2] = ["10.77.2.1", "fd77:2::1"];
+const SERVER_NEAR: [&str; 2] = ["10.77.2.2", "fd77:2::2"];
+
+/// A client, a gateway and a server in a row. The gateway forwards no packets.
+struct Row(Net);
+
+impl Row {
+    fn new() -> Row {
+        let mut net = Net::of(&[]);
+        let server = net.add_host("server");
+        net.join(0, 1, Kind::Veth);
+        net.join(1, server, Kind::Veth);
+        let row = Row(net);
+        let places = [
+            (row.client(), "p1", CLIENT[1]),
+            (row.gateway(), "p1", GATEWAY_IN[1]),
+            (row.gateway(), "p2", GATEWAY_OUT[1]),
+        ];
+        for (host, device, addr) in places.into_iter().chain([(row.server(), "p2", SERVER_NEAR[1])]) {
+            // A neighbor is asked for from a link-local address if the packet is from the address of another host.
+            let link_local = format!("fe80::{}", &addr[addr.len() - 1..]);
+            host.ip(&format!("addr add {addr}/64 dev {device} nodad\naddr add {link_local}/64 dev {device} nodad"));
+        }
+        row.client().ip(&format!("route add default via {}\nroute add default via {}", GATEWAY_IN[0], GATEWAY_IN[1]));
+        row.server().ip(&format!("addr add {}/32 dev lo\naddr add {}/128 dev lo nodad", SERVER[0], SERVER[1]));
+        for forwarding in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+            row.gateway().sysctl(forwarding, "0");
+        }
+        row
+    }
+
+    fn client(&self) -> &Host {
+        self.0.host(0)
+    }
+
+    fn gateway(&self) -> &Host {
+        self.0.host(1)
+    }
+
+    fn server(&self) -> &Host {
+        self.0.host(2)
+    }
+
+    /// Gives the gateway routes to the server.
+    fn route_to_server(&self) {
+        for (addr, via) in SERVER.iter().zip(SERVER_NEAR) {
+            self.gateway().ip(&format!("route add {addr} via {via}"));
+        }
+    }
+
+    /// Gives the server routes to the client.
+    fn route_to_client(&self) {
+        for (addr, via) in CLIENT.iter().zip(GATEWAY_OUT) {
+            self.server().ip(&format!("route add {addr} via {via}"));
+        }
+    }
+
+    /// Starts HTTP servers that answer with the address of their client.
+    fn serve(&self) {
+        for addr in SERVER {
+            let listener = self.server().inside(|| TcpListener::bind((addr, 80)).unwrap());
+            thread::spawn(move || listener.incoming().flatten().for_each(|client| answer(&client)));
+        }
+    }
+}
+
+/// Reads a request, and answers with the address of the client.
+fn answer(mut client: &TcpStream) {
+    let lines = BufReader::new(client).lines().map_while(Result::ok);
+    lines.take_while(|line| !line.is_empty()).for_each(drop);
+    let peer = client.peer_addr().map_or_else(|error| error.to_string(), |addr| addr.ip().to_string());
+    let _ = write!(client, "HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n{peer}", peer.len());
+}
+
+fn family(addr: &str) -> &'static str {
+    if addr.contains(':') { "-6" } else { "-4" }
+}
+
+/// Runs the script of the rules.
+#[track_caller]
+fn rules(host: &Host, args: &[&str]) {
+    let mut command = host.command(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/redirect/redirect-rules"));
+    command.args(args);
+    let ran = run_command(command, b"");
+    assert_eq!(ran.code, Some(0), "{args:?}: {}", ran.err);
+}
+
+/// Returns what curl gets from the server without any configuration: the address that the server sees.
+#[track_caller]
+fn seen_by_server(host: &Host, addr: &str) -> String {
+    let mut command = host.command("curl");
+    let url = if addr.contains(':') { format!("http://[{addr}]/") } else { format!("http://{addr}/") };
+    command.args(["-q", "-sS", "--max-time", "50", "--noproxy", "*", family(addr), &url]).stdin(Stdio::null());
+    let ran = run_command(command, b"");
+    assert_eq!(ran.code, Some(0), "curl {url}: {}", ran.err);
+    String::from_utf8_lossy(&ran.out).into_owned()
+}
+
+/// Starts a node in a host with the options of `seaprox redirect` that fit the rules.
+#[track_caller]
+fn redirect(host: &Host, options: &[&str]) -> Seaprox {
+    let words: Vec<&str> =
+        ["redirect", "--listen", "12345", "--mark", "4660"].into_iter().chain(options.iter().copied()).collect();
+    Seaprox::start_with(&words, |command| host.enter(command))
+}
+
+/// Starts the same with a link to a node that accepts links at this address.
+#[track_caller]
+fn redirect_via(host: &Host, secret: &Secret, peer: &str) -> Seaprox {
+    let line = secret.line(&[], &["--via", &format!("{peer}:{PORT}")]);
+    redirect(host, &line.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn asked(addr: &str) -> String {
+    if addr.contains(':') { format!("asked=[{addr}]:80") } else { format!("asked={addr}:80") }
+}
+
+#[test]
+fn curl_behind_a_redirecting_gateway_needs_no_configuration() {
+    if !(has_net() && has("curl")) {
+        return;
+    }
+    let row = Row::new();
+    row.serve();
+    row.route_to_server();
+    rules(row.gateway(), &["gateway", "--interface", "p1"]);
+    let seaprox = redirect(row.gateway(), &[]);
+    for (addr, gateway) in SERVER.iter().zip(GATEWAY_OUT) {
+        assert_eq!(seen_by_server(row.client(), addr), gateway);
+        seaprox.wait_for_log(&["closed", &asked(addr), "via=direct"]);
+    }
+    rules(row.gateway(), &["remove"]);
+    assert_eq!(row.gateway().run("nft list ruleset").trim(), "");
+    assert!(!row.gateway().run("ip rule").contains("fwmark"));
+}
+
+#[test]
+fn curl_behind_a_redirecting_gateway_goes_over_a_link() {
+    if !(has_net() && has("curl")) {
+        return;
+    }
+    let (row, secret) = (Row::new(), Secret::new());
+    row.serve();
+    rules(row.gateway(), &["gateway", "--interface", "p1"]);
+    let far = start(row.server(), &secret.far(&[]));
+    let _near = redirect_via(row.gateway(), &secret, SERVER_NEAR[0]);
+    for addr in SERVER {
+        // The far node has the address of the server, so it connects from there.
+        assert_eq!(seen_by_server(row.client(), addr), addr);
+        far.wait_for_log(&["closed", &asked(addr)]);
+    }
+}
+
+/// The rules redirect everything that the host sends, and leave the packets of the link out by their mark.
+#[test]
+fn curl_on_a_host_that_redirects_its_own_connections_goes_over_a_link() {
+    if !(has_net() && has("curl")) {
+        return;
+    }
+    let (row, secret) = (Row::new(), Secret::new());
+    row.serve();
+    row.route_to_server();
+    let far = start(row.gateway(), &secret.far(&[]));
+    rules(row.client(), &["host"]);
+    let near = redirect_via(row.client(), &secret, GATEWAY_IN[0]);
+    for (addr, gateway) in SERVER.iter().zip(GATEWAY_OUT) {
+        assert_eq!(seen_by_server(row.client(), addr), gateway);
+        far.wait_for_log(&["closed", &asked(addr)]);
+    }
+    assert_eq!(near.count_log(&["reason=not_permitted"]), 0, "no connection of the process came back");
+}
+
+#[test]
+fn a_server_sees_the_address_of_the_client_of_a_transparent_gateway() {
+    if !(has_net() && has("curl")) {
+        return;
+    }
+    let row = Row::new();
+    row.serve();
+    row.route_to_server();
+    row.route_to_client();
+    rules(row.gateway(), &["gateway", "--interface", "p1"]);
+    let _seaprox = redirect(row.gateway(), &["--bind-source", "transparent"]);
+    for (addr, client) in SERVER.iter().zip(CLIENT) {
+        assert_eq!(seen_by_server(row.client(), addr), client);
+    }
+}
+
+/// A relay that no rule redirects to: only the answers of the server need a rule.
+#[test]
+fn a_server_sees_the_address_of_the_client_of_a_static_relay() {
+    if !(has_net() && has("curl")) {
+        return;
+    }
+    let row = Row::new();
+    row.serve();
+    row.route_to_server();
+    row.route_to_client();
+    rules(row.gateway(), &["answers"]);
+    let to = SERVER.map(|addr| if addr.contains(':') { format!("[{addr}]:80") } else { format!("{addr}:80") });
+    let words = ["static", "--bind-source", "transparent", "--listen", "0.0.0.0:80", "--to", &to[0]];
+    let words =
+        [&words[..], &["--listen", "[::]:80", "--to", &to[1], "--listen", "0.0.0.0:81", "--to", &to[1]]].concat();
+    let seaprox = Seaprox::start_with(&words, |command| row.gateway().enter(command));
+    for (gateway, client) in GATEWAY_IN.iter().zip(CLIENT) {
+        assert_eq!(seen_by_server(row.client(), gateway), client);
+    }
+    // The target has no address of the client's family.
+    let mut client = row.client().inside(|| TcpStream::connect((GATEWAY_IN[0], 81)).unwrap());
+    client.set_read_timeout(Some(SOON)).unwrap();
+    assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+    seaprox.wait_for_log(&["reason=network_unreachable", "is of the other address family"]);
+}
