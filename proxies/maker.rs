@@ -16,7 +16,7 @@ use seaprox::config::{
 use seaprox::node::{
     Identity, LinkConfig, LinkEvent, LinkServer, OnLinkEvent, Path as LinkPath, Policy, Reverse, ServeConfig,
 };
-use seaprox::{Balancer, Id, Loops, Target, Upstream, Workers};
+use seaprox::{Balancer, DatagramFrontEnd, Id, Loops, Target, Upstream, Workers};
 
 use crate::frontends::access::AccessPolicy;
 use crate::frontends::{FrontEndKind, Registry, proxy_protocol, r#static};
@@ -392,6 +392,10 @@ impl FrontEnds for Parts {
     fn options(&self, name: &str) -> Option<&'static [FrontEndOption]> {
         Registry.options(name)
     }
+
+    fn carries_datagrams(&self, name: &str) -> bool {
+        Registry.carries_datagrams(name)
+    }
 }
 
 impl Maker for Parts {
@@ -408,12 +412,25 @@ impl Maker for Parts {
         }
         let protocol = listener.proxy_protocol.clone();
         let shared = balancer.clone();
+        let datagrams =
+            spec.make_datagrams.filter(|make| make(&config, &access, shared.as_ref()).is_some()).map(|make| {
+                let (config, access, shared) = (config.clone(), Arc::clone(&access), shared.clone());
+                let make =
+                    move || make(&config, &access, shared.as_ref()).expect("it was made before from the same options");
+                Arc::new(make) as Arc<dyn Fn() -> DatagramFrontEnd + Send + Sync>
+            });
         let make = move || {
             let front_end =
                 (spec.make)(&config, &access, shared.as_ref()).expect("it was made before from the same options");
             proxy_protocol::wrap(&protocol, front_end, shared.clone())
         };
-        Ok(MadeFrontEnd { kind: spec.name, make: Arc::new(make), balancer, redirected: spec.serves_redirected })
+        Ok(MadeFrontEnd {
+            kind: spec.name,
+            make: Arc::new(make),
+            datagrams,
+            balancer,
+            redirected: spec.serves_redirected,
+        })
     }
 
     fn dial(&self, link: &Link) -> Result<MadeLink, MakeError> {

@@ -99,11 +99,13 @@ mod tls_tests;
 mod transport;
 mod types;
 
-pub use engine::balance::{Attempts, Balance, Balancer, Next, TargetState, TargetStatus, Woken};
+pub use engine::balance::{Attempts, Balance, Balancer, Lease, Next, TargetState, TargetStatus, Woken};
 pub use engine::bound::{Bound, bind};
 pub use engine::connection_view::ConnectionMut;
 pub use engine::control::Loop;
 pub use engine::core::Core;
+pub use engine::datagrams::handler::{DatagramFrontEnd, DatagramHandler, FlowRequest, FlowTarget};
+pub use engine::datagrams::status::FlowStatus;
 pub use engine::dial::{Answer, Connector};
 pub use engine::discovery::{CANDIDATES_MAX, Candidate, Candidates, Discovery, can_look_up_services};
 pub use engine::event_loop::Proxy;
@@ -131,6 +133,7 @@ pub use types::address::{
     AddressError, Bind, DescriptorName, Endpoint, NAME_BYTES_MAX, Name, Target, split_port_range,
 };
 pub use types::descriptor_error::DescriptorError;
+pub use types::dropped::Dropped;
 pub use types::forward_state::ForwardState;
 pub use types::human::{human_duration, human_rate, human_size};
 pub use types::id::{Id, Kind};

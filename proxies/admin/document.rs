@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use seaprox::metrics::{Metric, Sample, SampleValue, Stats, Usage};
-use seaprox::{ConnectionStatus, SideState, SideStatus, Snapshot};
+use seaprox::{ConnectionStatus, FlowStatus, SideState, SideStatus, Snapshot};
 use serde_json::{Value, json};
 
 /// Returns the status of a process without its links and connections.
@@ -18,6 +18,7 @@ pub fn process(totals: &Snapshot, loops: usize, workers: &[u64], uptime: Duratio
         "usage": metrics(Usage::METRICS, &totals.usage.samples()),
         "limits": {
             "connections": limits.connections, "connections_per_source": limits.connections_per_source,
+            "flows": limits.flows, "flows_per_source": limits.flows_per_source,
             "buffer_bytes": limits.buffer_bytes, "pipes": limits.pipes,
             "block_bytes": limits.block_bytes, "pipe_bytes": limits.pipe_bytes,
             "handshake_bytes": limits.handshake_bytes, "backlog": limits.backlog, "lookups": limits.lookups,
@@ -76,6 +77,23 @@ pub fn connection(connection: &ConnectionStatus, thread: usize) -> Value {
         "source": side(&connection.source),
         // A connection has no dest until its client has named a target.
         "dest": connection.dest.as_ref().map_or_else(|| json!({ "side": null, "state": SideState::Idle.as_str() }), side),
+    })
+}
+
+/// Returns one element of `flows`.
+pub fn flow(flow: &FlowStatus, thread: usize) -> Value {
+    json!({
+        "id": flow.id.to_string(),
+        "thread": thread,
+        "conn": flow.description,
+        "listener": flow.listener,
+        "user": flow.user,
+        "age_seconds": flow.age.as_secs_f64(),
+        "state": if flow.is_answered { "answered" } else { "waiting" },
+        "dialled": flow.dialled,
+        "datagrams_sent": flow.datagrams.0, "datagrams_received": flow.datagrams.1,
+        "bytes_sent": flow.bytes.0, "bytes_received": flow.bytes.1,
+        "dropped": flow.dropped,
     })
 }
 

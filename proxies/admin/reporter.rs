@@ -171,15 +171,17 @@ impl Reporter {
         if down.is_empty() { Ok(()) } else { Err(NotReady::Down(down)) }
     }
 
-    /// Writes the whole status as one JSON document with a final newline: the summary, and the connections as its last
-    /// member.
+    /// Writes the whole status as one JSON document with a final newline: the summary, then the flows of datagrams, and the
+    /// connections as its last member.
     ///
     /// # Errors
     /// Fails if `out` fails, or if a loop does not answer in time.
     pub fn write(&self, out: &mut impl Write, summary: &Value, most: usize) -> io::Result<()> {
         let mut document = serde_json::to_string(summary)?;
         document.truncate(document.len() - 1);
-        write!(out, "{document},\"connections\":[")?;
+        write!(out, "{document},\"flows\":[")?;
+        write_flows(out, &self.remotes, most)?;
+        out.write_all(b"],\"connections\":[")?;
         write_connections(out, &self.remotes, most)?;
         out.write_all(b"]}\n")
     }
@@ -229,6 +231,13 @@ impl Reporter {
         }
         all.truncate(CONNECTIONS_LOGGED);
         status["connections"] = all.into();
+        let mut flows = Vec::new();
+        for (thread, remote) in self.remotes.iter().enumerate() {
+            let some = ask_loop(remote, |core| core.some_flows(None, CONNECTIONS_LOGGED)).unwrap_or_default();
+            flows.extend(some.iter().map(|flow| document::flow(flow, thread)));
+        }
+        flows.truncate(CONNECTIONS_LOGGED);
+        status["flows"] = flows.into();
         let count = status.pointer("/usage/connections").and_then(Value::as_u64).unwrap_or(0);
         text::to_text(status).lines().for_each(write_line);
         let more = count.saturating_sub(CONNECTIONS_LOGGED as u64);
@@ -277,6 +286,28 @@ fn write_connections(out: &mut impl Write, remotes: &[Remote], most: usize) -> i
                 left -= 1;
             }
             after = some.last().map(|connection| connection.id);
+            if some.len() < CONNECTIONS_PER_CALL {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes the flows of all loops, some at a time.
+fn write_flows(out: &mut impl Write, remotes: &[Remote], most: usize) -> io::Result<()> {
+    let mut left = most;
+    for (thread, remote) in remotes.iter().enumerate() {
+        let mut after = None;
+        loop {
+            let wanted = left.min(CONNECTIONS_PER_CALL);
+            let some = ask_loop(remote, move |core| core.some_flows(after, wanted)).ok_or(io::ErrorKind::TimedOut)?;
+            for flow in &some {
+                out.write_all(if left == most { b"" } else { b"," })?;
+                serde_json::to_writer(&mut *out, &document::flow(flow, thread))?;
+                left -= 1;
+            }
+            after = some.last().map(|flow| flow.id);
             if some.len() < CONNECTIONS_PER_CALL {
                 break;
             }

@@ -33,6 +33,21 @@ pub fn to_text(mut status: Value) -> String {
     status["listeners"].as_array().into_iter().flatten().for_each(|one| listeners::append_text(&mut text, one));
     status["links"].as_array().into_iter().flatten().for_each(|link| links::append_text(&mut text, link));
     status["forwards"].as_array().into_iter().flatten().for_each(|one| forwards::append_text(&mut text, one));
+    for flow in status["flows"].as_array().into_iter().flatten() {
+        let word = |key: &str| flow[key].as_str().unwrap_or("-").to_owned();
+        let number = |key: &str| flow[key].as_u64().unwrap_or(0);
+        text.push_str(&format!(
+            "{} {} {} datagrams {}/{} sent {} received {} dropped {}\n",
+            word("id"),
+            word("conn"),
+            word("state"),
+            number("datagrams_sent"),
+            number("datagrams_received"),
+            human_size(number("bytes_sent")),
+            human_size(number("bytes_received")),
+            number("dropped"),
+        ));
+    }
     for connection in status["connections"].as_array().into_iter().flatten() {
         let word = |key: &str| connection[key].as_str().unwrap_or("-").to_owned();
         text.push_str(&format!("{} {} {}\n", word("id"), word("conn"), word("stage")));

@@ -34,6 +34,10 @@ pub struct Draft {
     pub rules: Option<Vec<Rule>>,
     /// The paths of the link so far.
     pub paths: Vec<Path>,
+    /// True if the addresses of listeners have TCP beside UDP.
+    pub tcp: bool,
+    /// True if the addresses of listeners have UDP.
+    pub udp: bool,
     /// False if bytes are copied through buffers.
     pub splices: bool,
     /// The format of the log.
@@ -99,6 +103,8 @@ impl Default for Draft {
             server: Server::new("links", Vec::new()),
             rules: None,
             paths: Vec::new(),
+            tcp: false,
+            udp: false,
             splices: true,
             log_format: LogFormat::default(),
             invitation: InvitationDraft {

@@ -32,7 +32,7 @@ impl Parsed {
         let mut config = draft.process;
         let own = |Listener { name, addresses, front_end, .. }| Listener {
             name,
-            addresses,
+            addresses: Listener::addresses_of(addresses, draft.tcp, draft.udp),
             front_end,
             ..draft.listener.clone()
         };

@@ -289,13 +289,18 @@ const LISTEN: Value = Value::Text("[BIND:]PORT");
 #[rustfmt::skip] // One option takes one or two lines.
 pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Addresses, "listen", Value::Listen, "address to listen on: PORT (loopback), :PORT (every address), \
-        HOST:PORT, unix:/path, fd:NAME (sockets that the service manager passes); HOST:3000-3010 is a range; link uses port 23232 \
-        if none is given").short('l').repeat().only(RELAYS)
+        HOST:PORT, unix:/path, fd:NAME (sockets that the service manager passes), each of UDP after udp:; HOST:3000-3010 is a range; \
+        link uses port 23232 if none is given").short('l').repeat().only(RELAYS)
         .key(Sections::LISTENED),
     option(Group::Addresses, "to", Value::Target, "target to connect to; the first --to belongs to the first --listen and so \
         on, a single --to to all of them; several targets of one --listen stand in one --to with commas between them; a target \
         is HOST:PORT, unix:/path, or a service of DNS such as srv:_http._tcp.example.org").repeat().only(NAMED)
         .key(Sections::LISTENERS),
+    option(Group::Addresses, "udp", Value::None, "listen for datagrams of UDP, and send them to the targets; an address after udp: \
+        needs no --udp").only(NAMED)
+        .fills(Field::Flag(|d| &mut d.udp, true)).key(Sections::LISTENERS),
+    option(Group::Addresses, "tcp", Value::None, "listen for TCP, too, beside --udp").only(NAMED)
+        .fills(Field::Flag(|d| &mut d.tcp, true)).key(Sections::LISTENERS),
     option(Group::Addresses, "balance", BALANCE, "choice among the targets of a listener; with it, each address of a name is \
         a target of its own; source-hash sends a client address to the same target for as long as that is there").only(NAMED)
         .key(Sections::LISTENERS),
@@ -495,6 +500,11 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Timers, "keepalive-timeout", Value::Duration, "time for an HTTP client to send its next request")
         .fills(Field::Duration(|d| &mut d.process.loops.timeouts.keep_alive)).only(NAMED_AND_LINK)
         .key(Sections::CLIENTS),
+    option(Group::Timers, "udp-first-answer-timeout", Value::Duration, "time without a datagram in a flow of UDP whose target has not \
+        answered").only(NAMED)
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.first_answer)).key(Sections::CLIENTS),
+    option(Group::Timers, "udp-idle-timeout", Value::Duration, "time without a datagram in a flow of UDP whose target has answered")
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.flow_idle)).only(NAMED).key(Sections::CLIENTS),
     option(Group::Timers, "drain-timeout", Value::Duration, "time for connections to end by themselves after SIGTERM")
         .fills(Field::Duration(|d| &mut d.process.drain))
         .key(Sections::PROCESS),
@@ -508,6 +518,12 @@ pub static OPTIONS: &[OptionSpec] = &[
         client address or one /64 of IPv6; 0 for no limit")
         .fills(Field::Number(|d| &mut d.process.loops.limits.connections_per_source)).only(SERVERS)
         .key(Sections::PROCESS),
+    option(Group::Limits, "udp-flows", Value::Number(1, 10_000_000), "flows of UDP at a time, each between one client and one target; \
+        beyond them a new one ends one that has no answer, or the one that was idle for longest").only(NAMED)
+        .fills(Field::Number(|d| &mut d.process.loops.limits.flows)).key(Sections::PROCESS),
+    option(Group::Limits, "udp-flows-per-source", Value::Number(0, 10_000_000), "flows of UDP at a time from one IPv4 client address or \
+        one /64 of IPv6; 0 for no limit").only(NAMED)
+        .fills(Field::Number(|d| &mut d.process.loops.limits.flows_per_source)).key(Sections::PROCESS),
     option(Group::Limits, "threads", Value::Number(1, 1024), "event loops, each with one thread; links, and the clients \
         that go over them, are in the first").fills(Field::Number(|d| &mut d.process.threads)).only(SERVERS)
         .key(Sections::PROCESS),

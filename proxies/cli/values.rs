@@ -9,7 +9,7 @@ use std::time::Duration;
 use seaprox::auth::{ConfigDirectory, KeysError, Modes};
 use seaprox::config::StatusSocket;
 use seaprox::rules::{Action, Rules};
-use seaprox::{AddressError, Bind, Proto, Target, Upstream, split_port_range};
+use seaprox::{AddressError, Bind, Target, Upstream, split_port_range};
 
 use super::{Command, Parsed, UsageError, Value, parsers};
 
@@ -120,13 +120,13 @@ impl Parsed {
 
     /// Returns the addresses to listen on, a range as its single ports. Empty only for commands without a default address.
     pub fn binds(&self) -> Result<Vec<Bind>, UsageError> {
-        let ranges = self.ranges("listen", Bind::parse, Bind::proto, Bind::port, Bind::with_port)?;
+        let ranges = self.ranges("listen", Bind::parse, Bind::port, Bind::with_port)?;
         Ok(ranges.into_iter().flatten().collect())
     }
 
     /// Returns each address to listen on with its targets, from `--listen` and the option of the targets.
     pub fn relays(&self, to: &str) -> Result<Vec<(Bind, Vec<Upstream>)>, UsageError> {
-        let binds = self.ranges("listen", Bind::parse, Bind::proto, Bind::port, Bind::with_port)?;
+        let binds = self.ranges("listen", Bind::parse, Bind::port, Bind::with_port)?;
         let targets = self.target_lists(to)?;
         for (values, option) in [(binds.len(), "--listen ADDR"), (targets.len(), "--to HOST:PORT")] {
             if values == 0 {
@@ -158,17 +158,12 @@ impl Parsed {
     fn target_lists(&self, long: &str) -> Result<Vec<Vec<Vec<Upstream>>>, UsageError> {
         let list = |(name, text): (String, String)| {
             let one = |target: &str| match Upstream::parse(target) {
-                Ok(service @ Upstream::Service(_)) => self.checked(&name, &text, vec![service]),
-                _ => self.range(&name, target, Upstream::parse, Upstream::proto, Upstream::port, Upstream::with_port),
+                Ok(service @ Upstream::Service(_)) => Ok(vec![service]),
+                _ => self.range(&name, target, Upstream::parse, Upstream::port, Upstream::with_port),
             };
             split_list(&text).into_iter().map(one).collect()
         };
         self.given(long).into_iter().map(list).collect()
-    }
-
-    fn checked(&self, name: &str, text: &str, upstreams: Vec<Upstream>) -> Result<Vec<Upstream>, UsageError> {
-        let is_tcp = upstreams.iter().try_for_each(|upstream| upstream.proto().require_tcp());
-        is_tcp.map(|()| upstreams).map_err(|error| self.wrong(name, text, error))
     }
 
     /// Returns the rules of `--allow`, `--deny` and `--rule`, in the order of the command line.
@@ -178,7 +173,6 @@ impl Parsed {
             for (position, text) in self.positioned(long) {
                 let rule =
                     parsers::rule(action, &text).map_err(|error| self.wrong(&format!("--{long}"), &text, error))?;
-                rule.proto().require_tcp().map_err(|error| self.wrong(&format!("--{long}"), &text, error))?;
                 rules.push((position, rule));
             }
         }
@@ -197,6 +191,9 @@ impl Parsed {
     /// Returns the target of `seaprox cat` (`HOST PORT`, `HOST:PORT` or `unix:/path`), or the addresses of `-l ADDR`.
     pub fn cat(&self) -> Result<CatMode, UsageError> {
         let binds = self.binds()?;
+        for bind in &binds {
+            bind.proto().require_tcp().map_err(|error| self.wrong("--listen", &bind.to_string(), error))?;
+        }
         let target = match self.frees() {
             [] if !binds.is_empty() => return Ok(CatMode::Listen(binds)),
             [_, ..] if !binds.is_empty() => return Err(self.error("expected either HOST PORT or -l ADDR")),
@@ -256,11 +253,10 @@ impl Parsed {
         &self,
         long: &str,
         parse: impl Fn(&str) -> Result<T, AddressError>,
-        proto: impl Fn(&T) -> Proto,
         port: impl Fn(&T) -> Option<u16>,
         with_port: impl Fn(&T, u16) -> T,
     ) -> Result<Vec<Vec<T>>, UsageError> {
-        let range = |(name, text): (String, String)| self.range(&name, &text, &parse, &proto, &port, &with_port);
+        let range = |(name, text): (String, String)| self.range(&name, &text, &parse, &port, &with_port);
         self.given(long).into_iter().map(range).collect()
     }
 
@@ -270,14 +266,12 @@ impl Parsed {
         name: &str,
         text: &str,
         parse: impl Fn(&str) -> Result<T, AddressError>,
-        proto: impl Fn(&T) -> Proto,
         port: impl Fn(&T) -> Option<u16>,
         with_port: impl Fn(&T, u16) -> T,
     ) -> Result<Vec<T>, UsageError> {
         let wrong = |error: AddressError| self.wrong(name, text, error);
         let (first, count) = split_port_range(text).map_err(wrong)?;
         let first = parse(&first).map_err(wrong)?;
-        proto(&first).require_tcp().map_err(|error| self.wrong(name, text, error))?;
         // The port cannot overflow, because both ends of the range were parsed. Only addresses with a port have a range.
         let ports = port(&first).unwrap_or(0)..=port(&first).unwrap_or(0).saturating_add(count.saturating_sub(1));
         Ok(ports.map(|port| with_port(&first, port)).collect())

@@ -9,8 +9,8 @@ pub fn is_later(section: Section, key: &str) -> bool {
 
 const LATER: &[(&[Section], &[&str])] = &[
     (&[Section::Process], &["console", "script", "web"]),
-    (&[Section::Listener], &["udp", "rate"]),
-    (&[Section::Defaults], &["rate", "udp-timeout"]),
+    (&[Section::Listener], &["rate"]),
+    (&[Section::Defaults], &["rate"]),
     (&[Section::Link], &["rate", "direct"]),
     (&[Section::Serve], &["rate", "relay"]),
 ];

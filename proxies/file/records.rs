@@ -169,7 +169,7 @@ impl Reader<'_> {
         let mut listeners: Vec<Listener> = Vec::new();
         for (addresses, to) in relays {
             let mut listener = template.clone();
-            listener.addresses = addresses;
+            listener.addresses = Listener::addresses_of(addresses, open.draft.tcp, open.draft.udp);
             if let (Some(target), false) = (target, to.is_empty()) {
                 listener.front_end = listener.front_end.with(target, to);
             }
@@ -470,6 +470,8 @@ fn listener_of(draft: &Draft, base: &Draft, listener: Listener) -> Listener {
             idle: differs(timers.idle, inherited.idle),
             half_closed: differs(timers.half_closed, inherited.half_closed),
             linger: None,
+            first_answer: differs(timers.first_answer, inherited.first_answer),
+            flow_idle: differs(timers.flow_idle, inherited.flow_idle),
         },
         backlog: (mine.loops.limits.backlog != theirs.loops.limits.backlog).then_some(mine.loops.limits.backlog),
         family: (mine.loops.family != theirs.loops.family).then_some(mine.loops.family),
@@ -479,7 +481,7 @@ fn listener_of(draft: &Draft, base: &Draft, listener: Listener) -> Listener {
         unix_owner: (mine.loops.unix_owner != theirs.loops.unix_owner).then(|| mine.loops.unix_owner.clone()).flatten(),
         egress: (mine.egress != theirs.egress).then(|| mine.egress.clone()),
         name: listener.name,
-        addresses: listener.addresses,
+        addresses: Listener::addresses_of(listener.addresses, draft.tcp, draft.udp),
         front_end: listener.front_end,
         ..draft.listener.clone()
     }

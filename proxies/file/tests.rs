@@ -212,8 +212,8 @@ fn problems_of_the_whole_have_the_positions_of_their_keys() {
         "seaprox.toml:1:11: threads: found 4, expected at most 3",
         "seaprox.toml:5:13: link-dead: found 2s, expected more than the 5s of link-keepalive",
         "seaprox.toml:7:11: connect: ",
-        "seaprox.toml:10:10: listen \"udp:127.0.0.1:1\": UDP is not supported yet",
         "seaprox.toml:11:6: to: found \"unix:/x\" with via, expected HOST:PORT, because a link carries TCP",
+        "seaprox.toml:11:6: to: found \"unix:/x\", expected HOST:PORT for datagrams",
     ];
     assert_eq!(found.len(), starts.len(), "{found:#?}");
     assert!(found.iter().zip(starts).all(|(line, start)| line.starts_with(start)), "{found:#?}");

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use seaprox::auth::{KeysError, Modes};
 use seaprox::rules::{Decision, Rules};
-use seaprox::{ConnectOptions, Cx, Failure, PeerNetwork, Permit, Reason, Role, Target};
+use seaprox::{ConnectOptions, Cx, Failure, FlowTarget, PeerNetwork, Permit, Proto, Reason, Role, Target};
 
 use super::auth_penalties::AuthPenalties;
 use super::users::Users;
@@ -99,6 +99,22 @@ impl AccessPolicy {
         };
         cx.connect(target, ConnectOptions { permit, ..options })
             .map_err(|error| Failure::new(Reason::Internal, error.to_string()))
+    }
+
+    /// Returns the target of a flow of datagrams if the rules permit it.
+    ///
+    /// # Errors
+    /// Fails with `not_permitted` if a rule denies the target.
+    pub fn flow(&self, source: SocketAddr, target: Target) -> Result<FlowTarget, Failure> {
+        let (source, target) = (Some(source.ip()), target.with_proto(Proto::Udp));
+        let denied = |detail| Err(Failure::new(Reason::NotPermitted, detail));
+        let permit = match self.rules.decide(source, &target) {
+            Decision::Allow => None,
+            Decision::NeedsAddress if self.is_over_link => return denied(ADDRESSES_UNKNOWN),
+            Decision::NeedsAddress => Some(self.permit(source, &target)),
+            Decision::Deny => return denied(DENIED),
+        };
+        Ok(FlowTarget { permit, ..FlowTarget::new(target) })
     }
 
     /// Returns a check that applies the rules to each resolved address of a name.

@@ -65,4 +65,8 @@ impl FrontEnds for Registry {
     fn options(&self, name: &str) -> Option<&'static [FrontEndOption]> {
         FrontEndKind::find(name).map(|kind| kind.spec().options)
     }
+
+    fn carries_datagrams(&self, name: &str) -> bool {
+        FrontEndKind::find(name).is_some_and(|kind| kind.spec().make_datagrams.is_some())
+    }
 }

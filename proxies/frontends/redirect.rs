@@ -35,6 +35,7 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
         let access = Arc::clone(access);
         Some(Box::new(move || Box::new(Redirect { access: Arc::clone(&access) })))
     },
+    make_datagrams: None,
 };
 
 /// The handler of a redirected client.

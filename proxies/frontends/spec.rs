@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use seaprox::config::{FrontEndConfig, FrontEndOption, OptionKind};
-use seaprox::{Balancer, FrontEnd};
+use seaprox::{Balancer, DatagramFrontEnd, FrontEnd};
 
 use super::access::AccessPolicy;
 
@@ -28,10 +28,15 @@ pub struct FrontEndSpec {
     /// Makes the front end of one listener in one loop, with the balancer of its targets if it has one; none if a required
     /// option is missing.
     pub make: Make,
+    /// Makes the handler of datagrams of one listener in one loop in the same way; none if the front end carries no datagrams.
+    pub make_datagrams: Option<MakeDatagrams>,
 }
 
 /// Makes a front end from the options of its listener, the access policy, and the balancer of its targets.
 pub type Make = fn(&FrontEndConfig, &Arc<AccessPolicy>, Option<&Arc<Balancer>>) -> Option<FrontEnd>;
+
+/// Makes the handler of datagrams from the options of its listener, the access policy, and the balancer of its targets.
+pub type MakeDatagrams = fn(&FrontEndConfig, &Arc<AccessPolicy>, Option<&Arc<Balancer>>) -> Option<DatagramFrontEnd>;
 
 impl FrontEndSpec {
     /// Returns the option that has the targets of a listener, if the front end has one.

@@ -1,4 +1,4 @@
-//! The static front end: connects every client of a listener to one of its targets.
+//! The static front end: connects every client of a listener to one of its targets, and sends it the datagrams of UDP.
 //!
 //! It reads no byte of the client; the loop relays them once a target is connected. A listener with one target connects to
 //! it. A listener with several has a [`Balancer`], and its clients try one target after the other ([`Attempts`]).
@@ -7,7 +7,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use seaprox::config::{FrontEndConfig, FrontEndOption, OptionKind};
-use seaprox::{Attempts, Balance, Balancer, Cx, Failure, Handler, Next, Reason, Target, Upstream, Woken};
+use seaprox::{
+    Attempts, Balance, Balancer, Core, Cx, Failure, FlowRequest, FlowTarget, Handler, Next, Reason, Target, Upstream,
+    Woken,
+};
 
 use super::access::AccessPolicy;
 use super::spec::FrontEndSpec;
@@ -15,14 +18,14 @@ use super::spec::FrontEndSpec;
 /// The static front end in the registry.
 pub const SPEC: FrontEndSpec = FrontEndSpec {
     name: "static",
-    summary: "relay TCP connections to fixed targets",
+    summary: "relay TCP connections and UDP datagrams to fixed targets",
     synopsis: "[--listen ADDR] --to HOST:PORT[,HOST:PORT]... [OPTION]...",
     default_address: "127.0.0.1:55555",
     options: &[
         FrontEndOption { name: "to", kind: OptionKind::Targets, is_required: true },
         FrontEndOption { name: "balance", kind: OptionKind::Choice(BALANCES), is_required: false },
     ],
-    flags: &[],
+    flags: &["udp", "tcp", "udp-first-answer-timeout", "udp-idle-timeout", "udp-flows", "udp-flows-per-source"],
     serves_redirected: false,
     examples: &[
         ("static --to 127.0.0.1:22", "offer the SSH server of this host on port 55555 of loopback"),
@@ -31,6 +34,8 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
         ("static -l unix:/tmp/web.sock --to 127.0.0.1:8000", "offer a TCP service on a Unix socket"),
         ("static -l 5900 --to desk:5900 --via remote", "relay over a link; the node remote resolves desk"),
         ("static -l 8080 --to 10.0.0.5:80,10.0.0.6:80", "balance connections between two targets"),
+        ("static --udp -l 5353 --to 10.0.0.5:53", "relay DNS queries over UDP to another server"),
+        ("static -l 5353 -l udp:5353 --to 10.0.0.5:53", "relay DNS over TCP and UDP"),
         (
             "static -l 8080 --to srv:_http._tcp.example.org --balance least-connections",
             "balance connections among the hosts of a service, as DNS knows them",
@@ -46,6 +51,18 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
         let target = Rc::new(config.upstreams("to").first()?.target()?.clone());
         Some(Box::new(move || handler(Arc::clone(&access), Rc::clone(&target))))
     },
+    make_datagrams: Some(|config, access, balancer| {
+        let access = Arc::clone(access);
+        if let Some(balancer) = balancer.map(Arc::clone) {
+            return Some(Box::new(move |_: &mut Core, request: &FlowRequest<'_>| {
+                let (target, address, lease) = balancer.choose(Some(request.source.ip()))?;
+                let flow = access.flow(request.source, target)?;
+                Ok(FlowTarget { address, lease: Some(lease), ..flow })
+            }));
+        }
+        let target = config.upstreams("to").first()?.target()?.clone();
+        Some(Box::new(move |_: &mut Core, request: &FlowRequest<'_>| access.flow(request.source, target.clone())))
+    }),
 };
 
 /// The words of `balance`.

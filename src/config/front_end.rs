@@ -72,6 +72,11 @@ pub trait FrontEnds {
 
     /// Returns the options of a front end; none if there is no front end of this name.
     fn options(&self, name: &str) -> Option<&'static [FrontEndOption]>;
+
+    /// Returns true if a front end carries datagrams, so that it may listen on UDP addresses.
+    fn carries_datagrams(&self, _name: &str) -> bool {
+        false
+    }
 }
 
 impl FrontEndConfig {

@@ -7,6 +7,7 @@ use super::front_end::FrontEndConfig;
 use crate::engine::limits::{Family, Timeouts};
 use crate::relay::dial::Egress;
 use crate::types::address::Bind;
+use crate::types::proto::Proto;
 use crate::types::rules::{Rules, SourceNetwork};
 use crate::types::unix_file::{UnixMode, UnixOwner};
 use crate::types::upstream::Upstream;
@@ -100,9 +101,31 @@ pub struct Timers {
     pub half_closed: Option<Duration>,
     /// See [`Timeouts::linger`].
     pub linger: Option<Duration>,
+    /// See [`Timeouts::first_answer`].
+    pub first_answer: Option<Duration>,
+    /// See [`Timeouts::flow_idle`].
+    pub flow_idle: Option<Duration>,
 }
 
 impl Listener {
+    /// Returns the addresses of a listener for these protocols: an address that names no protocol has each of them, one after
+    /// `udp:` and one that is not of IP stays as it is. Without `udp` they are unchanged.
+    pub fn addresses_of(addresses: Vec<Bind>, tcp: bool, udp: bool) -> Vec<Bind> {
+        let each = |address: Bind| match address {
+            Bind::Unix(_) | Bind::Descriptor(_) => vec![address],
+            _ if !udp || address.proto() == Proto::Udp => vec![address],
+            _ if tcp => vec![address.clone(), address.with_proto(Proto::Udp)],
+            _ => vec![address.with_proto(Proto::Udp)],
+        };
+        let mut all: Vec<Bind> = Vec::new();
+        for address in addresses.into_iter().flat_map(each) {
+            if address.port() == Some(0) || !all.contains(&address) {
+                all.push(address);
+            }
+        }
+        all
+    }
+
     /// Returns a listener that inherits everything else from the process.
     pub fn new(name: impl Into<String>, addresses: Vec<Bind>, front_end: FrontEndConfig) -> Listener {
         Listener {
@@ -135,6 +158,8 @@ impl Timers {
             idle: self.idle.or(Some(process.idle)),
             half_closed: self.half_closed.or(Some(process.half_closed)),
             linger: self.linger.or(Some(process.linger)),
+            first_answer: self.first_answer.or(Some(process.first_answer)),
+            flow_idle: self.flow_idle.or(Some(process.flow_idle)),
         }
     }
 
@@ -147,6 +172,8 @@ impl Timers {
             idle: self.idle.unwrap_or(process.idle),
             half_closed: self.half_closed.unwrap_or(process.half_closed),
             linger: self.linger.unwrap_or(process.linger),
+            first_answer: self.first_answer.unwrap_or(process.first_answer),
+            flow_idle: self.flow_idle.unwrap_or(process.flow_idle),
             ..process.clone()
         }
     }

@@ -8,6 +8,7 @@ use super::front_end::FrontEnds;
 use super::link::{Link, Server};
 use super::listener::Listener;
 use crate::engine::balance::Balancer;
+use crate::engine::datagrams::handler::DatagramFrontEnd;
 use crate::engine::listener::FrontEnd;
 use crate::node::{LinkConfig, LinkServer, ServeConfig};
 
@@ -49,6 +50,8 @@ pub struct MadeFrontEnd {
     pub kind: &'static str,
     /// Makes the front end of one loop, in the thread of that loop.
     pub make: Arc<dyn Fn() -> FrontEnd + Send + Sync>,
+    /// Makes the handler of datagrams of one loop, in the thread of that loop; none if the front end carries none.
+    pub datagrams: Option<Arc<dyn Fn() -> DatagramFrontEnd + Send + Sync>>,
     /// The targets that it balances its clients among; see [`ListenConfig::balancer`](crate::ListenConfig::balancer).
     pub balancer: Option<Arc<Balancer>>,
     /// True if the system redirects its clients; see [`ListenConfig::redirected`](crate::ListenConfig::redirected).

@@ -194,6 +194,7 @@ impl Terms {
     fn config(&self) -> ListenConfig {
         let Listener { timers, backlog, family, nodelay, tcp_keepalive, egress, .. } = &*self.listener;
         ListenConfig {
+            datagrams: self.front_end.datagrams.as_ref().map(|make| make()),
             link: self.link,
             timeouts: Some(timers.timeouts(&self.timeouts)),
             family: *family,

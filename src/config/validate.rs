@@ -15,7 +15,6 @@ use crate::engine::limits::Limits;
 use crate::node::{MEMBERS_MAX, Timing};
 use crate::types::address::{Bind, Target};
 use crate::types::proto::Proto;
-use crate::types::rules::{Action, Rules};
 use crate::types::units::{format_duration, format_size};
 use crate::types::upstream::Upstream;
 
@@ -33,7 +32,6 @@ impl Config {
     pub fn validate(&self, front_ends: &dyn FrontEnds) -> Vec<Problem> {
         let mut checks = Checks { config: self, front_ends, problems: Vec::new(), names: HashSet::new() };
         checks.process();
-        checks.rules(&Place::root(), &self.access.rules);
         if self.has_links() {
             checks.timing(&Place::root(), &self.node.timing);
         }
@@ -117,12 +115,13 @@ impl<'a> Checks<'a> {
         let place = Place::record("listener", &listener.name);
         let is_new = self.names.insert(&listener.name);
         self.name(&place, &listener.name, is_new);
-        self.addresses(&place, &listener.addresses);
-        self.front_end(&place, &listener.front_end, listener.link.is_some());
+        let protos: Vec<Proto> = listener.addresses.iter().map(Bind::proto).collect();
+        let carries_datagrams = self.front_ends.carries_datagrams(&listener.front_end.name);
+        self.addresses(&place, &listener.addresses, carries_datagrams);
+        self.front_end(&place, &listener.front_end, listener.link.is_some(), &protos);
         if listener.backlog == Some(0) {
             self.add(place.field("backlog"), " 0: expected a number above 0");
         }
-        listener.rules.iter().for_each(|rules| self.rules(&place, rules));
         self.send_to(&place, listener);
         if let Some(link) = listener.link.as_ref().filter(|link| self.config.link(link).is_none()) {
             self.add(place.field("via"), format!(" {link:?}: expected the name of a link"));
@@ -155,27 +154,23 @@ impl<'a> Checks<'a> {
         }
     }
 
-    fn rules(&mut self, place: &Place, rules: &Rules) {
-        for rule in rules.iter() {
-            let field = if rule.action() == Action::Allow { "allow" } else { "deny" };
-            self.protocol(place, field, rule, rule.proto());
-        }
-    }
-
-    fn addresses(&mut self, place: &Place, addresses: &[Bind]) {
+    fn addresses(&mut self, place: &Place, addresses: &[Bind], carries_datagrams: bool) {
         if addresses.is_empty() {
             self.add(place.field("listen"), ": expected at least one address");
         }
         for (index, address) in addresses.iter().enumerate() {
-            self.protocol(place, "listen", address, address.proto());
+            if !carries_datagrams {
+                self.protocol(place, "listen", address, address.proto());
+            }
             if has_fixed_port(address) && addresses[..index].contains(address) {
                 self.add(place.field("listen"), format!(" \"{address}\": expected each address once"));
             }
         }
     }
 
-    /// Checks the name of a front end and its options. A link carries TCP, so a target beyond it is no Unix socket.
-    fn front_end(&mut self, place: &Place, front_end: &FrontEndConfig, is_over_link: bool) {
+    /// Checks the name of a front end and its options, for addresses of these protocols. A target has the protocol of the
+    /// address, unless it names its own. A link carries TCP and UDP, so a target beyond it is no Unix socket.
+    fn front_end(&mut self, place: &Place, front_end: &FrontEndConfig, is_over_link: bool, protos: &[Proto]) {
         let Some(known) = self.front_ends.options(&front_end.name) else {
             let names = self.front_ends.names().join(" or ");
             return self.add(place.field("front"), format!(" {:?}: expected {names}", front_end.name));
@@ -196,7 +191,7 @@ impl<'a> Checks<'a> {
             self.add(place.field(option.name), format!(": expected {}", option.kind));
         }
         for (name, upstream) in front_end.all_upstreams() {
-            self.protocol(place, name, upstream, upstream.proto());
+            self.target_protocol(place, name, upstream, protos);
             if matches!(upstream, Upstream::Service(_)) && !can_look_up_services() {
                 let text =
                     format!(" \"{upstream}\": expected HOST:PORT, because services cannot be looked up on this system");
@@ -206,6 +201,18 @@ impl<'a> Checks<'a> {
                 let problem = Problem::new(place.field(name.to_owned()), format!(" \"{upstream}\" with "));
                 self.problems.push(problem.and("via", format!(": expected HOST:PORT, because {why}")));
             }
+        }
+    }
+
+    /// Checks the protocol of a target against those of the addresses.
+    fn target_protocol(&mut self, place: &Place, name: &str, upstream: &Upstream, protos: &[Proto]) {
+        let has = |proto| protos.contains(&proto);
+        let field = place.field(name.to_owned());
+        if upstream.proto() == Proto::Udp && (has(Proto::Tcp) || protos.is_empty()) {
+            let problem = Problem::new(field, format!(" \"{upstream}\": expected a target without udp:, because "));
+            self.problems.push(problem.and("listen", " has a TCP address"));
+        } else if matches!(upstream, Upstream::Target(Target::Unix(_))) && has(Proto::Udp) {
+            self.add(field, format!(" \"{upstream}\": expected HOST:PORT for datagrams"));
         }
     }
 
@@ -268,7 +275,7 @@ impl<'a> Checks<'a> {
         self.name(&place, &forward.name, is_new);
         self.protocol(&place, "listen", &forward.listen, forward.listen.proto());
         match &forward.service {
-            Service::Local(front_end) => self.front_end(&place, front_end, true),
+            Service::Local(front_end) => self.front_end(&place, front_end, true, &[forward.listen.proto()]),
             Service::Remote(_) if matches!(forward.listen, Bind::Unix(_) | Bind::Descriptor(_)) => {
                 let text = format!(" \"{}\": expected a TCP port, because it is at the far end", forward.listen);
                 self.add(place.field("listen"), text);
@@ -279,7 +286,7 @@ impl<'a> Checks<'a> {
 
     fn server(&mut self, server: &Server) {
         let place = Place::record("server", &server.name);
-        self.addresses(&place, &server.addresses);
+        self.addresses(&place, &server.addresses, false);
         server.timing.iter().for_each(|timing| self.timing(&place, timing));
     }
 

@@ -6,15 +6,10 @@
 //! | `batch` | the receive buffers of a loop, and one received batch |
 //! | `table` | the flows of a loop: lookup, limits, timers, the choice of the flow that makes room |
 //! | `queue` | the few datagrams of a flow that wait until it has a target |
-//! | `dropped` | the reasons for which a datagram is dropped |
 //!
 //! `engine/datagrams/` joins them with the event loop. Nothing here allocates for a datagram, except for one that waits.
 
-// The event loop does not use all of it yet.
-#![allow(dead_code)]
-
 pub(crate) mod batch;
-pub(crate) mod dropped;
 pub(crate) mod queue;
 pub(crate) mod socket;
 pub(crate) mod table;

@@ -16,8 +16,8 @@ use quinn_udp::{EcnCodepoint, Transmit, UdpSockRef, UdpSocketState, is_msg_size_
 use socket2::{Domain, Socket};
 
 use super::batch::Batch;
-use super::dropped::Dropped;
 use crate::sys::{self, Fragmentation};
+use crate::types::dropped::Dropped;
 
 /// A UDP socket.
 #[derive(Debug)]
@@ -270,7 +270,8 @@ impl DatagramSocket {
 }
 
 impl Sent {
-    fn note(&mut self, count: u64, why: Dropped) {
+    /// Notes dropped datagrams.
+    pub fn note(&mut self, count: u64, why: Dropped) {
         self.dropped += count;
         self.why = Some(why);
     }

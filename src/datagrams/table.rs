@@ -52,6 +52,8 @@ pub(crate) struct FlowTable<T> {
     waiting: usize,
     /// Number of the last use of any flow.
     uses: u64,
+    /// The longest wait of any timer.
+    idle_max_ms: Option<u64>,
 }
 
 struct Entry<T> {
@@ -101,13 +103,19 @@ impl<T> FlowTable<T> {
     pub fn new(capacity: usize, per_source: usize) -> FlowTable<T> {
         let capacity = capacity.max(1);
         FlowTable {
-            flows: Table::new(Kind::Flow, capacity),
-            by_key: HashMap::with_capacity(capacity),
+            flows: {
+                // The table grows with its use.
+                let mut flows = Table::new(Kind::Flow, 0);
+                flows.set_capacity(capacity);
+                flows
+            },
+            by_key: HashMap::new(),
             sources: HashMap::new(),
             lists: Vec::new(),
             per_source,
             waiting: 0,
             uses: 0,
+            idle_max_ms: None,
         }
     }
 
@@ -117,19 +125,14 @@ impl<T> FlowTable<T> {
     }
 
     /// Returns the number of flows without an answer.
+    #[cfg(test)]
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// Returns the number of flows that there can be.
-    pub fn capacity(&self) -> usize {
-        self.flows.capacity()
-    }
-
-    /// Changes the limits. Flows above them stay until they end or make room.
-    pub fn set_limits(&mut self, capacity: usize, per_source: usize) {
-        self.flows.set_capacity(capacity.max(1));
-        self.per_source = per_source;
+    /// Sets a wait that no timer exceeds, also those that are switched off.
+    pub fn set_idle_max(&mut self, idle_max_ms: Option<u64>) {
+        self.idle_max_ms = idle_max_ms;
     }
 
     /// Returns the flow with this key.
@@ -163,11 +166,6 @@ impl<T> FlowTable<T> {
     /// Returns the ids of all flows.
     pub fn ids(&self) -> Vec<Id> {
         self.flows.ids()
-    }
-
-    /// Returns the id that the next flow will have, or none if the table is full.
-    pub fn next_id(&self) -> Option<Id> {
-        self.flows.next_id()
     }
 
     /// Returns the flow that must end before another flow of `source` can be opened; none if there is room.
@@ -292,10 +290,11 @@ impl<T> FlowTable<T> {
 
     /// Returns the first flow of each list with a timer, and its deadline.
     fn deadlines(&self) -> impl Iterator<Item = (Id, u64)> {
-        let timed = self.lists.iter().filter(|list| list.duration_ms > 0);
-        timed.filter_map(|list| {
+        self.lists.iter().filter_map(|list| {
             let head = list.ends.head?;
-            Some((head, self.flows.get(head)?.used_ms.saturating_add(list.duration_ms)))
+            let own_ms = Some(list.duration_ms).filter(|ms| *ms > 0);
+            let wait_ms = [own_ms, self.idle_max_ms].into_iter().flatten().min()?;
+            Some((head, self.flows.get(head)?.used_ms.saturating_add(wait_ms)))
         })
     }
 

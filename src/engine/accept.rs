@@ -28,6 +28,9 @@ pub(crate) struct Accepted {
 impl Core {
     /// Queues a listener whose backlog has clients.
     pub(crate) fn listener_ready(&mut self, id: Id) {
+        if self.datagrams_ready(id) {
+            return;
+        }
         if let Some(listener) = self.listeners.get_mut(id) {
             listener.ready = true;
             if !std::mem::replace(&mut listener.queued, true) {

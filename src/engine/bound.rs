@@ -14,12 +14,15 @@ use std::time::Duration;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive};
 
+use crate::datagrams::socket::DatagramSocket;
+use crate::engine::datagrams::listen::bind_datagrams;
 use crate::engine::limits::Config;
 use crate::engine::mailbox::Remote;
 use crate::relay::io::Io;
 use crate::sys::{self, OwnedSocket, PassedSocket, SocketFile, StreamProtocol, UnixAcceptor};
 use crate::types::address::{Bind, Endpoint, at_port};
 use crate::types::id::Id;
+use crate::types::proto::Proto;
 
 /// The listening sockets of all loops on one address.
 #[derive(Debug)]
@@ -63,6 +66,8 @@ pub(crate) struct Inherited {
 
 #[derive(Debug)]
 enum AcceptorSocket {
+    /// A socket of datagrams, which a listener takes for itself.
+    Udp(Box<DatagramSocket>),
     Tcp(mio::net::TcpListener),
     Unix(UnixAcceptor),
 }
@@ -72,13 +77,16 @@ enum AcceptorSocket {
 /// A Unix socket file of this user without a listener is replaced ([`SocketFile`]).
 ///
 /// # Errors
-/// The place is a UDP address, or the system's error for the first address that cannot be bound. If the place has addresses
-/// of both families, a family that this host lacks is left out.
+/// The system's error for the first address that cannot be bound. If the place has addresses of both families, a family that
+/// this host lacks is left out.
 pub fn bind(place: &Bind, loops: usize, config: &Config) -> io::Result<Vec<Bound>> {
-    bind_stream(place, loops, config, StreamProtocol::Tcp)
+    bind_place(place, loops, config, StreamProtocol::Tcp)
 }
 
-/// Opens the listening sockets of one place as [`bind`] does, with sockets of a protocol.
+/// Opens the listening sockets of one place as [`bind`] does, with stream sockets of a protocol.
+///
+/// # Errors
+/// As for [`bind`], or the place is a UDP address.
 pub(crate) fn bind_stream(
     place: &Bind,
     loops: usize,
@@ -86,7 +94,11 @@ pub(crate) fn bind_stream(
     protocol: StreamProtocol,
 ) -> io::Result<Vec<Bound>> {
     place.proto().require_tcp()?;
-    let sockets = Sockets { loops, protocol };
+    bind_place(place, loops, config, protocol)
+}
+
+fn bind_place(place: &Bind, loops: usize, config: &Config, protocol: StreamProtocol) -> io::Result<Vec<Bound>> {
+    let sockets = Sockets { loops, protocol, proto: place.proto() };
     match place {
         Bind::Ip(_, addr) => Ok(vec![bind_tcp(*addr, true, sockets, config)?]),
         Bind::Unix(path) => Ok(vec![bind_unix(path, loops, config)?]),
@@ -108,11 +120,12 @@ pub(crate) fn bind_stream(
     }
 }
 
-/// The sockets of an address: their number, if the system distributes clients over them, and their protocol.
+/// The sockets of an address: their number, if the system distributes clients over them, and their protocols.
 #[derive(Clone, Copy)]
 struct Sockets {
     loops: usize,
     protocol: StreamProtocol,
+    proto: Proto,
 }
 
 /// Addresses that could not be bound, each with its error.
@@ -135,7 +148,7 @@ pub(crate) fn bind_some(place: &Bind, config: &Config) -> io::Result<(Vec<Bound>
     for ip in both {
         let chosen = bounds.first().and_then(|bound| bound.addr.ip()).map(|first| first.port());
         let addr = SocketAddr::new(ip, chosen.or(place.port()).unwrap_or(0));
-        match bind_tcp(addr, true, Sockets { loops: 1, protocol: StreamProtocol::Tcp }, config) {
+        match bind_tcp(addr, true, Sockets { loops: 1, protocol: StreamProtocol::Tcp, proto: place.proto() }, config) {
             Ok(bound) => bounds.push(bound),
             Err(error) => lacking.push((addr, error)),
         }
@@ -177,7 +190,10 @@ fn bind_each(addresses: &[SocketAddr], sockets: Sockets, config: &Config) -> io:
 }
 
 fn bind_tcp(addr: SocketAddr, only_ipv6: bool, sockets: Sockets, config: &Config) -> io::Result<Bound> {
-    let Sockets { loops, protocol } = sockets;
+    let Sockets { loops, protocol, proto } = sockets;
+    if proto == Proto::Udp {
+        return bind_udp(addr, only_ipv6, loops);
+    }
     let spread = loops > 1 && sys::REUSE_PORT_BALANCES;
     if spread && addr.port() != 0 {
         // A port that another process shares with SO_REUSEPORT must be refused. A bind without the option finds out.
@@ -198,6 +214,13 @@ fn bind_tcp(addr: SocketAddr, only_ipv6: bool, sockets: Sockets, config: &Config
         acceptors.push(Acceptor { socket, inherited });
     }
     Ok(Bound { addr: addr.into(), sockets: acceptors, loops, is_passed: false, members: Arc::default() })
+}
+
+fn bind_udp(addr: SocketAddr, only_ipv6: bool, loops: usize) -> io::Result<Bound> {
+    let (addr, sockets) = bind_datagrams(addr, only_ipv6, loops)?;
+    let acceptor = |socket| Acceptor { socket: AcceptorSocket::Udp(Box::new(socket)), inherited: Inherited::OF_SYSTEM };
+    let sockets = sockets.into_iter().map(acceptor).collect();
+    Ok(Bound { addr: Endpoint::Ip(Proto::Udp, addr), sockets, loops, is_passed: false, members: Arc::default() })
 }
 
 fn open_tcp(addr: SocketAddr, only_ipv6: bool, shared: bool, protocol: StreamProtocol) -> io::Result<Socket> {
@@ -263,6 +286,11 @@ impl Bound {
         self.loops > 1 && !(sys::REUSE_PORT_BALANCES && matches!(self.addr, Endpoint::Ip(..)) && !self.is_passed)
     }
 
+    /// Returns the protocol.
+    pub(crate) fn proto(&self) -> Proto {
+        self.addr.proto()
+    }
+
     fn is_at(&self, addr: &SocketAddr) -> bool {
         self.addr.ip().is_some_and(|mine| mine.ip() == addr.ip())
     }
@@ -310,8 +338,17 @@ impl Members {
 }
 
 impl Acceptor {
+    /// Returns the socket of datagrams, if it is one.
+    pub fn into_datagrams(self) -> Result<DatagramSocket, Acceptor> {
+        match self.socket {
+            AcceptorSocket::Udp(socket) => Ok(*socket),
+            _ => Err(self),
+        }
+    }
+
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match &mut self.socket {
+            AcceptorSocket::Udp(socket) => socket.register(registry, token),
             AcceptorSocket::Tcp(socket) => registry.register(socket, token, Interest::READABLE),
             AcceptorSocket::Unix(socket) => registry.register(socket, token, Interest::READABLE),
         }
@@ -322,6 +359,10 @@ impl Acceptor {
     pub fn deregister(&mut self, registry: &Registry) {
         // An error means that the socket is not registered.
         let _ = match &mut self.socket {
+            AcceptorSocket::Udp(socket) => {
+                socket.deregister(registry);
+                Ok(())
+            }
             AcceptorSocket::Tcp(socket) => registry.deregister(socket),
             AcceptorSocket::Unix(socket) => registry.deregister(socket),
         };
@@ -329,6 +370,7 @@ impl Acceptor {
 
     pub fn accept(&self) -> io::Result<(Io, Endpoint)> {
         match &self.socket {
+            AcceptorSocket::Udp(_) => Err(io::ErrorKind::WouldBlock.into()),
             AcceptorSocket::Tcp(socket) => {
                 let (stream, peer) = socket.accept()?;
                 Ok((Io::Tcp(stream.into()), peer.into()))
@@ -344,6 +386,7 @@ impl Acceptor {
     pub fn set_backlog(&self, backlog: u32) -> io::Result<()> {
         let backlog = backlog.min(i32::MAX as u32) as i32;
         match &self.socket {
+            AcceptorSocket::Udp(_) => Ok(()),
             AcceptorSocket::Tcp(socket) => SockRef::from(socket).listen(backlog),
             #[cfg(unix)]
             AcceptorSocket::Unix(socket) => SockRef::from(socket).listen(backlog),
@@ -355,6 +398,7 @@ impl Acceptor {
     /// Lets TPROXY send connections to other hosts to the socket; a Unix socket gets none.
     pub fn set_transparent(&self) -> io::Result<()> {
         match &self.socket {
+            AcceptorSocket::Udp(_) => Ok(()),
             AcceptorSocket::Tcp(socket) => sys::set_transparent(SockRef::from(socket), socket.local_addr()?.is_ipv6()),
             AcceptorSocket::Unix(_) => Ok(()),
         }

@@ -14,6 +14,7 @@ use mio::{Registry, Token};
 
 use crate::engine::caller_timer::CallerTimers;
 use crate::engine::control::{Deadline, Request};
+use crate::engine::datagrams::Datagrams;
 use crate::engine::dial::Connector;
 use crate::engine::discovery::Discoveries;
 use crate::engine::ended::Ended;
@@ -59,6 +60,8 @@ pub struct Core {
     pub(crate) connections: Table<Connection>,
     pub(crate) sides: Table<Side>,
     pub(crate) listeners: Table<Box<Listener>>,
+    /// The sockets of UDP listeners, and the flows.
+    pub(crate) datagrams: Datagrams,
     pub(crate) pools: Pools,
     pub(crate) timers: TimerLists,
     pub(crate) profiles: Profiles,
@@ -143,6 +146,8 @@ pub(crate) struct Queues {
 pub(crate) enum Run {
     Side(Id),
     Listener(Id),
+    /// The socket of a UDP listener or of a flow.
+    Datagrams(Id),
 }
 
 /// A deadline that belongs to no class of timers.
@@ -192,6 +197,7 @@ impl Core {
             connections: Table::new(Kind::Connection, limits.connections),
             sides: Table::new(Kind::Side, limits.sides()),
             listeners: Table::new(Kind::Listener, LISTENERS_MAX),
+            datagrams: Datagrams::new(limits),
             pools: Pools {
                 blocks: BlockPool::new(limits.block_bytes.max(Limits::BLOCK_BYTES_MIN), limits.buffer_bytes),
                 splice_pipes: SplicePipePool::new(limits.pipe_bytes, limits.pipes),
@@ -505,7 +511,11 @@ impl Core {
 
     /// Returns the next deadline.
     pub(crate) fn next_deadline_ms(&self) -> Option<u64> {
-        [self.timers.next_ms(), self.one_offs.next_ms(), self.caller_timers.next_ms()].into_iter().flatten().min()
+        let flows = self.datagrams.flows.next_ms();
+        [self.timers.next_ms(), self.one_offs.next_ms(), self.caller_timers.next_ms(), flows]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Returns true if handlers or requests wait for the beginning of the next turn.

@@ -50,7 +50,7 @@ impl fmt::Display for Described<'_> {
     }
 }
 
-fn describe_target(target: &Target, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+pub(crate) fn describe_target(target: &Target, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     match target {
         Target::Ip(proto, addr) => fmt::Display::fmt(&Endpoint::Ip(*proto, *addr), f),
         Target::Name(proto, name, port) => write!(f, "name[{}{name}:{port}]", proto.prefix()),

@@ -40,7 +40,7 @@ use crate::relay::io::Io;
 use crate::relay::side::{Owner, Role, Side, SideState};
 use crate::sys::{self, duplex::Duplex};
 use crate::types::address::{Endpoint, Name, Target};
-use crate::types::id::Id;
+use crate::types::id::{Id, Kind};
 use crate::types::reason::{Failure, Reason};
 
 /// An external connector of dests, such as another proxy or a tunnel. A panic counts in
@@ -255,6 +255,9 @@ impl Core {
 
     /// Handles the result of the lookup of a dest's name.
     fn found(&mut self, dest: Id, found: &Result<Vec<IpAddr>, Failure>, from_cache: bool) {
+        if dest.kind() == Kind::Flow {
+            return self.flow_resolved(dest, found, from_cache);
+        }
         let (family, count_max) = (self.family_of(dest), self.config.limits.addresses_per_name);
         let Some(dial) = self.sides.get_mut(dest).and_then(|side| side.dial.as_mut()) else {
             self.stats.stale += 1;

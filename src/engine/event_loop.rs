@@ -144,7 +144,7 @@ impl Proxy {
         self.reap();
         self.control.drive(&mut self.core);
         let is_draining = matches!(self.core.stopping, Stopping::Draining { .. });
-        if is_draining && self.core.connections.len() == 0 && !self.control.is_owing(&self.core) {
+        if is_draining && self.core.is_empty() && !self.control.is_owing(&self.core) {
             self.control.close_all(&mut self.core);
         }
         let is_stopping = matches!(self.core.stopping, Stopping::Now { .. });
@@ -220,6 +220,7 @@ impl Proxy {
             let Some((id, side)) = id.and_then(|id| self.core.sides.get_mut(id).map(|side| (id, side))) else {
                 match id {
                     Some(id) if id.kind() == Kind::Listener => self.core.listener_ready(id),
+                    Some(id) if id.kind() == Kind::Flow => _ = self.core.datagrams_ready(id),
                     Some(id) => self.core.note_watch(id, event),
                     None => self.core.stats.stale += 1,
                 }
@@ -284,6 +285,7 @@ impl Proxy {
                     self.settle();
                 }
                 Some(Run::Side(side)) => self.run_side(side),
+                Some(Run::Datagrams(id)) => self.core.run_datagrams(id),
             }
         }
     }
@@ -407,6 +409,7 @@ impl Proxy {
                 TimerClass::Linger => self.core.end_lingering(connection),
             }
         }
+        self.core.expire_flows();
         for _ in 0..self.core.config.limits.timers_per_turn {
             match self.core.one_offs.expire(self.core.now_ms) {
                 None => break,

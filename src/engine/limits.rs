@@ -13,6 +13,11 @@ pub struct Limits {
     /// Concurrent connections of the clients of one network (an IPv4 /32 or an IPv6 /64), all loops together; 0 for no
     /// limit. Further clients are closed.
     pub connections_per_source: usize,
+    /// Concurrent flows of datagrams. A flow that is opened beyond them ends the one that needs its place least.
+    pub flows: usize,
+    /// Concurrent flows of the clients of one network (an IPv4 /32 or an IPv6 /64) in one loop; 0 for no limit. A flow that is
+    /// opened beyond them ends another one of its network.
+    pub flows_per_source: usize,
     /// Bytes of one block: the most that one read takes, and the most that one direction of a connection holds if its
     /// reader is slow (a spliced direction holds the content of its pipe).
     pub block_bytes: usize,
@@ -74,6 +79,10 @@ pub struct Timeouts {
     pub keep_alive: Duration,
     /// Wait for a byte in either direction.
     pub idle: Duration,
+    /// Wait for the first answer to a flow of datagrams, after the last datagram of its client.
+    pub first_answer: Duration,
+    /// Wait for a datagram in either direction of a flow that was answered.
+    pub flow_idle: Duration,
     /// Wait for a byte in the direction that is still open after the other was closed.
     pub half_closed: Duration,
     /// Wait for the client's close after the proxy's; the client's bytes are discarded meanwhile (RFC 9112, section 9.6).
@@ -129,6 +138,8 @@ impl Default for Limits {
         Limits {
             connections: 100_000,
             connections_per_source: 0,
+            flows: 16_384,
+            flows_per_source: 4_096,
             block_bytes: 32 << 10,
             buffer_bytes: 256 << 20,
             link_bytes: 512 << 20,
@@ -163,6 +174,8 @@ impl Default for Timeouts {
             connect: Duration::from_secs(10),
             keep_alive: Duration::from_secs(60),
             idle: Duration::ZERO,
+            first_answer: Duration::from_secs(10),
+            flow_idle: Duration::from_secs(60),
             half_closed: Duration::from_secs(3600),
             linger: Duration::from_secs(5),
             happy_eyeballs: Duration::from_millis(250),

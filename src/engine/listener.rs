@@ -17,6 +17,7 @@ use crate::engine::balance::{Balancer, TargetStatus};
 use crate::engine::bound::{Acceptor, Bound, Inherited, Members};
 use crate::engine::connection_view::ConnectionMut;
 use crate::engine::core::Core;
+use crate::engine::datagrams::handler::DatagramFrontEnd;
 use crate::engine::handler::Handler;
 use crate::engine::limits::{Family, Timeouts};
 use crate::engine::observer::Event;
@@ -28,6 +29,7 @@ use crate::types::address::Endpoint;
 use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::{Id, Kind};
 use crate::types::label::Label;
+use crate::types::proto::Proto;
 use crate::types::reason::Reason;
 use crate::types::verb_error::VerbError;
 
@@ -42,6 +44,9 @@ pub struct ListenConfig {
     pub kind: Label,
     /// Makes the handler of each client.
     pub front_end: FrontEnd,
+    /// Chooses the targets of datagrams, for a UDP address, at which `front_end` is not used. A UDP address cannot be
+    /// listened on without.
+    pub datagrams: Option<DatagramFrontEnd>,
     /// The link that the dests of its clients are reached over.
     pub link: Option<Id>,
     /// The durations of the timers of its connections. [`Timeouts::name_cache`] and [`Timeouts::descriptors_retry`] are
@@ -104,12 +109,14 @@ pub(crate) struct Listener {
     pub closed: ByReason,
 }
 
-/// The use of accepted connections.
+/// The use of what a listener receives.
 pub(crate) enum Front {
     /// Clients: each gets a handler.
     Clients(FrontEnd),
     /// Nodes that dial a link.
     Nodes,
+    /// Datagrams. None while the handler is called.
+    Datagrams(Option<DatagramFrontEnd>),
 }
 
 /// A listener of a loop, and the verbs on it. See [`Core::listener`].
@@ -155,6 +162,7 @@ impl ListenConfig {
             name: None,
             kind: kind.into(),
             front_end,
+            datagrams: None,
             link: None,
             timeouts: None,
             family: None,
@@ -190,7 +198,8 @@ impl Core {
     /// system does not distribute clients, the first one accepts and the others get clients from it in turn.
     ///
     /// # Errors
-    /// [`VerbError::Already`] if the name is in use; [`VerbError::Invalid`] if no socket is left, or `link` names no link;
+    /// [`VerbError::Already`] if the name is in use; [`VerbError::Invalid`] if no socket is left, `link` names no link, or the
+    /// address is one of UDP and nothing chooses the targets of datagrams;
     /// [`VerbError::Full`] at the limit of listeners or of different settings; [`VerbError::Over`] if the loop is stopping;
     /// the error of the system if the socket cannot be used.
     pub fn listen(&mut self, bound: &mut Bound, mut config: ListenConfig) -> Result<Id, DescriptorError> {
@@ -201,8 +210,8 @@ impl Core {
         let settings = config.settings(self);
         let family = settings.family;
         let name = config.name.take().unwrap_or_else(|| self.name_for(bound.addr()));
-        let id =
-            self.add_listener(bound, (name, config.kind), Front::Clients(config.front_end), config.link, settings)?;
+        let front = Front::new(bound.proto(), config.front_end, config.datagrams)?;
+        let id = self.add_listener(bound, (name, config.kind), front, config.link, settings)?;
         if let Some(balancer) = &config.balancer {
             balancer.start(self, family);
         }
@@ -226,6 +235,9 @@ impl Core {
 
     /// Listens for nodes that dial links, in this loop only.
     pub(crate) fn listen_for_links(&mut self, bound: &mut Bound) -> Result<Id, DescriptorError> {
+        if bound.proto() != Proto::Tcp {
+            return Err(VerbError::Invalid.into());
+        }
         let (name, settings) = (self.name_for(bound.addr()), Settings::of(&self.config));
         self.add_listener(bound, (name, "link".into()), Front::Nodes, None, settings)
     }
@@ -243,6 +255,9 @@ impl Core {
         }
         self.check_name(&name, None)?;
         let id = self.listeners.next_id().ok_or(VerbError::Full)?;
+        if bound.proto() == Proto::Udp {
+            self.need_batch()?;
+        }
         if let Some(acceptor) = bound.acceptor() {
             acceptor.inherit(Inherited { nodelay: settings.nodelay, tcp_keepalive: settings.tcp_keepalive })?;
         }
@@ -256,6 +271,11 @@ impl Core {
         let (members, hands_over) = (Arc::clone(&bound.members), bound.hands_over());
         members.join(self.remote(), id);
         log::debug!(target: "seaprox::listener", kind = &*kind, addr = bound.addr().to_string(), name = name; "listening");
+        let (datagrams, acceptor) = match bound.take().map(Acceptor::into_datagrams) {
+            Some(Ok(socket)) => (Some(socket), None),
+            Some(Err(acceptor)) => (None, Some(acceptor)),
+            None => (None, None),
+        };
         let listener = Listener {
             name: name.into(),
             kind,
@@ -263,7 +283,7 @@ impl Core {
             front,
             link,
             profile,
-            acceptor: bound.take(),
+            acceptor,
             members,
             hands_over,
             counts_at_accept: true,
@@ -282,6 +302,7 @@ impl Core {
         };
         let placed = self.listeners.insert(Box::new(listener));
         debug_assert!(placed.is_ok_and(|placed| placed == id), "the table has room");
+        datagrams.into_iter().for_each(|socket| self.hold_datagrams(id, socket));
         self.observe(Event::ListenerOpened { listener: id });
         Ok(id)
     }
@@ -313,7 +334,9 @@ impl Core {
         if let Some(name) = &config.name {
             self.check_name(name, Some(id))?;
         }
+        let proto = self.listeners.get(id).ok_or(VerbError::Stale)?.addr.proto();
         let settings = config.settings(self);
+        let front = Front::new(proto, config.front_end, config.datagrams)?;
         let family = settings.family;
         let inherited = Inherited { nodelay: settings.nodelay, tcp_keepalive: settings.tcp_keepalive };
         let Core { profiles, timers, listeners, .. } = self;
@@ -327,7 +350,7 @@ impl Core {
         profiles.leave(left, timers);
         inherits?;
         (listener.kind, listener.link) = (config.kind, config.link);
-        listener.front = Front::Clients(config.front_end);
+        listener.front = front;
         (listener.counts_at_accept, listener.balancer) = (config.counts_at_accept, config.balancer.clone());
         listener.set_redirected(config.redirected);
         if let Some(name) = config.name {
@@ -366,6 +389,7 @@ impl Core {
         if let Some(acceptor) = &mut listener.acceptor {
             acceptor.deregister(&self.registry);
         }
+        self.close_datagrams(id);
         listener.members.leave(&self.remote(), id);
         self.profiles.leave(listener.profile, &mut self.timers);
         self.queues.full.retain(|other| *other != id);
@@ -398,6 +422,20 @@ impl Core {
                 Err(VerbError::Stale)
             }
             _ => Ok(()),
+        }
+    }
+}
+
+impl Front {
+    /// Returns the front end for a protocol.
+    ///
+    /// # Errors
+    /// [`VerbError::Invalid`] if there is none for datagrams.
+    fn new(proto: Proto, clients: FrontEnd, datagrams: Option<DatagramFrontEnd>) -> Result<Front, VerbError> {
+        match (proto, datagrams) {
+            (Proto::Tcp, _) => Ok(Front::Clients(clients)),
+            (Proto::Udp, Some(datagrams)) => Ok(Front::Datagrams(Some(datagrams))),
+            (Proto::Udp, None) => Err(VerbError::Invalid),
         }
     }
 }
@@ -542,7 +580,7 @@ impl ListenerMut<'_> {
 /// Returns an address as people write it, without its kind.
 pub(crate) fn plain(addr: &Endpoint) -> String {
     match addr {
-        Endpoint::Ip(_, addr) => addr.to_string(),
+        Endpoint::Ip(proto, addr) => format!("{}{addr}", proto.prefix()),
         Endpoint::Unix(path) => format!("unix:{}", path.display()),
         other => other.to_string(),
     }

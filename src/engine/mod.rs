@@ -10,6 +10,7 @@ pub(crate) mod connect_failure;
 pub(crate) mod connection_view;
 pub(crate) mod control;
 pub(crate) mod core;
+pub(crate) mod datagrams;
 pub(crate) mod describe;
 pub(crate) mod dial;
 pub(crate) mod discovery;

@@ -99,10 +99,11 @@ impl Core {
         let sides: usize = self.sides.iter().map(|(_, side)| side.io.descriptors()).sum();
         Usage {
             connections: self.connections.len(),
+            flows: self.datagrams.flows.len(),
             sides: self.sides.len(),
             buffer_bytes: self.pools.blocks.taken() * self.pools.blocks.block_bytes(),
             pipes: self.pools.splice_pipes.open(),
-            descriptors: sides + self.listeners.len() + 2 * self.pools.splice_pipes.open(),
+            descriptors: sides + self.listeners.len() + self.datagrams.flows.len() + 2 * self.pools.splice_pipes.open(),
         }
     }
 
@@ -158,6 +159,7 @@ impl Snapshot {
         self.limits.connections += other.limits.connections;
         self.limits.buffer_bytes += other.limits.buffer_bytes;
         self.limits.pipes += other.limits.pipes;
+        self.limits.flows += other.limits.flows;
         self.connections.extend(other.connections);
     }
 

@@ -42,6 +42,7 @@ impl Core {
     /// `timeout` is zero. Connections that only wait for another request are closed.
     pub fn drain(&mut self, timeout: Duration) {
         self.stopping = Stopping::Draining { since_ms: self.now_ms };
+        self.datagrams.flows.set_idle_max(Some(DRAIN_IDLE_MS));
         self.close_listeners();
         self.queues.requests.push_back(Request::AnnounceDrain);
         for connection in self.connections.ids() {
@@ -80,17 +81,28 @@ impl Core {
         for connection in self.connections.ids() {
             self.close(connection, Reason::Drained);
         }
+        for flow in self.datagrams.flows.ids() {
+            self.end_flow(flow, Reason::Drained, None);
+        }
+    }
+
+    /// Returns true if there is neither a connection nor a flow.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.connections.len() == 0 && self.datagrams.flows.len() == 0
     }
 
     /// Returns true if the loop has come to its end. A link that is not over delays it.
     pub(crate) fn is_done(&self, has_links: bool) -> bool {
         match self.stopping {
             Stopping::No => false,
-            Stopping::Draining { .. } => self.connections.len() == 0 && !has_links,
+            Stopping::Draining { .. } => self.is_empty() && !has_links,
             Stopping::Now { until_ms } => !has_links || self.now_ms >= until_ms,
         }
     }
 }
 
+/// Idle time after which a flow of datagrams is over while the loop drains: nothing tells that it is, and its own idle timer
+/// would delay each drain.
+const DRAIN_IDLE_MS: u64 = 2_000;
 /// Time for the notice to the peers of links. A peer that does not get it keeps its connections until its hold time is over.
 const CLOSE_NOTICE_MS: u64 = 1_000;

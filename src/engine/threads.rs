@@ -156,7 +156,7 @@ impl Start {
 /// Returns one loop's part of the limits of the process. The parts add up to the whole.
 ///
 /// Connections, buffers and pipes go to the loops in proportion to the addresses that each listens on, and equally if there
-/// are none; each loop has at least one connection and one block. The first loops divide the memory of links.
+/// are none; each loop has at least one connection and one block. Flows are divided equally. The first loops divide the memory of links.
 pub(crate) fn share(config: &Config, weights: &[usize], number: usize) -> Config {
     let mut config = config.clone();
     let all: usize = weights.iter().sum();
@@ -169,6 +169,8 @@ pub(crate) fn share(config: &Config, weights: &[usize], number: usize) -> Config
     let part_above = |whole: usize, least: usize| least + part(whole.saturating_sub(least * weights.len()));
     let limits = &mut config.limits;
     limits.connections = part_above(limits.connections, 1);
+    limits.flows = limits.flows.div_ceil(weights.len()).max(1);
+    limits.flows_per_source = limits.flows_per_source.div_ceil(weights.len());
     limits.buffer_bytes = part_above(limits.buffer_bytes, limits.block_bytes);
     limits.pipes = part(limits.pipes);
     let link_loops = limits.link_loops.clamp(1, weights.len());

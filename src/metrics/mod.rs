@@ -7,6 +7,7 @@
 mod histogram;
 mod table;
 
+use crate::types::dropped::Dropped;
 use crate::types::reason::Reason;
 
 pub use histogram::{BOUNDS_US, Histogram};
@@ -88,6 +89,9 @@ trait Value {
 /// Counts by the reason of an end or a failure; the index is the position in [`Reason::ALL`].
 pub type ByReason = [u64; Reason::ALL.len()];
 
+/// Counts of dropped datagrams by the reason; the index is the position in [`Dropped::ALL`].
+pub type ByDropped = [u64; Dropped::ALL.len()];
+
 impl MetricKind {
     /// Returns the word for the kind: `counter`, `gauge` or `histogram`.
     pub const fn as_str(self) -> &'static str {
@@ -141,6 +145,25 @@ impl Value for ByReason {
     fn sample(&self, metric: &'static Metric, samples: &mut Vec<Sample>) {
         let counted = Reason::ALL.into_iter().zip(*self).filter(|(_, count)| *count > 0);
         let sample = |(reason, count): (Reason, u64)| Sample {
+            metric,
+            label: Some(reason.as_str()),
+            value: SampleValue::Number(count),
+        };
+        samples.extend(counted.map(sample));
+    }
+}
+
+impl Value for ByDropped {
+    const LABEL: Option<&'static str> = Some("reason");
+
+    fn add(&mut self, other: &ByDropped) {
+        self.iter_mut().zip(other).for_each(|(mine, theirs)| mine.add(theirs));
+    }
+
+    /// Appends the reasons that were counted; the others are left out.
+    fn sample(&self, metric: &'static Metric, samples: &mut Vec<Sample>) {
+        let counted = Dropped::ALL.into_iter().zip(*self).filter(|(_, count)| *count > 0);
+        let sample = |(reason, count): (Dropped, u64)| Sample {
             metric,
             label: Some(reason.as_str()),
             value: SampleValue::Number(count),

@@ -1,6 +1,6 @@
 //! The table of metrics. To add one, add its row, and count in the field that the row makes.
 
-use super::{ByReason, Histogram, Metric, MetricKind, Sample, Unit, Value};
+use super::{ByDropped, ByReason, Histogram, Metric, MetricKind, Sample, Unit, Value};
 
 /// Makes a record from rows of `kind field: type, unit, name, help`. Rows of one name have a label each behind it.
 macro_rules! metrics {
@@ -97,6 +97,16 @@ metrics! {
             "Clients that were closed because their network had reached its limit of connections";
         Counter peer_requests: u64, Count, "seaprox_peer_requests_total",
             "Requests of peers that were processed: to open, to listen and to reset";
+        Counter flows_opened: u64, Count, "seaprox_datagram_flows_opened_total", "Flows of datagrams that were opened";
+        Counter flows_closed: ByReason, Count, "seaprox_datagram_flows_closed_total", "Flows of datagrams that are over, by reason";
+        Counter datagrams_sent: u64, Count, "seaprox_datagrams_total"["direction" = "sent"], "Datagrams delivered to targets";
+        Counter datagrams_received: u64, Count, "seaprox_datagrams_total"["direction" = "received"],
+            "Datagrams of targets delivered to clients";
+        Counter datagram_bytes_sent: u64, Bytes, "seaprox_datagram_bytes_total"["direction" = "sent"],
+            "Bytes of datagrams delivered to targets";
+        Counter datagram_bytes_received: u64, Bytes, "seaprox_datagram_bytes_total"["direction" = "received"],
+            "Bytes of datagrams of targets delivered to clients";
+        Counter datagrams_dropped: ByDropped, Count, "seaprox_datagrams_dropped_total", "Datagrams that were dropped, by reason";
         Counter turns: u64, Count, "seaprox_turns_total", "Turns of the event loop";
     }
 }
@@ -113,6 +123,7 @@ metrics! {
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     Usage {
         Gauge connections: usize, Count, "seaprox_connections_active", "Connections";
+        Gauge flows: usize, Count, "seaprox_datagram_flows_active", "Flows of datagrams";
         Gauge sides: usize, Count, "seaprox_sides", "Sides, the attempts of dials included";
         Gauge buffer_bytes: usize, Bytes, "seaprox_buffer_bytes", "Bytes of the blocks that are in use";
         Gauge pipes: usize, Count, "seaprox_pipes", "Open pipes, free ones included";

@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::engine::bound::{self, Bound};
 use crate::engine::control::Loop;
 use crate::engine::core::Core;
+use crate::engine::datagrams::handler::{DatagramFrontEnd, SharedHandler};
 use crate::engine::handler::{Cx, Handler};
 use crate::engine::listener::{FrontEnd, ListenConfig, plain};
 use crate::engine::observer::Event;
@@ -605,6 +606,7 @@ fn parts(config: ListenConfig, link: Id) -> impl FnMut() -> ListenConfig {
         name: _,
         kind,
         front_end,
+        datagrams,
         link: _,
         timeouts,
         family,
@@ -617,6 +619,7 @@ fn parts(config: ListenConfig, link: Id) -> impl FnMut() -> ListenConfig {
         redirected,
     } = config;
     let front_end = Rc::new(RefCell::new(front_end));
+    let datagrams = datagrams.map(SharedHandler::new);
     move || {
         let shared = Rc::clone(&front_end);
         let front_end: FrontEnd = Box::new(move || (shared.borrow_mut())());
@@ -627,6 +630,7 @@ fn parts(config: ListenConfig, link: Id) -> impl FnMut() -> ListenConfig {
             name,
             kind,
             front_end,
+            datagrams: datagrams.clone().map(|shared| Box::new(shared) as DatagramFrontEnd),
             link,
             timeouts,
             family,

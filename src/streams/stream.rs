@@ -280,7 +280,7 @@ impl Sessions {
     }
 
     /// Returns the streams and the session of a stream's link, if it still has the session that the stream began in.
-    fn at(&mut self, at: StreamAt) -> Option<(&mut Streams, &mut Session)> {
+    pub(super) fn at(&mut self, at: StreamAt) -> Option<(&mut Streams, &mut Session)> {
         let link = self.get_mut(at.link).filter(|link| link.epoch == at.epoch)?;
         Some((&mut link.streams, link.session.as_mut()?))
     }

@@ -8,6 +8,7 @@ mod addresses;
 mod bridge;
 mod commands;
 mod connect;
+mod datagrams;
 mod descriptors;
 mod discovery;
 mod dispatch;

@@ -22,6 +22,7 @@ mod admin_reach;
 mod cat;
 mod cli;
 mod config;
+mod datagrams;
 mod deploying;
 mod discovery;
 mod ends;

@@ -175,21 +175,46 @@ fn errors_name_the_argument_the_value_and_what_was_expected() {
 
 #[test]
 fn a_udp_address_is_refused_by_the_option_that_names_it() {
-    let relay = |line: &str| parsed(line).relays("to").map(drop);
+    let checked = |line: &str| {
+        let parsed = parsed(line);
+        parsed.config().and_then(|config| parsed.check(&config))
+    };
     for (result, text) in [
-        (relay("static --listen 1 --to udp:dns:53"), "static: --to \"udp:dns:53\""),
-        (relay("static --listen udp:53 --to dns:53"), "static: --listen \"udp:53\""),
-        (relay("static --listen udp::53-54 --to dns:53"), "static: --listen \"udp::53-54\""),
-        (parsed("socks --listen udp:[::1]:53").binds().map(drop), "socks: --listen \"udp:[::1]:53\""),
-        (parsed("socks --allow udp:*:53").rules().map(drop), "socks: --allow \"udp:*:53\""),
-        (parsed("http --deny to:udp:a").rules().map(drop), "http: --deny \"to:udp:a\""),
+        (checked("socks --listen udp:[::1]:53"), "socks: --listen \"udp:[::1]:53\""),
+        (checked("http --listen udp:53"), "http: --listen \"udp:53\""),
         (parsed("cat udp:dns:53").cat().map(drop), "cat: the target \"udp:dns:53\""),
         (parsed("cat -l udp:53").cat().map(drop), "cat: --listen \"udp:53\""),
     ] {
         assert_eq!(result.unwrap_err().to_string(), format!("seaprox {text}: UDP is not supported yet"));
     }
+    for (line, text) in [
+        (
+            "--listen 1 --to udp:dns:53",
+            "--to \"udp:dns:53\": expected a target without udp:, because --listen has a TCP address",
+        ),
+        ("--listen udp:1 --to unix:/x", "--to \"unix:/x\": expected HOST:PORT for datagrams"),
+    ] {
+        assert_eq!(checked(&format!("static {line}")).unwrap_err().to_string(), format!("seaprox static: {text}"));
+    }
     let host = parsed("static --listen udp.:1 --to udp.:53").relays("to").unwrap();
     assert_eq!(host, [(Bind::parse("udp.:1").unwrap(), vec![Target::from_host("udp", 53).unwrap().into()])]);
+}
+
+#[test]
+fn the_addresses_of_a_static_listener_have_the_protocols_that_are_asked_for() {
+    for (line, addresses) in [
+        ("--listen 1 --to a:1", "1"),
+        ("--listen 1 --to a:1 --udp", "udp:1"),
+        ("--listen 1 --to a:1 --udp --tcp", "1 udp:1"),
+        ("--listen 1 --listen udp:1 --to a:1", "1 udp:1"),
+        ("--listen udp:1-2 --to udp:a:1 --udp", "udp:1 udp:2"),
+        ("--to a:1 --udp", "udp:127.0.0.1:55555"),
+        ("--listen unix:/x --to a:1 --udp", "unix:/x"),
+    ] {
+        let config = parsed(&format!("static {line}")).config().unwrap();
+        let found: Vec<_> = config.listeners.iter().flat_map(|it| &it.addresses).map(Bind::to_string).collect();
+        assert_eq!(found.join(" "), addresses, "{line}");
+    }
 }
 
 #[test]

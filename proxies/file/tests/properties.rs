@@ -60,7 +60,7 @@ impl Choices {
         let mut out = String::new();
         let mut has_peer_key = false;
         for spec in OPTIONS.iter().filter(|spec| spec.sections.has(section)) {
-            let is_own = ["listen", "to", "via", "connect", "name", "balance"].contains(&spec.long);
+            let is_own = ["listen", "to", "via", "connect", "name", "balance", "udp", "tcp"].contains(&spec.long);
             // These contradict one another.
             let is_second = ["secret", "paths"].contains(&spec.long) || spec.long == "known-nodes" && has_peer_key;
             if is_own || is_second || self.next(3) > 0 {

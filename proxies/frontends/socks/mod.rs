@@ -38,6 +38,7 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
         let access = Arc::clone(access);
         Some(Box::new(move || handler(Arc::clone(&access))))
     },
+    make_datagrams: None,
 };
 
 /// The handler of one client.

@@ -3,7 +3,7 @@
 //! All attempts of a client share the connect timeout of its listener. An attempt that has others behind it gets a quarter of
 //! that time, so a target that drops packets does not use it up.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use super::pool::Chosen;
 use super::{Balancer, Shared};
 use crate::engine::core::Core;
 use crate::engine::handler::Cx;
+use crate::metrics::Stats;
 use crate::relay::io::Io;
 use crate::relay::side::{Role, SideState};
 use crate::types::address::Target;
@@ -59,8 +60,8 @@ pub enum Woken {
     Fail(Failure),
 }
 
-/// The use of a target by a client.
-struct Lease {
+/// The use of a target by a client. The target has one client less when this is dropped.
+pub struct Lease {
     shared: Arc<Shared>,
     id: u64,
     is_trial: bool,
@@ -199,6 +200,30 @@ impl Attempts {
     /// Returns true if the client waits for the first answer of a lookup.
     pub fn is_waiting(&self) -> bool {
         self.is_waiting
+    }
+}
+
+impl Balancer {
+    /// Chooses the target of a flow of datagrams, for a client at this address: the target, the address of its name if that
+    /// is known, and the use of the target.
+    ///
+    /// # Errors
+    /// Fails if the list has no target, or none is known yet.
+    pub fn choose(&self, source: Option<IpAddr>) -> Result<(Target, Option<SocketAddr>, Lease), Failure> {
+        let chosen = self.shared.lock().pool.choose(source, &[], self.shared.now_ms());
+        let none = || Failure::new(Reason::NameResolutionFailure, "the list has no target");
+        let Chosen { id, target, address, is_trial, is_suspect, has_others } = chosen.ok_or_else(none)?;
+        let lease = Lease { shared: Arc::clone(&self.shared), id, is_trial, is_suspect, has_others };
+        Ok((target, address, lease))
+    }
+}
+
+impl Lease {
+    /// Notes that the target of a flow could not be reached.
+    pub(crate) fn failed(mut self, stats: &mut Stats, reason: Reason) {
+        let is_trial = std::mem::take(&mut self.is_trial);
+        let was_up = self.shared.lock().pool.failed(self.id, &reason.into(), is_trial, self.shared.now_ms());
+        stats.targets_left_out += u64::from(was_up);
     }
 }
 

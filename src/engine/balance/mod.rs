@@ -28,7 +28,7 @@ mod choose;
 mod listing;
 mod pool;
 
-pub use attempts::{Attempts, Next, Woken};
+pub use attempts::{Attempts, Lease, Next, Woken};
 pub use choose::Balance;
 pub use pool::{TargetState, TargetStatus};
 

@@ -22,9 +22,6 @@ pub enum Dropped {
     Failed,
 }
 
-/// Counts by the reason of a drop; the index is the position in [`Dropped::ALL`].
-pub type ByDropped = [u64; Dropped::ALL.len()];
-
 impl Dropped {
     /// All reasons.
     pub const ALL: [Dropped; 7] = [

@@ -1,0 +1,136 @@
+//! The record of a flow: the datagrams between one client and one target.
+//!
+//! ```text
+//!   opened --> Waiting (a name is resolved, a stream is opened) --> Socket or Stream --> over
+//! ```
+
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use crate::datagrams::queue::WaitingQueue;
+use crate::datagrams::socket::DatagramSocket;
+use crate::engine::balance::Lease;
+use crate::relay::dial::Permit;
+use crate::streams::StreamAt;
+use crate::types::address::{Endpoint, Target};
+use crate::types::id::Id;
+use crate::types::label::Label;
+use crate::types::peer::PeerId;
+use crate::types::proto::Proto;
+
+/// A flow.
+pub(crate) struct Flow {
+    pub client: Client,
+    pub dest: Dest,
+    /// The name of the front end, for status and log.
+    pub kind: Label,
+    /// The listener, or the forward of a link, that the client came from.
+    pub listener: Option<Id>,
+    /// The index of the settings that the flow has from its listener.
+    pub profile: u16,
+    pub asked: Rc<Target>,
+    pub permit: Option<Permit>,
+    /// The address of a name that needs no lookup.
+    pub address: Option<SocketAddr>,
+    /// The addresses of the target came from the cache.
+    pub is_from_cache: bool,
+    /// The link that the target is reached over.
+    pub via: Option<Id>,
+    pub user: Option<Box<str>>,
+    /// The key whose quota the flow uses.
+    pub payer: Option<PeerId>,
+    pub lease: Option<Lease>,
+    /// Datagrams that wait for the target.
+    pub waiting: WaitingQueue,
+    /// To the target, and from it.
+    pub sent: Moved,
+    pub received: Moved,
+    pub dropped: u64,
+    pub opened_ms: u64,
+    pub dial_ms: Option<u32>,
+}
+
+/// The client of a flow.
+#[derive(Debug)]
+#[allow(dead_code)] // Streams come with the links.
+pub(crate) enum Client {
+    /// A client of a listener's socket.
+    Listener {
+        owner: Id,
+        addr: SocketAddr,
+        /// The local address that the answers must leave from.
+        from: Option<IpAddr>,
+    },
+    /// A stream that the peer of a link has opened.
+    Stream(StreamAt, Endpoint),
+}
+
+/// The way to the target of a flow.
+#[derive(Debug)]
+#[allow(dead_code)] // Streams come with the links.
+pub(crate) enum Dest {
+    /// There is none yet.
+    Waiting,
+    /// A socket that is connected to the target.
+    Socket(DatagramSocket),
+    /// A stream of a link.
+    Stream(StreamAt, Endpoint),
+}
+
+/// Datagrams that were delivered in one direction.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moved {
+    pub datagrams: u64,
+    pub bytes: u64,
+}
+
+impl Flow {
+    /// Returns the socket to the target, if there is one.
+    pub fn socket_mut(&mut self) -> Option<&mut DatagramSocket> {
+        if let Dest::Socket(socket) = &mut self.dest { Some(socket) } else { None }
+    }
+
+    /// Returns the address of the client.
+    pub fn source(&self) -> Endpoint {
+        match &self.client {
+            Client::Listener { addr, .. } => Endpoint::Ip(Proto::Udp, *addr),
+            Client::Stream(_, endpoint) => endpoint.clone(),
+        }
+    }
+
+    /// Returns the address of the target, once there is a way to it.
+    pub fn dialled(&self) -> Option<Endpoint> {
+        match &self.dest {
+            Dest::Waiting => None,
+            Dest::Socket(socket) => socket.peer().map(|addr| Endpoint::Ip(Proto::Udp, addr)),
+            Dest::Stream(_, endpoint) => Some(endpoint.clone()),
+        }
+    }
+}
+
+impl Moved {
+    /// Adds delivered datagrams.
+    pub fn add(&mut self, datagrams: u64, bytes: u64) {
+        self.datagrams += datagrams;
+        self.bytes += bytes;
+    }
+}
+
+impl Client {
+    /// Returns the stream of a client that comes over a link.
+    pub fn stream(&self) -> Option<StreamAt> {
+        if let Client::Stream(at, _) = self { Some(*at) } else { None }
+    }
+
+    /// Returns the link that the client comes over.
+    pub fn link(&self) -> Option<Id> {
+        self.stream().map(|at| at.link)
+    }
+}
+
+impl Dest {
+    /// Returns the stream to a target that is reached over a link.
+    pub fn stream(&self) -> Option<StreamAt> {
+        if let Dest::Stream(at, _) = self { Some(*at) } else { None }
+    }
+}

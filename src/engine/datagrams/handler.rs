@@ -1,0 +1,91 @@
+//! The trait by which a front end chooses the targets of datagrams.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use crate::engine::balance::Lease;
+use crate::engine::core::Core;
+use crate::relay::dial::Permit;
+use crate::types::address::Target;
+use crate::types::reason::Failure;
+
+/// Chooses the target of each new flow of a UDP listener. A listener gets it by
+/// [`ListenConfig::datagrams`](crate::ListenConfig::datagrams).
+///
+/// The loop calls it for the first datagram of a client to an address, and then carries the flow by itself: it resolves the
+/// name, connects a socket or opens a stream of the listener's link, keeps the first datagrams meanwhile, moves all others,
+/// and ends the flow. A datagram that comes after the end of its flow opens a new one.
+///
+/// A panic refuses the flow.
+pub trait DatagramHandler {
+    /// Returns the target of a new flow. The call must not wait.
+    ///
+    /// # Errors
+    /// Fails if the flow is refused: its datagram is dropped and counted, and a line about the failure goes to the log,
+    /// within the limits of lines.
+    fn open(&mut self, core: &mut Core, request: &FlowRequest<'_>) -> Result<FlowTarget, Failure>;
+}
+
+/// Makes the handler of a UDP listener in one loop.
+pub type DatagramFrontEnd = Box<dyn DatagramHandler>;
+
+/// The first datagram of a client.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct FlowRequest<'a> {
+    /// The address of the client. An IPv4-mapped IPv6 address is given as the IPv4 address.
+    pub source: SocketAddr,
+    /// The address of this host that the client has sent to.
+    pub local: SocketAddr,
+    /// The address that the client has sent to before the system redirected it to the listener, if it did.
+    pub original_dest: Option<SocketAddr>,
+    /// The content of the datagram.
+    pub payload: &'a [u8],
+}
+
+/// The target of a flow.
+pub struct FlowTarget {
+    /// The target. Its protocol is taken as UDP.
+    pub target: Rc<Target>,
+    /// A rule that decides about each address that a name is resolved to. A link refuses a target with such a rule, because
+    /// only the far end knows the address.
+    pub permit: Option<Permit>,
+    /// The address that the name of the target was resolved to already.
+    pub address: Option<SocketAddr>,
+    /// The user whom the flow belongs to, for the log.
+    pub user: Option<Box<str>>,
+    /// The use of a target of a [`Balancer`](crate::Balancer), which ends with the flow.
+    pub lease: Option<Lease>,
+}
+
+impl FlowTarget {
+    /// Makes a target that may have any address.
+    pub fn new(target: impl Into<Rc<Target>>) -> FlowTarget {
+        FlowTarget { target: target.into(), permit: None, address: None, user: None, lease: None }
+    }
+}
+
+/// A function is a handler that chooses every target by itself.
+impl<F: FnMut(&mut Core, &FlowRequest<'_>) -> Result<FlowTarget, Failure>> DatagramHandler for F {
+    fn open(&mut self, core: &mut Core, request: &FlowRequest<'_>) -> Result<FlowTarget, Failure> {
+        self(core, request)
+    }
+}
+
+/// A handler that several listeners share.
+#[derive(Clone)]
+pub(crate) struct SharedHandler(Rc<RefCell<DatagramFrontEnd>>);
+
+impl SharedHandler {
+    /// Makes a handler that can be cloned.
+    pub fn new(handler: DatagramFrontEnd) -> SharedHandler {
+        SharedHandler(Rc::new(RefCell::new(handler)))
+    }
+}
+
+impl DatagramHandler for SharedHandler {
+    fn open(&mut self, core: &mut Core, request: &FlowRequest<'_>) -> Result<FlowTarget, Failure> {
+        self.0.borrow_mut().open(core, request)
+    }
+}

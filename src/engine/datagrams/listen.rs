@@ -1,0 +1,82 @@
+//! Listeners of UDP: binding, opening and closing.
+//!
+//! Each loop has a socket of its own, over which the system distributes the clients by their addresses. Where it does not,
+//! the first loop that listens has all of them.
+
+use std::io;
+use std::net::SocketAddr;
+
+use super::ClientSocket;
+use crate::datagrams::batch::Batch;
+use crate::datagrams::socket::DatagramSocket;
+use crate::engine::core::Core;
+use crate::sys;
+use crate::types::id::Id;
+use crate::types::reason::Reason;
+
+/// Binds the sockets of `loops` loops to one address. Returns them with the address.
+///
+/// # Errors
+/// The error of the system.
+pub(crate) fn bind_datagrams(
+    addr: SocketAddr,
+    only_ipv6: bool,
+    loops: usize,
+) -> io::Result<(SocketAddr, Vec<DatagramSocket>)> {
+    let is_spread = loops > 1 && sys::REUSE_PORT_BALANCES;
+    if is_spread && addr.port() != 0 {
+        // A port that another process shares must be refused. A bind without the option finds out.
+        DatagramSocket::bind(addr, only_ipv6, false)?;
+    }
+    let first = DatagramSocket::bind(addr, only_ipv6, is_spread)?;
+    let addr = first.local();
+    let mut sockets = vec![first];
+    while is_spread && sockets.len() < loops {
+        sockets.push(DatagramSocket::bind(addr, only_ipv6, true)?);
+    }
+    Ok((addr, sockets))
+}
+
+impl Core {
+    /// Takes the registered socket of a UDP listener that is being opened.
+    pub(crate) fn hold_datagrams(&mut self, listener: Id, socket: DatagramSocket) {
+        let has_several_addresses = socket.local().ip().is_unspecified();
+        let client = ClientSocket { socket, has_several_addresses, flows: 0, is_closing: false };
+        self.datagrams.sockets.insert(listener, client);
+    }
+
+    /// Makes the receive buffers of the loop, if there are none yet.
+    pub(crate) fn need_batch(&mut self) -> io::Result<()> {
+        if !std::mem::replace(&mut self.datagrams.has_batch, true) {
+            let batch = Batch::new();
+            self.datagrams.has_batch = batch.is_ok();
+            self.datagrams.batch = Some(Box::new(batch?));
+        }
+        Ok(())
+    }
+
+    /// Closes the socket of a UDP listener that is closed, and ends its flows, because their answers could not leave from
+    /// another socket. While the loop drains, the flows go on until they are idle, and the socket with them.
+    pub(crate) fn close_datagrams(&mut self, listener: Id) {
+        let is_draining = self.is_draining();
+        let Some(client) = self.datagrams.sockets.get_mut(&listener) else { return };
+        client.is_closing = true;
+        if !is_draining {
+            let its: Vec<Id> = self.datagrams.flows.ids();
+            let its =
+                its.into_iter().filter(|id| self.datagrams.flows.get(*id).is_some_and(|flow| flow.is_of(listener)));
+            its.collect::<Vec<_>>().into_iter().for_each(|id| self.end_flow(id, Reason::Killed, None));
+        }
+        self.drop_closed_socket(listener);
+    }
+
+    /// Drops the socket of a closed listener if no flow uses it any more.
+    pub(super) fn drop_closed_socket(&mut self, listener: Id) {
+        let is_unused = |client: &ClientSocket| client.is_closing && client.flows == 0;
+        if self.datagrams.sockets.get(&listener).is_some_and(is_unused)
+            && let Some(mut client) = self.datagrams.sockets.remove(&listener)
+        {
+            client.socket.deregister(&self.registry);
+        }
+    }
+}

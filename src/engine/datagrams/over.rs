@@ -1,0 +1,158 @@
+//! The end of a flow: its line in the log, its counts, and the release of what it held.
+
+use std::time::Duration;
+
+use super::flow::{Client, Dest, Flow};
+use crate::engine::core::Core;
+use crate::engine::describe::describe_target;
+use crate::types::dropped::Dropped;
+use crate::types::id::{Id, Kind};
+use crate::types::reason::{Ending, Reason};
+use crate::types::units::format_duration;
+use crate::types::verb_error::VerbError;
+
+impl Core {
+    /// Ends a flow.
+    ///
+    /// # Errors
+    /// [`VerbError::Stale`] if it is over; [`VerbError::Invalid`] if the id is not of a flow.
+    pub fn close_flow(&mut self, flow: Id) -> Result<(), VerbError> {
+        if self.datagrams.flows.get(flow).is_none() {
+            return Err(self.ended.missing(flow, Kind::Flow));
+        }
+        self.end_flow(flow, Reason::Killed, None);
+        Ok(())
+    }
+
+    /// Ends a flow whose timer has passed.
+    pub(super) fn flow_expired(&mut self, id: Id) {
+        let Some(flow) = self.datagrams.flows.get(id) else { return };
+        if self.is_draining() {
+            return self.end_flow(id, Reason::Drained, None);
+        }
+        if self.datagrams.flows.is_answered(id) {
+            return self.end_flow(id, Reason::IdleTimeout, None);
+        }
+        let after = format_duration(self.profiles[flow.profile].settings.timeouts.first_answer);
+        if flow.is_from_cache {
+            self.forget_name_of_flow(id);
+        }
+        self.end_flow(id, Reason::TimedOut, Some(format!("no answer within {after}").into()));
+    }
+
+    /// Ends a flow with a reason.
+    pub(crate) fn end_flow(&mut self, id: Id, reason: Reason, detail: Option<Box<str>>) {
+        if let Some(flow) = self.datagrams.flows.remove(id) {
+            self.release_flow(Some(id), flow, reason, detail);
+        }
+    }
+
+    /// Counts and logs the end of a flow, and releases what it held.
+    pub(super) fn release_flow(&mut self, id: Option<Id>, mut flow: Flow, reason: Reason, detail: Option<Box<str>>) {
+        let waited = flow.waiting.clear(&mut self.datagrams.waiting_bytes);
+        if waited > 0 {
+            flow.dropped += waited;
+            self.stats.datagrams_dropped[Dropped::Refused as usize] += waited;
+        }
+        let is_failure = reason.is_futile() && flow.received.datagrams == 0;
+        self.log_flow(id, &flow, reason, detail.as_deref(), is_failure);
+        self.stats.flows_closed[reason as usize] += 1;
+        if let Some(origin) = flow.listener {
+            self.add_flow_bytes(origin, &flow);
+            self.end_tally(origin, reason, is_failure);
+        }
+        if let Some(lease) = flow.lease.take().filter(|_| is_failure && reason == Reason::ConnectionRefused) {
+            lease.failed(&mut self.stats, reason);
+        }
+        if let Dest::Socket(socket) = &mut flow.dest {
+            socket.deregister(&self.registry);
+        }
+        for at in [flow.client.stream(), flow.dest.stream()].into_iter().flatten() {
+            self.pools.sessions.release(at);
+        }
+        flow.payer.into_iter().for_each(|payer| self.peers.release(payer, is_failure, self.now_ms));
+        self.profiles.leave(flow.profile, &mut self.timers);
+        id.into_iter().for_each(|id| self.ended.note(id, reason));
+        if let Client::Listener { owner, .. } = flow.client {
+            self.datagrams.sockets.get_mut(&owner).into_iter().for_each(|client| client.flows -= 1);
+            self.drop_closed_socket(owner);
+        }
+    }
+
+    /// Adds the bytes of a flow to the sums of its listener.
+    fn add_flow_bytes(&mut self, origin: Id, flow: &Flow) {
+        if let Some(listener) = self.listeners.get_mut(origin) {
+            listener.bytes = (listener.bytes.0 + flow.sent.bytes, listener.bytes.1 + flow.received.bytes);
+        } else if let Some(tally) = self.tallies.get_mut(&origin) {
+            (tally.sent, tally.received) = (tally.sent + flow.sent.bytes, tally.received + flow.received.bytes);
+        }
+    }
+
+    /// Logs the line of a flow that is over. Lines about flows without an answer are limited by the network of the client,
+    /// because anyone can forge the source of a datagram.
+    fn log_flow(&mut self, id: Option<Id>, flow: &Flow, reason: Reason, detail: Option<&str>, is_failure: bool) {
+        let level = if reason == Reason::Internal { log::Level::Error } else { log::Level::Info };
+        if !log::log_enabled!(target: TARGET, level) {
+            return;
+        }
+        let source = flow.source();
+        let suppressed = match is_failure {
+            true => self.may_log_network(&source, reason),
+            false => Some(0),
+        };
+        let Some(suppressed) = suppressed else { return };
+        let via = match flow.via.or(flow.client.link()) {
+            Some(link) => self.pools.sessions.name(link).to_owned(),
+            None => "direct".to_owned(),
+        };
+        let age = Duration::from_millis(self.now_ms.saturating_sub(flow.opened_ms));
+        let dial = flow.dial_ms.map(|ms| format_duration(Duration::from_millis(ms.into())));
+        let listener = flow.listener.and_then(|listener| self.listeners.get(listener));
+        let dialled = flow.dialled().map_or_else(|| "-".to_owned(), |dialled| dialled.to_string());
+        let (ending, fault) = flow_ending(reason);
+        log::log!(
+            target: TARGET, level,
+            id = id.map_or_else(|| "-".to_owned(), |id| id.to_string()),
+            conn:% = flow.description(),
+            listener = listener.map_or("-", |listener| &*listener.name),
+            user = flow.user.as_deref().unwrap_or("-"),
+            asked:% = flow.asked,
+            dialled = dialled,
+            via = via,
+            dial = dial.as_deref().unwrap_or("-"),
+            duration = format_duration(age),
+            sent = flow.sent.bytes,
+            received = flow.received.bytes,
+            datagrams:% = format_args!("{}/{}", flow.sent.datagrams, flow.received.datagrams),
+            dropped = flow.dropped,
+            reason = reason.as_str(),
+            end = ending.as_str(),
+            by = fault.as_str(),
+            detail = detail.unwrap_or("-"),
+            suppressed;
+            "closed"
+        );
+    }
+}
+
+impl Flow {
+    /// Returns the description of the flow in logs and the status.
+    pub(super) fn description(&self) -> String {
+        struct Asked<'a>(&'a crate::Target);
+        impl std::fmt::Display for Asked<'_> {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                describe_target(self.0, f)
+            }
+        }
+        format!("{}[{}->{}]", &*self.kind, self.source(), Asked(&self.asked))
+    }
+}
+
+/// Returns the end of a flow as the two peers see it. A flow that was answered ends in order when it is idle.
+fn flow_ending(reason: Reason) -> (Ending, crate::Fault) {
+    let ending = if reason == Reason::IdleTimeout { Ending::Graceful } else { reason.ending() };
+    (ending, reason.fault())
+}
+
+/// The log target of lines about flows, which is that of lines about connections.
+pub(super) const TARGET: &str = "seaprox::connection";

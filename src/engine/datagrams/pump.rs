@@ -1,0 +1,255 @@
+//! The pump of datagrams: from a listener's socket to the targets of its flows, and from a flow's target to its client.
+//!
+//! Each call serves one socket within a budget, and the run queue takes the sockets in turn. Datagrams of one size that follow
+//! one another on the same way leave in one call. A datagram that cannot be sent now is dropped and counted.
+
+use std::io;
+use std::ops::Range;
+
+use super::Datagrams;
+use super::flow::{Client, Dest, Flow};
+use crate::datagrams::batch::{Batch, Received};
+use crate::datagrams::socket::{Outgoing, Sent};
+use crate::engine::core::Core;
+use crate::streams::Given;
+use crate::types::dropped::Dropped;
+use crate::types::id::Id;
+use crate::types::reason::Failure;
+
+impl Core {
+    /// Moves datagrams from the clients of a listener to the targets of their flows.
+    pub(super) fn pump_clients(&mut self, listener: Id, batch: &mut Batch) {
+        let mut budget = Budget::new();
+        while !budget.is_used_up() {
+            let may_open = self.flows_left();
+            if may_open == 0 {
+                // The rest of the datagrams waits for the next turn.
+                return;
+            }
+            let Some(client) = self.datagrams.sockets.get_mut(&listener) else { return };
+            let count = match client.socket.receive(batch, may_open) {
+                Ok(count) => count,
+                // Some systems report here that an earlier answer could not be delivered.
+                Err(_) if budget.note_error() => continue,
+                Err(_) => 0,
+            };
+            if count == 0 {
+                return;
+            }
+            let mut next = 0;
+            while next < count {
+                let entry = batch.entry(next);
+                let (source, dest) = (entry.source, entry.dest);
+                budget.note(&entry);
+                let Some(flow) = self.flow_of(listener, &entry) else {
+                    next += 1;
+                    continue;
+                };
+                let run = batch.run(next, count, |other| {
+                    let other = batch.entry(other);
+                    (other.source, other.dest) == (source, dest)
+                });
+                next = run.end;
+                self.forward(flow, batch, run);
+            }
+            if self.datagrams.sockets.get(&listener).is_none_or(|client| !client.socket.is_readable) {
+                return;
+            }
+        }
+    }
+
+    /// Moves datagrams of a flow's client to its target, or lets them wait for it.
+    fn forward(&mut self, id: Id, batch: &mut Batch, run: Range<usize>) {
+        let Received { ecn, segment, .. } = batch.entry(run.start);
+        let contents = batch.contents(run);
+        let Datagrams { flows, waiting_bytes, .. } = &mut self.datagrams;
+        flows.touch(id, self.now_ms);
+        let Some(flow) = flows.get_mut(id) else { return };
+        let (mut sent, error) = match &mut flow.dest {
+            Dest::Socket(socket) => {
+                // The address of the target is that of the connection.
+                let to = socket.peer().unwrap_or_else(|| socket.local());
+                let mut sent = socket.send(Outgoing { to, from: None, ecn, contents, segment });
+                let error = sent.error.take();
+                (sent, error)
+            }
+            Dest::Stream(at, _) => (given(self.pools.sessions.send_datagrams(*at, datagrams(contents, segment))), None),
+            Dest::Waiting => {
+                let mut sent = Sent::default();
+                for payload in datagrams(contents, segment) {
+                    if !flow.waiting.push(payload, ecn, waiting_bytes) {
+                        sent.note(1, Dropped::QueueFull);
+                    }
+                }
+                (sent, None)
+            }
+        };
+        flow.sent.add(sent.datagrams, sent.bytes);
+        self.count_sent(id, &mut sent);
+        if let Some(error) = error {
+            self.flow_failed(id, &error);
+        }
+    }
+
+    /// Sends the datagrams that have waited for the target of a flow.
+    pub(super) fn send_waiting(&mut self, id: Id) {
+        loop {
+            let Datagrams { flows, waiting_bytes, .. } = &mut self.datagrams;
+            let Some(flow) = flows.get_mut(id) else { return };
+            let Some(datagram) = flow.waiting.pop(waiting_bytes) else { return };
+            let contents = &*datagram.payload;
+            let segment = contents.len().max(1);
+            let mut sent = match &mut flow.dest {
+                Dest::Socket(socket) => {
+                    let to = socket.peer().unwrap_or_else(|| socket.local());
+                    socket.send(Outgoing { to, from: None, ecn: datagram.ecn, contents, segment })
+                }
+                Dest::Stream(at, _) => given(self.pools.sessions.send_datagrams(*at, std::iter::once(contents))),
+                Dest::Waiting => return,
+            };
+            flow.sent.add(sent.datagrams, sent.bytes);
+            let error = sent.error.take();
+            self.count_sent(id, &mut sent);
+            if let Some(error) = error {
+                return self.flow_failed(id, &error);
+            }
+        }
+    }
+
+    /// Moves datagrams from the target of a flow to its client.
+    pub(super) fn pump_answers(&mut self, id: Id, batch: &mut Batch) {
+        let mut budget = Budget::new();
+        while !budget.is_used_up() {
+            let Some(socket) = self.datagrams.flows.get_mut(id).and_then(Flow::socket_mut) else { return };
+            let count = match socket.receive(batch, usize::MAX) {
+                Ok(0) => return,
+                Ok(count) => count,
+                Err(error) => return self.flow_failed(id, &error),
+            };
+            let mut next = 0;
+            while next < count {
+                let run = batch.run(next, count, |_| true);
+                run.clone().for_each(|index| budget.note(&batch.entry(index)));
+                next = run.end;
+                let Received { ecn, segment, .. } = batch.entry(run.start);
+                self.answer_client(id, batch.contents(run), segment, ecn);
+            }
+            let socket = self.datagrams.flows.get_mut(id).and_then(Flow::socket_mut);
+            if socket.is_none_or(|socket| !socket.is_readable) {
+                return;
+            }
+        }
+    }
+
+    /// Sends datagrams of a flow's target to its client.
+    pub(super) fn answer_client(
+        &mut self,
+        id: Id,
+        contents: &[u8],
+        segment: usize,
+        ecn: Option<quinn_udp::EcnCodepoint>,
+    ) {
+        let Datagrams { flows, sockets, .. } = &mut self.datagrams;
+        flows.answered(id, self.now_ms);
+        let Some(flow) = flows.get_mut(id) else { return };
+        let mut sent = match &flow.client {
+            Client::Listener { owner, addr, from } => match sockets.get_mut(owner) {
+                Some(client) => client.socket.send(Outgoing { to: *addr, from: *from, ecn, contents, segment }),
+                None => Sent::default(),
+            },
+            Client::Stream(at, _) => given(self.pools.sessions.send_datagrams(*at, datagrams(contents, segment))),
+        };
+        flow.received.add(sent.datagrams, sent.bytes);
+        flow.dropped += sent.dropped;
+        self.stats.datagrams_received += sent.datagrams;
+        self.stats.datagram_bytes_received += sent.bytes;
+        self.count_dropped(&mut sent);
+    }
+
+    fn count_sent(&mut self, id: Id, sent: &mut Sent) {
+        self.stats.datagrams_sent += sent.datagrams;
+        self.stats.datagram_bytes_sent += sent.bytes;
+        if sent.dropped > 0
+            && let Some(flow) = self.datagrams.flows.get_mut(id)
+        {
+            flow.dropped += sent.dropped;
+        }
+        self.count_dropped(sent);
+    }
+
+    fn count_dropped(&mut self, sent: &mut Sent) {
+        if let Some(why) = sent.why {
+            self.stats.datagrams_dropped[why as usize] += sent.dropped;
+        }
+    }
+
+    /// Counts a datagram that belongs to no flow.
+    pub(super) fn drop_datagrams(&mut self, entry: &Received<'_>, why: Dropped) {
+        self.stats.datagrams_dropped[why as usize] += entry.count();
+    }
+
+    /// Ends a flow whose socket has reported an error, such as a port that is unreachable.
+    fn flow_failed(&mut self, id: Id, error: &io::Error) {
+        let Some(flow) = self.datagrams.flows.get_mut(id) else { return };
+        let peer = flow.socket_mut().and_then(|socket| socket.peer());
+        let failure = Failure::from(error);
+        let failure = match peer {
+            Some(peer) => failure.about(peer),
+            None => failure,
+        };
+        self.end_flow(id, failure.reason, failure.detail);
+    }
+}
+
+/// Returns the datagrams of `segment` bytes that stand behind one another.
+pub(super) fn datagrams(contents: &[u8], segment: usize) -> impl Iterator<Item = &[u8]> {
+    let empty = contents.is_empty().then_some(contents);
+    empty.into_iter().chain(contents.chunks(segment.max(1)))
+}
+
+/// Returns the result of a send over a link.
+fn given(given: Given) -> Sent {
+    let mut sent = Sent { datagrams: given.datagrams, bytes: given.bytes, ..Sent::default() };
+    if given.refused > 0 {
+        sent.note(given.refused, Dropped::Failed);
+    }
+    if given.too_long > 0 {
+        sent.note(given.too_long, Dropped::TooLong);
+    }
+    sent
+}
+
+/// The part of a turn that one socket may use.
+struct Budget {
+    datagrams: u64,
+    bytes: usize,
+    errors: u32,
+}
+
+impl Budget {
+    fn new() -> Budget {
+        Budget { datagrams: DATAGRAMS_PER_TURN, bytes: BYTES_PER_TURN, errors: ERRORS_PER_TURN }
+    }
+
+    fn note(&mut self, entry: &Received<'_>) {
+        self.datagrams = self.datagrams.saturating_sub(entry.count());
+        self.bytes = self.bytes.saturating_sub(entry.contents.len());
+    }
+
+    /// Notes an error of a receive. Returns true if another one may be tried.
+    fn note_error(&mut self) -> bool {
+        self.errors = self.errors.saturating_sub(1);
+        self.errors > 0
+    }
+
+    fn is_used_up(&self) -> bool {
+        self.datagrams == 0 || self.bytes == 0
+    }
+}
+
+/// Datagrams that one socket may receive in a turn.
+const DATAGRAMS_PER_TURN: u64 = 256;
+/// Bytes that one socket may receive in a turn.
+const BYTES_PER_TURN: usize = 1 << 20;
+/// Errors of receives of one listener in a turn.
+const ERRORS_PER_TURN: u32 = 16;

@@ -1,0 +1,55 @@
+//! The status of flows as plain data.
+
+use std::time::Duration;
+
+use super::flow::Flow;
+use crate::engine::core::Core;
+use crate::types::id::Id;
+
+/// The status of one flow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowStatus {
+    /// The id.
+    pub id: Id,
+    /// The description: front end, client and target.
+    pub description: String,
+    /// The name of the listener, if it is still there.
+    pub listener: Option<String>,
+    /// The user whom the flow belongs to.
+    pub user: Option<Box<str>>,
+    /// The time since the first datagram.
+    pub age: Duration,
+    /// True if the target has answered.
+    pub is_answered: bool,
+    /// The address of the target; none while it is not known.
+    pub dialled: Option<String>,
+    /// Datagrams to the target, and from it.
+    pub datagrams: (u64, u64),
+    /// Bytes to the target, and from it.
+    pub bytes: (u64, u64),
+    /// Datagrams that were dropped.
+    pub dropped: u64,
+}
+
+impl Core {
+    /// Returns the status of at most `max` flows, from the slot after that of `after` on, or from the first slot on.
+    pub fn some_flows(&self, after: Option<Id>, max: usize) -> Vec<FlowStatus> {
+        let from = after.map_or(0, |id| id.index() + 1);
+        self.datagrams.flows.starting_at(from).take(max).map(|(id, flow)| self.flow_status(id, flow)).collect()
+    }
+
+    fn flow_status(&self, id: Id, flow: &Flow) -> FlowStatus {
+        FlowStatus {
+            id,
+            description: flow.description(),
+            listener: flow.listener.and_then(|id| self.listeners.get(id)).map(|listener| listener.name.to_string()),
+            user: flow.user.clone(),
+            age: Duration::from_millis(self.now_ms.saturating_sub(flow.opened_ms)),
+            is_answered: self.datagrams.flows.is_answered(id),
+            dialled: flow.dialled().map(|endpoint| endpoint.to_string()),
+            datagrams: (flow.sent.datagrams, flow.received.datagrams),
+            bytes: (flow.sent.bytes, flow.received.bytes),
+            dropped: flow.dropped,
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Datagrams through the binary: programs that nobody here wrote, closing lines, status, limits, files.
+
+use crate::kit;
+
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::process::Command;
+use std::time::Duration;
+
+use kit::names::isolated;
+use kit::program::{Program, output, shell};
+use kit::{Scratch, Seaprox, has, has_namespaces, run, until};
+
+/// A target that sends each datagram back, in a thread of its own. Returns its address.
+fn echo() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buf = [0; 65_536];
+        while let Ok((len, from)) = socket.recv_from(&mut buf) {
+            let _ = socket.send_to(&buf[..len], from);
+        }
+    });
+    addr
+}
+
+/// Returns the address of a UDP listener of the process.
+fn udp_addr(seaprox: &Seaprox, index: usize) -> SocketAddr {
+    let text = seaprox.listens(index);
+    text.strip_prefix("udp:").unwrap_or_else(|| panic!("{text} is no UDP address")).parse().unwrap()
+}
+
+/// Makes the socket of a client.
+fn client() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    socket
+}
+
+/// Sends a datagram, and takes its echo.
+#[track_caller]
+fn converse(client: &UdpSocket, to: SocketAddr, payload: &[u8]) {
+    client.send_to(payload, to).unwrap();
+    let mut buf = [0; 65_536];
+    let (len, from) = client.recv_from(&mut buf).expect("an echo");
+    assert!(from == to && &buf[..len] == payload, "{len} bytes from {from}");
+}
+
+#[test]
+fn static_relays_datagrams_and_says_how_each_flow_ended() {
+    let to = echo().to_string();
+    let seaprox =
+        Seaprox::start(&["static", "--udp", "--listen", "127.0.0.1:0", "--to", &to, "--udp-idle-timeout", "500ms"]);
+    let addr = udp_addr(&seaprox, 0);
+    let client = client();
+    converse(&client, addr, b"hello");
+    converse(&client, addr, &[7; 1_400]);
+    let status = seaprox.status();
+    assert_eq!(status["flows"][0]["datagrams_sent"], 2, "{status}");
+    assert_eq!(status["flows"][0]["state"], "answered");
+    let line = seaprox.wait_for_log(&[" closed ", "reason=idle_timeout"]);
+    for word in
+        ["sent=1405", "received=1405", "datagrams=2/2", "dropped=0", "end=graceful", "conn=static[ipv4[udp:127.0.0.1:"]
+    {
+        assert!(line.contains(word), "{word} in {line}");
+    }
+    assert_eq!(seaprox.figure("/flows_opened"), 1);
+    assert_eq!(seaprox.figure("/datagrams_sent"), 2);
+}
+
+#[test]
+fn a_target_that_is_silent_or_unreachable_is_named_in_the_log() {
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let to = silent.local_addr().unwrap().to_string();
+    let seaprox =
+        Seaprox::start(&["static", "--listen", "udp:127.0.0.1:0", "--to", &to, "--udp-first-answer-timeout", "100ms"]);
+    let addr = udp_addr(&seaprox, 0);
+    client().send_to(b"ask", addr).unwrap();
+    seaprox.wait_for_log(&["reason=timed_out", "datagrams=1/0", "no answer within 100ms"]);
+    drop(silent);
+    client().send_to(b"ask", addr).unwrap();
+    seaprox.wait_for_log(&["reason=connection_refused", "datagrams=1/0"]);
+}
+
+#[test]
+fn rules_about_udp_decide_about_datagrams() {
+    let to = echo().to_string();
+    let rule = format!("udp:{to}");
+    let seaprox = Seaprox::start(&["static", "--listen", "udp:127.0.0.1:0", "--to", &to, "--deny", &rule]);
+    client().send_to(b"ask", udp_addr(&seaprox, 0)).unwrap();
+    seaprox.wait_for_log(&["flow refused", "reason=not_permitted", "a rule denies the target"]);
+    let seaprox = Seaprox::start(&["static", "--listen", "udp:127.0.0.1:0", "--to", &to, "--allow", &rule]);
+    converse(&client(), udp_addr(&seaprox, 0), b"permitted");
+}
+
+#[test]
+fn a_range_of_ports_relays_datagrams_to_a_range_of_ports() {
+    if !has_namespaces() {
+        return;
+    }
+    isolated("", |_| {
+        let targets: Vec<UdpSocket> =
+            (4_000..4_003).map(|port| UdpSocket::bind(("127.0.0.1", port)).unwrap()).collect();
+        let _seaprox =
+            Seaprox::start(&["static", "--udp", "--listen", "127.0.0.1:3000-3002", "--to", "127.0.0.1:4000-4002"]);
+        for (index, target) in targets.iter().enumerate() {
+            client().send_to(b"ask", ("127.0.0.1", 3_000 + index as u16)).unwrap();
+            target.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            assert_eq!(target.recv(&mut [0; 8]).unwrap(), 3);
+        }
+    });
+}
+
+#[test]
+fn a_file_has_listeners_of_both_protocols_and_a_reload_changes_their_target() {
+    let scratch = Scratch::new();
+    let write = |to: SocketAddr, tail: &str| {
+        let text = format!(
+            "[[listener]]\nname = \"dns\"\nfront = \"static\"\nlisten = \"127.0.0.1:0\"\nudp = true\ntcp = true\n\
+             to = \"{to}\"\nudp-idle-timeout = \"7s\"\n{tail}"
+        );
+        let path = scratch.write("seaprox.toml", &text);
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        path
+    };
+    let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let path = write(gone, "");
+    assert_eq!(run(&["check", &path]).code, Some(0));
+    let seaprox = Seaprox::start(&["run", &path]);
+    let addrs = [seaprox.listens(0), seaprox.listens(1)];
+    let udp: SocketAddr = addrs.iter().find_map(|text| text.strip_prefix("udp:")).unwrap().parse().unwrap();
+    assert!(addrs.iter().any(|text| !text.starts_with("udp:")), "{addrs:?}");
+    client().send_to(b"ask", udp).unwrap();
+    seaprox.wait_for_log(&["reason=connection_refused"]);
+    write(echo(), "");
+    seaprox.signal(libc::SIGHUP);
+    seaprox.wait_for_log(&["reloaded"]);
+    converse(&client(), udp, b"after the reload");
+}
+
+#[test]
+fn a_drain_lets_flows_end_and_a_second_signal_ends_them_at_once() {
+    let to = echo().to_string();
+    let mut seaprox = Seaprox::start(&["static", "--udp", "--listen", "127.0.0.1:0", "--to", &to]);
+    let client = client();
+    converse(&client, udp_addr(&seaprox, 0), b"hello");
+    seaprox.signal(libc::SIGTERM);
+    assert!(seaprox.wait(Duration::from_secs(25)).success());
+    seaprox.wait_for_log(&[" closed ", "reason=drained", "datagrams=1/1"]);
+}
+
+#[test]
+fn dig_and_drill_ask_a_name_server_over_udp_and_tcp() {
+    if !has_namespaces() || !has("dig") || !has("drill") {
+        return;
+    }
+    isolated("", |names| {
+        names.set("a.test", &["192.0.2.7", "2001:db8::7"], Duration::ZERO);
+        let seaprox =
+            Seaprox::start(&["static", "--listen", "5353", "--udp", "--to", "127.0.0.1:53", "--threads", "2"]);
+        udp_addr(&seaprox, 0);
+        for server in ["127.0.0.1", "::1"] {
+            let answer = output("dig +tries=1 +time=10 +short -p 5353 @\"$0\" a.test A", &[server]);
+            assert_eq!(answer, "192.0.2.7");
+        }
+        let answer = output("drill -p 5353 a.test @127.0.0.1 AAAA", &[]);
+        assert!(answer.contains("2001:db8::7"), "{answer}");
+        until("three flows", || seaprox.figure("/flows_opened") == 3);
+    });
+}
+
+#[test]
+fn ncat_speaks_over_udp_through_a_listener() {
+    if !has("ncat") {
+        return;
+    }
+    let to = echo().to_string();
+    let seaprox = Seaprox::start(&["static", "--udp", "--listen", "127.0.0.1:0", "--to", &to]);
+    let port = udp_addr(&seaprox, 0).port().to_string();
+    let ran = shell("(echo hello; sleep 1) | timeout 10 ncat -u -i 2 127.0.0.1 \"$0\"", &[&port]);
+    assert_eq!(String::from_utf8_lossy(&ran.out), "hello\n", "{}", ran.err);
+}
+
+#[test]
+fn iperf3_measures_datagrams_through_a_listener_of_both_protocols() {
+    if !has_namespaces() || !has("iperf3") {
+        return;
+    }
+    isolated("", |_| {
+        let mut server = Command::new("iperf3");
+        server.args(["-s", "-p", "5201", "--bind", "127.0.0.1"]);
+        let _server = Program::start(server);
+        until("iperf3 listens", || TcpStream::connect("127.0.0.1:5201").is_ok());
+        let seaprox =
+            Seaprox::start(&["static", "--listen", "127.0.0.1:5301", "--tcp", "--udp", "--to", "127.0.0.1:5201"]);
+        seaprox.listens(1);
+        let text = output("iperf3 -u -c 127.0.0.1 -p 5301 -b 20M -l 1200 -t 2 --json", &[]);
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let sum = &report["end"]["sum"];
+        assert!(sum["packets"].as_u64().unwrap() > 1_000 && sum["lost_percent"].as_f64().unwrap() < 10.0, "{sum}");
+    });
+}
