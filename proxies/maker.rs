@@ -449,6 +449,7 @@ impl Maker for Parts {
         let carrier = link.carrier.unwrap_or(self.node.carrier);
         let timing = link.timing.clone().unwrap_or_else(|| self.node.timing.clone());
         let (link, exits) = (link.clone(), link.exits_on_failure);
+        let version = link.proxy_protocol_send;
         Ok(Box::new(move |server: &LinkServer| {
             let name = link.member_name(server);
             let peer = Arc::new(group.peer.at(server, &name));
@@ -465,7 +466,8 @@ impl Maker for Parts {
                 let _link = &dialed;
                 on_event(&owner, id, event);
             });
-            LinkConfig { paths, subflows, carrier, mode, timing: timing.clone(), on_event, ..new }
+            let preface = version.map(proxy_protocol::preface);
+            LinkConfig { paths, subflows, carrier, mode, timing: timing.clone(), preface, on_event, ..new }
         }))
     }
 
@@ -477,10 +479,12 @@ impl Maker for Parts {
         let mode = server.mode.unwrap_or(self.node.mode);
         let carrier = server.carrier.unwrap_or(self.node.carrier);
         let timing = server.timing.clone().unwrap_or_else(|| self.node.timing.clone());
+        let version = server.proxy_protocol_send;
         Ok(Arc::new(move || {
             let policy: Arc<dyn Policy> = Arc::<AuthorizedPeers>::clone(&peers);
             let new = ServeConfig::new(identity.clone(), policy);
-            ServeConfig { carrier, mode, timing: timing.clone(), on_event: on_event(), ..new }
+            let preface = version.map(proxy_protocol::preface);
+            ServeConfig { carrier, mode, timing: timing.clone(), preface, on_event: on_event(), ..new }
         }))
     }
 

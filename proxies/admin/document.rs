@@ -73,6 +73,7 @@ pub fn connection(connection: &ConnectionStatus, thread: usize) -> Value {
         "listener": connection.listener,
         "stage": connection.stage.as_str(),
         "user": connection.user,
+        "client": connection.client,
         "age_seconds": connection.age.as_secs_f64(),
         "source": side(&connection.source),
         // A connection has no dest until its client has named a target.

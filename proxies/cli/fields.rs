@@ -201,6 +201,17 @@ pub const PROXY_SEND_TO: Field = Field::Text(
         d.listener.proxy_protocol.send_to.iter().map(shown).collect()
     },
 );
+/// The header for targets of forwards, and of peers that dial this node.
+pub const PROXY_SEND_LINKS: Field = Field::Choice(
+    |d, index| {
+        let version = PROXY_VERSIONS.get(index).copied();
+        (d.link.proxy_protocol_send, d.server.proxy_protocol_send) = (version, version);
+    },
+    |d| {
+        let version = d.link.proxy_protocol_send.or(d.server.proxy_protocol_send);
+        PROXY_VERSIONS.iter().position(|one| Some(*one) == version)
+    },
+);
 const PROXY_VERSIONS: [ProxyVersion; 2] = [ProxyVersion::V1, ProxyVersion::V2];
 pub const KNOWN_NODES: Field = Field::Text(
     |d, text| {

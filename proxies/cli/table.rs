@@ -7,8 +7,8 @@ use super::command::{Command, Commands};
 use super::field::Field;
 use super::fields::{
     ADMIN, ADMIN_GROUP, ADMIN_HOST, BIND_SOURCE, CARRIER, CIPHER, KEY_EXCHANGE, KEY_FILE, KNOWN_NODES, LOG_FORMAT,
-    MODE, ONLY, PATH, PATHS, PEER_KEY, PREFER, PROXY_ACCEPT, PROXY_SEND, PROXY_SEND_TO, SECRET_FILE, SOURCE,
-    STATUS_SOCKET, STRICT_MODES, UNIX_MODE, UNIX_OWNER, USERS,
+    MODE, ONLY, PATH, PATHS, PEER_KEY, PREFER, PROXY_ACCEPT, PROXY_SEND, PROXY_SEND_LINKS, PROXY_SEND_TO, SECRET_FILE,
+    SOURCE, STATUS_SOCKET, STRICT_MODES, UNIX_MODE, UNIX_OWNER, USERS,
 };
 use super::section::{Section, Sections};
 
@@ -343,8 +343,9 @@ pub static OPTIONS: &[OptionSpec] = &[
         .repeat().no_env().only(FRONT_ENDS)
         .fills(PROXY_ACCEPT).key(Sections::LISTENERS),
     option(Group::Access, "proxy-protocol-send", Value::Choice(&["v1", "v2"]), "begin each connection to a target with a header of \
-        the PROXY protocol of this version").only(FRONT_ENDS)
-        .fills(PROXY_SEND).key(Sections::LISTENERS),
+        the PROXY protocol of this version; over links it has the client that the peer tells, if the key of the peer has \
+        permit-source= for it, otherwise the peer").only(SERVERS)
+        .fills(PROXY_SEND).fills_for(Command::Link, PROXY_SEND_LINKS).key(Sections::NAMED),
     option(Group::Access, "proxy-protocol-send-to", Value::Text("TARGET=VERSION"), "header of the PROXY protocol for one target, v1, v2 \
         or none, whatever --proxy-protocol-send says, such as 10.0.0.5:80=v2; a service stands for its hosts")
         .repeat().no_env().only(FRONT_ENDS)
@@ -375,6 +376,9 @@ pub static OPTIONS: &[OptionSpec] = &[
         db:5432, 10.0.0.0/8:80-443 or '*'; without it, it may open nothing").repeat().no_env().only(INVITATIONS),
     option(Group::Keys, "permit-listen", Value::Text("[ADDR:]PORT"), "permit the other node to have this one listen on an address, such as \
         2222 (loopback) or '*:8000-8010'; without it, it may listen nowhere").repeat().no_env().only(INVITATIONS),
+    option(Group::Keys, "permit-source", Value::Text("NETWORK"), "take the other node's word that a client has an address of this network, \
+        such as 10.0.0.0/8 or '*', in headers of the PROXY protocol and in the log; without it, its clients have its own address")
+        .repeat().no_env().only(INVITATIONS),
     option(Group::Keys, "name", Value::Text("NAME"), "name of the other node in logs").no_env().only(INVITATIONS),
     option(Group::Keys, "address", Value::Text("HOST[:PORT]"), "address at which the other node dials this one, up to 8; :PORT is \
         a port of the addresses of the interfaces (default: these addresses, the public ones if there are any, and port 23232)")

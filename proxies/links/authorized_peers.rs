@@ -3,7 +3,7 @@
 //! Loops ask for permissions and never wait for a file: they see the content that was read last.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -200,6 +200,10 @@ impl Policy for AuthorizedPeers {
         self.has_secret(key)
             || self.permissions(key).is_some_and(|permissions| permissions.may_listen(place))
             || self.answer(key, &Request::Listen(place.clone())) == Some(true)
+    }
+
+    fn may_tell_source(&self, key: &PeerKey, client: IpAddr) -> bool {
+        self.has_secret(key) || self.permissions(key).is_some_and(|permissions| permissions.may_tell_source(client))
     }
 
     fn listen_group(&self, key: &PeerKey) -> Option<String> {

@@ -1,6 +1,6 @@
 //! The peer that this node dials. Its key is named on the command line, derived from a shared secret, or in `known_nodes`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -163,6 +163,11 @@ impl Policy for DialedPeer {
 
     fn may_listen(&self, key: &PeerKey, _place: &Bind) -> bool {
         self.shares_secret(key)
+    }
+
+    /// The clients of a remote forward come to the peer, so nobody else knows their addresses.
+    fn may_tell_source(&self, _key: &PeerKey, _client: IpAddr) -> bool {
+        true
     }
 }
 

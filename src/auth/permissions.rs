@@ -7,7 +7,7 @@
 //! [`Permissions::may_open_addr`] for each of its addresses.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use super::RULES_MAX;
@@ -15,7 +15,7 @@ use super::error::Wrong;
 use super::listen::ListenRule;
 use super::options::{OPTION_FORM, split_options};
 use super::public::{KEY_NAME_FORM, is_key_name};
-use crate::types::rules::{Action, Decision, Rule, Rules};
+use crate::types::rules::{Action, Decision, Rule, Rules, SourceNetwork};
 use crate::types::units::{format_rate, parse_rate};
 use crate::types::utc::UtcTime;
 use crate::{Bind, Target};
@@ -27,6 +27,7 @@ pub struct Permissions {
     opens: Rules,
     listens: Vec<ListenRule>,
     listen_group: Option<Box<str>>,
+    sources: Vec<SourceNetwork>,
     max_streams: Option<u32>,
     rate: Option<u64>,
     valid_until: Option<UtcTime>,
@@ -55,6 +56,11 @@ impl Permissions {
     /// Returns the group of keys that may listen on the same addresses at the same time, if the key is in one.
     pub fn listen_group(&self) -> Option<&str> {
         self.listen_group.as_deref()
+    }
+
+    /// Returns true if the key's word is taken that a stream is that of a client with this address.
+    pub fn may_tell_source(&self, client: IpAddr) -> bool {
+        self.sources.iter().any(|network| network.contains(Some(client)))
     }
 
     /// Returns the limit of the key's concurrent streams, or `None` for the general limit.
@@ -121,6 +127,11 @@ impl FromStr for Permissions {
                 }
                 "listen-group" if is_key_name(value) => once(&mut permissions.listen_group, name, value.into())?,
                 "listen-group" => return Err(Wrong::word(value, KEY_NAME_FORM)),
+                "permit-source" => {
+                    for network in value.split(',') {
+                        push(&mut permissions.sources, network, source_network(network)?)?;
+                    }
+                }
                 "max-streams" => once(&mut permissions.max_streams, name, number(value, STREAMS_MAX.into())? as u32)?,
                 "rate" => once(&mut permissions.rate, name, rate(value)?)?,
                 "valid-until" => {
@@ -150,6 +161,12 @@ fn open_rule(value: &str) -> Result<Rule, Wrong> {
     }
     let expected = |error: crate::types::rules::RuleError| error.to_string().trim_start_matches("expected ").to_owned();
     Rule::parse(Action::Allow, &format!("to:{value}")).map_err(|error| Wrong::word(value, expected(error)))
+}
+
+/// Parses a network of clients. A client of a Unix socket has no address to tell.
+fn source_network(value: &str) -> Result<SourceNetwork, Wrong> {
+    let network = value.parse().ok().filter(|_| value != "unix");
+    network.ok_or_else(|| Wrong::word(value, "an address, a network such as 10.0.0.0/8, or *"))
 }
 
 fn number(value: &str, most: u64) -> Result<u64, Wrong> {
@@ -192,6 +209,10 @@ impl fmt::Display for Permissions {
         }
         self.listens.iter().try_for_each(|rule| option("permit-listen", rule))?;
         self.listen_group.iter().try_for_each(|group| option("listen-group", group))?;
+        if !self.sources.is_empty() {
+            let networks: Vec<String> = self.sources.iter().map(ToString::to_string).collect();
+            option("permit-source", &networks.join(","))?;
+        }
         self.max_streams.iter().try_for_each(|number| option("max-streams", number))?;
         self.rate.iter().try_for_each(|rate| option("rate", &format_rate(*rate)))?;
         self.valid_until.iter().try_for_each(|time| option("valid-until", time))?;
@@ -294,6 +315,18 @@ mod tests {
     }
 
     #[test]
+    fn a_key_tells_the_addresses_of_its_networks_and_no_others() {
+        let told = |field: &str, client: &str| permissions(field).may_tell_source(client.parse().unwrap());
+        let field = "permit-source=\"10.0.0.0/8,2001:db8::/32\",permit-source=192.0.2.7";
+        assert!(told(field, "10.1.2.3") && told(field, "::ffff:10.1.2.3") && told(field, "2001:db8::1"));
+        assert!(told(field, "192.0.2.7") && !told(field, "192.0.2.8") && !told(field, "::1"));
+        assert!(told("permit-source=*", "192.0.2.8") && !told("permit-open=\"*\",permit-listen=\"*\"", "127.0.0.1"));
+        let printed = "permit-source=\"10.0.0.0/8,[2001:db8::]/32,192.0.2.7\"";
+        assert_eq!(permissions(field).to_string(), printed);
+        assert_eq!(permissions(printed), permissions(field));
+    }
+
+    #[test]
     fn listen_rules_and_limits_are_parsed() {
         let permissions = permissions(
             "permit-listen=8080,permit-listen=\"*:9000-9009\",max-streams=\"10\",rate=10mbit,valid-until=2026-11-28,uses=3,name=joe",
@@ -331,6 +364,12 @@ mod tests {
             ("permit-open=udp:unix:/x", "udp:unix:/x"),
             ("permit-listen=udp:", "udp:"),
             ("permit-listen=\"a b:1\"", "a b:1"),
+            ("permit-source=", ""),
+            ("permit-source=\"10.0.0.0/8,\"", ""),
+            ("permit-source=\"10.0.0.0/8, ::1\"", " ::1"),
+            ("permit-source=unix", "unix"),
+            ("permit-source=example.org", "example.org"),
+            ("permit-source=10.0.0.1:80", "10.0.0.1:80"),
             ("max-streams=0", "0"),
             ("max-streams=+1", "+1"),
             ("max-streams=1,max-streams=2", "max-streams"),

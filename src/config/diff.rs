@@ -83,7 +83,7 @@ pub struct LinkChange {
     /// True if the link must be closed and dialed again, which ends its connections. The listeners whose clients go over it
     /// stay open, and their clients wait for the new session.
     pub is_redialed: bool,
-    /// True if the link lives on with another name or another expected key.
+    /// True if the link lives on with another name, another expected key or another header of the PROXY protocol.
     pub is_renewed: bool,
     /// True if the servers differ, or the maximum of the links to them. Links to servers that stay live on.
     pub has_other_servers: bool,
@@ -270,6 +270,7 @@ fn link_change(old: &Link, new: &Link) -> LinkChange {
         links_max: new.links_max,
         paths: new.paths.clone(),
         forwards: new.forwards.clone(),
+        proxy_protocol_send: new.proxy_protocol_send,
         exits_on_failure: new.exits_on_failure,
         ..old.clone()
     };
@@ -280,7 +281,8 @@ fn link_change(old: &Link, new: &Link) -> LinkChange {
         _ => Vec::new(),
     };
     let (added_paths, removed_paths) = moves(&paths(old), &paths(new), |_| true);
-    let is_renewed = !is_redialed && old.expected_key != new.expected_key;
+    let terms = |link: &Link| (link.expected_key.clone(), link.proxy_protocol_send);
+    let is_renewed = !is_redialed && terms(old) != terms(new);
     let has_other_servers = servers_change && !is_redialed;
     LinkChange { link: new.clone(), is_redialed, is_renewed, has_other_servers, added_paths, removed_paths, forwards }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::front_end::FrontEndConfig;
+use super::listener::ProxyVersion;
 use crate::auth::PublicKey;
 use crate::engine::discovery::{Candidate, Candidates};
 use crate::link::Mode;
@@ -61,6 +62,9 @@ pub struct Link {
     pub mode: Option<Mode>,
     /// Timers and limits; none to inherit them.
     pub timing: Option<Timing>,
+    /// The version of the header of the PROXY protocol that begins each connection to a target of a forward; none to send no
+    /// header. This node sends it for local and remote forwards: the far end relays it.
+    pub proxy_protocol_send: Option<ProxyVersion>,
     /// True if the process exits when the link or a forward cannot be set up, or is lost.
     pub exits_on_failure: bool,
     /// The forwards.
@@ -135,6 +139,9 @@ pub struct Server {
     pub mode: Option<Mode>,
     /// Timers and limits; none to inherit them.
     pub timing: Option<Timing>,
+    /// The version of the header of the PROXY protocol that begins each connection to a target of a peer; none to send no
+    /// header. It has the address of the peer's client if the key of the peer may tell it, otherwise that of the peer.
+    pub proxy_protocol_send: Option<ProxyVersion>,
 }
 
 impl Default for KeySource {
@@ -156,6 +163,7 @@ impl Link {
             carrier: None,
             mode: None,
             timing: None,
+            proxy_protocol_send: None,
             exits_on_failure: false,
             forwards: Vec::new(),
         }
@@ -248,6 +256,7 @@ impl Server {
             carrier: None,
             mode: None,
             timing: None,
+            proxy_protocol_send: None,
         }
     }
 }

@@ -146,7 +146,8 @@ impl Config {
         let forward = |link: &Link, forward: &Forward| match &forward.service {
             Service::Local(front_end) => {
                 let listener = Listener::new(&forward.name, vec![forward.listen.clone()], front_end.clone());
-                Some(Listener { link: Some(link.name.clone()), ..listener })
+                let proxy_protocol = ProxyProtocol { send: link.proxy_protocol_send, ..ProxyProtocol::default() };
+                Some(Listener { link: Some(link.name.clone()), proxy_protocol, ..listener })
             }
             Service::Remote(_) => None,
         };

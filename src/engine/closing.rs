@@ -92,6 +92,11 @@ impl Core {
         self.pools.sessions.get(link).map_or_else(group, |link| link.name.to_string())
     }
 
+    /// Returns the address of the client that the peer of a link tells.
+    pub(crate) fn told_client(&self, connection: &Connection) -> Option<Endpoint> {
+        connection.notes.as_ref()?.client.map(Endpoint::from)
+    }
+
     /// Logs the line of a connection that is over.
     fn log_closed(&self, id: Id, connection: &Connection, reason: Reason) {
         let level = if reason == Reason::Internal { Level::Error } else { Level::Info };
@@ -113,6 +118,7 @@ impl Core {
             conn:% = self.described(connection),
             listener = listener.map_or("-", |listener| &*listener.name),
             user = notes.and_then(|notes| notes.user.as_deref()).unwrap_or("-"),
+            client:% = Shown::or_text(self.told_client(connection).as_ref(), None),
             asked:% = asked,
             dialled:% = dialled,
             via = self.via_of(connection),

@@ -37,6 +37,8 @@ pub struct ConnectionStatus {
     pub stage: Stage,
     /// The user, if the front end authenticated one.
     pub user: Option<Box<str>>,
+    /// The address of the client, if the source is a stream of a link and the peer may tell it.
+    pub client: Option<String>,
     /// The time since the connection was accepted or adopted.
     pub age: Duration,
     /// The source.
@@ -117,6 +119,7 @@ impl Core {
                 .map(|listener| listener.addr.to_string()),
             stage: connection.stage,
             user: connection.notes.as_ref().and_then(|notes| notes.user.clone()),
+            client: self.told_client(connection).map(|client| client.to_string()),
             age: Duration::from_millis(self.now_ms.saturating_sub(connection.opened_ms)),
             source: self.side_status(connection, Role::Source, connection.source),
             dest: connection.dest.map(|dest| self.side_status(connection, Role::Dest, dest)),

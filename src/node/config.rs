@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::{NodeKey, PublicKey};
 use crate::engine::control::Loop;
 use crate::engine::handler::Handler;
-use crate::link::{Config as SessionConfig, Mode};
+use crate::link::{ClientAddrs, Config as SessionConfig, Mode};
 use crate::transport::CarrierKind;
 pub use crate::transport::{Cipher, Group};
 use crate::types::address::{Bind, Target};
@@ -60,6 +61,12 @@ pub trait Policy: Send + Sync {
     /// another; each needs [`Policy::may_listen`] for the address. Peers with the same key may do so without a group.
     fn listen_group(&self, _key: &PeerKey) -> Option<String> {
         None
+    }
+
+    /// Returns true if this node takes the peer's word that a stream is that of a client with this address. Otherwise the
+    /// client is the peer itself, for [`Preface`], the status and the log.
+    fn may_tell_source(&self, _key: &PeerKey, _client: IpAddr) -> bool {
+        false
     }
 
     /// Returns true if a user is asked for approval of a request that the peer may not make so far; [`LinkEvent::Asked`]
@@ -174,6 +181,8 @@ pub struct LinkConfig {
     pub timing: Timing,
     /// Gives streams that the peer opens, and that the policy permits, to handlers.
     pub on_stream: Option<OnStream>,
+    /// Makes the first bytes of each connection to a target of a reverse forward.
+    pub preface: Option<Preface>,
     /// Handles the events of the link.
     pub on_event: OnLinkEvent,
 }
@@ -188,6 +197,11 @@ pub type OnLinkEvent = Box<dyn FnMut(&mut Loop<'_>, Id, &LinkEvent)>;
 /// Makes the handler of a stream that the peer has opened to a target. Without a handler, this node connects to the target.
 /// With a handler the stream is accepted, and its bytes are the handler's.
 pub type OnStream = Box<dyn FnMut(&PeerKey, &Target) -> Option<Box<dyn Handler>>>;
+
+/// Makes the bytes that begin a connection to the target of a stream, such as a header of the PROXY protocol. The addresses are
+/// those of the client if the policy takes the peer's word ([`Policy::may_tell_source`]), otherwise those of a subflow of the link:
+/// the peer is the client then. A link over a link may have none. A panic ends the connection.
+pub type Preface = Rc<dyn Fn(Option<ClientAddrs>) -> Vec<u8>>;
 
 /// Links that peers dial to this node.
 pub struct ServeConfig {
@@ -205,6 +219,8 @@ pub struct ServeConfig {
     pub timing: Timing,
     /// Gives streams that peers open, and that the policy permits, to handlers.
     pub on_stream: Option<OnStream>,
+    /// Makes the first bytes of each connection to a target of a peer.
+    pub preface: Option<Preface>,
     /// Handles the events of the links.
     pub on_event: OnLinkEvent,
 }
@@ -435,6 +451,7 @@ impl LinkConfig {
             reverse: Vec::new(),
             timing: Timing::default(),
             on_stream: None,
+            preface: None,
             on_event: Box::new(|_, _, _| {}),
         }
     }
@@ -453,6 +470,7 @@ impl ServeConfig {
             over_links: false,
             timing,
             on_stream: None,
+            preface: None,
             on_event: Box::new(|_, _, _| {}),
         }
     }
@@ -476,6 +494,10 @@ impl Policy for SameKey {
     }
 
     fn may_listen(&self, key: &PeerKey, _: &Bind) -> bool {
+        self.admits(key)
+    }
+
+    fn may_tell_source(&self, key: &PeerKey, _: IpAddr) -> bool {
         self.admits(key)
     }
 }

@@ -4,7 +4,7 @@
 //! unwind through the loop. So each link and each server holds its policy as a [`Guarded`] one: a panic is counted in
 //! [`Stats::panics`](crate::Stats), and the answer to the question is that which gives the peer least.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,6 +68,10 @@ impl Policy for Guarded {
 
     fn listen_group(&self, key: &PeerKey) -> Option<String> {
         self.ask(|policy| policy.listen_group(key), None)
+    }
+
+    fn may_tell_source(&self, key: &PeerKey, client: IpAddr) -> bool {
+        self.ask(|policy| policy.may_tell_source(key, client), false)
     }
 
     fn asks(&self, key: &PeerKey, request: &Request) -> bool {

@@ -21,7 +21,7 @@ use crate::types::id::Id;
 use crate::types::link_state::LinkState;
 use crate::types::reason::Failure;
 
-use super::config::{OnLinkEvent, OnStream, PeerKey, Policy, Timing};
+use super::config::{OnLinkEvent, OnStream, PeerKey, Policy, Preface, Timing};
 use super::dialer::{Dialer, LASTED_MS};
 use super::memory::{Memory, Usage};
 use super::rate_limit::SharedRateLimit;
@@ -63,6 +63,8 @@ pub(crate) struct Link {
     pub listeners: HashMap<u32, PeerListener>,
     pub watch: Watch,
     pub takes: Takes,
+    /// Makes the first bytes of connections to targets.
+    pub preface: Option<Preface>,
     /// Streams that wait for an approval.
     pub asked: Vec<(Id, Rc<Target>)>,
     /// Listeners for the peer that were closed while its session had no subflow. The next field is the time of the next try
@@ -144,6 +146,7 @@ impl Link {
             listeners: HashMap::new(),
             watch,
             takes: None,
+            preface: None,
             asked: Vec::new(),
             closed: Vec::new(),
             rebind_ms: None,
@@ -194,6 +197,7 @@ impl Link {
             remotes: self.remotes.clone(),
             listeners: std::mem::take(&mut self.listeners),
             takes: self.takes.clone(),
+            preface: self.preface.clone(),
             asked: std::mem::take(&mut self.asked),
             opened_ms: self.opened_ms,
             sent: self.sent.clone(),

@@ -157,7 +157,7 @@ impl LinkMut<'_> {
     /// # Errors
     /// [`VerbError::Invalid`] if the peer dials this link, if the key cannot be used, or if the carrier is another one.
     pub fn renew(&mut self, config: LinkConfig) -> Result<(), VerbError> {
-        let LinkConfig { identity, policy, carrier, on_event, .. } = config;
+        let LinkConfig { identity, policy, carrier, preface, on_event, .. } = config;
         let policy = Guarded::wrap(policy, &self.node.panics);
         let dialer = self.dialer()?;
         if dialer.endpoint.kind() != carrier {
@@ -168,7 +168,7 @@ impl LinkMut<'_> {
         dialer.endpoint = transport::Endpoint::client(carrier, &setup).map_err(|_| VerbError::Invalid)?;
         dialer.instance = identity.instance;
         let record = self.node.links.get_mut(self.id).ok_or(VerbError::Stale)?;
-        (record.policy, record.watch) = (policy, Some(Rc::new(RefCell::new(on_event))));
+        (record.policy, record.preface, record.watch) = (policy, preface, Some(Rc::new(RefCell::new(on_event))));
         Ok(())
     }
 

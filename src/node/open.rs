@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use crate::engine::control::Loop;
 use crate::engine::core::Core;
 use crate::engine::handler::Handler;
-use crate::link::{Bound, Host, Kind, Open, Refused, Session, StreamId};
-use crate::relay::connection::Stage;
+use crate::link::{Bound, ClientAddrs, Host, Kind, Open, Refused, Session, StreamId};
+use crate::relay::connection::{Connection, Stage};
 use crate::relay::dial::Permit;
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Role};
@@ -107,7 +107,7 @@ impl Node {
         let record = core.connections.get(connection)?;
         let source = core.sides.get(record.source).map(|side| side.endpoint.to_string()).unwrap_or_default();
         let timeout_ms = u32::try_from(core.settings_of(record).timeouts.connect.as_millis()).unwrap_or(0);
-        let open = Open { timeout_ms, source, ..Open::default() };
+        let open = Open { timeout_ms, source, client: client_of(core, record), ..Open::default() };
         if let Some(listener) = record.returns_to {
             return Some(Open { listener, ..open });
         }
@@ -215,7 +215,7 @@ impl Node {
         if self.accept_nested(core, link, id, open) || self.answer_observed_address(core, link, id, open) {
             return;
         }
-        let Admitted { target, permit, waits, forward } = match self.admit(core, link, open) {
+        let Admitted { target, permit, waits, forward, client } = match self.admit(core, link, open) {
             Ok(admitted) => admitted,
             Err(failure) => {
                 self.log_refused(core, link, open, &failure);
@@ -234,13 +234,19 @@ impl Node {
         let taken = if waits { None } else { self.taken(link, &target) };
         let handler: Box<dyn Handler> = match taken {
             Some(handler) => Box::new(AppStream { handler }),
-            None => Box::new(Forwarded { target: Rc::clone(&target), permit, is_configured: forward.is_some(), waits }),
+            None => {
+                let preface = self.links.get(link).and_then(|record| record.preface.clone());
+                let addrs = preface.as_ref().and_then(|_| client.or_else(|| self.addrs_of_peer(core, link)));
+                let is_configured = forward.is_some();
+                Box::new(Forwarded { target: Rc::clone(&target), permit, is_configured, waits, preface, addrs })
+            }
         };
         let adopted = core.adopt_io(Io::Stream(at), endpoint, "link", None, handler);
         match adopted.ok().and_then(|connection| Some((connection, core.connections.get(connection)?.source))) {
             Some((connection, side)) => {
                 if let Some(record) = core.connections.get_mut(connection) {
-                    record.notes().user = Some((*name).into());
+                    let notes = record.notes();
+                    (notes.user, notes.client) = (Some((*name).into()), client.map(|client| client.client));
                 }
                 forward.into_iter().for_each(|forward| core.begin_tally(forward, connection));
                 self.charge(core, connection, link);
@@ -304,25 +310,37 @@ impl Node {
         if core.is_draining() && !self.takes_late(core, link, open.listener) {
             return Err(Failure::new(Reason::Drained, "the node is stopping"));
         }
+        let client = open.client.filter(|told| record.policy.may_tell_source(&key, told.client.ip()));
+        let admitted = |target| Admitted { client, ..Admitted::at_once(target) };
         if open.listener != 0 {
             let remote = record.remotes.iter().find(|remote| remote.number == Some(open.listener));
             let remote = remote.ok_or_else(|| Failure::new(Reason::NotPermitted, "there is no such listener"))?;
-            return Ok(Admitted { forward: Some(remote.forward), ..Admitted::at_once(remote.reverse.to.clone()) });
+            return Ok(Admitted { forward: Some(remote.forward), ..admitted(remote.reverse.to.clone()) });
         }
         let target = target_of(open)?;
         match record.policy.may_open(&key, &target) {
-            Verdict::Yes => Ok(Admitted::at_once(target)),
+            Verdict::Yes => Ok(admitted(target)),
             Verdict::No
                 if record.asked.len() < ASKED_MAX && record.policy.asks(&key, &Request::Open(target.clone())) =>
             {
-                Ok(Admitted { waits: true, ..Admitted::at_once(target) })
+                Ok(Admitted { waits: true, ..admitted(target) })
             }
             Verdict::No => Err(Failure::new(Reason::NotPermitted, "the peer's key may not open it")),
             Verdict::ByAddress => {
                 let permit = by_address(&record.policy, key, &target);
-                Ok(Admitted { permit: Some(permit), ..Admitted::at_once(target) })
+                Ok(Admitted { permit: Some(permit), ..admitted(target) })
             }
         }
+    }
+
+    /// Returns the addresses of a subflow of a link: that of the peer, and that of this node.
+    fn addrs_of_peer(&self, core: &Core, link: Id) -> Option<ClientAddrs> {
+        let carriers = self.links.get(link)?.carriers.iter().filter_map(|carrier| self.carriers.get(*carrier));
+        let mut sides = carriers.filter_map(|carrier| core.sides.get(carrier.side));
+        sides.find_map(|side| {
+            let plain = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
+            Some(ClientAddrs { client: plain(side.endpoint.ip()?), local: plain(side.io.local().ip()?) })
+        })
     }
 
     /// Returns the streams of a key over all its links, with streams whose OPEN has not arrived and those with undelivered
@@ -384,12 +402,24 @@ struct Admitted {
     waits: bool,
     /// The forward that its client came from.
     forward: Option<Id>,
+    /// The addresses of its client, if the peer may tell them.
+    client: Option<ClientAddrs>,
 }
 
 impl Admitted {
     fn at_once(target: Target) -> Admitted {
-        Admitted { target: Rc::new(target), permit: None, waits: false, forward: None }
+        Admitted { target: Rc::new(target), permit: None, waits: false, forward: None, client: None }
     }
+}
+
+/// Returns the addresses of a client for the peer of a link; none for a client without an address.
+fn client_of(core: &Core, record: &Connection) -> Option<ClientAddrs> {
+    let source = core.sides.get(record.source)?;
+    let plain = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
+    let client = source.endpoint.ip()?;
+    let told = record.notes.as_ref().and_then(|notes| notes.local.as_ref()).map(Endpoint::ip);
+    let local = told.unwrap_or_else(|| source.io.local().ip())?;
+    Some(ClientAddrs { client: plain(client), local: plain(local) })
 }
 
 fn target_of(open: &Open) -> Result<Target, Failure> {

@@ -3,13 +3,14 @@
 use std::rc::Rc;
 
 use crate::engine::handler::{Cause, Cx, Handler};
-use crate::link::{Bound, Code, Host};
+use crate::link::{Bound, ClientAddrs, Code, Host};
 use crate::relay::connection::Stage;
 use crate::relay::dial::{ConnectOptions, Permit};
 use crate::relay::side::Role;
 use crate::types::address::Target;
 use crate::types::reason::{Failure, Reason};
 
+use super::config::Preface;
 use super::control::Node;
 
 /// The handler of a stream that the peer has opened: this node connects to its target.
@@ -20,6 +21,10 @@ pub(crate) struct Forwarded {
     pub is_configured: bool,
     /// The stream waits for an approval.
     pub waits: bool,
+    /// Makes the first bytes for the target.
+    pub preface: Option<Preface>,
+    /// The addresses of the client, as far as they are told and believed, or those of the peer.
+    pub addrs: Option<ClientAddrs>,
 }
 
 impl Handler for Forwarded {
@@ -45,6 +50,12 @@ impl Handler for Forwarded {
                     Some(addr) => Bound { host: Host::Addr(addr.ip()), port: addr.port(), ..Bound::default() },
                     None => Bound::default(),
                 };
+                let preface = self.preface.take().map(|preface| preface(self.addrs));
+                if preface.is_some_and(|preface| cx.send(Role::Dest, &preface).is_err()) {
+                    let failure = Failure::new(Reason::LimitReached, "no buffer for the first bytes of the connection");
+                    answer(cx, Err(Bound::of_failure(&failure)));
+                    return cx.close(failure.reason);
+                }
                 answer(cx, Ok(bound));
                 cx.relay();
             }

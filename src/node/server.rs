@@ -12,7 +12,7 @@ use crate::types::id::{Id, Kind};
 use crate::types::reason::Reason;
 use crate::types::verb_error::VerbError;
 
-use super::config::{PeerKey, Policy, ServeConfig, Timing};
+use super::config::{PeerKey, Policy, Preface, ServeConfig, Timing};
 use super::control::Node;
 use super::guarded::Guarded;
 use super::link::{Link, Takes, Watch};
@@ -33,6 +33,7 @@ pub(crate) struct Server {
     pub timing: Timing,
     pub watch: Watch,
     pub takes: Takes,
+    pub preface: Option<Preface>,
     pub instance: Option<u32>,
     /// The limit of unauthenticated peers was reached, and a warning was logged.
     pub full: bool,
@@ -127,8 +128,8 @@ impl ServerMut<'_> {
     }
 
     /// Accepts links under another configuration from now on. The address with its backlog stays, and so do the links: their
-    /// keys are judged, and their events are reported, by the new configuration, and everything else about them is as
-    /// before. Call [`Loop::recheck_links`] to end those that are not admitted any more.
+    /// keys are judged, their events are reported, and connections to targets begin, by the new configuration, and everything else
+    /// about them is as before. Call [`Loop::recheck_links`] to end those that are not admitted any more.
     ///
     /// # Errors
     /// [`VerbError::Invalid`] if the key cannot be used, or if the carrier is another one, which needs other sockets.
@@ -181,7 +182,7 @@ impl Node {
         config: ServeConfig,
         address: Endpoint,
     ) -> Result<impl FnOnce(Id) -> Server + use<>, VerbError> {
-        let ServeConfig { identity, policy, carrier, mode, over_links, timing, on_stream, on_event } = config;
+        let ServeConfig { identity, policy, carrier, mode, over_links, timing, on_stream, preface, on_event } = config;
         let policy = Guarded::wrap(policy, &self.panics);
         let setup = server_setup(&identity, &policy);
         let key = setup.public_key().map_err(|_| VerbError::Invalid)?;
@@ -199,6 +200,7 @@ impl Node {
             timing,
             watch,
             takes,
+            preface,
             instance,
             full: false,
             counts,
@@ -213,6 +215,7 @@ impl Node {
         for id in its {
             let Some(link) = self.links.get_mut(id) else { continue };
             (link.server, link.policy, link.watch) = (Some(to), Arc::clone(&server.policy), server.watch.clone());
+            link.preface.clone_from(&server.preface);
         }
     }
 

@@ -9,6 +9,7 @@
 //! A connection is over when both halves are shut or when it is ended; the reason is recorded once. A Closed connection is
 //! freed at the end of the turn, never during a call.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::relay::half::{Flow, Half, Phase};
@@ -89,6 +90,8 @@ pub(crate) struct Notes {
     pub detail: Option<Box<str>>,
     /// The address that the client connected to, if a protocol tells it.
     pub local: Option<Endpoint>,
+    /// The address of the client, as told by the peer of the link that the source is a stream of.
+    pub client: Option<SocketAddr>,
     /// A wake-up of the source's handler is pending.
     pub is_waking: bool,
 }

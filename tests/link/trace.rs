@@ -3,6 +3,8 @@
 
 use crate::link_kit;
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use link_kit::app::Plan;
 use link_kit::{CLIENT, SERVER, World};
@@ -11,8 +13,9 @@ use seaprox::link::frame::{
     BODY_BYTES_MAX, Class, Frame, FrameError, HEADER_BYTES, Header, LaneAck, Lines, StreamPosition,
 };
 use seaprox::link::{
-    BootId, Bound, Capability, Code, Config, Event, Hello, HelloAck, HelloReader, Host, Intent, Kind, Limits, Open,
-    Outbox, Proofs, STREAMS_EVER, Session, SessionId, SessionRole, Status, StreamId, SubflowId, Time, Violation,
+    BootId, Bound, Capability, ClientAddrs, Code, Config, Event, Hello, HelloAck, HelloReader, Host, Intent, Kind,
+    Limits, Open, Outbox, Proofs, STREAMS_EVER, Session, SessionId, SessionRole, Status, StreamId, SubflowId, Time,
+    Violation,
 };
 
 const LANE: SubflowId = SubflowId(7);
@@ -62,7 +65,11 @@ fn every_frame_encodes_to_its_golden_bytes() {
         source: "x".to_owned(),
         listener: 9,
         kind: Kind::Udp,
+        client: None,
     };
+    let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
+    let client = Some(ClientAddrs { client: addr("192.0.2.7:5678"), local: addr("[::1]:80") });
+    let of_client = Open { client, ..Open::name("a", 1) };
     let listen = Open { port: 80, host: Host::Addr([127, 0, 0, 1].into()), ..Open::default() };
     let bound = Bound { host: Host::Addr("::1".parse().unwrap()), port: 0x1F90, ..Bound::default() };
     let refused =
@@ -97,6 +104,10 @@ fn every_frame_encodes_to_its_golden_bytes() {
         (
             Frame::Open { id: 2, open },
             "1000001a 00000002 01 00 01bb 00000009 03 04 61622e63 01 01 02 03 04 00001388 04 01 78",
+        ),
+        (
+            Frame::Open { id: 4, open: of_client },
+            "10000027 00000004 00 00 0001 00000000 03 01 61 05 1a 01 c0000207 162e 04 00000000000000000000000000000001 0050",
         ),
         (
             Frame::OpenResult { id: 2, result: bound },
@@ -188,6 +199,10 @@ fn invalid_bytes_are_refused_with_the_right_frame_error() {
     assert_eq!(decode(&hex("22000003 00000002 000c00")), Err(FrameError::Long));
     assert_eq!(decode(&hex("22000002 00000002 0000")), Err(FrameError::Value));
     assert_eq!(decode(&hex("31000001 00000000 ff")), Err(FrameError::Value));
+    let open = |client: &str, len: &str| format!("100000{len} 00000004 00 00 0001 00000000 00 {client}");
+    assert_eq!(decode(&hex(&open("05 0a 03 01 61 0001 01 7f000001", "15"))), Err(FrameError::Value), "a name");
+    assert_eq!(decode(&hex(&open("05 07 01 7f000001 0001", "12"))), Err(FrameError::Short), "one address");
+    assert!(decode(&hex(&open("06 01 ff", "0c"))).is_ok(), "an option of a later version is skipped");
 }
 
 fn any_open() -> impl Strategy<Value = Open> {
@@ -198,8 +213,10 @@ fn any_open() -> impl Strategy<Value = Open> {
         "[a-zé]{0,60}".prop_map(Host::Name),
     ];
     let kind = prop_oneof![Just(Kind::Tcp), Just(Kind::Udp), Just(Kind::Internal)];
-    (kind, any::<(u32, u16, u8, u32)>(), host, "[ -~]{0,255}").prop_map(
-        |(kind, (listener, port, weight, timeout_ms), host, source)| Open {
+    let addr = || any::<(std::net::IpAddr, u16)>().prop_map(SocketAddr::from);
+    let client = proptest::option::of((addr(), addr()).prop_map(|(client, local)| ClientAddrs { client, local }));
+    (kind, any::<(u32, u16, u8, u32)>(), host, "[ -~]{0,255}", client).prop_map(
+        |(kind, (listener, port, weight, timeout_ms), host, source, client)| Open {
             kind,
             listener,
             host,
@@ -207,6 +224,7 @@ fn any_open() -> impl Strategy<Value = Open> {
             weight,
             timeout_ms,
             source,
+            client,
         },
     )
 }

@@ -50,6 +50,7 @@ mod names;
 mod passed;
 mod programs;
 mod proxy_protocol;
+mod proxy_protocol_links;
 mod readme;
 mod redirect;
 mod redirected;

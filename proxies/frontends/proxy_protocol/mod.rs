@@ -1,6 +1,8 @@
 //! The PROXY protocol around a front end: reads the header of a client before the front end sees it, and sends one to each
 //! target before the bytes of the client.
 //!
+//! The targets of streams that peers of a link open get theirs by [`preface`].
+//!
 //! A header is believed only if the socket's own peer is in a trusted network. A trusted client that sends none is refused,
 //! as is every other client: an address is never guessed.
 
@@ -11,6 +13,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use seaprox::config::{ProxyProtocol, ProxyVersion};
+use seaprox::link::ClientAddrs;
+use seaprox::node::Preface;
 use seaprox::{Balancer, Cause, Cx, Endpoint, Failure, Fault, FrontEnd, Handler, Proto, Reason, Role, Upstream};
 
 use header::Header;
@@ -25,6 +29,14 @@ pub fn wrap(protocol: &ProxyProtocol, mut front_end: FrontEnd, balancer: Option<
         let state = if protocol.accept_from.is_empty() { State::Passed(Header::default()) } else { State::Awaited };
         let (protocol, balancer) = (Rc::clone(&protocol), balancer.clone());
         Box::new(Proxied { protocol, balancer, inner: front_end(), state })
+    })
+}
+
+/// Returns the maker of headers for the targets of streams that peers of a link open.
+pub fn preface(version: ProxyVersion) -> Preface {
+    Rc::new(move |addrs: Option<ClientAddrs>| {
+        let addrs = addrs.map(|addrs| (addrs.client, addrs.local));
+        Header { addrs, fields: Vec::new() }.encode(version)
     })
 }
 

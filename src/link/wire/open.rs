@@ -4,6 +4,7 @@
 //! OPEN, LISTEN:  kind u8 | flags u8 | port u16 | listener u32 | host | options (type u8, len u8, value) ...
 //! ..._RESULT:    code u16 (0 = ok) | errno u16 | port u16 | host | text
 //! host:          0 | 1 + 4 bytes (IPv4) | 4 + 16 bytes (IPv6) | 3 + len u8 + name
+//! options:       1 weight u8 | 3 timeout u32 (ms) | 4 source, a text | 5 client: host | port u16 | host | port u16
 //! ```
 
 use std::fmt;
@@ -66,6 +67,17 @@ pub struct Open {
     pub timeout_ms: u32,
     /// A description of the client, at most [`NAME_BYTES_MAX`] bytes.
     pub source: String,
+    /// The addresses of the client, if it has any. The receiver decides if it believes them.
+    pub client: Option<ClientAddrs>,
+}
+
+/// The addresses of the client of a stream, as the PROXY protocol has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientAddrs {
+    /// The address of the client.
+    pub client: SocketAddr,
+    /// The address that the client has connected to.
+    pub local: SocketAddr,
 }
 
 /// The result of an OPEN or a LISTEN.
@@ -86,6 +98,7 @@ pub struct Bound {
 const OPTION_WEIGHT: u8 = 1;
 const OPTION_TIMEOUT: u8 = 3;
 const OPTION_SOURCE: u8 = 4;
+const OPTION_CLIENT: u8 = 5;
 
 /// Formats the target for logs and messages.
 impl fmt::Display for Open {
@@ -138,6 +151,7 @@ impl Open {
             OPTION_WEIGHT => self.weight = v.u8()?,
             OPTION_TIMEOUT => self.timeout_ms = v.u32()?,
             OPTION_SOURCE => utf8(v.rest())?.clone_into(&mut self.source),
+            OPTION_CLIENT => self.client = Some(ClientAddrs::decode(&mut v)?),
             _ => return Ok(()),
         }
         v.end()
@@ -159,6 +173,29 @@ impl Open {
         if !self.source.is_empty() {
             out.put_u8(OPTION_SOURCE);
             put_short(out, &self.source);
+        }
+        if let Some(addrs) = &self.client {
+            addrs.encode(out);
+        }
+    }
+}
+
+impl ClientAddrs {
+    fn decode(r: &mut Reader<'_>) -> Result<ClientAddrs, FrameError> {
+        let mut addr = || match (Host::decode(r)?, r.u16()?) {
+            (Host::Addr(ip), port) => Ok(SocketAddr::new(ip, port)),
+            _ => Err(FrameError::Value),
+        };
+        Ok(ClientAddrs { client: addr()?, local: addr()? })
+    }
+
+    /// Writes the option with its type and its length.
+    fn encode(&self, out: &mut Vec<u8>) {
+        let bytes = |addr: SocketAddr| if addr.is_ipv4() { 7 } else { 19 };
+        out.put(&[OPTION_CLIENT, bytes(self.client) + bytes(self.local)]);
+        for addr in [self.client, self.local] {
+            Host::Addr(addr.ip()).encode(out);
+            out.put_u16(addr.port());
         }
     }
 }
