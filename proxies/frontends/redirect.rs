@@ -2,11 +2,11 @@
 //! redirected it to the listener.
 //!
 //! Both NAT (`redirect` of nftables) and TPROXY may lead to one listener: [`seaprox::ConnectionMut::redirected_dest`] tells
-//! them apart. A client that nothing redirected is refused, as is a connection of this process that comes back.
+//! them apart. Datagrams come by TPROXY alone. A client that nothing redirected is refused, as is a connection of this process that comes back.
 
 use std::sync::Arc;
 
-use seaprox::{Cx, Failure, Handler, Target};
+use seaprox::{Core, Cx, Failure, FlowRequest, Handler, Proto, Reason, Target};
 
 use super::access::AccessPolicy;
 use super::spec::FrontEndSpec;
@@ -18,7 +18,7 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
     synopsis: "[--listen ADDR] [OPTION]...",
     default_address: "12345",
     options: &[],
-    flags: &[],
+    flags: &["udp", "tcp", "udp-first-answer-timeout", "udp-idle-timeout", "udp-flows", "udp-flows-per-source"],
     serves_redirected: true,
     examples: &[
         (
@@ -29,13 +29,24 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
             "redirect -l 12345 --mark 4660 --bind-source transparent",
             "relay the redirected connections, and let the targets see the addresses of the clients",
         ),
+        (
+            "redirect --tcp --udp -l 12345 --mark 4660",
+            "relay the redirected connections, and the datagrams that tproxy sends here",
+        ),
         ("redirect -l 12345 --deny 10.0.0.0/8", "relay the redirected connections except those to 10.0.0.0/8"),
     ],
     make: |_, access, _| {
         let access = Arc::clone(access);
         Some(Box::new(move || Box::new(Redirect { access: Arc::clone(&access) })))
     },
-    make_datagrams: None,
+    make_datagrams: Some(|_, access, _| {
+        let access = Arc::clone(access);
+        Some(Box::new(move |_: &mut Core, request: &FlowRequest<'_>| {
+            let not_redirected = || Failure::new(Reason::NotPermitted, "the datagram was not redirected");
+            let dest = request.original_dest.ok_or_else(not_redirected)?;
+            access.flow(request.source, Target::Ip(Proto::Udp, dest))
+        }))
+    }),
 };
 
 /// The handler of a redirected client.

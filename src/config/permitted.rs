@@ -9,6 +9,7 @@ use super::maker::MadeFrontEnd;
 use super::{Config, Place, Problem};
 use crate::engine::permitted::{HAS_REDIRECT, try_mark, try_transparent};
 use crate::relay::dial::Egress;
+use crate::types::proto::Proto;
 
 /// Tries the options of the process.
 pub(super) fn check_process(config: &Config) -> Result<(), ApplyError> {
@@ -24,6 +25,11 @@ pub(super) fn check_listener(listener: &Listener, made: &MadeFrontEnd) -> Result
     if made.redirected && !HAS_REDIRECT {
         let text = format!(" {:?}: expected Linux, as no other system redirects connections", listener.front_end.name);
         return Err(refused(Problem::new(place.field("front"), text)));
+    }
+    if made.redirected
+        && let Some(address) = listener.addresses.iter().find(|address| address.proto() == Proto::Udp)
+    {
+        try_transparent().map_err(|error| lacking("listen", address, &place, &error))?;
     }
     match &listener.egress {
         // The far end of a link connects from its own address.

@@ -4,6 +4,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
+use mio::net::UdpSocket;
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::Domain;
 
@@ -15,6 +16,9 @@ pub(crate) struct Batch {
     state: UdpSocketState,
     buffers: Box<[u8]>,
     metas: [RecvMeta; BATCH_SIZE],
+    /// The addresses that redirected datagrams were sent to.
+    originals: [Option<SocketAddr>; BATCH_SIZE],
+    control: Box<[u8]>,
     /// Room in which entries are joined for one call.
     joined: Box<[u8]>,
 }
@@ -25,6 +29,8 @@ pub(crate) struct Received<'a> {
     pub source: SocketAddr,
     /// The local address that the datagrams were sent to, if the system tells it.
     pub dest: Option<IpAddr>,
+    /// The address that redirected datagrams were sent to.
+    pub original: Option<SocketAddr>,
     pub ecn: Option<EcnCodepoint>,
     /// The datagrams behind one another, each of `segment` bytes; the last may be shorter.
     pub contents: &'a [u8],
@@ -42,6 +48,8 @@ impl Batch {
             state: UdpSocketState::new(UdpSockRef::from(&probe))?,
             buffers: vec![0; BATCH_SIZE * BUFFER_BYTES].into(),
             metas: [RecvMeta::default(); BATCH_SIZE],
+            originals: [None; BATCH_SIZE],
+            control: vec![0; sys::CONTROL_BYTES].into(),
             joined: vec![0; BUFFER_BYTES].into(),
         })
     }
@@ -58,7 +66,28 @@ impl Batch {
             rest = others;
             IoSliceMut::new(buffer)
         });
+        self.originals.fill(None);
         self.state.recv(socket, &mut slices[..count_max], &mut self.metas[..count_max])
+    }
+
+    /// Receives entries as [`Batch::receive`] does, with the addresses that they were sent to before the system redirected them:
+    /// one call of the system for each.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if there are none, or the error of the socket.
+    pub fn receive_redirected(&mut self, socket: &UdpSocket, count_max: usize) -> io::Result<usize> {
+        let count_max = count_max.clamp(1, BATCH_SIZE);
+        for (index, buffer) in self.buffers.chunks_mut(BUFFER_BYTES).take(count_max).enumerate() {
+            let received = match sys::receive_redirected(socket, buffer, &mut self.control) {
+                Err(_) if index > 0 => return Ok(index),
+                received => received?,
+            };
+            let meta = &mut self.metas[index];
+            (meta.addr, meta.len, meta.stride) = (received.source, received.len, received.segment);
+            (meta.ecn, meta.dst_ip) = (received.ecn, received.original.map(|addr| addr.ip()));
+            self.originals[index] = received.original;
+        }
+        Ok(count_max)
     }
 
     /// Returns an entry of the last batch.
@@ -68,6 +97,7 @@ impl Batch {
         Received {
             source: meta.addr,
             dest: meta.dst_ip,
+            original: self.originals[index],
             ecn: meta.ecn,
             contents: &self.buffers[start..start + meta.len.min(BUFFER_BYTES)],
             segment: meta.stride.max(1),

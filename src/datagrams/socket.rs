@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use quinn_udp::{EcnCodepoint, Transmit, UdpSockRef, UdpSocketState, is_msg_size_err};
-use socket2::{Domain, Socket};
+use socket2::{Domain, SockRef, Socket};
 
 use super::batch::Batch;
 use crate::sys::{self, Fragmentation};
@@ -95,6 +95,14 @@ impl DatagramSocket {
         Ok(DatagramSocket { peer: Some(peer), ..DatagramSocket::new(socket)? })
     }
 
+    /// Makes a socket that sends to any address, and that nothing is received from.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn unconnected(socket: Socket) -> io::Result<DatagramSocket> {
+        DatagramSocket::new(socket)
+    }
+
     fn new(socket: Socket) -> io::Result<DatagramSocket> {
         let socket = UdpSocket::from_std(socket.into());
         let local = socket.local_addr()?;
@@ -144,6 +152,35 @@ impl DatagramSocket {
                     // A busy socket: the system joins its datagrams from now on.
                     self.sending = self.sending_state().ok();
                 }
+                Ok(count)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.is_readable = false;
+                Ok(0)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the socket of a listener receive datagrams that TPROXY sends there, with the addresses that they were sent to.
+    ///
+    /// # Errors
+    /// This system has no such thing, or the process may not have it.
+    pub fn redirect(&self) -> io::Result<()> {
+        let is_ipv6 = self.local.is_ipv6();
+        sys::set_transparent(SockRef::from(&self.socket), is_ipv6)?;
+        sys::receive_original_dest(&self.socket, is_ipv6)
+    }
+
+    /// Receives as [`DatagramSocket::receive`] does, with the addresses that redirected datagrams were sent to.
+    ///
+    /// # Errors
+    /// The error of the socket, but not a lack of datagrams.
+    pub fn receive_redirected(&mut self, batch: &mut Batch, count_max: usize) -> io::Result<usize> {
+        let wanted = count_max.min(quinn_udp::BATCH_SIZE);
+        match batch.receive_redirected(&self.socket, wanted) {
+            Ok(count) => {
+                self.is_readable = count == wanted;
                 Ok(count)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

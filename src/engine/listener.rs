@@ -219,6 +219,7 @@ impl Core {
             (listener.counts_at_accept, listener.balancer) = (config.counts_at_accept, config.balancer);
             listener.set_redirected(config.redirected);
         }
+        self.redirect_datagrams(id, config.redirected);
         Ok(id)
     }
 
@@ -359,6 +360,7 @@ impl Core {
         if let Some(balancer) = config.balancer {
             balancer.start(self, family);
         }
+        self.redirect_datagrams(id, config.redirected);
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use crate::engine::connection_view::ConnectionMut;
 use crate::engine::core::Core;
 use crate::relay::io::Io;
 use crate::types::address::{Endpoint, Target};
+use crate::types::proto::Proto;
 use crate::types::reason::{Failure, Reason};
 
 /// The connections that all loops of this process have started of late.
@@ -61,7 +62,7 @@ impl ConnectionMut<'_> {
         let side = core.sides.get(record.source).ok_or_else(unknown)?;
         let (original, peer) = (side.io.original_dest(), side.endpoint.ip());
         let dest = original.or_else(|| side.io.local().ip()).map(plain).ok_or_else(unknown)?;
-        let circle = if core.has_listener_at(dest) {
+        let circle = if core.has_listener_at(Proto::Tcp, dest) {
             Some("the client connected to a listener of this process")
         } else if peer.is_some_and(|peer| own_dials().take(plain(peer), dest)) {
             Some("the connection is one of this process, which the rules of the system have redirected")
@@ -82,9 +83,26 @@ impl ConnectionMut<'_> {
 }
 
 impl Core {
+    /// Checks a redirected datagram.
+    ///
+    /// # Errors
+    /// Fails with [`Reason::NotPermitted`] if the datagram would go in a circle: its client sent it to a listener of this process,
+    /// or it is one of this process itself.
+    pub(crate) fn check_redirected(&self, source: SocketAddr, dest: SocketAddr) -> Result<(), Failure> {
+        if self.has_listener_at(Proto::Udp, dest) {
+            return Err(Failure::new(Reason::NotPermitted, "the client sent to a listener of this process"));
+        }
+        if own_dials().has(source, dest) {
+            let why = "the datagram is one of this process, which the rules of the system have redirected";
+            return Err(Failure::new(Reason::NotPermitted, why));
+        }
+        Ok(())
+    }
+
     /// Returns true if a listener of this loop has the address.
-    fn has_listener_at(&self, dest: SocketAddr) -> bool {
-        let addrs = self.listeners.iter().filter_map(|(_, listener)| listener.addr.ip());
+    fn has_listener_at(&self, proto: Proto, dest: SocketAddr) -> bool {
+        let of_proto = self.listeners.iter().filter(|(_, listener)| listener.addr.proto() == proto);
+        let addrs = of_proto.filter_map(|(_, listener)| listener.addr.ip());
         let mut same_port = addrs.filter(|addr| addr.port() == dest.port()).map(|addr| addr.ip().to_canonical());
         same_port.any(|ip| ip == dest.ip() || (ip.is_unspecified() && is_of_this_host(dest)))
     }
@@ -106,10 +124,16 @@ impl Drop for Redirection {
 
 /// Notes a connection that a loop has started, if the process has a listener to which it may be redirected.
 pub(crate) fn note_dial(io: &Io, target: SocketAddr) {
-    if LISTENERS.load(Ordering::Relaxed) == 0 {
-        return;
+    if LISTENERS.load(Ordering::Relaxed) > 0
+        && let Some(local) = io.local().ip()
+    {
+        own_dials().note(plain(local), plain(target), Instant::now());
     }
-    if let Some(local) = io.local().ip() {
+}
+
+/// Notes a flow of datagrams that a loop has opened, by the addresses of its socket, as [`note_dial`] does.
+pub(crate) fn note_flow(local: SocketAddr, target: SocketAddr) {
+    if LISTENERS.load(Ordering::Relaxed) > 0 {
         own_dials().note(plain(local), plain(target), Instant::now());
     }
 }
@@ -118,7 +142,7 @@ pub(crate) fn note_dial(io: &Io, target: SocketAddr) {
 pub(crate) fn warn_not_transparent(error: &std::io::Error) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        log::warn!(target: "seaprox::listener", error = error.to_string(); "connections of tproxy are not accepted, those of nft redirect are: tproxy needs CAP_NET_ADMIN");
+        log::warn!(target: "seaprox::listener", error = error.to_string(); "clients of tproxy are not served, those of nft redirect are: tproxy needs CAP_NET_ADMIN");
     });
 }
 
@@ -139,6 +163,12 @@ impl OwnDials {
     fn take(&mut self, local: SocketAddr, target: SocketAddr) -> bool {
         self.forget(Instant::now());
         self.known.remove(&(local, target)).is_some()
+    }
+
+    /// Returns true if a flow of this process has these addresses. Each of its datagrams comes back.
+    fn has(&mut self, local: SocketAddr, target: SocketAddr) -> bool {
+        self.forget(Instant::now());
+        self.known.contains_key(&(local, target))
     }
 
     /// Forgets the connections that would have come back by now.
@@ -164,7 +194,7 @@ fn own_dials() -> std::sync::MutexGuard<'static, OwnDials> {
 }
 
 /// Returns an address with a mapped IPv4 address as IPv4.
-fn plain(addr: SocketAddr) -> SocketAddr {
+pub(crate) fn plain(addr: SocketAddr) -> SocketAddr {
     match addr.ip().to_canonical() {
         ip if ip.is_ipv4() => SocketAddr::new(ip, addr.port()),
         _ => addr,

@@ -19,7 +19,10 @@ use super::{PathInfo, PeerCredentials};
 
 mod redirected;
 
-pub(crate) use redirected::{HAS_REDIRECT, choose_port_late, original_dest, set_mark, set_transparent};
+pub(crate) use redirected::{
+    CONTROL_BYTES, HAS_REDIRECT, choose_port_late, original_dest, receive_original_dest, receive_redirected, set_mark,
+    set_transparent,
+};
 
 /// The events of a connected socket: both directions, and urgent data, because reads stop there.
 pub(crate) const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);

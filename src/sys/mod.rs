@@ -98,12 +98,24 @@ pub(crate) use dns::{HAS_DNS, query_dns};
 pub(crate) use no_dns::{HAS_DNS, query_dns};
 
 pub(crate) use kernel::{
-    Fragmentation, HAS_REDIRECT, INTEREST, REUSE_PORT_BALANCES, SENDS_SEGMENTS, SKIPS, bind_to_interface,
-    choose_port_late, datagram_socket, handshake_with_data, is_network_change, is_reset_behind_fin, may_choose_port,
-    mptcp_info, mptcp_subflows, network_changes, new_pipe, nonblocking_socket, original_dest, receive_ecn,
-    send_before_end, set_mark, set_transparent, set_unsent_bytes, set_user_timeout, skip, splice_in, splice_out,
-    tcp_info, trim_memory, unacknowledged, wants_more,
+    CONTROL_BYTES, Fragmentation, HAS_REDIRECT, INTEREST, REUSE_PORT_BALANCES, SENDS_SEGMENTS, SKIPS,
+    bind_to_interface, choose_port_late, datagram_socket, handshake_with_data, is_network_change, is_reset_behind_fin,
+    may_choose_port, mptcp_info, mptcp_subflows, network_changes, new_pipe, nonblocking_socket, original_dest,
+    receive_ecn, receive_original_dest, receive_redirected, send_before_end, set_mark, set_transparent,
+    set_unsent_bytes, set_user_timeout, skip, splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
 };
+
+/// The addresses of a datagram that the system has redirected, or of several that it has joined.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RedirectedMeta {
+    pub source: std::net::SocketAddr,
+    /// The address that they were sent to.
+    pub original: Option<std::net::SocketAddr>,
+    pub ecn: Option<quinn_udp::EcnCodepoint>,
+    pub len: usize,
+    /// Bytes of each datagram but the last.
+    pub segment: usize,
+}
 
 /// The system's measurements of the path of a TCP connection.
 #[derive(Clone, Copy, Debug)]

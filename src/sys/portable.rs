@@ -160,6 +160,19 @@ pub(crate) fn original_dest(_: &TcpStream) -> Option<std::net::SocketAddr> {
     None
 }
 
+/// Refuses: this system redirects no datagrams.
+pub(crate) fn receive_original_dest<T>(_: &T, _: bool) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Refuses: this system redirects no datagrams.
+pub(crate) fn receive_redirected<T>(_: &T, _: &mut [u8], _: &mut [u8]) -> io::Result<super::RedirectedMeta> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Bytes of the control messages of a received datagram: none are read.
+pub(crate) const CONTROL_BYTES: usize = 0;
+
 /// Refuses: this system has no marks.
 pub(crate) fn set_mark(_: SockRef<'_>, _: u32) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())

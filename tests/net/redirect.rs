@@ -2,12 +2,15 @@
 //! as a gateway, with the rules of `examples/redirect/redirect-rules`; directly, over a link, and from the addresses of the clients.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Stdio;
 use std::thread;
 
+use serde_json::Value;
+
+use crate::kit::program::Program;
 use crate::kit::seaprox::run_command;
-use crate::kit::{SOON, Seaprox, has};
+use crate::kit::{SOON, Seaprox, has, until};
 use crate::net_kit::nodes::{PORT, Secret, start};
 use crate::net_kit::{Host, Kind, Net, has_net};
 
@@ -73,13 +76,44 @@ impl Row {
         }
     }
 
-    /// Starts HTTP servers that answer with the address of their client.
+    /// Starts HTTP servers and name servers that answer with the address of their client.
     fn serve(&self) {
         for addr in SERVER {
+            let socket = self.server().inside(|| UdpSocket::bind((addr, 53)).unwrap());
+            thread::spawn(move || answer_names(&socket));
             let listener = self.server().inside(|| TcpListener::bind((addr, 80)).unwrap());
             thread::spawn(move || listener.incoming().flatten().for_each(|client| answer(&client)));
         }
     }
+}
+
+/// Answers each question to a name server with the address of the client.
+fn answer_names(socket: &UdpSocket) {
+    let mut query = [0; 512];
+    while let Ok((len, client)) = socket.recv_from(&mut query) {
+        // The question ends with its type and class behind the empty label (RFC 1035, section 4.1.2).
+        let Some(end) = query[12..len].iter().position(|byte| *byte == 0).map(|at| 12 + at + 5) else { continue };
+        let octets = match client.ip() {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        let mut reply = query[..end].to_vec();
+        reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+        reply.extend([0xc0, 12, query[end - 4], query[end - 3], 0, 1, 0, 0, 0, 60, 0, octets.len() as u8]);
+        reply.extend(octets);
+        let _ = socket.send_to(&reply, client);
+    }
+}
+
+/// Returns what dig gets from the name server with this address: the address that the server sees.
+#[track_caller]
+fn seen_by_name_server(host: &Host, addr: &str) -> String {
+    let mut command = host.command("dig");
+    let kind = if addr.contains(':') { "AAAA" } else { "A" };
+    command.args([&format!("@{addr}"), "name.example", kind, "+short", "+tries=1", "+time=50"]).stdin(Stdio::null());
+    let ran = run_command(command, b"");
+    assert_eq!(ran.code, Some(0), "dig @{addr}: {}{}", String::from_utf8_lossy(&ran.out), ran.err);
+    String::from_utf8_lossy(&ran.out).trim().to_owned()
 }
 
 /// Reads a request, and answers with the address of the client.
@@ -130,7 +164,11 @@ fn redirect_via(host: &Host, secret: &Secret, peer: &str) -> Seaprox {
 }
 
 fn asked(addr: &str) -> String {
-    if addr.contains(':') { format!("asked=[{addr}]:80") } else { format!("asked={addr}:80") }
+    asked_of(addr, "", 80)
+}
+
+fn asked_of(addr: &str, prefix: &str, port: u16) -> String {
+    if addr.contains(':') { format!("asked={prefix}[{addr}]:{port}") } else { format!("asked={prefix}{addr}:{port}") }
 }
 
 #[test]
@@ -202,6 +240,83 @@ fn a_server_sees_the_address_of_the_client_of_a_transparent_gateway() {
     for (addr, client) in SERVER.iter().zip(CLIENT) {
         assert_eq!(seen_by_server(row.client(), addr), client);
     }
+}
+
+#[test]
+fn dig_behind_a_redirecting_gateway_asks_any_server() {
+    if !(has_net() && has("dig")) {
+        return;
+    }
+    let row = Row::new();
+    row.serve();
+    row.route_to_server();
+    rules(row.gateway(), &["gateway", "--interface", "p1", "--udp"]);
+    let seaprox = redirect(row.gateway(), &["--tcp", "--udp", "--udp-idle-timeout", "1s"]);
+    for (addr, gateway) in SERVER.iter().zip(GATEWAY_OUT) {
+        // dig accepts an answer from the address alone that it has asked.
+        assert_eq!(seen_by_name_server(row.client(), addr), gateway);
+        seaprox.wait_for_log(&["closed", &asked_of(addr, "udp:", 53), "datagrams=1/1", "reason=idle_timeout"]);
+    }
+    assert_eq!(seen_by_server(row.client(), SERVER[0]), GATEWAY_OUT[0], "TCP beside UDP");
+}
+
+#[test]
+fn dig_on_a_host_that_redirects_its_own_datagrams_asks_any_server() {
+    if !(has_net() && has("dig")) {
+        return;
+    }
+    let row = Row::new();
+    row.serve();
+    row.route_to_server();
+    for forwarding in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+        assert!(row.gateway().sysctl(forwarding, "1"));
+    }
+    row.route_to_client();
+    rules(row.client(), &["host", "--udp"]);
+    let seaprox = redirect(row.client(), &["--tcp", "--udp", "--udp-idle-timeout", "1s"]);
+    for (addr, client) in SERVER.iter().zip(CLIENT) {
+        assert_eq!(seen_by_name_server(row.client(), addr), client);
+        seaprox.wait_for_log(&["closed", &asked_of(addr, "udp:", 53), "datagrams=1/1"]);
+    }
+    assert_eq!(seaprox.count_log(&["not_permitted"]), 0, "no datagram of the process came back");
+}
+
+#[test]
+fn a_name_server_sees_the_address_of_the_client_of_a_transparent_gateway() {
+    if !(has_net() && has("dig")) {
+        return;
+    }
+    let row = Row::new();
+    row.serve();
+    row.route_to_server();
+    row.route_to_client();
+    rules(row.gateway(), &["gateway", "--interface", "p1", "--udp"]);
+    let _seaprox = redirect(row.gateway(), &["--udp", "--bind-source", "transparent"]);
+    for (addr, client) in SERVER.iter().zip(CLIENT) {
+        assert_eq!(seen_by_name_server(row.client(), addr), client);
+    }
+}
+
+/// iperf3 judges the datagrams of one flow by their numbers.
+#[test]
+fn a_stream_of_datagrams_behind_a_redirecting_gateway_arrives_in_order() {
+    if !(has_net() && has("iperf3")) {
+        return;
+    }
+    let row = Row::new();
+    row.route_to_server();
+    rules(row.gateway(), &["gateway", "--interface", "p1", "--udp"]);
+    let _seaprox = redirect(row.gateway(), &["--tcp", "--udp"]);
+    let mut command = row.server().command("iperf3");
+    command.args(["-s", "-B", SERVER[0]]).stdin(Stdio::null());
+    let _server = Program::start(command);
+    until("the server listens", || row.server().run("ss -Hltn sport = :5201").contains("LISTEN"));
+    let mut command = row.client().command("iperf3");
+    command.args(["-c", SERVER[0], "-u", "-b", "4M", "-l", "1200", "-t", "2", "--json"]).stdin(Stdio::null());
+    let ran = run_command(command, b"");
+    let report: Value = serde_json::from_slice(&ran.out).expect("a report");
+    let sum = |field: &str| report.pointer(&format!("/end/sum/{field}")).and_then(Value::as_f64).expect("a figure");
+    assert!(sum("packets") > 500.0 && sum("lost_percent") < 1.0, "{report}");
 }
 
 /// A relay that no rule redirects to: only the answers of the server need a rule.

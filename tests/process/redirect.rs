@@ -2,7 +2,7 @@
 //! process without rights says.
 
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -48,8 +48,8 @@ fn redirect_by_nat(port: u16, but: &str) {
     ));
 }
 
-/// Sends connections to port 82 of other addresses than loopback to a listener by TPROXY, unless they have the mark 4660.
-fn redirect_by_tproxy(port: u16) {
+/// Sends connections or datagrams to port 82 of other addresses than loopback to a listener by TPROXY, unless they have the mark 4660.
+fn redirect_by_tproxy(proto: &str, port: u16) {
     for family in ["-4", "-6"] {
         ip(&format!("{family} rule add fwmark 4661 lookup 4660"));
         ip(&format!("{family} route add local default dev lo table 4660"));
@@ -57,10 +57,10 @@ fn redirect_by_tproxy(port: u16) {
     nft(&format!(
         "table inet tproxy_test {{ \
          chain out {{ type route hook output priority mangle; meta mark 4660 accept; \
-         ip daddr 127.0.0.0/8 accept; ip6 daddr ::1 accept; tcp dport 82 meta mark set 4661; }}; \
+         ip daddr 127.0.0.0/8 accept; ip6 daddr ::1 accept; {proto} dport 82 meta mark set 4661; }}; \
          chain in {{ type filter hook prerouting priority mangle; meta mark != 4661 accept; \
-         meta nfproto ipv4 meta l4proto tcp tproxy ip to 127.0.0.1:{port} accept; \
-         meta nfproto ipv6 meta l4proto tcp tproxy ip6 to [::1]:{port} accept; }}; }}"
+         meta nfproto ipv4 meta l4proto {proto} tproxy ip to 127.0.0.1:{port} accept; \
+         meta nfproto ipv6 meta l4proto {proto} tproxy ip6 to [::1]:{port} accept; }}; }}"
     ));
 }
 
@@ -84,7 +84,7 @@ fn clients_of_nat_and_of_tproxy_reach_their_targets_through_one_listener() {
     with_servers(|| {
         let seaprox = Seaprox::start(&["redirect", "--listen", "12345", "--mark", "4660"]);
         redirect_by_nat(12_345, "meta mark 4660 accept");
-        redirect_by_tproxy(12_345);
+        redirect_by_tproxy("tcp", 12_345);
         for addr in SERVERS {
             for port in [81, 82] {
                 let to = at(addr, port);
@@ -107,7 +107,7 @@ fn connections_of_the_process_that_come_back_are_refused() {
         let seaprox = Seaprox::start(&["redirect", "--listen", "12345", "--threads", "1"]);
         // The process sets no mark, so the rule redirects its own connections, too.
         redirect_by_nat(12_345, "meta mark 4660 accept");
-        redirect_by_tproxy(12_345);
+        redirect_by_tproxy("tcp", 12_345);
         for (count, (addr, port)) in
             (1..).zip([(0, 81), (1, 81), (0, 82), (1, 82)].map(|(at, port)| (SERVERS[at], port)))
         {
@@ -121,6 +121,28 @@ fn connections_of_the_process_that_come_back_are_refused() {
             seaprox.wait_for_log(&["reason=not_permitted", &asked, "is one of this process"]);
             assert!(server.accept().is_err(), "the server saw no client");
         }
+    });
+}
+
+/// A datagram of the process that comes back opens no flow, and the server sees none.
+#[test]
+fn datagrams_of_the_process_that_come_back_are_refused() {
+    with_servers(|| {
+        let seaprox = Seaprox::start(&["redirect", "--listen", "12345", "--udp"]);
+        // The process sets no mark, so the rule redirects its own datagrams, too.
+        redirect_by_tproxy("udp", 12_345);
+        for addr in SERVERS {
+            let server = UdpSocket::bind(at(addr, 82)).unwrap();
+            server.set_nonblocking(true).unwrap();
+            let client = UdpSocket::bind(at(addr, 0)).unwrap();
+            client.send_to(b"ask", at(addr, 82)).unwrap();
+            seaprox.wait_for_log(&["flow refused", "is one of this process"]);
+            assert!(server.recv(&mut [0; 8]).is_err(), "the server got a datagram");
+            // A datagram to the port itself is refused, too.
+            let itself = if addr.contains(':') { "::1" } else { "127.0.0.1" };
+            client.send_to(b"ask", at(itself, 12_345)).unwrap();
+        }
+        seaprox.wait_for_log(&["flow refused", "sent to a listener of this process"]);
     });
 }
 
@@ -160,7 +182,7 @@ fn a_process_without_rights_serves_clients_of_nat_and_says_that_it_serves_no_oth
             let server = TcpListener::bind(at(addr, 81)).unwrap();
             converse(at(addr, 81), &server);
         }
-        seaprox.wait_for_log(&["WARN", "connections of tproxy are not accepted", "CAP_NET_ADMIN"]);
+        seaprox.wait_for_log(&["WARN", "clients of tproxy are not served", "CAP_NET_ADMIN"]);
     });
 }
 
@@ -169,8 +191,8 @@ fn an_option_that_needs_rights_ends_a_process_without_them_at_once() {
     if !has_namespaces() {
         return;
     }
-    for options in [["--mark", "7"], ["--bind-source", "transparent"]] {
-        let line = [&["redirect", "--listen", "127.0.0.1:0"][..], &options].concat();
+    for options in [["--mark", "7"], ["--bind-source", "transparent"], ["--listen", "udp:127.0.0.1:0"]] {
+        let line = [&["redirect"][..], &options].concat();
         let ran = run_with(&line, b"", without_rights);
         let text = format!("seaprox redirect: {}: expected the capability CAP_NET_ADMIN: ", options.join(" "));
         assert!(ran.code == Some(78) && ran.err.starts_with(&text), "{:?} {}", ran.code, ran.err);
@@ -183,7 +205,9 @@ fn the_rules_of_the_manual_are_those_of_the_script() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     let page = std::fs::read_to_string(format!("{root}/docs/redirect.md")).unwrap();
     let mut printed = Vec::new();
-    for mode in [&["host"][..], &["gateway", "--interface", "eth1"]] {
+    for mode in
+        [&["host", "--udp"][..], &["gateway", "--interface", "eth1"], &["gateway", "--interface", "eth1", "--udp"]]
+    {
         let script = format!("{root}/examples/redirect/redirect-rules");
         let ran = Command::new(script).args(mode).arg("--print").output().unwrap();
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
@@ -192,8 +216,10 @@ fn the_rules_of_the_manual_are_those_of_the_script() {
     let blocks = page.split("```").skip(1).step_by(2);
     let lines = blocks.filter(|block| block.contains("nft") || block.contains("table inet")).flat_map(str::lines);
     let rules = lines.map(|line| line.split(" # ").next().unwrap().trim());
-    let rules: Vec<&str> = rules.filter(|line| line.contains("accept") || line.contains("redirect to")).collect();
-    assert!(rules.len() >= 12, "{rules:?}");
+    let rules: Vec<&str> = rules
+        .filter(|line| line.contains("accept") || line.contains(" set ") || line.contains("redirect to"))
+        .collect();
+    assert!(rules.len() >= 20, "{rules:?}");
     for rule in rules {
         assert!(printed.iter().any(|line| line == rule), "no rule of the script is {rule:?}");
     }

@@ -60,6 +60,8 @@ pub(crate) enum Client {
         addr: SocketAddr,
         /// The local address that the answers must leave from.
         from: Option<IpAddr>,
+        /// The address of another host that a redirected client has sent to, from which it is answered.
+        reply_from: Option<SocketAddr>,
     },
     /// A stream that the peer of a link has opened.
     Stream(StreamAt, Endpoint),

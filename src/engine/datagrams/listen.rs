@@ -8,8 +8,10 @@ use std::net::SocketAddr;
 
 use super::ClientSocket;
 use crate::datagrams::batch::Batch;
+use crate::datagrams::reply::ReplySockets;
 use crate::datagrams::socket::DatagramSocket;
 use crate::engine::core::Core;
+use crate::engine::redirected::warn_not_transparent;
 use crate::sys;
 use crate::types::id::Id;
 use crate::types::reason::Reason;
@@ -41,8 +43,26 @@ impl Core {
     /// Takes the registered socket of a UDP listener that is being opened.
     pub(crate) fn hold_datagrams(&mut self, listener: Id, socket: DatagramSocket) {
         let has_several_addresses = socket.local().ip().is_unspecified();
-        let client = ClientSocket { socket, has_several_addresses, flows: 0, is_closing: false };
+        let client = ClientSocket {
+            socket,
+            has_several_addresses,
+            flows: 0,
+            is_redirected: false,
+            replies: ReplySockets::new(),
+            is_closing: false,
+        };
         self.datagrams.sockets.insert(listener, client);
+    }
+
+    /// Sets if the system redirects clients to the socket of a UDP listener. Without the right to receive their datagrams there
+    /// is a warning. Flows of redirected clients go on.
+    pub(crate) fn redirect_datagrams(&mut self, listener: Id, is_redirected: bool) {
+        let Some(client) = self.datagrams.sockets.get_mut(&listener) else { return };
+        if is_redirected && !client.is_redirected {
+            client.is_redirected = client.socket.redirect().map_err(|error| warn_not_transparent(&error)).is_ok();
+        } else {
+            client.is_redirected &= is_redirected;
+        }
     }
 
     /// Makes the receive buffers of the loop, if there are none yet.

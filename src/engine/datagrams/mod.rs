@@ -21,12 +21,17 @@
 //! | `status` | the status of flows |
 
 use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
 
 use crate::datagrams::batch::Batch;
-use crate::datagrams::socket::DatagramSocket;
+use crate::datagrams::reply::ReplySockets;
+use crate::datagrams::socket::{DatagramSocket, Outgoing, Sent};
 use crate::datagrams::table::FlowTable;
 use crate::engine::core::{Core, Run};
 use crate::engine::limits::Limits;
+use crate::engine::redirected::plain;
+use crate::types::dropped::Dropped;
 use crate::types::id::{Id, Kind};
 
 pub(crate) mod flow;
@@ -60,6 +65,10 @@ pub(crate) struct ClientSocket {
     pub has_several_addresses: bool,
     /// The flows whose clients use it.
     pub flows: usize,
+    /// The system redirects its clients to it.
+    pub is_redirected: bool,
+    /// The sockets from which redirected clients are answered.
+    pub replies: ReplySockets,
     /// No listener has it any more: it opens no flows, and is closed with the last one.
     pub is_closing: bool,
 }
@@ -83,6 +92,29 @@ impl Datagrams {
             return self.flows.get_mut(id)?.socket_mut();
         }
         self.sockets.get_mut(&id).map(|client| &mut client.socket)
+    }
+}
+
+impl ClientSocket {
+    /// Receives datagrams of clients.
+    fn receive(&mut self, batch: &mut Batch, count_max: usize) -> io::Result<usize> {
+        match self.is_redirected {
+            true => self.socket.receive_redirected(batch, count_max),
+            false => self.socket.receive(batch, count_max),
+        }
+    }
+
+    /// Sends datagrams to a client. `reply_from` is the address that a redirected client has sent to.
+    fn answer(&mut self, reply_from: Option<SocketAddr>, mark: u32, out: Outgoing<'_>) -> Sent {
+        let Some(addr) = reply_from else { return self.socket.send(out) };
+        match self.replies.socket(addr, mark) {
+            Ok(socket) => socket.send(Outgoing { to: plain(out.to), from: None, ..out }),
+            Err(error) => {
+                let mut sent = Sent { error: Some(error), ..Sent::default() };
+                sent.note(out.contents.len().div_ceil(out.segment.max(1)).max(1) as u64, Dropped::Failed);
+                sent
+            }
+        }
     }
 }
 

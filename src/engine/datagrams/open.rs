@@ -21,6 +21,7 @@ use crate::engine::fair::Asker;
 use crate::engine::limits::Family;
 use crate::engine::listener::Front;
 use crate::engine::profiles::Settings;
+use crate::engine::redirected::{note_flow, plain};
 use crate::engine::resolve::{self, Wanted};
 use crate::engine::workers::Lookup;
 use crate::relay::dial::{Egress, Permit};
@@ -47,7 +48,7 @@ impl Core {
     pub(super) fn flow_of(&mut self, listener: Id, entry: &Received<'_>) -> Option<Id> {
         let client = self.datagrams.sockets.get(&listener)?;
         let local = client.socket.local();
-        let dest = SocketAddr::new(entry.dest.unwrap_or(local.ip()), local.port());
+        let dest = entry.original.unwrap_or_else(|| SocketAddr::new(entry.dest.unwrap_or(local.ip()), local.port()));
         let key = FlowKey { owner: listener, client: entry.source, dest };
         if let Some(flow) = self.datagrams.flows.find(&key) {
             return Some(flow);
@@ -67,8 +68,11 @@ impl Core {
         }
         self.datagrams.opened.1 += 1;
         let payload = &entry.contents[..entry.contents.len().min(entry.segment)];
-        let request = FlowRequest { source: plain(key.client), local: plain(key.dest), original_dest: None, payload };
-        let target = match self.choose_target(id, &request) {
+        let original_dest = entry.original.map(plain);
+        let (source, local) = (plain(key.client), plain(key.dest));
+        let request = FlowRequest { source, local, original_dest, payload };
+        let checked = original_dest.map_or(Ok(()), |dest| self.check_redirected(source, dest));
+        let target = match checked.and_then(|()| self.choose_target(id, &request)) {
             Ok(target) => target,
             Err(failure) => {
                 self.refuse_flow(id, key.client, &failure);
@@ -84,7 +88,8 @@ impl Core {
         client.flows += 1;
         let is_unicast = |ip: &IpAddr| !ip.is_multicast() && *ip != IpAddr::from([255; 4]);
         let from = entry.dest.filter(|ip| client.has_several_addresses && is_unicast(ip));
-        let client = Client::Listener { owner: id, addr: key.client, from };
+        original_dest.into_iter().for_each(|dest| client.replies.enter(dest));
+        let client = Client::Listener { owner: id, addr: key.client, from, reply_from: original_dest };
         let flow = Flow { kind, listener: Some(id), profile, via, ..Flow::new(client, target, self.now_ms) };
         self.add_flow(Some(key), PeerNetwork::from(key.client.ip()), flow)
     }
@@ -255,7 +260,10 @@ impl Core {
                 Ok(socket)
             });
             match connected {
-                Ok(socket) => return self.flow_connected(id, Dest::Socket(socket)),
+                Ok(socket) => {
+                    note_flow(socket.local(), *addr);
+                    return self.flow_connected(id, Dest::Socket(socket));
+                }
                 Err(error) if sys::is_out_of_descriptors(&error) => {
                     let limit = Failure::new(Reason::LimitReached, format!("no descriptor is left: {error}"));
                     self.descriptors_short();
@@ -356,12 +364,4 @@ fn connected(addr: SocketAddr, egress: Option<&Egress>, mark: u32) -> io::Result
 /// Asks a rule about an address. A rule that panics forbids the address.
 fn asks(permit: &Permit, addr: SocketAddr) -> bool {
     catch_unwind(AssertUnwindSafe(|| permit(addr))).unwrap_or(false)
-}
-
-/// Returns an address with a mapped IPv4 address as IPv4.
-fn plain(addr: SocketAddr) -> SocketAddr {
-    match addr.ip().to_canonical() {
-        ip if ip.is_ipv4() => SocketAddr::new(ip, addr.port()),
-        _ => addr,
-    }
 }

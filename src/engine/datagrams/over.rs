@@ -73,8 +73,11 @@ impl Core {
         flow.payer.into_iter().for_each(|payer| self.peers.release(payer, is_failure, self.now_ms));
         self.profiles.leave(flow.profile, &mut self.timers);
         id.into_iter().for_each(|id| self.ended.note(id, reason));
-        if let Client::Listener { owner, .. } = flow.client {
-            self.datagrams.sockets.get_mut(&owner).into_iter().for_each(|client| client.flows -= 1);
+        if let Client::Listener { owner, reply_from, .. } = flow.client {
+            if let Some(client) = self.datagrams.sockets.get_mut(&owner) {
+                client.flows -= 1;
+                reply_from.into_iter().for_each(|addr| client.replies.leave(addr));
+            }
             self.drop_closed_socket(owner);
         }
     }

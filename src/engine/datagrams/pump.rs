@@ -27,7 +27,7 @@ impl Core {
                 return;
             }
             let Some(client) = self.datagrams.sockets.get_mut(&listener) else { return };
-            let count = match client.socket.receive(batch, may_open) {
+            let count = match client.receive(batch, may_open) {
                 Ok(count) => count,
                 // Some systems report here that an earlier answer could not be delivered.
                 Err(_) if budget.note_error() => continue,
@@ -39,7 +39,7 @@ impl Core {
             let mut next = 0;
             while next < count {
                 let entry = batch.entry(next);
-                let (source, dest) = (entry.source, entry.dest);
+                let way = (entry.source, entry.dest, entry.original);
                 budget.note(&entry);
                 let Some(flow) = self.flow_of(listener, &entry) else {
                     next += 1;
@@ -47,7 +47,7 @@ impl Core {
                 };
                 let run = batch.run(next, count, |other| {
                     let other = batch.entry(other);
-                    (other.source, other.dest) == (source, dest)
+                    (other.source, other.dest, other.original) == way
                 });
                 next = run.end;
                 self.forward(flow, batch, run);
@@ -153,8 +153,11 @@ impl Core {
         flows.answered(id, self.now_ms);
         let Some(flow) = flows.get_mut(id) else { return };
         let mut sent = match &flow.client {
-            Client::Listener { owner, addr, from } => match sockets.get_mut(owner) {
-                Some(client) => client.socket.send(Outgoing { to: *addr, from: *from, ecn, contents, segment }),
+            Client::Listener { owner, addr, from, reply_from } => match sockets.get_mut(owner) {
+                Some(client) => {
+                    let out = Outgoing { to: *addr, from: *from, ecn, contents, segment };
+                    client.answer(*reply_from, self.config.mark, out)
+                }
                 None => Sent::default(),
             },
             Client::Stream(at, _) => given(self.pools.sessions.send_datagrams(*at, datagrams(contents, segment))),

@@ -1,10 +1,16 @@
 //! Connections that netfilter redirects to this process, and the options of sockets that go with them (ip(7), socket(7)).
 
-use std::io;
-use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsRawFd;
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
 
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg, setsockopt, sockopt,
+};
+use quinn_udp::EcnCodepoint;
 use socket2::{SockRef, Socket};
+
+use crate::sys::RedirectedMeta;
 
 /// True: this system redirects connections, and tells where they were going.
 pub(crate) const HAS_REDIRECT: bool = true;
@@ -48,4 +54,86 @@ pub(crate) fn choose_port_late(socket: &Socket) {
         (&raw const on).cast(),
         len
     ));
+}
+
+/// Makes a UDP socket tell the address that each received datagram was sent to, which TPROXY does not change
+/// (`IP_RECVORIGDSTADDR`, `IPV6_RECVORIGDSTADDR`). A socket of IPv6 may also receive datagrams of IPv4.
+pub(crate) fn receive_original_dest(socket: &impl AsFd, is_ipv6: bool) -> io::Result<()> {
+    if is_ipv6 {
+        setsockopt(socket, sockopt::Ipv6OrigDstAddr, &true)?;
+    }
+    Ok(setsockopt(socket, sockopt::Ipv4OrigDstAddr, &true)?)
+}
+
+/// Receives one datagram, or several of one sender that the system has joined, with the address that they were sent to.
+/// `control` is room for the control messages, of [`CONTROL_BYTES`].
+///
+/// quinn-udp receives several at once, but does not tell that address.
+pub(crate) fn receive_redirected(
+    socket: &impl AsFd,
+    buffer: &mut [u8],
+    control: &mut [u8],
+) -> io::Result<RedirectedMeta> {
+    let mut slices = [IoSliceMut::new(buffer)];
+    let fd = socket.as_fd().as_raw_fd();
+    let message = recvmsg::<SockaddrStorage>(fd, &mut slices, Some(control), MsgFlags::MSG_DONTWAIT)?;
+    let source = message.address.as_ref().and_then(addr_of).ok_or(io::ErrorKind::InvalidData)?;
+    let mut meta = RedirectedMeta { source, original: None, ecn: None, len: message.bytes, segment: message.bytes };
+    for control in message.cmsgs()? {
+        match control {
+            ControlMessageOwned::Ipv4OrigDstAddr(addr) => {
+                meta.original = Some(SocketAddrV4::from(SockaddrIn::from(addr)).into());
+            }
+            ControlMessageOwned::Ipv6OrigDstAddr(addr) => {
+                meta.original = Some(SocketAddrV6::from(SockaddrIn6::from(addr)).into());
+            }
+            ControlMessageOwned::UdpGroSegments(bytes) => meta.segment = usize::try_from(bytes).unwrap_or(meta.len),
+            ControlMessageOwned::Ipv4Tos(class) => meta.ecn = EcnCodepoint::from_bits(class),
+            ControlMessageOwned::Ipv6TClass(class) => meta.ecn = EcnCodepoint::from_bits(class as u8),
+            _ => {}
+        }
+    }
+    Ok(meta)
+}
+
+fn addr_of(addr: &SockaddrStorage) -> Option<SocketAddr> {
+    let ipv4 = addr.as_sockaddr_in().map(|addr| SocketAddr::V4((*addr).into()));
+    ipv4.or_else(|| addr.as_sockaddr_in6().map(|addr| SocketAddr::V6((*addr).into())))
+}
+
+/// Bytes of the control messages of a received datagram: two addresses, the local address of each family, the class of each
+/// family, the size of joined datagrams and a time stamp take 250.
+pub(crate) const CONTROL_BYTES: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::UdpSocket;
+    use std::time::Duration;
+
+    #[test]
+    fn a_socket_of_both_families_tells_the_address_that_a_datagram_was_sent_to() {
+        let socket = UdpSocket::bind("[::]:0").unwrap();
+        receive_original_dest(&socket, true).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        for (to, shown) in [("127.0.0.7", "127.0.0.7"), ("::1", "::1")] {
+            let any = if to.contains(':') { "[::1]:0" } else { "127.0.0.1:0" };
+            let client = UdpSocket::bind(any).unwrap();
+            let (to, shown) =
+                (SocketAddr::new(to.parse().unwrap(), port), SocketAddr::new(shown.parse().unwrap(), port));
+            client.send_to(b"ask", to).unwrap();
+            let (mut buffer, mut control) = ([0; 16], [0; CONTROL_BYTES]);
+            let deadline = std::time::Instant::now() + Duration::from_secs(20);
+            let meta = loop {
+                match receive_redirected(&socket, &mut buffer, &mut control) {
+                    Ok(meta) => break meta,
+                    Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+                }
+                assert!(std::time::Instant::now() < deadline);
+            };
+            assert_eq!((meta.original, meta.len, &buffer[..3]), (Some(shown), 3, &b"ask"[..]));
+            let source = client.local_addr().unwrap();
+            assert_eq!((meta.source.ip().to_canonical(), meta.source.port()), (source.ip(), source.port()));
+        }
+    }
 }
