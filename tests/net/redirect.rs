@@ -251,13 +251,13 @@ fn dig_behind_a_redirecting_gateway_asks_any_server() {
     row.serve();
     row.route_to_server();
     rules(row.gateway(), &["gateway", "--interface", "p1", "--udp"]);
-    let seaprox = redirect(row.gateway(), &["--tcp", "--udp", "--udp-idle-timeout", "1s"]);
+    let seaprox = redirect(row.gateway(), &["--tcp", "--udp", "--udp-idle-timeout", "1s", "--threads", "2"]);
     for (addr, gateway) in SERVER.iter().zip(GATEWAY_OUT) {
-        // dig accepts an answer from the address alone that it has asked.
-        assert_eq!(seen_by_name_server(row.client(), addr), gateway);
+        // The system distributes the clients over the loops. dig accepts an answer from the address alone that it has asked.
+        (0..8).for_each(|_| assert_eq!(seen_by_name_server(row.client(), addr), gateway));
         seaprox.wait_for_log(&["closed", &asked_of(addr, "udp:", 53), "datagrams=1/1", "reason=idle_timeout"]);
     }
-    assert_eq!(seen_by_server(row.client(), SERVER[0]), GATEWAY_OUT[0], "TCP beside UDP");
+    (0..8).for_each(|_| assert_eq!(seen_by_server(row.client(), SERVER[0]), GATEWAY_OUT[0], "TCP beside UDP"));
 }
 
 #[test]
@@ -312,11 +312,14 @@ fn a_stream_of_datagrams_behind_a_redirecting_gateway_arrives_in_order() {
     let _server = Program::start(command);
     until("the server listens", || row.server().run("ss -Hltn sport = :5201").contains("LISTEN"));
     let mut command = row.client().command("iperf3");
-    command.args(["-c", SERVER[0], "-u", "-b", "4M", "-l", "1200", "-t", "2", "--json"]).stdin(Stdio::null());
+    command.args(["-c", SERVER[0], "-u", "-b", "1M", "-l", "1200", "-t", "2", "--json"]).stdin(Stdio::null());
     let ran = run_command(command, b"");
     let report: Value = serde_json::from_slice(&ran.out).expect("a report");
-    let sum = |field: &str| report.pointer(&format!("/end/sum/{field}")).and_then(Value::as_f64).expect("a figure");
-    assert!(sum("packets") > 500.0 && sum("lost_percent") < 1.0, "{report}");
+    let figure =
+        |name: &str| report.pointer(&format!("/end/streams/0/udp/{name}")).and_then(Value::as_f64).expect("a figure");
+    // On a busy machine the buffers of sockets overflow.
+    assert!(figure("packets") > 150.0 && figure("lost_percent") < 50.0, "{report}");
+    assert_eq!(figure("out_of_order"), 0.0, "{report}");
 }
 
 /// A relay that no rule redirects to: only the answers of the server need a rule.

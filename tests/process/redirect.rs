@@ -8,7 +8,7 @@ use std::process::Command;
 
 use crate::kit::Step::{Put, Take};
 use crate::kit::names::{ip, isolated};
-use crate::kit::{Peer, Seaprox, has_namespaces, run_with, until};
+use crate::kit::{Peer, SOON, Scratch, Seaprox, has_namespaces, run_with, until};
 
 /// The addresses of servers, which are of this host because a test has one host. `fib` would leave them out.
 const SERVERS: [&str; 2] = ["198.51.100.7", "2001:db8::7"];
@@ -52,7 +52,7 @@ fn redirect_by_nat(port: u16, but: &str) {
 fn redirect_by_tproxy(proto: &str, port: u16) {
     for family in ["-4", "-6"] {
         ip(&format!("{family} rule add fwmark 4661 lookup 4660"));
-        ip(&format!("{family} route add local default dev lo table 4660"));
+        ip(&format!("{family} route replace local default dev lo table 4660"));
     }
     nft(&format!(
         "table inet tproxy_test {{ \
@@ -169,6 +169,37 @@ fn the_proxy_header_has_the_address_that_the_client_connected_to() {
         let client = Peer::connect(at(SERVERS[0], 81));
         let header = format!("PROXY TCP4 198.51.100.7 198.51.100.7 {} 81\r\n", client.local().port());
         Peer::accept(&server).run(&[Take(header.as_bytes())]);
+    });
+}
+
+/// The sockets of a listener stay when its front end becomes another one.
+#[test]
+fn a_reload_makes_a_listener_serve_redirected_clients_with_the_mark_of_the_new_file() {
+    with_servers(|| {
+        let scratch = Scratch::new();
+        let file = |mark: u32, front: &str| {
+            let text = format!(
+                "mark = {mark}\nno-strict-modes = true\n[[listener]]\nname = \"it\"\nlisten = [\"12345\", \"udp:12345\"]\n{front}\n"
+            );
+            scratch.write("seaprox.toml", text)
+        };
+        let path = file(0, "front = \"static\"\nto = \"127.0.0.1:9\"");
+        let seaprox = Seaprox::start(&["run", "--no-strict-modes", &path]);
+        file(4660, "front = \"redirect\"");
+        seaprox.signal(libc::SIGHUP);
+        seaprox.wait_for_log(&["configuration reloaded"]);
+        redirect_by_tproxy("tcp", 12_345);
+        let server = TcpListener::bind(at(SERVERS[1], 82)).unwrap();
+        drop(converse(at(SERVERS[1], 82), &server));
+        nft("delete table inet tproxy_test");
+        redirect_by_tproxy("udp", 12_345);
+        let server = UdpSocket::bind(at(SERVERS[0], 82)).unwrap();
+        let client = UdpSocket::bind(at(SERVERS[0], 0)).unwrap();
+        server.set_read_timeout(Some(SOON)).unwrap();
+        client.send_to(b"ask", at(SERVERS[0], 82)).unwrap();
+        let (length, from) = server.recv_from(&mut [0; 8]).unwrap();
+        // The answer would leave from the address of the server, which this host cannot give to two sockets.
+        assert!(length == 3 && from != client.local_addr().unwrap(), "the datagram came through the proxy");
     });
 }
 
