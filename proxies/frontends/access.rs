@@ -10,7 +10,10 @@ use std::time::{Duration, Instant};
 
 use seaprox::auth::{KeysError, Modes};
 use seaprox::rules::{Decision, Rules};
-use seaprox::{ConnectOptions, Cx, Failure, FlowTarget, PeerNetwork, Permit, Proto, Reason, Role, Target};
+use seaprox::{
+    ConnectOptions, Cx, DescriptorError, Failure, FlowTarget, PeerNetwork, Permit, Proto, Reason, Role, Target,
+    VerbError,
+};
 
 use super::auth_penalties::AuthPenalties;
 use super::users::Users;
@@ -101,6 +104,36 @@ impl AccessPolicy {
             .map_err(|error| Failure::new(Reason::Internal, error.to_string()))
     }
 
+    /// Waits for a connection from a target if the rules permit it, and returns the address where it may come. If the target has no
+    /// address, the rules decide about that of each dest that comes, with the port of the target.
+    ///
+    /// # Errors
+    /// Fails with `not_permitted` if a rule denies the target, or if this node cannot listen.
+    pub fn await_dest(&self, cx: &mut Cx<'_>, target: Rc<Target>) -> Result<SocketAddr, Failure> {
+        let source = cx.peer(Role::Source).ip().map(|addr| addr.ip());
+        let Target::Ip(_, asked) = *target else { return Err(Reason::Other.into()) };
+        let permit: Option<Permit> = if asked.ip().is_unspecified() {
+            let (rules, port) = (Arc::clone(&self.rules), asked.port());
+            Some(Rc::new(move |dest| {
+                let dest = SocketAddr::new(dest.ip(), if port == 0 { dest.port() } else { port });
+                rules.permits(source, &Target::from(dest), dest)
+            }))
+        } else if self.rules.decide(source, &target) == Decision::Allow {
+            None
+        } else {
+            return Err(deny(cx, target, DENIED));
+        };
+        cx.await_dest(Rc::clone(&target), permit).map_err(|error| {
+            cx.set_asked(target);
+            not_awaited(&error)
+        })
+    }
+
+    /// Returns true if targets are connected at the far end of a link.
+    pub fn is_over_link(&self) -> bool {
+        self.is_over_link
+    }
+
     /// Returns the target of a flow of datagrams if the rules permit it.
     ///
     /// # Errors
@@ -121,6 +154,18 @@ impl AccessPolicy {
     fn permit(&self, source: Option<IpAddr>, target: &Target) -> Permit {
         let (rules, target) = (Arc::clone(&self.rules), target.clone());
         Rc::new(move |addr| rules.permits(source, &target, addr))
+    }
+}
+
+/// Returns the failure of a wait that cannot begin.
+fn not_awaited(error: &DescriptorError) -> Failure {
+    match error {
+        DescriptorError::Verb(VerbError::Full) => {
+            Failure::new(Reason::LimitReached, "too many clients wait for their dests")
+        }
+        DescriptorError::Verb(VerbError::Over(reason)) => Failure::from(*reason),
+        DescriptorError::System(error) => Failure::from(error),
+        error => Failure::new(Reason::Other, error.to_string()),
     }
 }
 

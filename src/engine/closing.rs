@@ -40,6 +40,7 @@ impl Core {
         }
         payer.into_iter().for_each(|payer| self.peers.release(payer, counts, self.now_ms));
         self.timers.stop(id, self.now_ms);
+        self.stop_awaiting(id);
         self.end_hook(id, reason);
         let Some(mut connection) = self.connections.remove(id) else { return };
         self.profiles.leave(connection.profile, &mut self.timers);

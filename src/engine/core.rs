@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Registry, Token};
 
+use crate::engine::awaited::Awaited;
 use crate::engine::caller_timer::CallerTimers;
 use crate::engine::control::{Deadline, Request};
 use crate::engine::datagrams::Datagrams;
@@ -71,6 +72,8 @@ pub struct Core {
     pub(crate) wakes: usize,
     pub(crate) caller_timers: CallerTimers,
     pub(crate) watches: Watches,
+    /// The connections whose dests are to connect to this node.
+    pub(crate) awaited: Vec<Awaited>,
     pub(crate) resolver: Resolver,
     pub(crate) discoveries: Discoveries,
     pub(crate) workers: Option<Arc<Workers>>,
@@ -209,6 +212,7 @@ impl Core {
             one_offs: OneOffs::new(),
             wakes: 0,
             caller_timers: CallerTimers::new(limits.timers),
+            awaited: Vec::new(),
             watches: Watches::new(limits.watches),
             resolver: Resolver::new(limits.cached_names, name_cache_ms),
             discoveries: Discoveries::default(),

@@ -607,6 +607,7 @@ impl Core {
     /// the dial was settled before, or the connection is gone.
     pub(crate) fn settle_dial(&mut self, dest: Id, result: Result<(), &Failure>) -> Option<Id> {
         let (connection, role) = self.owner(dest)?;
+        self.stop_awaiting(connection);
         let side = self.sides.get_mut(dest).filter(|side| side.state == SideState::Connecting)?;
         let record = self.connections.get_mut(connection).filter(|record| record.stage != Stage::Closed)?;
         record.dial_ms = Some((self.now_ms - record.dial_since_ms) as u32);

@@ -12,6 +12,8 @@ impl Core {
     pub(crate) fn disconnect(&mut self, connection: Id) {
         let Some(record) = self.connections.get_mut(connection) else { return };
         let Some(dest) = record.dest.take() else { return };
+        self.stop_awaiting(connection);
+        let Some(record) = self.connections.get_mut(connection) else { return };
         if let Some(side) = self.sides.get(dest).filter(|side| side.state == SideState::Connected) {
             record.notes().dialled = Some(side.endpoint.to_string().into());
         }

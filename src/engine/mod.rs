@@ -2,6 +2,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod adopt;
+pub(crate) mod awaited;
 pub(crate) mod balance;
 pub(crate) mod bound;
 pub(crate) mod caller_timer;

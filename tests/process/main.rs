@@ -59,6 +59,7 @@ mod reload;
 mod requirements;
 mod service;
 mod socks;
+mod socks_bind;
 mod splice;
 mod status;
 mod targets;

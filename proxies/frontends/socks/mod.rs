@@ -1,5 +1,5 @@
 //! The SOCKS front end: SOCKS4, SOCKS4a and SOCKS5 on one port. `proto` parses and writes the messages; the handler here
-//! checks the login, asks for the target to be connected, and answers.
+//! checks the login, asks for the target to be connected, and answers; `bind` waits for a target that connects.
 //!
 //! ```text
 //!   Greeting --4--> (request in the same message) ---------\
@@ -7,8 +7,10 @@
 //!      +--5--> Login (if users are required) --> Request --/
 //! ```
 
+mod bind;
 mod proto;
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -46,6 +48,8 @@ struct Socks {
     access: Arc<AccessPolicy>,
     step: Step,
     version: Version,
+    /// The command that is being done.
+    command: Command,
 }
 
 /// The message that is expected next, or the reason why none is.
@@ -61,7 +65,7 @@ enum Step {
 
 /// Returns a handler for a client that has sent nothing yet.
 pub fn handler(access: Arc<AccessPolicy>) -> Box<dyn Handler> {
-    Box::new(Socks { access, step: Step::Greeting, version: Version::Five })
+    Box::new(Socks { access, step: Step::Greeting, version: Version::Five, command: Command::Connect })
 }
 
 impl Socks {
@@ -143,9 +147,12 @@ impl Socks {
     /// Handles the request at the start of `input`.
     fn request(&mut self, cx: &mut Cx<'_>, command: Command, target: Result<Target, BadTarget>, input: &[u8]) {
         self.step = Step::Dialing;
+        if command == Command::Bind {
+            return self.bind(cx, target, input);
+        }
         if command != Command::Connect {
             self.reply(cx, Reply5::CommandNotSupported);
-            return refuse(cx, Reason::ProtocolError, "only CONNECT is supported");
+            return refuse(cx, Reason::ProtocolError, "only CONNECT and BIND are supported");
         }
         match target {
             Err(bad) => {
@@ -181,6 +188,9 @@ impl Socks {
 
     /// Replies to a request that is granted, with the local address of the dest.
     fn grant(&mut self, cx: &mut Cx<'_>) {
+        if self.command == Command::Bind {
+            return cx.peer(Role::Dest).ip().into_iter().for_each(|addr| self.bound(cx, plain(addr)));
+        }
         let bound = match cx.local(Role::Dest) {
             Endpoint::Ip(_, addr) => Some(addr),
             _ => None,
@@ -241,6 +251,10 @@ impl Handler for Socks {
             Err(failure) => self.fail(cx, failure),
         }
     }
+}
+
+fn plain(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
 /// Ends a connection whose client has its reply already.
