@@ -10,8 +10,8 @@
 //! BIND   = address | name | [IPV6] | * or an empty text (every address) | localhost (loopback, as without BIND)
 //! ```
 //!
-//! Each may begin with `udp:`, which is refused, because links carry no datagrams yet. So a host called `udp` is written with a
-//! final dot. A link carries TCP, so Unix sockets are possible at this end only. All functions are pure: they resolve no name.
+//! `-L` and `-R` may begin with `udp:`, and carry datagrams then; the others refuse it. So a host called `udp` is written with a
+//! final dot. A link carries TCP and UDP, so Unix sockets are possible at this end only. All functions are pure: they resolve no name.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -37,7 +37,10 @@ pub struct ForwardError(Cow<'static, str>);
 /// # Errors
 /// Fails with the part that is wrong.
 pub fn local(text: &str) -> Result<Forward, ForwardError> {
-    refuse_udp(text)?;
+    of_datagrams(text, local_of)
+}
+
+fn local_of(text: &str) -> Result<Forward, ForwardError> {
     if let Some(rest) = text.strip_prefix("unix:") {
         let (path, to) = split_tail(rest)?;
         return Ok(Forward { listen: unix_bind(path)?, to });
@@ -59,7 +62,10 @@ pub fn local(text: &str) -> Result<Forward, ForwardError> {
 /// # Errors
 /// Fails with the part that is wrong.
 pub fn reverse(text: &str) -> Result<Forward, ForwardError> {
-    refuse_udp(text)?;
+    of_datagrams(text, reverse_of)
+}
+
+fn reverse_of(text: &str) -> Result<Forward, ForwardError> {
     if text.starts_with("unix:") {
         return Err(expected(FAR_UNIX));
     }
@@ -113,6 +119,16 @@ pub fn far_target(text: &str) -> Result<Target, ForwardError> {
         [host, port] => target(host, port),
         _ => Err(misshapen(&fields, TARGET_FORM)),
     }
+}
+
+/// Parses a forward whose text may begin with `udp:`. Both of its addresses have that protocol.
+fn of_datagrams(text: &str, parse: fn(&str) -> Result<Forward, ForwardError>) -> Result<Forward, ForwardError> {
+    let (proto, rest) = Proto::split(text);
+    let Forward { listen, to } = parse(rest)?;
+    if proto == Proto::Udp && (matches!(listen, Bind::Unix(_)) || matches!(to, Target::Unix(_))) {
+        return Err(expected(UDP_UNIX));
+    }
+    Ok(Forward { listen: listen.with_proto(proto), to: to.with_proto(proto) })
 }
 
 fn refuse_udp(text: &str) -> Result<(), ForwardError> {
@@ -229,6 +245,7 @@ const REVERSE_FIXED: &str =
     "a target behind the port, such as 2222:127.0.0.1:22 or 2222:unix:/path; -R without a target is not supported";
 const LISTEN_FORM: &str = "[BIND:]PORT, such as 1080, or unix:/path";
 const TARGET_FORM: &str = "HOST:PORT, such as db:5432 or [::1]:22";
+const UDP_UNIX: &str = "addresses and ports after udp:, because a Unix socket carries no datagrams here";
 const FAR_UNIX: &str = "a TCP port at the far end, because Unix sockets are possible at this end only";
 const BIND_FORM: &str = "an address, a name, [IPV6], or * for every address";
 const HOST_FORM: &str = "a host name of letters, digits, '-', '_' and '.', an address, or [IPV6]";

@@ -119,8 +119,6 @@ fn a_udp_address_is_not_supported_yet_without_a_front_end_that_carries_datagrams
         "listener \"dns\": listen \"udp::53\"",
         "link \"home\": connect \"udp:home:23232\"",
         "link \"home\": path \"udp:gate:1\"",
-        "link \"home\": forward \"far\": listen \"udp:5\"",
-        "link \"home\": forward \"far\": to \"udp:a:1\"",
         "server \"links\": listen \"udp:6\"",
     ];
     assert_eq!(problems(&config), expected.map(|place| format!("{place}: UDP is not supported yet")));

@@ -273,14 +273,21 @@ impl<'a> Checks<'a> {
         let place = link.clone().within("forward", &forward.name);
         let is_new = self.names.insert(&forward.name);
         self.name(&place, &forward.name, is_new);
-        self.protocol(&place, "listen", &forward.listen, forward.listen.proto());
+        let proto = forward.listen.proto();
         match &forward.service {
+            Service::Local(front_end) if proto == Proto::Udp && !self.front_ends.carries_datagrams(&front_end.name) => {
+                self.protocol(&place, "listen", &forward.listen, proto);
+            }
             Service::Local(front_end) => self.front_end(&place, front_end, true, &[forward.listen.proto()]),
             Service::Remote(_) if matches!(forward.listen, Bind::Unix(_) | Bind::Descriptor(_)) => {
                 let text = format!(" \"{}\": expected a TCP port, because it is at the far end", forward.listen);
                 self.add(place.field("listen"), text);
             }
-            Service::Remote(target) => self.protocol(&place, "to", target, target.proto()),
+            Service::Remote(target) if target.proto() != proto => {
+                let expected = if proto == Proto::Udp { "HOST:PORT after udp:" } else { "a target without udp:" };
+                self.add(place.field("to"), format!(" \"{target}\": expected {expected}"));
+            }
+            Service::Remote(_) => {}
         }
     }
 

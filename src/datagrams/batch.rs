@@ -4,6 +4,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
+use bytes::Bytes;
 use mio::net::UdpSocket;
 use quinn_udp::{BATCH_SIZE, EcnCodepoint, RecvMeta, UdpSockRef, UdpSocketState};
 use socket2::Domain;
@@ -21,6 +22,8 @@ pub(crate) struct Batch {
     control: Box<[u8]>,
     /// Room in which entries are joined for one call.
     joined: Box<[u8]>,
+    /// A datagram that did not fit behind others.
+    held: Option<Bytes>,
 }
 
 /// One entry of a batch.
@@ -51,6 +54,7 @@ impl Batch {
             originals: [None; BATCH_SIZE],
             control: vec![0; sys::CONTROL_BYTES].into(),
             joined: vec![0; BUFFER_BYTES].into(),
+            held: None,
         })
     }
 
@@ -124,6 +128,36 @@ impl Batch {
             end += 1;
         }
         first..end
+    }
+
+    /// Takes datagrams from `next` that can be sent in one call. Returns them behind one another, and the size of the first, or
+    /// none if there are none. A datagram of another size waits for the next call.
+    pub fn join(&mut self, mut next: impl FnMut() -> Option<Bytes>) -> Option<(&[u8], usize)> {
+        let first = self.held.take().or_else(&mut next)?;
+        let (size, mut at) = (first.len(), first.len());
+        self.joined[..at].copy_from_slice(&first);
+        let mut is_open = size > 0;
+        while is_open && let Some(datagram) = next() {
+            let len = datagram.len();
+            if len == 0 || len > size || at + len > RUN_BYTES_MAX {
+                self.held = Some(datagram);
+                break;
+            }
+            self.joined[at..at + len].copy_from_slice(&datagram);
+            at += len;
+            is_open = len == size;
+        }
+        Some((&self.joined[..at], size.max(1)))
+    }
+
+    /// Returns true if a datagram waits for the next call of [`Batch::join`].
+    pub fn has_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    /// Drops the datagram that waits, whose flow may be over.
+    pub fn drop_held(&mut self) {
+        self.held = None;
     }
 
     /// Returns the datagrams of a run behind one another. Those of several entries are copied.

@@ -46,7 +46,7 @@ pub(crate) struct FlowTable<T> {
     by_key: HashMap<FlowKey, Id>,
     sources: HashMap<PeerNetwork, Source>,
     lists: Vec<TimerList>,
-    /// Limit of the flows of one source; 0 for none.
+    /// Limit of the flows of one source with an address; 0 for none.
     per_source: usize,
     /// Flows without an answer.
     waiting: usize,
@@ -135,6 +135,11 @@ impl<T> FlowTable<T> {
         self.idle_max_ms = idle_max_ms;
     }
 
+    /// Returns the number of flows that there can be.
+    pub fn capacity(&self) -> usize {
+        self.flows.capacity()
+    }
+
     /// Returns the flow with this key.
     #[inline]
     pub fn find(&self, key: &FlowKey) -> Option<Id> {
@@ -171,6 +176,7 @@ impl<T> FlowTable<T> {
     /// Returns the flow that must end before another flow of `source` can be opened; none if there is room.
     pub fn victim(&self, source: PeerNetwork, now_ms: u64) -> Option<Id> {
         if self.per_source > 0
+            && source != PeerNetwork::Local
             && let Some(of_source) = self.sources.get(&source).filter(|source| source.flows >= self.per_source)
         {
             let [waiting, answered] = of_source.lists.map(|ends| ends.head);

@@ -27,6 +27,8 @@ use crate::types::reason::Failure;
 pub(crate) enum Request {
     /// Connect a dest over a link.
     OpenStream { dest: Id, link: Id },
+    /// Connect the dest of a flow over the link of a peer that has asked for the listener, which has this number in the loop.
+    ReturnFlow { dest: Id, flow: Id, shared: u32 },
     /// Accept a node that has connected to a listener for links.
     Accept { listener: Id, io: Io, peer: Endpoint },
     /// Tell the peers of links that this node is about to stop.

@@ -283,7 +283,7 @@ impl Core {
     pub(crate) fn owner(&self, side: Id) -> Option<(Id, Role)> {
         match self.sides.get(side)?.owner {
             Owner::Connection(connection, role) => Some((connection, role)),
-            Owner::Race(_) | Owner::Carrier(_) => None,
+            Owner::Race(_) | Owner::Carrier(_) | Owner::Flow(..) => None,
         }
     }
 

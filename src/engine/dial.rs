@@ -438,7 +438,9 @@ impl Core {
         }
         match record.owner {
             Owner::Race(dest) => self.win(dest, side),
-            Owner::Connection(..) | Owner::Carrier(_) => self.queues.dialled.push_back((side, Ok(()))),
+            Owner::Connection(..) | Owner::Carrier(_) | Owner::Flow(..) => {
+                self.queues.dialled.push_back((side, Ok(())))
+            }
         }
     }
 
@@ -465,7 +467,7 @@ impl Core {
         record.ready = crate::relay::side::Ready { queued: record.ready.queued, ..Default::default() };
         let dest = match record.owner {
             Owner::Race(dest) => dest,
-            Owner::Connection(..) | Owner::Carrier(_) => side,
+            Owner::Connection(..) | Owner::Carrier(_) | Owner::Flow(..) => side,
         };
         if dest != side {
             self.drop_racer(side);
@@ -496,7 +498,7 @@ impl Core {
     fn egress_of(&self, side: Id) -> Option<&Egress> {
         let dest = match self.sides.get(side)?.owner {
             Owner::Race(dest) => dest,
-            Owner::Connection(..) | Owner::Carrier(_) => side,
+            Owner::Connection(..) | Owner::Carrier(_) | Owner::Flow(..) => side,
         };
         self.sides.get(dest)?.dial.as_ref()?.egress.as_deref()
     }
@@ -585,7 +587,7 @@ impl Core {
     pub(crate) fn is_dialing(&self, side: Id) -> bool {
         let stage = match self.sides.get(side).map(|side| &side.owner) {
             // A carrier whose dial has ended has no side.
-            Some(Owner::Carrier(_)) => Some(Stage::Connecting),
+            Some(Owner::Carrier(_) | Owner::Flow(..)) => Some(Stage::Connecting),
             _ => self.owner(side).and_then(|(connection, _)| self.stage(connection)),
         };
         self.state(side) == Some(SideState::Connecting) && stage.is_some_and(|stage| stage != Stage::Closed)

@@ -293,13 +293,16 @@ impl Proxy {
     fn run_side(&mut self, id: Id) {
         let Some(side) = self.core.sides.get_mut(id) else { return };
         side.ready.queued = false;
+        if let Owner::Flow(flow, role) = side.owner {
+            return self.core.run_flow_stream(flow, role);
+        }
         if side.state == SideState::Connecting {
             return self.core.attempt_ready(id);
         }
         let (connection, role) = match side.owner {
             Owner::Connection(connection, role) => (connection, role),
             Owner::Carrier(carrier) => return self.control.run_carrier(&mut self.core, carrier),
-            Owner::Race(_) => return,
+            Owner::Race(_) | Owner::Flow(..) => return,
         };
         self.advance(connection, role);
         self.advance(connection, role.other());
@@ -372,8 +375,10 @@ impl Proxy {
     }
 
     fn tell_dial(&mut self, dest: Id, result: Result<(), &Failure>) {
-        if let Some(&Owner::Carrier(carrier)) = self.core.sides.get(dest).map(|side| &side.owner) {
-            return self.control.carrier_dialled(&mut self.core, carrier, result);
+        match self.core.sides.get(dest).map(|side| side.owner) {
+            Some(Owner::Carrier(carrier)) => return self.control.carrier_dialled(&mut self.core, carrier, result),
+            Some(Owner::Flow(flow, _)) => return self.core.flow_answered(flow, result),
+            _ => {}
         }
         let Some(connection) = self.core.settle_dial(dest, result) else {
             self.core.stats.stale += 1;
@@ -499,7 +504,7 @@ impl Proxy {
     /// Hands a request of the core to the control of links. A panic ends the connection that the request is about.
     fn hand_over(&mut self, request: Request) {
         let dest = match &request {
-            Request::OpenStream { dest, .. } => Some(*dest),
+            Request::OpenStream { dest, .. } | Request::ReturnFlow { dest, .. } => Some(*dest),
             Request::Accept { .. } | Request::AnnounceDrain | Request::ListenersClosed => None,
         };
         if catch_unwind(AssertUnwindSafe(|| self.control.handle_request(&mut self.core, request))).is_err() {

@@ -205,10 +205,13 @@ impl Limits {
     /// The smallest block. A complete request fits in it together with the bytes that a front end adds.
     pub const BLOCK_BYTES_MIN: usize = 4096;
 
-    /// Returns the capacity of the table of sides: two sides for each connection, the attempts of dials with several
+    /// Returns the capacity of the table of sides: two sides for each connection and for each flow, the attempts of dials with several
     /// addresses, and the sockets of links.
     pub(crate) fn sides(&self) -> usize {
-        self.connections.saturating_mul(2).saturating_add(RACERS + CARRIERS_MAX)
+        self.connections
+            .saturating_mul(2)
+            .saturating_add(self.flows.saturating_mul(2))
+            .saturating_add(RACERS + CARRIERS_MAX)
     }
 
     /// Returns the most bytes of input that a handler is shown in one call.

@@ -105,7 +105,10 @@ impl Node {
     /// Returns the place where a stream is opened again whose link has failed: the group that its connection is routed
     /// over, or the link.
     pub(super) fn home_of(&self, core: &Core, side: Id, link: Id) -> Id {
-        let via = core.owner(side).and_then(|(connection, _)| core.connections.get(connection)?.via);
+        let via = match core.sides.get(side).map(|side| side.owner) {
+            Some(Owner::Flow(flow, _)) => core.via_of_flow(flow),
+            _ => core.owner(side).and_then(|(connection, _)| core.connections.get(connection)?.via),
+        };
         via.filter(|via| via.kind() == Kind::Group && self.groups.get(*via).is_some()).unwrap_or(link)
     }
 

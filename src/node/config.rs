@@ -14,8 +14,9 @@ use crate::transport::CarrierKind;
 pub use crate::transport::{Cipher, Group};
 use crate::types::address::{Bind, Target};
 use crate::types::id::Id;
-use crate::types::proto::{Proto, Unsupported};
+use crate::types::proto::Proto;
 use crate::types::reason::{Failure, Reason};
+use crate::types::verb_error::VerbError;
 
 pub use crate::types::peer::PeerKey;
 
@@ -430,11 +431,12 @@ impl Identity {
 }
 
 impl LinkConfig {
-    /// Checks that no address is a UDP address.
-    pub(super) fn require_tcp(&self) -> Result<(), Unsupported> {
+    /// Checks that no address of the peer is a UDP address, and that each forward has one protocol.
+    pub(super) fn check_protocols(&self) -> Result<(), VerbError> {
         let targets = self.paths.iter().filter_map(|path| path.peer.as_ref()).chain([&self.peer]);
-        let reverse = self.reverse.iter().flat_map(|reverse| [reverse.listen.proto(), reverse.to.proto()]);
-        targets.map(Target::proto).chain(reverse).try_for_each(Proto::require_tcp)
+        let is_tcp = targets.map(Target::proto).all(|proto| proto == Proto::Tcp);
+        let is_one = self.reverse.iter().all(|reverse| reverse.listen.proto() == reverse.to.proto());
+        if is_tcp && is_one { Ok(()) } else { Err(VerbError::Invalid) }
     }
 
     /// Returns the configuration of a link with one subflow over the system's default path.

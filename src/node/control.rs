@@ -148,7 +148,10 @@ impl Control for Node {
         match request {
             // The callback that asked for the stream may have released the dest or closed its connection since.
             Request::OpenStream { dest, link } if core.is_dialing(dest) => self.dial_stream(core, dest, link),
-            Request::OpenStream { .. } => {}
+            Request::ReturnFlow { dest, flow, shared } if core.is_dialing(dest) => {
+                self.return_flow(core, dest, flow, shared);
+            }
+            Request::OpenStream { .. } | Request::ReturnFlow { .. } => {}
             Request::Accept { listener, io, peer } => self.accept_peer(core, listener, io, peer),
             Request::AnnounceDrain => self.announce_drain(core),
             Request::ListenersClosed => self.close_local_forwards(core),

@@ -10,7 +10,7 @@ use crate::engine::control::Deadline;
 use crate::engine::core::{Core, OneOff};
 use crate::link::{Bound, Code, Event, PathStats, Session, StreamId, SubflowId, Time};
 use crate::relay::io::Io;
-use crate::relay::side::{Side, SideState};
+use crate::relay::side::{Owner, Side, SideState};
 use crate::transport::{BATCH_BYTES_MIN, Demand};
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
@@ -194,6 +194,7 @@ impl Node {
         match event {
             Event::Opened { id: stream, open } => self.stream_opened(core, id, stream, &open),
             Event::OpenResult { id: stream, result } => self.stream_answered(core, id, stream, &result),
+            Event::Datagram(stream) => self.wake_stream(core, id, stream, |side| side.ready.readable = true),
             Event::Readable(stream) => self.wake_stream(core, id, stream, |side| side.ready.readable = true),
             Event::Writable(stream) => self.wake_stream(core, id, stream, |side| side.ready.writable = true),
             Event::Fin(stream) => {
@@ -438,6 +439,9 @@ impl Node {
     fn stream_lost(&mut self, core: &mut Core, link: Id, slot: &Slot, comes_back: bool) {
         if self.nested_stream_lost(core, slot.side) {
             return;
+        }
+        if let Some(Owner::Flow(flow, _)) = core.sides.get(slot.side).map(|side| side.owner) {
+            return core.end_flow(flow, Reason::LinkLost, None);
         }
         let Some((connection, _)) = core.owner(slot.side) else { return };
         let is_connecting = core.state(slot.side) == Some(SideState::Connecting);

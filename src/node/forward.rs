@@ -26,7 +26,6 @@ use crate::types::descriptor_error::DescriptorError;
 use crate::types::forward_state::ForwardState;
 use crate::types::id::{Id, Kind};
 use crate::types::label::Label;
-use crate::types::proto::Proto;
 use crate::types::reason::{Failure, Reason};
 use crate::types::verb_error::VerbError;
 
@@ -160,9 +159,8 @@ impl Loop<'_> {
     ///
     /// # Errors
     /// [`VerbError::Already`] if the name is in use; [`VerbError::Stale`] or [`VerbError::Over`] if the link is gone;
-    /// [`VerbError::Invalid`] if the id is not one of a link, if a name would have to be looked up, if an address is one of
-    /// UDP, or if the target is a Unix
-    /// socket behind the peer; [`VerbError::Full`] at the limit of forwards; the error of the system if an address of this
+    /// [`VerbError::Invalid`] if the id is not one of a link, if a name would have to be looked up, if the address and the
+    /// target have different protocols, or if the target is a Unix socket behind the peer; [`VerbError::Full`] at the limit of forwards; the error of the system if an address of this
     /// node cannot be bound.
     pub fn open_forward(&mut self, config: ForwardConfig) -> Result<Id, DescriptorError> {
         match config.link.kind() {
@@ -301,7 +299,7 @@ impl Node {
             Service::Local { to, .. } => to.as_ref(),
             Service::Remote { to } => Some(to),
         };
-        if listen.proto() != Proto::Tcp || to.is_some_and(|to| to.proto() != Proto::Tcp) {
+        if to.is_some_and(|to| to.proto() != listen.proto()) {
             return Err(VerbError::Invalid.into());
         }
         match service {

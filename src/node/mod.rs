@@ -40,6 +40,7 @@ mod carrier;
 mod config;
 mod control;
 mod counted;
+mod datagrams;
 mod dialer;
 mod drive;
 mod forward;

@@ -24,7 +24,7 @@ use super::accept::TARGET;
 use super::config::{LinkEvent, PeerKey, Policy, Request, Verdict};
 use super::control::Node;
 use super::opened_stream::{AppStream, Forwarded};
-use crate::streams::{LinkSession, Slot, StreamAt};
+use crate::streams::{LinkSession, Slot, StreamAt, kind_of};
 
 impl Loop<'_> {
     /// Decides about a stream that [`LinkEvent::Asked`] has reported.
@@ -87,6 +87,7 @@ impl Node {
         let now = core.pools.sessions.now;
         let record = core.pools.sessions.get_mut(link).ok_or(Refused::Closed)?;
         let session = record.session.as_mut().ok_or(Refused::NotYet)?;
+        let is_flow = open.kind == Kind::Udp;
         let id = session.open(now, open)?;
         record.streams.insert(id, Slot::new(dest));
         let endpoint = Endpoint::Link(Arc::clone(&record.name), id.0);
@@ -95,13 +96,18 @@ impl Node {
             (side.io, side.endpoint) = (Io::Stream(at), endpoint);
         }
         core.pools.sessions.touch(link);
+        if is_flow {
+            core.flow_stream_opened(dest);
+        }
         Ok(())
     }
 
     /// Returns the OPEN for a dest: with its target, or with the listener that its source came from.
     fn open_of(&self, core: &Core, dest: Id) -> Option<Open> {
-        if let Owner::Carrier(carrier) = core.sides.get(dest)?.owner {
-            return self.open_of_carrier(core, carrier);
+        match core.sides.get(dest)?.owner {
+            Owner::Carrier(carrier) => return self.open_of_carrier(core, carrier),
+            Owner::Flow(flow, _) => return core.open_of_flow(flow),
+            Owner::Connection(..) | Owner::Race(_) => {}
         }
         let (connection, _) = core.owner(dest)?;
         let record = core.connections.get(connection)?;
@@ -111,15 +117,7 @@ impl Node {
         if let Some(listener) = record.returns_to {
             return Some(Open { listener, ..open });
         }
-        match record.asked.as_deref()? {
-            Target::Ip(proto, addr) => {
-                Some(Open { kind: kind_of(*proto), host: Host::Addr(addr.ip()), port: addr.port(), ..open })
-            }
-            Target::Name(proto, name, port) => {
-                Some(Open { kind: kind_of(*proto), host: Host::Name(name.as_str().to_owned()), port: *port, ..open })
-            }
-            Target::Unix(_) => None,
-        }
+        open.to(record.asked.as_deref()?)
     }
 
     /// Connects a client of a listener for the peer of a link.
@@ -129,7 +127,7 @@ impl Node {
             (record.returns_to, record.via) = (Some(listener), Some(link));
         }
         self.charge(core, connection, link);
-        if self.has_its_share(core, link) {
+        if self.has_its_share(core, link, false) {
             return core.close(connection, Reason::LimitReached);
         }
         self.dial_stream(core, dest, link);
@@ -227,6 +225,9 @@ impl Node {
                 return self.refuse_stream(core, link, id, &failure);
             }
         };
+        if open.kind == Kind::Udp {
+            return self.datagrams_opened(core, link, id, Admitted { target, permit, waits, forward, client });
+        }
         let Some(at) = core.pools.sessions.stream_at(link, id) else { return };
         let Some(record) = core.pools.sessions.get(link) else { return };
         let name = Arc::clone(&record.name);
@@ -293,13 +294,14 @@ impl Node {
         }
         let record = self.links.get(link).ok_or(Reason::LinkLost)?;
         let key = record.key.ok_or(Reason::NotPermitted)?;
-        if open.kind != Kind::Tcp {
-            return Err(Failure::new(Reason::NotPermitted, "this node carries byte streams only"));
+        if !matches!(open.kind, Kind::Tcp | Kind::Udp) {
+            return Err(Failure::new(Reason::NotPermitted, "this node carries byte streams and datagrams only"));
         }
+        let is_flow = open.kind == Kind::Udp;
         if record.policy.streams_max(&key).is_some_and(|max| self.streams_with(core, &key) >= max as usize) {
             return Err(Failure::new(Reason::LimitReached, "the peer's limit of streams is reached"));
         }
-        if self.has_its_share(core, link) {
+        if self.has_its_share(core, link, is_flow) {
             return Err(Failure::new(Reason::LimitReached, "the peer has its share of the connections"));
         }
         let now_ms = core.now_ms;
@@ -315,13 +317,18 @@ impl Node {
         if open.listener != 0 {
             let remote = record.remotes.iter().find(|remote| remote.number == Some(open.listener));
             let remote = remote.ok_or_else(|| Failure::new(Reason::NotPermitted, "there is no such listener"))?;
+            if kind_of(remote.reverse.listen.proto()) != open.kind {
+                return Err(Failure::new(Reason::NotPermitted, "the listener has another protocol"));
+            }
             return Ok(Admitted { forward: Some(remote.forward), ..admitted(remote.reverse.to.clone()) });
         }
-        let target = target_of(open)?;
+        let target = target_of(open)?.with_proto(if is_flow { Proto::Udp } else { Proto::Tcp });
         match record.policy.may_open(&key, &target) {
             Verdict::Yes => Ok(admitted(target)),
             Verdict::No
-                if record.asked.len() < ASKED_MAX && record.policy.asks(&key, &Request::Open(target.clone())) =>
+                if !is_flow
+                    && record.asked.len() < ASKED_MAX
+                    && record.policy.asks(&key, &Request::Open(target.clone())) =>
             {
                 Ok(Admitted { waits: true, ..admitted(target) })
             }
@@ -361,9 +368,14 @@ impl Node {
         }
     }
 
-    /// Returns true if the key of a link's peer has at least as many connections as are free: one key alone gets half.
-    fn has_its_share(&mut self, core: &mut Core, link: Id) -> bool {
-        let free = core.connections.capacity().saturating_sub(core.connections.len());
+    /// Returns true if the key of a link's peer has at least as many connections, or flows, as are free: one key alone gets
+    /// half.
+    pub(super) fn has_its_share(&mut self, core: &mut Core, link: Id, is_flow: bool) -> bool {
+        let flows = &core.datagrams.flows;
+        let free = match is_flow {
+            true => flows.capacity().saturating_sub(flows.len()),
+            false => core.connections.capacity().saturating_sub(core.connections.len()),
+        };
         let key = self.links.get(link).and_then(|link| link.key);
         key.is_some_and(|key| core.peers.of(&key, core.now_ms).connections() >= free)
     }
@@ -384,7 +396,7 @@ impl Node {
         made.ok().flatten()
     }
 
-    fn refuse_stream(&mut self, core: &mut Core, link: Id, id: StreamId, failure: &Failure) {
+    pub(super) fn refuse_stream(&mut self, core: &mut Core, link: Id, id: StreamId, failure: &Failure) {
         let now = core.pools.sessions.now;
         if let Some(session) = core.pools.sessions.session_mut(link) {
             // A stream that is gone already needs no answer.
@@ -395,15 +407,15 @@ impl Node {
 }
 
 /// A stream that was admitted.
-struct Admitted {
-    target: Rc<Target>,
-    permit: Option<Permit>,
+pub(super) struct Admitted {
+    pub target: Rc<Target>,
+    pub permit: Option<Permit>,
     /// The stream waits for an approval.
-    waits: bool,
+    pub waits: bool,
     /// The forward that its client came from.
-    forward: Option<Id>,
+    pub forward: Option<Id>,
     /// The addresses of its client, if the peer may tell them.
-    client: Option<ClientAddrs>,
+    pub client: Option<ClientAddrs>,
 }
 
 impl Admitted {
@@ -434,14 +446,6 @@ fn target_of(open: &Open) -> Result<Target, Failure> {
 fn by_address(policy: &Arc<dyn Policy>, key: PeerKey, target: &Target) -> Permit {
     let (policy, target) = (Arc::clone(policy), target.clone());
     Rc::new(move |addr| policy.may_reach(&key, &target, addr))
-}
-
-/// Returns the kind of the streams of a protocol.
-pub(super) fn kind_of(proto: Proto) -> Kind {
-    match proto {
-        Proto::Tcp => Kind::Tcp,
-        Proto::Udp => Kind::Udp,
-    }
 }
 
 /// Maximum of the streams of one link that wait for an approval.

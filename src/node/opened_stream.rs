@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::engine::handler::{Cause, Cx, Handler};
-use crate::link::{Bound, ClientAddrs, Code, Host};
+use crate::link::{Bound, ClientAddrs, Host};
 use crate::relay::connection::Stage;
 use crate::relay::dial::{ConnectOptions, Permit};
 use crate::relay::side::Role;
@@ -135,56 +135,5 @@ fn answer(cx: &mut Cx<'_>, result: Result<Bound, Bound>) {
     let core = &mut **cx.core();
     if let Some(stream) = source.and_then(|source| core.sides.get(source)?.io.stream()) {
         core.pools.sessions.answer(stream, result);
-    }
-}
-
-impl From<Code> for Reason {
-    fn from(code: Code) -> Reason {
-        // The codes of the link protocol are the reasons, in the same order.
-        Reason::ALL.get(usize::from(code.to_wire()) - 1).copied().unwrap_or(Reason::Other)
-    }
-}
-
-impl From<Reason> for Code {
-    fn from(reason: Reason) -> Code {
-        Code::from_wire(reason as u16 + 1)
-    }
-}
-
-impl Bound {
-    /// Returns the failure in an answer, if there is one.
-    pub(crate) fn to_failure(&self) -> Option<Failure> {
-        let code = self.failure?;
-        let text = match code {
-            // The reason says the same; the text is for nodes without that reason.
-            Code::AddressInUse if self.text == IN_USE => "",
-            _ => &self.text,
-        };
-        Some(Failure { reason: code.into(), detail: (!text.is_empty()).then(|| text.into()) })
-    }
-
-    /// Returns the answer for a failure.
-    pub(crate) fn of_failure(failure: &Failure) -> Bound {
-        let text = failure.detail.as_deref().unwrap_or_default().to_owned();
-        Bound { failure: Some(failure.reason.into()), text, ..Bound::default() }
-    }
-}
-
-/// Text for an address in use, for nodes that report it as `other`.
-pub(super) const IN_USE: &str = "address in use";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_code_of_the_link_has_the_word_of_its_reason() {
-        for reason in Reason::ALL {
-            let code = Code::from(reason);
-            assert_eq!((code.as_str(), Reason::from(code)), (reason.as_str(), reason));
-        }
-        assert_eq!(Code::ALL.len(), Reason::ALL.len());
-        let taken = Bound { text: IN_USE.to_owned(), ..Bound::refused(Code::AddressInUse) };
-        assert_eq!(taken.to_failure(), Some(Reason::AddressInUse.into()));
     }
 }

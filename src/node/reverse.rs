@@ -5,9 +5,11 @@ use std::net::{SocketAddr, SocketAddrV6};
 
 use crate::engine::bound;
 use crate::engine::core::Core;
+use crate::engine::datagrams::handler::OfPeers;
 use crate::engine::handler::Handler;
 use crate::engine::listener::ListenConfig;
 use crate::link::{Bound, Code, Host, Kind, Open, Refused};
+use crate::streams::{IN_USE, kind_of};
 use crate::sys;
 use crate::types::address::{Bind, Endpoint, Name};
 use crate::types::forward_state::ForwardState;
@@ -20,8 +22,7 @@ use super::accept::TARGET;
 use super::config::{LinkEvent, Request, Reverse};
 use super::control::Node;
 use super::link::Link;
-use super::open::kind_of;
-use super::opened_stream::{IN_USE, ReverseClient};
+use super::opened_stream::ReverseClient;
 use super::status::LinkListenerStatus;
 
 /// A listener that this node requests from the peer.
@@ -244,7 +245,11 @@ impl Node {
                 (answer.host, answer.port) = (Host::Addr(addr.ip()), addr.port());
             }
             let front = move || -> Box<dyn Handler> { Box::new(ReverseClient { shared }) };
-            match core.listen_for_forward(&mut bound, ListenConfig::new("reverse", Box::new(front))) {
+            let config = ListenConfig {
+                datagrams: Some(Box::new(OfPeers(shared))),
+                ..ListenConfig::new("reverse", Box::new(front))
+            };
+            match core.listen_for_forward(&mut bound, config) {
                 Ok(index) => indices.push(index),
                 Err(error) => {
                     indices.into_iter().for_each(|index| core.close_listener(index));
@@ -447,16 +452,21 @@ fn open_of(place: &Bind) -> Open {
 }
 
 fn place_of(open: &Open) -> Result<Bind, Failure> {
-    if open.kind != Kind::Tcp {
-        return Err(Failure::new(Reason::NotPermitted, "this node listens for byte streams only"));
-    }
+    let proto = match open.kind {
+        Kind::Tcp => Proto::Tcp,
+        Kind::Udp => Proto::Udp,
+        Kind::Internal => {
+            let why = "this node listens for byte streams and datagrams only";
+            return Err(Failure::new(Reason::NotPermitted, why));
+        }
+    };
     match &open.host {
-        Host::None => Ok(Bind::Loopback(Proto::Tcp, open.port)),
-        Host::Addr(ip) => Ok(SocketAddr::from((*ip, open.port)).into()),
-        Host::Name(name) if name == "*" => Ok(Bind::Any(Proto::Tcp, open.port)),
-        Host::Name(name) if name == "localhost" => Ok(Bind::Loopback(Proto::Tcp, open.port)),
+        Host::None => Ok(Bind::Loopback(proto, open.port)),
+        Host::Addr(ip) => Ok(Bind::Ip(proto, SocketAddr::from((*ip, open.port)))),
+        Host::Name(name) if name == "*" => Ok(Bind::Any(proto, open.port)),
+        Host::Name(name) if name == "localhost" => Ok(Bind::Loopback(proto, open.port)),
         Host::Name(name) => match Name::new(name) {
-            Ok(name) if name.zoned().is_some() => Ok(Bind::Name(Proto::Tcp, name, open.port)),
+            Ok(name) if name.zoned().is_some() => Ok(Bind::Name(proto, name, open.port)),
             // A name lookup would block the loop.
             _ => Err(Failure::new(Reason::NotPermitted, "a place to listen is an address, or localhost")),
         },

@@ -169,6 +169,11 @@ impl Node {
         }
     }
 
+    /// Returns the link and the number of the best offer for a client of a listener.
+    pub(super) fn offer_of(&mut self, core: &Core, shared: u32) -> Option<(Id, u32)> {
+        self.best_offer(core, shared, SUSPENDED)
+    }
+
     /// Returns the link and the number of the best offer whose class is at most `worst`.
     fn best_offer(&mut self, core: &Core, shared: u32, worst: u8) -> Option<(Id, u32)> {
         let listener = self.shared.all.get(&shared)?;

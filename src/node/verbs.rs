@@ -104,7 +104,7 @@ impl Loop<'_> {
 impl Node {
     /// Dials a link; see [`Loop::connect_link`].
     pub(super) fn connect_link(&mut self, core: &mut Core, config: LinkConfig) -> Result<Dialed, VerbError> {
-        config.require_tcp()?;
+        config.check_protocols()?;
         let LinkConfig { identity, policy, peer, carrier, over, paths, subflows, mode, reverse, timing, .. } = config;
         let (on_stream, preface, on_event) = (config.on_stream, config.preface, config.on_event);
         let policy = Guarded::wrap(policy, &self.panics);

@@ -58,6 +58,8 @@ pub(crate) enum Owner {
     Race(Id),
     /// The socket of a carrier of a link; it has no handler and no half.
     Carrier(Id),
+    /// The stream at one end of a flow of datagrams; it has no handler and no half.
+    Flow(Id, Role),
 }
 
 /// The readiness of a side. Events set it; only `WouldBlock` or a short read or write clears it.

@@ -4,14 +4,16 @@
 //! changes it between calls. This layer knows sides by their ids only, and knows nothing of carriers, dialing and policy.
 //!
 //! `sessions` the session of each link, and the queue of links with work · `stream` reading, writing and closing a stream ·
-//! `datagrams` datagrams on a stream · `chunks` the memory that local reads go into · `undelivered` data that outlives its session.
+//! `answer` answers and codes as failures and reasons · `datagrams` datagrams on a stream · `chunks` the memory that local reads go into · `undelivered` data that outlives its session.
 
+mod answer;
 mod chunks;
 mod datagrams;
 mod sessions;
 mod stream;
 mod undelivered;
 
+pub(crate) use answer::{IN_USE, kind_of};
 pub(crate) use chunks::CHUNK_BYTES;
 pub(crate) use datagrams::Given;
 pub use sessions::LINKS_MAX;

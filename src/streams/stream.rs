@@ -275,7 +275,7 @@ impl Sessions {
     }
 
     /// Returns the record of a stream's link, if it still has the session that the stream began in.
-    fn live(&self, at: StreamAt) -> Option<&LinkSession> {
+    pub(super) fn live(&self, at: StreamAt) -> Option<&LinkSession> {
         self.get(at.link).filter(|link| link.epoch == at.epoch)
     }
 

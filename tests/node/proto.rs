@@ -1,29 +1,12 @@
-//! UDP addresses in links: every request that names one is refused, because UDP is not supported yet.
+//! UDP addresses where a link takes none: as the address of a peer, as the target of a connection, and beside TCP in one forward.
 
-use crate::hostile_kit::RawLink;
 use crate::node_kit::*;
 
-use seaprox::link::{Code, Event, Host, Kind, Open};
 use seaprox::node::{LinkConfig, Path};
 use seaprox::{Bind, Cx, Failure, Handler, Reason, Target, VerbError};
 
 fn dns() -> Target {
     Target::parse("udp:dns.example:53").unwrap()
-}
-
-#[test]
-fn an_open_for_datagrams_is_refused_and_the_link_goes_on() {
-    let server = Node::start();
-    let mut peer = RawLink::connect(server.serve(), [3; 32]).unwrap();
-    let (_, result) = peer.open(Open { kind: Kind::Udp, ..Open::name("127.0.0.1", 53) }).unwrap();
-    assert_eq!(result.failure, Some(Code::NotPermitted));
-    let place = Open { kind: Kind::Udp, host: Host::Addr([127, 0, 0, 1].into()), ..Open::default() };
-    peer.session.listen(place).unwrap();
-    let answered = peer.wait_for(|event| matches!(event, Event::ListenResult { .. })).unwrap();
-    assert!(matches!(answered, Event::ListenResult { result, .. } if result.failure == Some(Code::NotPermitted)));
-    let (_listener, addr) = target();
-    let (_, result) = peer.open(Open::name("127.0.0.1", addr.port())).unwrap();
-    assert_eq!(result.failure, None);
 }
 
 #[test]

@@ -44,6 +44,7 @@ mod link_peers;
 mod link_records;
 mod link_servers;
 mod link_threads;
+mod linked_datagrams;
 mod load;
 mod log;
 mod names;

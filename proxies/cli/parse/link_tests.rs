@@ -66,8 +66,6 @@ fn a_udp_address_is_refused_by_the_option_that_names_it() {
     let peer = [Upstream::parse("r:1").unwrap()];
     let link = |line: &str| parsed(&format!("link --connect r {line}"));
     for (result, text) in [
-        (link("-L udp:53:dns:53").locals().map(drop), "-L \"udp:53:dns:53\""),
-        (link("-R udp:*:53:dns:53").reverses().map(drop), "-R \"udp:*:53:dns:53\""),
         (link("-D udp:1080").dynamics().map(drop), "-D \"udp:1080\""),
         (link("-H udp:1080").https().map(drop), "-H \"udp:1080\""),
         (link("-W udp:dns:53").stdio().map(drop), "-W \"udp:dns:53\""),
@@ -77,6 +75,16 @@ fn a_udp_address_is_refused_by_the_option_that_names_it() {
         (link("--path ->udp:r").paths(&peer).map(drop), "--path \"->udp:r\": the peer \"udp:r\""),
     ] {
         assert_eq!(result.unwrap_err().to_string(), format!("seaprox link: {text}: UDP is not supported yet"));
+    }
+    let both = |listen, to| (Bind::parse(listen).unwrap(), Target::parse(to).unwrap());
+    let local = link("-L udp:53:dns:53").locals().unwrap().remove(0);
+    assert_eq!((local.listen, local.to), both("udp:53", "udp:dns:53"));
+    let reverse = link("-R udp:*:53:[::1]:53").reverses().unwrap().remove(0);
+    assert_eq!((reverse.listen, reverse.to), both("udp::53", "udp:[::1]:53"));
+    for (option, text) in [("L", "udp:unix:/x:dns:53"), ("R", "udp:53:unix:/x")] {
+        let parsed = link(&format!("-{option} {text}"));
+        let result = if option == "L" { parsed.locals().map(drop) } else { parsed.reverses().map(drop) };
+        assert!(result.unwrap_err().to_string().ends_with("because a Unix socket carries no datagrams here"), "{text}");
     }
     assert_eq!(link("-W udp.:53").stdio(), Ok(Some(Target::from_host("udp", 53).unwrap())));
 }

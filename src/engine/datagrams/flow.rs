@@ -28,7 +28,8 @@ pub(crate) struct Flow {
     pub listener: Option<Id>,
     /// The index of the settings that the flow has from its listener.
     pub profile: u16,
-    pub asked: Rc<Target>,
+    /// The target; none if only the peer of a link knows it.
+    pub asked: Option<Rc<Target>>,
     pub permit: Option<Permit>,
     /// The address of a name that needs no lookup.
     pub address: Option<SocketAddr>,
@@ -36,6 +37,12 @@ pub(crate) struct Flow {
     pub is_from_cache: bool,
     /// The link that the target is reached over.
     pub via: Option<Id>,
+    /// The number in this loop of a listener for the peers of links, if the client came to one, and the number of it in the
+    /// session of the peer.
+    pub shared: Option<u32>,
+    pub returns_to: Option<u32>,
+    /// The sides of its streams: that of the client, and that of the target.
+    pub sides: [Option<Id>; 2],
     pub user: Option<Box<str>>,
     /// The key whose quota the flow uses.
     pub payer: Option<PeerId>,
@@ -52,7 +59,6 @@ pub(crate) struct Flow {
 
 /// The client of a flow.
 #[derive(Debug)]
-#[allow(dead_code)] // Streams come with the links.
 pub(crate) enum Client {
     /// A client of a listener's socket.
     Listener {
@@ -69,7 +75,6 @@ pub(crate) enum Client {
 
 /// The way to the target of a flow.
 #[derive(Debug)]
-#[allow(dead_code)] // Streams come with the links.
 pub(crate) enum Dest {
     /// There is none yet.
     Waiting,

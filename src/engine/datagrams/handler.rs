@@ -8,6 +8,7 @@ use crate::engine::balance::Lease;
 use crate::engine::core::Core;
 use crate::relay::dial::Permit;
 use crate::types::address::Target;
+use crate::types::proto::Proto;
 use crate::types::reason::Failure;
 
 /// Chooses the target of each new flow of a UDP listener. A listener gets it by
@@ -25,6 +26,13 @@ pub trait DatagramHandler {
     /// Fails if the flow is refused: its datagram is dropped and counted, and a line about the failure goes to the log,
     /// within the limits of lines.
     fn open(&mut self, core: &mut Core, request: &FlowRequest<'_>) -> Result<FlowTarget, Failure>;
+
+    /// Returns the number of a listener for the peers of links, one of which knows the target. Only this crate has such
+    /// handlers.
+    #[doc(hidden)]
+    fn shared(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// Makes the handler of a UDP listener in one loop.
@@ -70,6 +78,19 @@ impl FlowTarget {
 impl<F: FnMut(&mut Core, &FlowRequest<'_>) -> Result<FlowTarget, Failure>> DatagramHandler for F {
     fn open(&mut self, core: &mut Core, request: &FlowRequest<'_>) -> Result<FlowTarget, Failure> {
         self(core, request)
+    }
+}
+
+/// The handler of a listener for the peers of links, which has this number in the loop. Its targets are not used.
+pub(crate) struct OfPeers(pub u32);
+
+impl DatagramHandler for OfPeers {
+    fn open(&mut self, _: &mut Core, request: &FlowRequest<'_>) -> Result<FlowTarget, Failure> {
+        Ok(FlowTarget::new(Target::Ip(Proto::Udp, request.local)))
+    }
+
+    fn shared(&self) -> Option<u32> {
+        Some(self.0)
     }
 }
 

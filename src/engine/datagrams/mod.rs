@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | `handler` | the trait by which a front end chooses targets |
 //! | `flow` | the record of a flow |
+//! | `linked` | flows whose client or target is behind a link: the stream at that end |
 //! | `listen` | binding, opening and closing of listeners |
 //! | `open` | new flows: limits, the handler's choice, names, sockets |
 //! | `pump` | moves datagrams in both directions, within a budget for each socket and turn |
@@ -36,6 +37,7 @@ use crate::types::id::{Id, Kind};
 
 pub(crate) mod flow;
 pub(crate) mod handler;
+pub(crate) mod linked;
 pub(crate) mod listen;
 pub(crate) mod open;
 pub(crate) mod over;

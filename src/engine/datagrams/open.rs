@@ -72,7 +72,7 @@ impl Core {
         let (source, local) = (plain(key.client), plain(key.dest));
         let request = FlowRequest { source, local, original_dest, payload };
         let checked = original_dest.map_or(Ok(()), |dest| self.check_redirected(source, dest));
-        let target = match checked.and_then(|()| self.choose_target(id, &request)) {
+        let (target, shared) = match checked.and_then(|()| self.choose_target(id, &request)) {
             Ok(target) => target,
             Err(failure) => {
                 self.refuse_flow(id, key.client, &failure);
@@ -90,25 +90,31 @@ impl Core {
         let from = entry.dest.filter(|ip| client.has_several_addresses && is_unicast(ip));
         original_dest.into_iter().for_each(|dest| client.replies.enter(dest));
         let client = Client::Listener { owner: id, addr: key.client, from, reply_from: original_dest };
-        let flow = Flow { kind, listener: Some(id), profile, via, ..Flow::new(client, target, self.now_ms) };
-        self.add_flow(Some(key), PeerNetwork::from(key.client.ip()), flow)
+        let flow = Flow::new(client, target, self.now_ms);
+        let asked = flow.asked.clone().filter(|_| shared.is_none());
+        let flow = Flow { kind, listener: Some(id), profile, via, asked, shared, ..flow };
+        let id = self.add_flow(Some(key), PeerNetwork::from(key.client.ip()), flow)?;
+        self.reach(id);
+        self.datagrams.flows.get(id).map(|_| id)
     }
 
     /// Asks the handler of a listener for the target of a flow.
-    fn choose_target(&mut self, id: Id, request: &FlowRequest<'_>) -> Result<FlowTarget, Failure> {
+    fn choose_target(&mut self, id: Id, request: &FlowRequest<'_>) -> Result<(FlowTarget, Option<u32>), Failure> {
         let gone = || Failure::new(Reason::Other, "the listener is closed");
         let Some(Front::Datagrams(slot)) = self.listeners.get_mut(id).map(|listener| &mut listener.front) else {
             return Err(gone());
         };
         let mut handler = slot.take().ok_or_else(gone)?;
+        let shared = handler.shared();
         let chosen = catch_unwind(AssertUnwindSafe(|| handler.open(self, request)));
         if let Some(Front::Datagrams(slot)) = self.listeners.get_mut(id).map(|listener| &mut listener.front) {
             slot.get_or_insert(handler);
         }
-        chosen.unwrap_or_else(|_| {
+        let target = chosen.unwrap_or_else(|_| {
             self.stats.panics += 1;
             Err(Failure::new(Reason::Internal, "the front end panicked"))
-        })
+        });
+        Ok((target?, shared))
     }
 
     /// Counts and logs a flow that was refused.
@@ -123,8 +129,7 @@ impl Core {
         }
     }
 
-    /// Adds a flow to the table, in which it may end others, and begins to reach its target. Returns none if the flow is
-    /// over already.
+    /// Adds a flow to the table, in which it may end others.
     pub(crate) fn add_flow(&mut self, key: Option<FlowKey>, source: PeerNetwork, flow: Flow) -> Option<Id> {
         while let Some(victim) = self.datagrams.flows.victim(source, self.now_ms) {
             self.end_flow(victim, Reason::LimitReached, Some("another flow needed its place".into()));
@@ -138,21 +143,24 @@ impl Core {
         let added = self.datagrams.flows.insert(key, source, timeouts, flow, self.now_ms);
         let id = added.map_err(|flow| self.release_flow(None, flow, Reason::LimitReached, None)).ok()?;
         log::debug!(target: super::over::TARGET, id = id.to_string(); "flow opened");
-        self.reach(id);
-        self.datagrams.flows.get(id).map(|_| id)
+        Some(id)
     }
 
     /// Begins to reach the target of a flow.
-    fn reach(&mut self, id: Id) {
+    pub(super) fn reach(&mut self, id: Id) {
         let Some(flow) = self.datagrams.flows.get(id) else { return };
-        let (target, via) = (Rc::clone(&flow.asked), flow.via);
+        if let Some(shared) = flow.shared {
+            return self.dest_over_link(id, |dest| Request::ReturnFlow { dest, flow: id, shared });
+        }
+        let (target, via) = (flow.asked.clone(), flow.via);
         if let Some(link) = via {
             if flow.permit.is_some() {
                 let why = "a rule needs the address of the target, which only the far end of the link knows";
                 return self.end_flow(id, Reason::NotPermitted, Some(why.into()));
             }
-            return self.queues.requests.push_back(Request::OpenStream { dest: id, link });
+            return self.dest_over_link(id, |dest| Request::OpenStream { dest, link });
         }
+        let Some(target) = target else { return };
         match &*target {
             Target::Ip(_, addr) => self.connect_flow(id, &[*addr]),
             Target::Name(_, name, port) => match flow.address {
@@ -224,8 +232,13 @@ impl Core {
             Err(failure) => return self.end_flow(id, failure.reason, failure.detail.clone()),
         };
         flow.is_from_cache = from_cache;
-        let mut ordered = resolve::order(addresses, flow.asked.port().unwrap_or(0), family, count_max);
-        if let Target::Name(_, name, _) = &*flow.asked
+        let mut ordered = resolve::order(
+            addresses,
+            flow.asked.as_ref().and_then(|asked| asked.port()).unwrap_or(0),
+            family,
+            count_max,
+        );
+        if let Some(Target::Name(_, name, _)) = flow.asked.as_deref()
             && let Some(zone) = name.zoned().and_then(|(_, zone)| sys::interface_index(zone))
         {
             ordered.iter_mut().for_each(|addr| {
@@ -285,13 +298,15 @@ impl Core {
         let now_ms = self.now_ms;
         let Some(flow) = self.datagrams.flows.get_mut(id) else { return };
         flow.dest = dest;
+        let client = flow.client.stream();
         flow.dial_ms = Some(u32::try_from(now_ms - flow.opened_ms).unwrap_or(u32::MAX));
+        client.into_iter().for_each(|at| self.accept_flow(id, at));
         self.send_waiting(id);
     }
 
     /// Drops the cached addresses of a flow's name, because they did not work.
     pub(super) fn forget_name_of_flow(&mut self, id: Id) {
-        let target = self.datagrams.flows.get(id).map(|flow| Rc::clone(&flow.asked));
+        let target = self.datagrams.flows.get(id).and_then(|flow| flow.asked.clone());
         if let Some(Target::Name(_, name, _)) = target.as_deref() {
             self.resolver.forget(name);
         }
@@ -312,11 +327,14 @@ impl Flow {
             kind: "udp".into(),
             listener: None,
             profile: 0,
-            asked,
+            asked: Some(asked),
             permit,
             address,
             is_from_cache: false,
             via: None,
+            shared: None,
+            returns_to: None,
+            sides: [None; 2],
             user,
             payer: None,
             lease,

@@ -34,6 +34,10 @@ impl Core {
             return self.end_flow(id, Reason::IdleTimeout, None);
         }
         let after = format_duration(self.profiles[flow.profile].settings.timeouts.first_answer);
+        if flow.via.is_some() && matches!(flow.dest, Dest::Waiting) {
+            let detail = format!("the link was not up within {after}");
+            return self.end_flow(id, Reason::LinkLost, Some(detail.into()));
+        }
         if flow.is_from_cache {
             self.forget_name_of_flow(id);
         }
@@ -54,6 +58,10 @@ impl Core {
             flow.dropped += waited;
             self.stats.datagrams_dropped[Dropped::Refused as usize] += waited;
         }
+        let streams = [flow.client.stream(), flow.dest.stream()].into_iter().flatten();
+        let late: u64 = streams.map(|at| self.pools.sessions.datagrams_dropped(at)).sum();
+        flow.dropped += late;
+        self.stats.datagrams_dropped[Dropped::Late as usize] += late;
         let is_failure = reason.is_futile() && flow.received.datagrams == 0;
         self.log_flow(id, &flow, reason, detail.as_deref(), is_failure);
         self.stats.flows_closed[reason as usize] += 1;
@@ -67,9 +75,7 @@ impl Core {
         if let Dest::Socket(socket) = &mut flow.dest {
             socket.deregister(&self.registry);
         }
-        for at in [flow.client.stream(), flow.dest.stream()].into_iter().flatten() {
-            self.pools.sessions.release(at);
-        }
+        self.release_streams(&flow, reason, detail.as_deref());
         flow.payer.into_iter().for_each(|payer| self.peers.release(payer, is_failure, self.now_ms));
         self.profiles.leave(flow.profile, &mut self.timers);
         id.into_iter().for_each(|id| self.ended.note(id, reason));
@@ -119,7 +125,7 @@ impl Core {
             conn:% = flow.description(),
             listener = listener.map_or("-", |listener| &*listener.name),
             user = flow.user.as_deref().unwrap_or("-"),
-            asked:% = flow.asked,
+            asked = flow.asked.as_ref().map_or_else(|| "-".to_owned(), |asked| asked.to_string()),
             dialled = dialled,
             via = via,
             dial = dial.as_deref().unwrap_or("-"),
@@ -141,13 +147,16 @@ impl Core {
 impl Flow {
     /// Returns the description of the flow in logs and the status.
     pub(super) fn description(&self) -> String {
-        struct Asked<'a>(&'a crate::Target);
+        struct Asked<'a>(Option<&'a crate::Target>);
         impl std::fmt::Display for Asked<'_> {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                describe_target(self.0, f)
+                match self.0 {
+                    Some(target) => describe_target(target, f),
+                    None => f.write_str("none[]"),
+                }
             }
         }
-        format!("{}[{}->{}]", &*self.kind, self.source(), Asked(&self.asked))
+        format!("{}[{}->{}]", &*self.kind, self.source(), Asked(self.asked.as_deref()))
     }
 }
 

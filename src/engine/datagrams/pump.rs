@@ -61,7 +61,15 @@ impl Core {
     /// Moves datagrams of a flow's client to its target, or lets them wait for it.
     fn forward(&mut self, id: Id, batch: &mut Batch, run: Range<usize>) {
         let Received { ecn, segment, .. } = batch.entry(run.start);
-        let contents = batch.contents(run);
+        self.send_on(id, batch.contents(run), segment, ecn);
+    }
+
+    /// Moves datagrams that came over a link to the target of their flow.
+    pub(super) fn send_to_target(&mut self, id: Id, contents: &[u8], segment: usize) {
+        self.send_on(id, contents, segment, None);
+    }
+
+    fn send_on(&mut self, id: Id, contents: &[u8], segment: usize, ecn: Option<quinn_udp::EcnCodepoint>) {
         let Datagrams { flows, waiting_bytes, .. } = &mut self.datagrams;
         flows.touch(id, self.now_ms);
         let Some(flow) = flows.get_mut(id) else { return };
@@ -223,14 +231,14 @@ fn given(given: Given) -> Sent {
 }
 
 /// The part of a turn that one socket may use.
-struct Budget {
+pub(super) struct Budget {
     datagrams: u64,
     bytes: usize,
     errors: u32,
 }
 
 impl Budget {
-    fn new() -> Budget {
+    pub fn new() -> Budget {
         Budget { datagrams: DATAGRAMS_PER_TURN, bytes: BYTES_PER_TURN, errors: ERRORS_PER_TURN }
     }
 
@@ -239,13 +247,19 @@ impl Budget {
         self.bytes = self.bytes.saturating_sub(entry.contents.len());
     }
 
+    /// Notes datagrams of `segment` bytes.
+    pub fn note_bytes(&mut self, bytes: usize, segment: usize) {
+        self.datagrams = self.datagrams.saturating_sub(bytes.div_ceil(segment.max(1)).max(1) as u64);
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
     /// Notes an error of a receive. Returns true if another one may be tried.
     fn note_error(&mut self) -> bool {
         self.errors = self.errors.saturating_sub(1);
         self.errors > 0
     }
 
-    fn is_used_up(&self) -> bool {
+    pub fn is_used_up(&self) -> bool {
         self.datagrams == 0 || self.bytes == 0
     }
 }

@@ -1,0 +1,167 @@
+//! Datagrams over links: `--via`, `-L udp:…` and `-R udp:…`, permissions, the ends of flows, a link that is away.
+
+use crate::kit;
+
+use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use kit::link::Keys;
+use kit::names::isolated;
+use kit::program::output;
+use kit::{Seaprox, has, has_namespaces, until};
+
+/// A target that sends each datagram back, in a thread of its own.
+fn echo() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut buf = [0; 65_536];
+        while let Ok((len, from)) = socket.recv_from(&mut buf) {
+            let _ = socket.send_to(&buf[..len], from);
+        }
+    });
+    addr
+}
+
+/// Makes the socket of a client.
+fn client() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    socket
+}
+
+/// Sends a datagram until its echo is there: a link may drop datagrams.
+#[track_caller]
+fn converse(client: &UdpSocket, to: SocketAddr, payload: &[u8]) {
+    let mut buf = [0; 65_536];
+    until("an echo", || {
+        client.send_to(payload, to).unwrap();
+        client.recv_from(&mut buf).is_ok_and(|(len, from)| from == to && &buf[..len] == payload)
+    });
+    // Later echoes of the same datagram are not those of the next one.
+    while client.recv_from(&mut buf).is_ok() {}
+}
+
+/// Waits for a line on stdout that begins with these words. Returns the address behind them.
+#[track_caller]
+fn said(node: &Seaprox, start: &str) -> SocketAddr {
+    let line = || node.out().into_iter().find(|line| line.starts_with(start));
+    until(start, || line().is_some());
+    let line = line().unwrap();
+    line[start.len()..].split_whitespace().next().unwrap().trim_start_matches("udp:").parse().unwrap()
+}
+
+/// Two nodes of which the far one permits the near one all datagrams to 127.0.0.1.
+struct Pair {
+    keys: Keys,
+    far: Seaprox,
+}
+
+impl Pair {
+    fn new(options: &[&str]) -> Pair {
+        let keys = Keys::new();
+        keys.permit(Some("permit-open=\"udp:127.0.0.1:*\",permit-open=\"127.0.0.1:*\",permit-listen=\"udp:*\""));
+        let far = keys.start_far(options);
+        Pair { keys, far }
+    }
+
+    /// Starts a command of the near node with a link to the far one.
+    fn near(&self, words: &[&str], option: &str) -> Seaprox {
+        let mut via = self.keys.via(&self.far.addr(0).to_string());
+        via[0] = option.to_owned();
+        let words: Vec<&str> = words.iter().copied().chain(via.iter().map(String::as_str)).collect();
+        Seaprox::start(&words)
+    }
+}
+
+#[test]
+fn a_static_listener_sends_its_datagrams_over_a_link_and_both_ends_say_how_the_flow_ended() {
+    let pair = Pair::new(&[]);
+    let to = echo().to_string();
+    let near =
+        pair.near(&["static", "--udp", "--listen", "127.0.0.1:0", "--to", &to, "--udp-idle-timeout", "2s"], "--via");
+    let addr = said(&near, "listening static ");
+    let clients = [client(), client()];
+    for len in [1, 1_400, 0, 9_000] {
+        clients.iter().for_each(|client| converse(client, addr, &vec![len as u8; len]));
+    }
+    assert_eq!(near.figure("/usage/flows"), 2);
+    assert_eq!(pair.far.figure("/usage/flows"), 2);
+    let line = near.wait_for_log(&[" closed ", "reason=idle_timeout"]);
+    assert!(line.contains("dialled=link[") && line.contains("dropped=0"), "{line}");
+    pair.far.wait_for_log(&[" closed ", "conn=link[link[", "->ipv4[udp:127.0.0.1:", "reason=source_fin"]);
+    until("both ends have no flow", || near.figure("/usage/flows") == 0 && pair.far.figure("/usage/flows") == 0);
+}
+
+#[test]
+fn forwards_of_a_link_carry_datagrams_in_both_directions() {
+    let pair = Pair::new(&[]);
+    let (local, remote) = (format!("udp:127.0.0.1:0:{}", echo()), format!("udp:127.0.0.1:0:{}", echo()));
+    let near = pair.near(&["link", "-L", &local, "-R", &remote], "--connect");
+    let (local, remote) = (said(&near, "listening static "), said(&near, "listening remote "));
+    for addr in [local, remote] {
+        let clients = [client(), client()];
+        clients.iter().enumerate().for_each(|(index, client)| converse(client, addr, &[index as u8; 900]));
+    }
+    assert_eq!((near.figure("/usage/flows"), pair.far.figure("/usage/flows")), (4, 4));
+    let status = near.status();
+    assert_eq!(status["forwards"][0]["active"], 2, "{status}");
+}
+
+#[test]
+fn a_key_without_a_permission_for_udp_sends_no_datagrams() {
+    let keys = Keys::new();
+    let far = keys.start_far(&[]);
+    let pair = Pair { keys, far };
+    let near = pair.near(&["static", "--udp", "--listen", "127.0.0.1:0", "--to", &echo().to_string()], "--via");
+    client().send_to(b"ask", said(&near, "listening static ")).unwrap();
+    near.wait_for_log(&[" closed ", "reason=not_permitted", "datagrams="]);
+    pair.far.wait_for_log(&["stream refused", "asked=udp:127.0.0.1:"]);
+}
+
+#[test]
+fn a_closed_port_behind_a_link_ends_the_flow_at_both_ends() {
+    let pair = Pair::new(&[]);
+    let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let near = pair.near(&["static", "--udp", "--listen", "127.0.0.1:0", "--to", &gone], "--via");
+    client().send_to(b"ask", said(&near, "listening static ")).unwrap();
+    near.wait_for_log(&[" closed ", "reason=connection_refused"]);
+    pair.far.wait_for_log(&[" closed ", "reason=connection_refused"]);
+}
+
+#[test]
+fn datagrams_for_a_link_that_is_not_up_are_dropped_and_later_ones_pass() {
+    let keys = Keys::new();
+    keys.permit(Some("permit-open=\"udp:127.0.0.1:*\""));
+    let far = keys.start_far(&[]);
+    let addr = far.addr(0).to_string();
+    let pair = Pair { keys, far };
+    let near = pair.near(&["static", "--udp", "--listen", "127.0.0.1:0", "--to", &echo().to_string()], "--via");
+    let (to, client) = (said(&near, "listening static "), client());
+    converse(&client, to, b"up");
+    let Pair { keys, far } = pair;
+    drop(far);
+    until("the link is down", || near.status()["links"][0]["state"] != "up");
+    for _ in 0..500 {
+        client.send_to(&[0; 1_200], to).unwrap();
+    }
+    assert!(near.figure("/usage/flows") <= 1);
+    let again = Seaprox::start(&["link", "--listen", &addr, "--config-dir", &keys.far_dir()]);
+    converse(&client, to, b"up again");
+    drop(again);
+}
+
+#[test]
+fn dig_asks_a_name_server_behind_a_link() {
+    if !has_namespaces() || !has("dig") {
+        return;
+    }
+    isolated("", |names| {
+        names.set("a.test", &["192.0.2.7"], Duration::ZERO);
+        let pair = Pair::new(&[]);
+        let near = pair.near(&["link", "-L", "udp:5353:127.0.0.1:53", "-L", "5353:127.0.0.1:53"], "--connect");
+        said(&near, "listening static ");
+        let ask = "dig +tries=9 +time=2 +short -p 5353 @127.0.0.1 a.test A";
+        assert_eq!(output(ask, &[]), "192.0.2.7");
+    });
+}
