@@ -158,8 +158,8 @@ fn redirect(host: &Host, options: &[&str]) -> Seaprox {
 
 /// Starts the same with a link to a node that accepts links at this address.
 #[track_caller]
-fn redirect_via(host: &Host, secret: &Secret, peer: &str) -> Seaprox {
-    let line = secret.line(&[], &["--via", &format!("{peer}:{PORT}")]);
+fn redirect_via(host: &Host, secret: &Secret, peer: &str, options: &[&str]) -> Seaprox {
+    let line = secret.line(&["--via", &format!("{peer}:{PORT}")], options);
     redirect(host, &line.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
@@ -199,7 +199,7 @@ fn curl_behind_a_redirecting_gateway_goes_over_a_link() {
     row.serve();
     rules(row.gateway(), &["gateway", "--interface", "p1"]);
     let far = start(row.server(), &secret.far(&[]));
-    let _near = redirect_via(row.gateway(), &secret, SERVER_NEAR[0]);
+    let _near = redirect_via(row.gateway(), &secret, SERVER_NEAR[0], &[]);
     for addr in SERVER {
         // The far node has the address of the server, so it connects from there.
         assert_eq!(seen_by_server(row.client(), addr), addr);
@@ -218,7 +218,7 @@ fn curl_on_a_host_that_redirects_its_own_connections_goes_over_a_link() {
     row.route_to_server();
     let far = start(row.gateway(), &secret.far(&[]));
     rules(row.client(), &["host"]);
-    let near = redirect_via(row.client(), &secret, GATEWAY_IN[0]);
+    let near = redirect_via(row.client(), &secret, GATEWAY_IN[0], &[]);
     for (addr, gateway) in SERVER.iter().zip(GATEWAY_OUT) {
         assert_eq!(seen_by_server(row.client(), addr), gateway);
         far.wait_for_log(&["closed", &asked(addr)]);
@@ -258,6 +258,43 @@ fn dig_behind_a_redirecting_gateway_asks_any_server() {
         seaprox.wait_for_log(&["closed", &asked_of(addr, "udp:", 53), "datagrams=1/1", "reason=idle_timeout"]);
     }
     (0..8).for_each(|_| assert_eq!(seen_by_server(row.client(), SERVER[0]), GATEWAY_OUT[0], "TCP beside UDP"));
+}
+
+#[test]
+fn dig_behind_a_redirecting_gateway_asks_over_a_link() {
+    if !(has_net() && has("dig")) {
+        return;
+    }
+    let (row, secret) = (Row::new(), Secret::new());
+    row.serve();
+    rules(row.gateway(), &["gateway", "--interface", "p1", "--udp"]);
+    let far = start(row.server(), &secret.far(&["-v"]));
+    let near = redirect_via(row.gateway(), &secret, SERVER_NEAR[0], &["--tcp", "--udp", "--udp-idle-timeout", "1s"]);
+    for addr in SERVER {
+        // The far node has the address of the server, so it asks from there.
+        assert_eq!(seen_by_name_server(row.client(), addr), addr);
+        near.wait_for_log(&["closed", &asked_of(addr, "udp:", 53), "datagrams=1/1"]);
+        far.wait_for_log(&["closed", &asked_of(addr, "udp:", 53)]);
+        assert_eq!(seen_by_server(row.client(), addr), addr, "TCP beside UDP");
+    }
+}
+
+/// The rules redirect everything that the host sends, and leave the packets of the link out by their mark.
+#[test]
+fn dig_on_a_host_that_redirects_its_own_datagrams_asks_over_a_link() {
+    if !(has_net() && has("dig")) {
+        return;
+    }
+    let (row, secret) = (Row::new(), Secret::new());
+    row.serve();
+    row.route_to_server();
+    let _far = start(row.gateway(), &secret.far(&[]));
+    rules(row.client(), &["host", "--udp"]);
+    let _near = redirect_via(row.client(), &secret, GATEWAY_IN[0], &["--tcp", "--udp"]);
+    for (addr, gateway) in SERVER.iter().zip(GATEWAY_OUT) {
+        assert_eq!(seen_by_name_server(row.client(), addr), gateway);
+        assert_eq!(seen_by_server(row.client(), addr), gateway);
+    }
 }
 
 #[test]
