@@ -93,7 +93,9 @@
 //!   as far as the estimate is. With this rule, frames that more than one frame of bulk overtook became half as
 //!   frequent in the simulator.
 //! - **Messages are numbered and sent one at a time**: they are the only frames that are not idempotent.
-//! - **A datagram fits one frame.** Larger ones are refused, because pieces could be lost one by one.
+//! - **A datagram that is longer than a frame goes in parts** (DATAGRAM_PART), which an earlier node skips. The stream of the
+//!   flow could carry it too, but a reliable stream delays what follows a loss, and a datagram must not wait. The
+//!   longest one has five parts. Their subflow is a reliable connection, so a part is lost only with its subflow.
 //! - **The quota of a stream shrinks faster than what is free**, of the peer's memory (the session's credit) and of S.
 //!   So thousands of streams whose readers have stopped leave enough for the others to run at full rate; see
 //!   `stream/quota.rs`. The sender applies the quota, because only there nothing is promised yet; a receiver would have

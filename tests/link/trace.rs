@@ -128,6 +128,10 @@ fn every_frame_encodes_to_its_golden_bytes() {
         (Frame::Ack { lanes: Lines::new(&lane_acks).unwrap() }, "2500000c 00000000 0007 0000 0000000000001234"),
         (Frame::Blocked { id: 2, offset: 1 }, "26000008 00000002 0000000000000001"),
         (Frame::Datagram { id: 4, payload: b"u" }, "30000001 00000004 75"),
+        (
+            Frame::DatagramPart { id: 4, number: 2, total: 20_000, offset: 9, payload: b"u" },
+            "b000000d 00000004 00000002 00004e20 00000009 75",
+        ),
         (Frame::Message { seq: 3, text: "hé" }, "31000003 00000003 68c3a9"),
         (Frame::Extension { kind: 0x99 }, "99000000 00000000"),
     ];
@@ -905,7 +909,7 @@ fn a_lost_listener_is_reported_once_if_both_ends_support_it() {
 }
 
 #[test]
-fn datagrams_arrive_once_and_large_ones_are_refused() {
+fn datagrams_arrive_once_also_in_parts_and_too_large_ones_are_refused() {
     let mut world = World::with_paths(1, Config::default(), &[(10, 1)]);
     world.run_until_up(1);
     let now = world.now;
@@ -915,12 +919,15 @@ fn datagrams_arrive_once_and_large_ones_are_refused() {
         let sent = world.session(CLIENT).send_datagram(now, id, Bytes::from(vec![n; 100]));
         assert_eq!(sent, Ok(()));
     }
-    assert!(world.session(CLIENT).send_datagram(now, id, Bytes::from(vec![0; 20_000])).is_err());
+    assert_eq!(world.session(CLIENT).send_datagram(now, id, Bytes::from(vec![10; 60_000])), Ok(()));
+    assert!(world.session(CLIENT).send_datagram(now, id, Bytes::from(vec![0; 65_528])).is_err());
     world.ends[CLIENT].app.adopt(id, Plan::up(0));
     let until = world.now.after(100_000);
     world.run(until, |_| false);
-    let got: Vec<u8> = std::iter::from_fn(|| world.session(SERVER).recv_datagram(id)).map(|d| d[0]).collect();
-    assert_eq!(got, (0..10).collect::<Vec<u8>>());
+    let got: Vec<Bytes> = std::iter::from_fn(|| world.session(SERVER).recv_datagram(id)).collect();
+    let (first, len) = (|datagram: &Bytes| datagram[0], |datagram: &Bytes| datagram.len());
+    assert_eq!(got.iter().map(first).collect::<Vec<_>>(), (0..11).collect::<Vec<u8>>());
+    assert_eq!(got.iter().map(len).collect::<Vec<_>>(), [[100; 10].as_slice(), &[60_000]].concat());
 }
 
 #[test]

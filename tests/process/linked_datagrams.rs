@@ -82,7 +82,7 @@ fn a_static_listener_sends_its_datagrams_over_a_link_and_both_ends_say_how_the_f
         pair.near(&["static", "--udp", "--listen", "127.0.0.1:0", "--to", &to, "--udp-idle-timeout", "2s"], "--via");
     let addr = said(&near, "listening static ");
     let clients = [client(), client()];
-    for len in [1, 1_400, 0, 9_000] {
+    for len in [1, 1_400, 0, 9_000, 16_377, 65_507] {
         clients.iter().for_each(|client| converse(client, addr, &vec![len as u8; len]));
     }
     assert_eq!(near.figure("/usage/flows"), 2);

@@ -13,12 +13,10 @@ use crate::link::wire::code::Code;
 use crate::link::wire::content::Key;
 use crate::link::wire::cursor::clipped;
 use crate::link::wire::frame::Class;
-use crate::link::wire::header::BODY_BYTES_MAX;
 use crate::link::wire::ids::{StreamId, SubflowId, Time};
 use crate::link::wire::open::{Bound, Open, TEXT_BYTES_MAX};
 
-/// Maximum length of a datagram in bytes: one frame.
-pub const DATAGRAM_BYTES_MAX: usize = BODY_BYTES_MAX;
+pub use crate::link::stream::datagram::DATAGRAM_BYTES_MAX;
 /// Maximum length of a message in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 4096;
 /// Maximum number of queued messages.

@@ -13,13 +13,13 @@ use super::state::Session;
 use super::table::Lookup;
 use crate::link::path::lane::LaneRx;
 use crate::link::path::subflow::{PendingPong, SubflowState};
-use crate::link::stream::datagram::Datagrams;
+use crate::link::stream::datagram::{Datagrams, Part};
 use crate::link::stream::recv::Arrived;
 use crate::link::stream::state::{Stream, StreamState};
 use crate::link::wire::code::Code;
 use crate::link::wire::content::Key;
 use crate::link::wire::frame::{FLAG_LAST, Frame, kind, trace};
-use crate::link::wire::header::{DATA_HEAD_BYTES, FrameError, HEADER_BYTES, Header, OFFSET_MAX};
+use crate::link::wire::header::{DATA_HEAD_BYTES, FrameError, HEADER_BYTES, Header, OFFSET_MAX, PART_HEAD_BYTES};
 use crate::link::wire::ids::{StreamId, SubflowId, Time};
 use crate::link::wire::open::{Bound, Open};
 
@@ -174,6 +174,11 @@ impl Session {
             }
             Frame::Ack { lanes } => lanes.iter().try_for_each(|ack| self.on_ack(now, ack)),
             Frame::Datagram { id, .. } => self.on_datagram(now, StreamId(*id), raw.slice(HEADER_BYTES..)),
+            Frame::DatagramPart { id, number, total, offset, .. } => {
+                let payload = Bytes::copy_from_slice(&raw.slice(PART_HEAD_BYTES..));
+                let part = Part { number: *number, total: *total, offset: *offset, payload };
+                self.on_datagram_part(now, StreamId(*id), part)
+            }
             Frame::ResumeState { last, states } => Ok(self.on_resume_state(now, *last, *states)?),
             _ => self.on_session_frame(origin, frame),
         }
@@ -413,6 +418,16 @@ impl Session {
         let Some(slot) = self.stream_of_frame(now, id, false)? else { return Ok(()) };
         let wanted = self.streams.get(slot).is_some_and(|stream| stream.recv.is_open());
         let keep = |datagrams: &mut Datagrams, full| datagrams.receive(now, Bytes::copy_from_slice(&payload), full);
+        if wanted && self.with_datagrams(slot, keep) == Some(true) {
+            self.push_event(Event::Datagram(id));
+        }
+        Ok(())
+    }
+
+    fn on_datagram_part(&mut self, now: Time, id: StreamId, part: Part) -> Result<(), Violation> {
+        let Some(slot) = self.stream_of_frame(now, id, false)? else { return Ok(()) };
+        let wanted = self.streams.get(slot).is_some_and(|stream| stream.recv.is_open());
+        let keep = |datagrams: &mut Datagrams, full| datagrams.receive_part(now, part, full);
         if wanted && self.with_datagrams(slot, keep) == Some(true) {
             self.push_event(Event::Datagram(id));
         }

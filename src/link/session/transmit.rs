@@ -12,12 +12,13 @@ use super::unopened::Route;
 use crate::link::path::lane::Expectation;
 use crate::link::path::scheduler::{Candidate, Mode, Need};
 use crate::link::path::subflow::Subflow;
+use crate::link::stream::datagram::{Datagrams, Outgoing};
 use crate::link::stream::drr::List;
 use crate::link::stream::quota::QUOTA_MIN;
 use crate::link::stream::state::Stream;
 use crate::link::wire::content::{FrameContent, Key, Piece};
 use crate::link::wire::frame::{Class, Frame, LaneAck, frame_with, kind};
-use crate::link::wire::header::{DATA_HEAD_BYTES, FRAME_BYTES_MAX, HEADER_BYTES};
+use crate::link::wire::header::{BODY_BYTES_MAX, DATA_HEAD_BYTES, FRAME_BYTES_MAX, HEADER_BYTES};
 use crate::link::wire::ids::{SubflowId, Time};
 use crate::link::wire::outbox::Outbox;
 
@@ -379,9 +380,16 @@ impl Session {
         let stream = self.streams.get(slot)?;
         if stream.datagrams.as_ref().is_some_and(|datagrams| datagrams.has_outgoing()) {
             let id = stream.id;
-            let payload = self.with_datagrams(slot, |datagrams, _| datagrams.next_outgoing(now)).flatten()?;
+            let next = |datagrams: &mut Datagrams, _| datagrams.next_outgoing(now, BODY_BYTES_MAX);
+            let outgoing = self.with_datagrams(slot, next).flatten()?;
             let before = out.len();
-            out.frame(|heads| Frame::Datagram { id: id.0, payload: &payload }.encode(heads));
+            out.frame(|heads| match &outgoing {
+                Outgoing::Whole(payload) => Frame::Datagram { id: id.0, payload }.encode(heads),
+                Outgoing::Part { number, total, offset, payload } => {
+                    let (number, total, offset) = (*number, *total, *offset);
+                    Frame::DatagramPart { id: id.0, number, total, offset, payload }.encode(heads);
+                }
+            });
             let lane = self.lane_of(index, self.streams.get(slot)?)?;
             return self.record_sent(now, index, lane, before, out, FrameContent::Nothing);
         }

@@ -8,16 +8,23 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::link::wire::frame::{FRAME_BYTES_MAX, PART_HEAD_BYTES};
 use crate::link::wire::ids::Time;
 
 /// Maximum cost of a flow's queue in one direction.
-pub(in crate::link) const QUEUE_BYTES_MAX: usize = 64 * 1024;
+pub(in crate::link) const QUEUE_BYTES_MAX: usize = DATAGRAM_BYTES_MAX + ENTRY_COST;
+/// Maximum length of a datagram in bytes: that of UDP over IPv6 (RFC 8200). A longer one than a frame goes in parts.
+pub const DATAGRAM_BYTES_MAX: usize = 65_527;
 /// Cost of all queues of a session from which on new datagrams are dropped.
 pub(in crate::link) const SESSION_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Queueing time after which a datagram is dropped.
 const WAIT_US_MAX: u64 = 50_000;
 /// Cost of a queued datagram beyond its bytes.
 const ENTRY_COST: usize = 64;
+/// Maximum payload of a part in bytes.
+const PART_BYTES_MAX: usize = FRAME_BYTES_MAX - PART_HEAD_BYTES;
+/// Parts of one datagram that are kept. This node makes five of the longest one; smaller frames make more.
+const PARTS_MAX: usize = 128;
 
 /// The queue of one direction.
 #[derive(Debug, Default)]
@@ -49,6 +56,45 @@ impl Queue {
 pub(in crate::link) struct Datagrams {
     outgoing: Queue,
     incoming: Queue,
+    /// A datagram of which some parts are sent.
+    sending: Option<Sending>,
+    /// The number of the next datagram that is sent in parts.
+    next_number: u32,
+    /// The parts of a datagram that has not arrived completely.
+    parts: Option<Parts>,
+}
+
+/// The next frame of a flow.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::link) enum Outgoing {
+    Whole(Bytes),
+    Part { number: u32, total: u32, offset: u32, payload: Bytes },
+}
+
+/// A datagram of which the bytes before `at` are sent.
+#[derive(Debug)]
+struct Sending {
+    payload: Bytes,
+    at: usize,
+    number: u32,
+}
+
+/// The parts of one datagram, in the order of their arrival. Subflows may change their order.
+#[derive(Debug)]
+struct Parts {
+    number: u32,
+    total: usize,
+    bytes: usize,
+    pieces: Vec<(usize, Bytes)>,
+}
+
+/// A part of a datagram, as it arrives.
+#[derive(Clone, Debug)]
+pub(in crate::link) struct Part {
+    pub number: u32,
+    pub total: u32,
+    pub offset: u32,
+    pub payload: Bytes,
 }
 
 impl Datagrams {
@@ -61,8 +107,29 @@ impl Datagrams {
         }
     }
 
-    /// Returns the next datagram to send, and drops those before it that are too old.
-    pub(in crate::link) fn next_outgoing(&mut self, now: Time) -> Option<Bytes> {
+    /// Returns the next frame to send: a datagram, or a part of one that is longer than `frame_max`.
+    pub(in crate::link) fn next_outgoing(&mut self, now: Time, frame_max: usize) -> Option<Outgoing> {
+        if self.sending.is_none() {
+            let payload = self.next_whole(now)?;
+            if payload.len() <= frame_max {
+                return Some(Outgoing::Whole(payload));
+            }
+            self.sending = Some(Sending { payload, at: 0, number: self.next_number });
+            self.next_number = self.next_number.wrapping_add(1);
+        }
+        let sending = self.sending.as_mut()?;
+        let end = sending.payload.len().min(sending.at + frame_max.min(PART_BYTES_MAX));
+        let payload = sending.payload.slice(sending.at..end);
+        let (number, total, offset) = (sending.number, sending.payload.len() as u32, sending.at as u32);
+        sending.at = end;
+        if end == sending.payload.len() {
+            self.sending = None;
+        }
+        Some(Outgoing::Part { number, total, offset, payload })
+    }
+
+    /// Takes the next datagram to send, and drops those before it that are too old.
+    fn next_whole(&mut self, now: Time) -> Option<Bytes> {
         while let Some((at, _)) = self.outgoing.entries.front() {
             let late = now.since(*at) > WAIT_US_MAX;
             let payload = self.outgoing.pop();
@@ -75,12 +142,52 @@ impl Datagrams {
     }
 
     pub(in crate::link) fn has_outgoing(&self) -> bool {
-        !self.outgoing.entries.is_empty()
+        self.sending.is_some() || !self.outgoing.entries.is_empty()
     }
 
-    /// Returns the length of the next datagram to send.
+    /// Returns the length of the next datagram or part to send.
     pub(in crate::link) fn outgoing_len(&self) -> usize {
-        self.outgoing.entries.front().map_or(0, |(_, payload)| payload.len())
+        let rest = self.sending.as_ref().map(|sending| sending.payload.len() - sending.at);
+        rest.or_else(|| self.outgoing.entries.front().map(|(_, payload)| payload.len()))
+            .map_or(0, |len| len.min(PART_BYTES_MAX))
+    }
+
+    /// Keeps a part of a datagram from the peer, or drops it if the session is `full`. Returns true if the datagram is complete
+    /// and the only one, so that the application must be told. A datagram whose parts do not all arrive is dropped when the next
+    /// one begins.
+    pub(in crate::link) fn receive_part(&mut self, now: Time, part: Part, full: bool) -> bool {
+        let (total, offset) = (part.total as usize, part.offset as usize);
+        let is_sound = total <= DATAGRAM_BYTES_MAX && !part.payload.is_empty() && offset + part.payload.len() <= total;
+        if full || !is_sound {
+            self.incoming.dropped += 1;
+            return false;
+        }
+        let is_same = |parts: &Parts| parts.number == part.number && parts.total == total;
+        if !self.parts.as_ref().is_some_and(is_same) {
+            self.incoming.dropped += u64::from(self.parts.is_some());
+            self.parts = Some(Parts { number: part.number, total, bytes: 0, pieces: Vec::new() });
+        }
+        let Some(parts) = &mut self.parts else { return false };
+        if parts.pieces.len() >= PARTS_MAX || parts.pieces.iter().any(|(at, _)| *at == offset) {
+            return false;
+        }
+        parts.bytes += part.payload.len();
+        parts.pieces.push((offset, part.payload));
+        if parts.bytes < total {
+            return false;
+        }
+        let Some(Parts { mut pieces, .. }) = self.parts.take() else { return false };
+        pieces.sort_by_key(|(at, _)| *at);
+        let mut whole = Vec::with_capacity(pieces.iter().map(|(_, piece)| piece.len()).sum());
+        for (at, piece) in pieces {
+            if at != whole.len() {
+                self.incoming.dropped += 1;
+                return false;
+            }
+            whole.extend_from_slice(&piece);
+        }
+        self.incoming.push(now, whole.into());
+        self.incoming.entries.len() == 1
     }
 
     /// Queues a datagram from the peer, or drops it if the session is `full`. Returns true if it is the only one, so
@@ -100,7 +207,9 @@ impl Datagrams {
 
     /// Returns the cost of both queues in bytes.
     pub(in crate::link) const fn cost(&self) -> usize {
-        self.outgoing.cost + self.incoming.cost
+        let sending = if let Some(sending) = &self.sending { sending.payload.len() } else { 0 };
+        let parts = if let Some(parts) = &self.parts { parts.bytes } else { 0 };
+        self.outgoing.cost + self.incoming.cost + sending + parts
     }
 
     /// Returns the number of dropped datagrams, in both directions.
@@ -113,14 +222,59 @@ impl Datagrams {
 mod tests {
     use super::*;
 
+    /// Returns the next datagram or part with its bytes.
+    fn next(flow: &mut Datagrams, now: Time) -> Option<Bytes> {
+        match flow.next_outgoing(now, 1_000)? {
+            Outgoing::Whole(payload) | Outgoing::Part { payload, .. } => Some(payload),
+        }
+    }
+
+    #[test]
+    fn a_long_datagram_goes_in_parts_and_arrives_whole_in_any_order() {
+        let long: Bytes = (0..DATAGRAM_BYTES_MAX).map(|at| (at / 7) as u8).collect();
+        for is_reversed in [false, true] {
+            let (mut near, mut far) = (Datagrams::default(), Datagrams::default());
+            near.send(Time::ZERO, long.clone(), false);
+            let mut parts = Vec::new();
+            while let Some(Outgoing::Part { number, total, offset, payload }) = near.next_outgoing(Time::ZERO, 16_376) {
+                parts.push(Part { number, total, offset, payload });
+            }
+            assert_eq!((parts.len(), near.cost(), near.has_outgoing()), (5, 0, false));
+            if is_reversed {
+                parts.reverse();
+            }
+            let told: Vec<bool> = parts.iter().map(|part| far.receive_part(Time::ZERO, part.clone(), false)).collect();
+            assert_eq!(told, [false, false, false, false, true]);
+            assert_eq!(far.next_incoming(), Some(long.clone()));
+            assert_eq!((far.cost(), far.dropped()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_together_make_no_datagram() {
+        let mut flow = Datagrams::default();
+        let part = |number, total, offset, len| Part { number, total, offset, payload: vec![1; len].into() };
+        for wrong in [part(0, 70_000, 0, 9), part(0, 9, 5, 5), part(0, 9, u32::MAX, 5), part(0, 9, 0, 0)] {
+            assert!(!flow.receive_part(Time::ZERO, wrong, false));
+        }
+        assert!(!flow.receive_part(Time::ZERO, part(1, 10, 0, 6), false));
+        assert!(!flow.receive_part(Time::ZERO, part(1, 10, 0, 6), false), "a repetition");
+        assert!(!flow.receive_part(Time::ZERO, part(1, 10, 5, 5), false), "an overlap");
+        assert!(!flow.receive_part(Time::ZERO, part(2, 10, 0, 6), false));
+        assert!(!flow.receive_part(Time::ZERO, part(3, 4, 2, 2), false), "the second one is given up");
+        assert!(flow.receive_part(Time::ZERO, part(3, 4, 0, 2), false));
+        assert_eq!((flow.next_incoming().map(|whole| whole.len()), flow.next_incoming()), (Some(4), None));
+        assert_eq!((flow.dropped(), flow.cost()), (6, 0));
+    }
+
     #[test]
     fn the_oldest_datagrams_and_late_ones_are_dropped() {
         let mut flow = Datagrams::default();
         (0..80u8).for_each(|n| flow.send(Time::ZERO, Bytes::from(vec![n; 1000]), false));
-        let first = flow.next_outgoing(Time::ZERO).unwrap();
+        let first = next(&mut flow, Time::ZERO).unwrap();
         assert!(first[0] > 0 && flow.dropped() == u64::from(first[0]));
         flow.send(Time::from_us(60_000), Bytes::from_static(b"x"), false);
-        assert_eq!(flow.next_outgoing(Time::from_us(60_000)).unwrap(), "x");
+        assert_eq!(next(&mut flow, Time::from_us(60_000)).unwrap(), "x");
         assert!(!flow.has_outgoing());
     }
 }

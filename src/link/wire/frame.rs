@@ -29,6 +29,7 @@
 //! | 25 | ACK | 0 | lines of subflow u16, lane u16, bytes u64 |
 //! | 30 | DATAGRAM | stream | payload |
 //! | 31 | MESSAGE | number | text |
+//! | b0 | DATAGRAM_PART | stream | number of the datagram u32, its length u32, offset u32, payload |
 //!
 //! Limits are streams u32, listeners u32, stream credit u64, session credit u64. `caps` has one bit for each optional
 //! feature: see [`Capability`](crate::link::Capability). A node skips types from 0x80 on that it does not know, and
@@ -41,7 +42,7 @@ use super::code::Code;
 use super::cursor::{Put, Reader};
 pub use super::header::{
     BODY_BYTES_MAX, DATA_BYTES_MAX, DATA_HEAD_BYTES, EXTENSION_FIRST, FRAME_BYTES_MAX, FrameError, HEADER_BYTES,
-    Header, OFFSET_MAX,
+    Header, OFFSET_MAX, PART_HEAD_BYTES,
 };
 use super::hello::{Hello, HelloAck};
 use super::open::{Bound, Open};
@@ -72,6 +73,7 @@ pub mod kind {
     pub const BLOCKED: u8 = 0x26;
     pub const DATAGRAM: u8 = 0x30;
     pub const MESSAGE: u8 = 0x31;
+    pub const DATAGRAM_PART: u8 = 0xb0;
 }
 
 /// DATA: the stream ends with the last byte of this frame. RESUME_STATE: this is the last frame of the exchange.
@@ -276,6 +278,14 @@ pub enum Frame<'a> {
         id: u32,
         payload: &'a [u8],
     },
+    /// A part of a datagram that is too long for one frame. A node that does not know it drops such datagrams.
+    DatagramPart {
+        id: u32,
+        number: u32,
+        total: u32,
+        offset: u32,
+        payload: &'a [u8],
+    },
     /// `seq` rises by one with each message of the session.
     Message {
         seq: u32,
@@ -298,6 +308,13 @@ impl<'a> Frame<'a> {
             kind::DATAGRAM => Frame::Datagram { id: header.id, payload: r.rest() },
             kind::MESSAGE => Frame::Message { seq: header.id, text: text(&mut r)? },
             kind::HELLO..=kind::SUBFLOW => Self::decode_session(header, &mut r)?,
+            kind::DATAGRAM_PART => Frame::DatagramPart {
+                id: header.id,
+                number: r.u32()?,
+                total: r.u32()?,
+                offset: r.u32()?,
+                payload: r.rest(),
+            },
             EXTENSION_FIRST.. => Frame::Extension { kind: header.kind },
             other => return Err(FrameError::UnknownKind(other)),
         };
@@ -381,6 +398,7 @@ impl<'a> Frame<'a> {
             Frame::Ack { .. } => kind::ACK,
             Frame::Blocked { .. } => kind::BLOCKED,
             Frame::Datagram { .. } => kind::DATAGRAM,
+            Frame::DatagramPart { .. } => kind::DATAGRAM_PART,
             Frame::Message { .. } => kind::MESSAGE,
             Frame::Extension { kind } => *kind,
         }
@@ -398,7 +416,8 @@ impl<'a> Frame<'a> {
             | Frame::Stop { id, .. }
             | Frame::Credit { id, .. }
             | Frame::Blocked { id, .. }
-            | Frame::Datagram { id, .. } => (*id, 0),
+            | Frame::Datagram { id, .. }
+            | Frame::DatagramPart { id, .. } => (*id, 0),
             Frame::UnknownStream { id } => (*id, FLAG_UNKNOWN_STREAM),
             Frame::Data { id, fin, .. } => (*id, *fin as u8 * FLAG_LAST),
             Frame::ResumeState { last, .. } => (0, *last as u8 * FLAG_LAST),
@@ -458,6 +477,12 @@ impl<'a> Frame<'a> {
             Frame::Ack { lanes } => out.put(lanes.raw),
             Frame::Blocked { offset, .. } => out.put_u64(*offset),
             Frame::Datagram { payload, .. } => out.put(payload),
+            Frame::DatagramPart { number, total, offset, payload, .. } => {
+                out.put_u32(*number);
+                out.put_u32(*total);
+                out.put_u32(*offset);
+                out.put(payload);
+            }
             Frame::Message { text, .. } => out.put(text.as_bytes()),
         }
     }
@@ -558,6 +583,7 @@ const fn kind_name(kind: u8) -> &'static str {
         kind::BLOCKED => "BLOCKED",
         kind::DATAGRAM => "DATAGRAM",
         kind::MESSAGE => "MESSAGE",
+        kind::DATAGRAM_PART => "DATAGRAM_PART",
         _ => "extension",
     }
 }

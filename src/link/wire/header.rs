@@ -10,6 +10,8 @@ pub const BODY_BYTES_MAX: usize = FRAME_BYTES_MAX - HEADER_BYTES;
 pub const DATA_HEAD_BYTES: usize = HEADER_BYTES + 8;
 /// Maximum payload of one DATA frame in bytes.
 pub const DATA_BYTES_MAX: usize = FRAME_BYTES_MAX - DATA_HEAD_BYTES;
+/// Length in bytes of what precedes the payload of a DATAGRAM_PART frame: the header and three numbers.
+pub const PART_HEAD_BYTES: usize = HEADER_BYTES + 12;
 /// The first type of the range of extensions: a node that does not know such a type skips the frame.
 pub const EXTENSION_FIRST: u8 = 0x80;
 /// The highest offset of a stream and of a session, low enough that sums of offsets cannot overflow.
