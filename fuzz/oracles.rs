@@ -28,6 +28,7 @@ mod http {
 #[path = "../proxies/frontends/socks"]
 mod socks {
     pub mod proto;
+    pub mod udp;
 }
 
 #[path = "oracles/admin_requests.rs"]
@@ -50,15 +51,16 @@ pub use chunked::http_chunked;
 pub use datagrams::datagrams;
 pub use heads::{http_request, http_response};
 pub use invitations::{claim, invitation};
-pub use requests::{canary, socks_proto};
+pub use requests::{canary, socks_proto, socks_udp};
 pub use texts::{address, rules};
 
 /// Panics if the bytes break a property.
 pub type Oracle = fn(&[u8]);
 
 /// All oracles, each with the name of its fuzz target, which is also the name of its directory in `seeds/`.
-pub const ALL: [(&str, Oracle); 10] = [
+pub const ALL: [(&str, Oracle); 11] = [
     ("socks_proto", socks_proto),
+    ("socks_udp", socks_udp),
     ("http_request", http_request),
     ("http_response", http_response),
     ("http_chunked", http_chunked),

@@ -104,6 +104,7 @@ pub use engine::bound::{Bound, bind};
 pub use engine::connection_view::ConnectionMut;
 pub use engine::control::Loop;
 pub use engine::core::Core;
+pub use engine::datagrams::association::{Associate, AssociationHandler, DATAGRAM_HEADER_BYTES_MAX, DatagramPeer};
 pub use engine::datagrams::handler::{DatagramFrontEnd, DatagramHandler, FlowRequest, FlowTarget};
 pub use engine::datagrams::status::FlowStatus;
 pub use engine::dial::{Answer, Connector};

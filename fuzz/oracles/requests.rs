@@ -1,11 +1,12 @@
 //! SOCKS: splits, and a parsed message that is written again parses to the same.
 
-use seaprox::Target;
+use seaprox::{DATAGRAM_HEADER_BYTES_MAX, Target};
 
 use super::check_prefixes;
 use super::socks::proto::{
     BadTarget, Command, Request4, Request5, parse_auth, parse_greeting5, parse_request4, parse_request5,
 };
+use super::socks::udp::{parse_header, write_header};
 
 /// Checks every message of SOCKS4 and SOCKS5.
 pub fn socks_proto(data: &[u8]) {
@@ -19,6 +20,18 @@ pub fn socks_proto(data: &[u8]) {
     if let Ok(Some((request, _))) = parse_request4(data) {
         check_request4(&request);
     }
+}
+
+/// Checks the header of a datagram of SOCKS5: it is complete in itself, and it is written again as it was.
+pub fn socks_udp(data: &[u8]) {
+    let Ok((peer, len)) = parse_header(data) else { return };
+    assert!(len <= data.len() && data[2] == 0);
+    assert_eq!(parse_header(&data[..len]), Ok((peer, len)), "the payload changes nothing");
+    (0..len).for_each(|short| assert!(parse_header(&data[..short]).is_err(), "{short} of {len} bytes"));
+    let mut written = [0xff; DATAGRAM_HEADER_BYTES_MAX];
+    assert_eq!(write_header(peer, &mut written), len);
+    // The reserved bytes are written as zeros.
+    assert_eq!((&written[..2], &written[2..len]), (&[0, 0][..], &data[2..len]));
 }
 
 /// Claims, wrongly, that no input is a complete SOCKS5 request. A fuzzer that works finds one at once.

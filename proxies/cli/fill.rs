@@ -150,7 +150,7 @@ impl Parsed {
             OptionKind::Flag => self.flag(long)?.into(),
             OptionKind::Number(..) => self.number(long)?.into(),
             OptionKind::Duration => self.duration(long)?.into(),
-            OptionKind::Text => self.text(long).as_str().into(),
+            OptionKind::Text | OptionKind::Ip => self.text(long).as_str().into(),
             OptionKind::Choice(words) => match self.word(long)?.and_then(|index| words.get(index)) {
                 Some(word) => (*word).into(),
                 None => return Ok(None),

@@ -280,6 +280,7 @@ const READING: Commands = RELAYS.and(&[Command::Pubkey, Command::Invite, Command
 const EVERY: Commands = Commands::ALL;
 const FAMILIES: Value = Value::Choice(&["ipv4", "ipv6"]);
 const BALANCE: Value = Value::Choice(crate::frontends::r#static::BALANCES);
+const UDP_FILTERS: Value = Value::Choice(crate::frontends::socks::associate::FILTERS);
 const SOURCES: &[&str] = &["host", "transparent"];
 const MODES: Value = Value::Choice(&["stripe", "single", "redundant"]);
 const FORWARD: Value = Value::Text("[BIND:]PORT:HOST:PORT");
@@ -336,6 +337,13 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Access, "rule", Value::Text("allow|deny RULE"), "permit or deny connections that match; the same as --allow \
         and --deny, for lists in which both alternate").repeat().no_env().only(FRONT_ENDS)
         .fills(Field::Rules(None)).key(Sections::CLIENTS),
+    option(Group::Addresses, "udp-advertise", Value::Text("IP"), "address that a client of UDP ASSOCIATE is told to send its datagrams \
+        to, if clients reach this host by another one than its own (default: the address that the client has connected to)").only(NAMED)
+        .key(Sections::LISTENERS),
+    option(Group::Access, "udp-any-source", Value::None, "take the first datagram of an association from any address, and not only \
+        from that of its connection; the later ones come from where the first one came from").only(NAMED).key(Sections::LISTENERS),
+    option(Group::Access, "udp-filter", UDP_FILTERS, "datagrams that pass to the client of an association: those of hosts that it \
+        has sent to, or all").only(NAMED).key(Sections::LISTENERS),
     option(Group::Access, "users", Value::File, "require a user and a password from a file of name:password lines").only(NAMED)
         .fills(USERS).key(Sections::CLIENTS),
     option(Group::Access, "proxy-protocol-accept-from", Value::Text("NETWORK"), "networks whose clients begin with a header of the PROXY \
@@ -509,6 +517,9 @@ pub static OPTIONS: &[OptionSpec] = &[
         .fills(Field::Duration(|d| &mut d.process.loops.timeouts.first_answer)).key(Sections::CLIENTS),
     option(Group::Timers, "udp-idle-timeout", Value::Duration, "time without a datagram in a flow of UDP whose target has answered")
         .fills(Field::Duration(|d| &mut d.process.loops.timeouts.flow_idle)).only(NAMED).key(Sections::CLIENTS),
+    option(Group::Timers, "udp-association-timeout", Value::Duration, "time without a datagram in an association of SOCKS5, after \
+        which it and its connection end").only(NAMED)
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.association_idle)).key(Sections::CLIENTS),
     option(Group::Timers, "drain-timeout", Value::Duration, "time for connections to end by themselves after SIGTERM")
         .fills(Field::Duration(|d| &mut d.process.drain))
         .key(Sections::PROCESS),

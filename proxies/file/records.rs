@@ -472,6 +472,7 @@ fn listener_of(draft: &Draft, base: &Draft, listener: Listener) -> Listener {
             linger: None,
             first_answer: differs(timers.first_answer, inherited.first_answer),
             flow_idle: differs(timers.flow_idle, inherited.flow_idle),
+            association_idle: differs(timers.association_idle, inherited.association_idle),
         },
         backlog: (mine.loops.limits.backlog != theirs.loops.limits.backlog).then_some(mine.loops.limits.backlog),
         family: (mine.loops.family != theirs.loops.family).then_some(mine.loops.family),

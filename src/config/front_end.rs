@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::types::address::Target;
@@ -48,6 +49,8 @@ pub enum OptionKind {
     Duration,
     /// Text.
     Text,
+    /// An IP address, as text.
+    Ip,
     /// One of these words.
     Choice(&'static [&'static str]),
     /// One or more targets to connect to.
@@ -119,6 +122,7 @@ impl OptionKind {
         match (self, value) {
             (OptionKind::Number(least, most), OptionValue::Number(number)) => (least..=most).contains(number),
             (OptionKind::Choice(words), OptionValue::Text(text)) => words.contains(&text.as_str()),
+            (OptionKind::Ip, OptionValue::Text(text)) => text.parse::<IpAddr>().is_ok(),
             (OptionKind::Targets, OptionValue::Targets(upstreams)) => !upstreams.is_empty(),
             (OptionKind::Flag, OptionValue::Flag(_))
             | (OptionKind::Duration, OptionValue::Duration(_))
@@ -136,6 +140,7 @@ impl fmt::Display for OptionKind {
             OptionKind::Number(least, most) => write!(f, "a number from {least} to {most}"),
             OptionKind::Duration => f.write_str("a duration such as 250ms, 30s, 5m or 1h"),
             OptionKind::Text => f.write_str("text"),
+            OptionKind::Ip => f.write_str("an IP address"),
             OptionKind::Choice(words) => f.write_str(&words.join(" or ")),
             OptionKind::Targets => f.write_str("HOST:PORT or srv:NAME"),
         }

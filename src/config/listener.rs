@@ -105,6 +105,8 @@ pub struct Timers {
     pub first_answer: Option<Duration>,
     /// See [`Timeouts::flow_idle`].
     pub flow_idle: Option<Duration>,
+    /// See [`Timeouts::association_idle`].
+    pub association_idle: Option<Duration>,
 }
 
 impl Listener {
@@ -160,6 +162,7 @@ impl Timers {
             linger: self.linger.or(Some(process.linger)),
             first_answer: self.first_answer.or(Some(process.first_answer)),
             flow_idle: self.flow_idle.or(Some(process.flow_idle)),
+            association_idle: self.association_idle.or(Some(process.association_idle)),
         }
     }
 
@@ -174,6 +177,7 @@ impl Timers {
             linger: self.linger.unwrap_or(process.linger),
             first_answer: self.first_answer.unwrap_or(process.first_answer),
             flow_idle: self.flow_idle.unwrap_or(process.flow_idle),
+            association_idle: self.association_idle.unwrap_or(process.association_idle),
             ..process.clone()
         }
     }

@@ -185,7 +185,7 @@ impl Received<'_> {
 /// Bytes of a buffer: the system may join datagrams up to the largest packet.
 const BUFFER_BYTES: usize = 64 << 10;
 /// Bytes that one call sends: the largest packet without its headers.
-const RUN_BYTES_MAX: usize = 65_000;
+pub(crate) const RUN_BYTES_MAX: usize = 65_000;
 
 #[cfg(test)]
 mod tests {

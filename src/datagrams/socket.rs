@@ -95,6 +95,16 @@ impl DatagramSocket {
         Ok(DatagramSocket { peer: Some(peer), ..DatagramSocket::new(socket)? })
     }
 
+    /// Makes a bound socket of an association: it receives from any address, and sends to any.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn shared(socket: Socket) -> io::Result<DatagramSocket> {
+        let socket = DatagramSocket::new(socket)?;
+        sys::receive_ecn(&SockRef::from(&socket.socket), Domain::for_address(socket.local))?;
+        Ok(socket)
+    }
+
     /// Makes a socket that sends to any address, and that nothing is received from.
     ///
     /// # Errors
@@ -319,7 +329,7 @@ fn is_lack_of_room(error: &io::Error) -> bool {
 }
 
 /// The longest datagram of a call with several. A longer one may need fragments, which such calls have not.
-const SEGMENT_BYTES_MAX: usize = 1_452;
+pub(crate) const SEGMENT_BYTES_MAX: usize = 1_452;
 /// Refused calls after which a socket sends its datagrams one by one.
 const REFUSALS_MAX: u8 = 8;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use log::Level;
 
 use crate::engine::core::Core;
+use crate::engine::datagrams::association::AssociationTotals;
 use crate::engine::observer::Event;
 use crate::relay::connection::Connection;
 use crate::relay::half::Phase;
@@ -30,10 +31,11 @@ impl Core {
         let reason = connection.reason.unwrap_or(Reason::Internal);
         let (payer, is_empty_failure) = (connection.payer, connection.is_empty_failure(reason));
         let counts = reason.is_futile() && connection.returns_to.is_none();
+        let totals = self.end_association(id, reason);
         if self.may_log_closed(payer.filter(|_| is_empty_failure))
             && let Some(connection) = self.connections.get(id)
         {
-            self.log_closed(id, connection, reason);
+            self.log_closed(id, connection, reason, totals.as_deref());
         }
         if let Some(source) = self.counted_source(id) {
             self.sources.leave(source);
@@ -99,7 +101,7 @@ impl Core {
     }
 
     /// Logs the line of a connection that is over.
-    fn log_closed(&self, id: Id, connection: &Connection, reason: Reason) {
+    fn log_closed(&self, id: Id, connection: &Connection, reason: Reason, totals: Option<&AssociationTotals>) {
         let level = if reason == Reason::Internal { Level::Error } else { Level::Info };
         if !log::log_enabled!(target: TARGET, level) {
             return;
@@ -112,6 +114,31 @@ impl Core {
         let (ending, fault) = connection.ending(reason);
         let dial = connection.dial_ms.map(|ms| format_duration(Duration::from_millis(ms.into())));
         let listener = connection.listener.and_then(|listener| self.listeners.get(listener));
+        let [sent, received] = [Role::Source, Role::Dest].map(|role| connection.halves[role.out()].bytes);
+        if let Some(totals) = totals {
+            let detail = notes.and_then(|notes| notes.detail.as_deref().map(str::to_owned)).or_else(|| totals.detail());
+            log::log!(
+                target: TARGET, level,
+                id:% = id,
+                conn:% = self.described(connection),
+                listener = listener.map_or("-", |listener| &*listener.name),
+                user = notes.and_then(|notes| notes.user.as_deref()).unwrap_or("-"),
+                asked:% = asked,
+                dialled:% = dialled,
+                via = self.via_of(connection),
+                duration = format_duration(age),
+                sent = totals.sent.bytes,
+                received = totals.received.bytes,
+                datagrams:% = format_args!("{}/{}", totals.sent.datagrams, totals.received.datagrams),
+                dropped = totals.dropped(),
+                reason = reason.as_str(),
+                end = ending.as_str(),
+                by = fault.as_str(),
+                detail = detail.as_deref().unwrap_or("-");
+                "closed"
+            );
+            return;
+        }
         // The values are formatted into the line, without an allocation for each.
         log::log!(
             target: TARGET, level,
@@ -125,8 +152,8 @@ impl Core {
             via = self.via_of(connection),
             dial = dial.as_deref().unwrap_or("-"),
             duration = format_duration(age),
-            sent = connection.halves[Role::Source.out()].bytes,
-            received = connection.halves[Role::Dest.out()].bytes,
+            sent = sent,
+            received = received,
             reason = reason.as_str(),
             end = ending.as_str(),
             by = fault.as_str(),

@@ -220,7 +220,9 @@ impl Proxy {
             let Some((id, side)) = id.and_then(|id| self.core.sides.get_mut(id).map(|side| (id, side))) else {
                 match id {
                     Some(id) if id.kind() == Kind::Listener => self.core.listener_ready(id),
-                    Some(id) if id.kind() == Kind::Flow => _ = self.core.datagrams_ready(id),
+                    Some(id) if matches!(id.kind(), Kind::Flow | Kind::Association) => {
+                        _ = self.core.datagrams_ready(id)
+                    }
                     Some(id) => self.core.note_watch(id, event),
                     None => self.core.stats.stale += 1,
                 }
@@ -409,7 +411,7 @@ impl Proxy {
                 TimerClass::Connect if self.core.dial_timed_out(connection, &mut *self.control) => {}
                 TimerClass::Connect => _ = self.call(connection, Role::Source, |handler, cx| handler.timeout(cx)),
                 TimerClass::TcpKeepaliveDelay => self.core.enable_keepalive(connection),
-                TimerClass::Idle => self.core.close(connection, Reason::IdleTimeout),
+                TimerClass::Idle | TimerClass::Association => self.core.close(connection, Reason::IdleTimeout),
                 TimerClass::HalfClosed => self.core.close(connection, Reason::HalfClosedTimeout),
                 TimerClass::Linger => self.core.end_lingering(connection),
             }

@@ -83,6 +83,8 @@ pub struct Timeouts {
     pub first_answer: Duration,
     /// Wait for a datagram in either direction of a flow that was answered.
     pub flow_idle: Duration,
+    /// Wait for a datagram in either direction of an association, which ends with its connection.
+    pub association_idle: Duration,
     /// Wait for a byte in the direction that is still open after the other was closed.
     pub half_closed: Duration,
     /// Wait for the client's close after the proxy's; the client's bytes are discarded meanwhile (RFC 9112, section 9.6).
@@ -176,6 +178,8 @@ impl Default for Timeouts {
             idle: Duration::ZERO,
             first_answer: Duration::from_secs(10),
             flow_idle: Duration::from_secs(60),
+            // RFC 4787, REQ-5: a mapping lasts for five minutes or more.
+            association_idle: Duration::from_secs(300),
             half_closed: Duration::from_secs(3600),
             linger: Duration::from_secs(5),
             happy_eyeballs: Duration::from_millis(250),
@@ -232,6 +236,7 @@ impl Timeouts {
                 TimerClass::Idle => self.idle,
                 TimerClass::HalfClosed => self.half_closed,
                 TimerClass::Linger => self.linger,
+                TimerClass::Association => self.association_idle,
             };
             (class, duration)
         })

@@ -102,10 +102,14 @@ impl Core {
         Usage {
             connections: self.connections.len(),
             flows: self.datagrams.flows.len(),
+            associations: self.datagrams.associations.len(),
             sides: self.sides.len(),
             buffer_bytes: self.pools.blocks.taken() * self.pools.blocks.block_bytes(),
             pipes: self.pools.splice_pipes.open(),
-            descriptors: sides + self.listeners.len() + self.datagrams.flows.len() + 2 * self.pools.splice_pipes.open(),
+            descriptors: sides
+                + self.listeners.len()
+                + self.datagrams.sockets_open()
+                + 2 * self.pools.splice_pipes.open(),
         }
     }
 

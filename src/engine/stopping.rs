@@ -45,6 +45,7 @@ impl Core {
         self.datagrams.flows.set_idle_max(Some(DRAIN_IDLE_MS));
         self.close_listeners();
         self.queues.requests.push_back(Request::AnnounceDrain);
+        self.drain_associations();
         for connection in self.connections.ids() {
             if self.stage(connection) == Some(Stage::KeepAlive) {
                 self.close(connection, Reason::Drained);

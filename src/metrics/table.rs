@@ -97,6 +97,8 @@ metrics! {
             "Clients that were closed because their network had reached its limit of connections";
         Counter peer_requests: u64, Count, "seaprox_peer_requests_total",
             "Requests of peers that were processed: to open, to listen and to reset";
+        Counter associations_opened: u64, Count, "seaprox_datagram_associations_opened_total",
+            "Associations of datagrams (SOCKS5 UDP ASSOCIATE) that were opened";
         Counter flows_opened: u64, Count, "seaprox_datagram_flows_opened_total", "Flows of datagrams that were opened";
         Counter flows_closed: ByReason, Count, "seaprox_datagram_flows_closed_total", "Flows of datagrams that are over, by reason";
         Counter datagrams_sent: u64, Count, "seaprox_datagrams_total"["direction" = "sent"], "Datagrams delivered to targets";
@@ -124,6 +126,7 @@ metrics! {
     Usage {
         Gauge connections: usize, Count, "seaprox_connections_active", "Connections";
         Gauge flows: usize, Count, "seaprox_datagram_flows_active", "Flows of datagrams";
+        Gauge associations: usize, Count, "seaprox_datagram_associations_active", "Associations of datagrams (SOCKS5 UDP ASSOCIATE)";
         Gauge sides: usize, Count, "seaprox_sides", "Sides, the attempts of dials included";
         Gauge buffer_bytes: usize, Bytes, "seaprox_buffer_bytes", "Bytes of the blocks that are in use";
         Gauge pipes: usize, Count, "seaprox_pipes", "Open pipes, free ones included";

@@ -66,6 +66,8 @@ pub(crate) struct Connection {
     pub payer: Option<PeerId>,
     /// The connection counts against the limit of its source's network.
     pub is_counted: bool,
+    /// The connection keeps an association of datagrams alive.
+    pub is_association: bool,
     /// The bytes of each half that the sums of the loop have.
     pub settled: [u64; 2],
     /// Details that only some connections have.
@@ -114,6 +116,7 @@ impl Connection {
             returns_to: None,
             payer: None,
             is_counted: false,
+            is_association: false,
             settled: [0; 2],
             notes: None,
             opened_ms: now_ms,
@@ -168,6 +171,7 @@ impl Connection {
             Stage::Established if self.halves.iter().any(|half| half.phase == Phase::Shut) => {
                 Some(TimerClass::HalfClosed)
             }
+            Stage::Established if self.is_association => Some(TimerClass::Association),
             Stage::Established => Some(TimerClass::Idle),
         }
     }

@@ -28,10 +28,12 @@ pub enum TimerClass {
     HalfClosed,
     /// The client's close after the proxy's.
     Linger,
+    /// A datagram of the association of a connection, in either direction.
+    Association,
 }
 
 impl TimerClass {
-    pub(crate) const ALL: [TimerClass; 7] = [
+    pub(crate) const ALL: [TimerClass; 8] = [
         TimerClass::Handshake,
         TimerClass::Connect,
         TimerClass::HttpKeepAlive,
@@ -39,6 +41,7 @@ impl TimerClass {
         TimerClass::Idle,
         TimerClass::HalfClosed,
         TimerClass::Linger,
+        TimerClass::Association,
     ];
     pub(crate) const COUNT: usize = TimerClass::ALL.len();
 }

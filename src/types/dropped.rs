@@ -14,17 +14,21 @@ pub enum Dropped {
     QueueFull,
     /// Its flow could not be opened: a rule, a limit or the front end refused it.
     Refused,
-    /// It came from an address that the flow has not sent to.
+    /// It came from an address that the flow or the association has not sent to, or not from the client.
     Stranger,
     /// It stayed in the queue of a link for too long, or the queue was full.
     Late,
     /// The system refused to send it.
     Failed,
+    /// Its header is not valid.
+    Malformed,
+    /// It is a part of a larger datagram, which is not joined here (RFC 1928, section 7).
+    Fragment,
 }
 
 impl Dropped {
     /// All reasons.
-    pub const ALL: [Dropped; 7] = [
+    pub const ALL: [Dropped; 9] = [
         Dropped::NoRoom,
         Dropped::TooLong,
         Dropped::QueueFull,
@@ -32,6 +36,8 @@ impl Dropped {
         Dropped::Stranger,
         Dropped::Late,
         Dropped::Failed,
+        Dropped::Malformed,
+        Dropped::Fragment,
     ];
 
     /// Returns the word for the reason.
@@ -44,6 +50,8 @@ impl Dropped {
             Dropped::Stranger => "stranger",
             Dropped::Late => "late",
             Dropped::Failed => "failed",
+            Dropped::Malformed => "malformed",
+            Dropped::Fragment => "fragment",
         }
     }
 }

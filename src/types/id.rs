@@ -51,10 +51,12 @@ pub enum Kind {
     Group = 10,
     /// The datagrams between one client and one target.
     Flow = 11,
+    /// A UDP socket of an association. No verb takes it.
+    Association = 12,
 }
 
 impl Kind {
-    const ALL: [Kind; 11] = [
+    const ALL: [Kind; 12] = [
         Kind::Connection,
         Kind::Side,
         Kind::Listener,
@@ -66,6 +68,7 @@ impl Kind {
         Kind::Carrier,
         Kind::Group,
         Kind::Flow,
+        Kind::Association,
     ];
 
     /// Returns the name of the kind in one lowercase word.
@@ -82,6 +85,7 @@ impl Kind {
             Kind::Carrier => "carrier",
             Kind::Group => "group",
             Kind::Flow => "flow",
+            Kind::Association => "association",
         }
     }
 
@@ -322,7 +326,7 @@ mod tests {
             assert_eq!((id.kind(), id.index(), id.to_u64()), (kind, 5, number));
             assert_eq!(Id::from_u64(u64::from(kind.base()) | 5), None);
         }
-        for number in [0, 1, 1 << 32, 1 << 32 | 12 << INDEX_BITS, u64::MAX] {
+        for number in [0, 1, 1 << 32, 1 << 32 | 13 << INDEX_BITS, u64::MAX] {
             assert_eq!(Id::from_u64(number), None, "{number:x}");
         }
     }

@@ -61,6 +61,7 @@ mod requirements;
 mod service;
 mod socks;
 mod socks_bind;
+mod socks_udp;
 mod splice;
 mod status;
 mod targets;

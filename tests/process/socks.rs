@@ -211,9 +211,9 @@ fn socks4_is_refused_where_users_are_required() {
 }
 
 #[test]
-fn socks_udp_associate_is_refused_with_7() {
+fn an_unknown_command_is_refused_with_7() {
     let proxy = proxy(&[]);
-    for command in [3, 9] {
+    for command in [0, 4, 9] {
         let mut client = Peer::connect(proxy.addr(0));
         client.run(&[Put(&[5, 1, 0, 5, command, 0, 1, 127, 0, 0, 1, 0, 80]), Take(b"\x05\0")]);
         client.run(&[Take(b"\x05\x07\0\x01\0\0\0\0\0\0"), ReadAll, Fin]);

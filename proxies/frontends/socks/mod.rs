@@ -1,14 +1,17 @@
 //! The SOCKS front end: SOCKS4, SOCKS4a and SOCKS5 on one port. `proto` parses and writes the messages; the handler here
-//! checks the login, asks for the target to be connected, and answers; `bind` waits for a target that connects.
+//! checks the login, asks for the target to be connected, and answers; `bind` waits for a target that connects. `associate` and
+//! `udp` are UDP ASSOCIATE and its datagrams.
 //!
 //! ```text
 //!   Greeting --4--> (request in the same message) ---------\
 //!      |                                                    +--> Dialing --> relay
-//!      +--5--> Login (if users are required) --> Request --/
+//!      +--5--> Login (if users are required) --> Request --+--> Associated (UDP ASSOCIATE)
 //! ```
 
+pub mod associate;
 mod bind;
 mod proto;
+mod udp;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,6 +21,7 @@ use seaprox::{Cx, Endpoint, Failure, Handler, Limits, Reason, Role, Target};
 
 use super::access::AccessPolicy;
 use super::spec::FrontEndSpec;
+use associate::Settings;
 use proto::{BadTarget, Command, Method, Reply4, Reply5, SocksError, Version};
 
 /// The SOCKS front end in the registry.
@@ -26,19 +30,27 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
     summary: "SOCKS4, SOCKS4a and SOCKS5 proxy on one port",
     synopsis: "[--listen ADDR] [OPTION]...",
     default_address: "127.0.0.1:1080",
-    options: &[],
-    flags: &["users", "handshake-timeout"],
+    options: associate::OPTIONS,
+    flags: &[
+        "users",
+        "handshake-timeout",
+        "udp-idle-timeout",
+        "udp-association-timeout",
+        "udp-flows",
+        "udp-flows-per-source",
+    ],
     serves_redirected: false,
     examples: &[
         ("socks", "serve on 127.0.0.1:1080"),
         ("socks -l :1080 --users users.txt", "serve on every address, with passwords"),
         ("socks --deny 127.0.0.0/8 --deny ::1", "keep clients away from the proxy's own host"),
+        ("socks -l :1080 --udp-advertise 203.0.113.5", "serve UDP behind a translation of this address"),
         ("socks --via remote", "let the node remote resolve names and connect"),
         ("socks --allow 'from:10.0.0.0/8,to:*.example.org:443'", "permit these connections and no others"),
     ],
-    make: |_, access, _| {
-        let access = Arc::clone(access);
-        Some(Box::new(move || handler(Arc::clone(&access))))
+    make: |config, access, _| {
+        let (access, settings) = (Arc::clone(access), Settings::of(config)?);
+        Some(Box::new(move || handler(Arc::clone(&access), settings)))
     },
     make_datagrams: None,
 };
@@ -46,6 +58,7 @@ pub const SPEC: FrontEndSpec = FrontEndSpec {
 /// The handler of one client.
 struct Socks {
     access: Arc<AccessPolicy>,
+    settings: Settings,
     step: Step,
     version: Version,
     /// The command that is being done.
@@ -61,11 +74,14 @@ enum Step {
     Denied,
     Request,
     Dialing,
+    /// The client has an association, which ends with the connection.
+    Associated,
 }
 
 /// Returns a handler for a client that has sent nothing yet.
-pub fn handler(access: Arc<AccessPolicy>) -> Box<dyn Handler> {
-    Box::new(Socks { access, step: Step::Greeting, version: Version::Five, command: Command::Connect })
+pub fn handler(access: Arc<AccessPolicy>, settings: Settings) -> Box<dyn Handler> {
+    let (step, version, command) = (Step::Greeting, Version::Five, Command::Connect);
+    Box::new(Socks { access, settings, step, version, command })
 }
 
 impl Socks {
@@ -81,6 +97,8 @@ impl Socks {
             Step::Login => self.login(cx, input),
             Step::Request => self.request5(cx, input),
             Step::Denied | Step::Dialing => Ok(0),
+            // Nothing else is said on the connection of an association (RFC 1928, section 7).
+            Step::Associated => Ok(input.len()),
         }
     }
 
@@ -150,9 +168,13 @@ impl Socks {
         if command == Command::Bind {
             return self.bind(cx, target, input);
         }
-        if command != Command::Connect {
+        let is_known = match self.version {
+            Version::Four => command == Command::Connect,
+            Version::Five => matches!(command, Command::Connect | Command::UdpAssociate),
+        };
+        if !is_known {
             self.reply(cx, Reply5::CommandNotSupported);
-            return refuse(cx, Reason::ProtocolError, "only CONNECT and BIND are supported");
+            return refuse(cx, Reason::ProtocolError, "only CONNECT, BIND and, in SOCKS5, UDP ASSOCIATE are supported");
         }
         match target {
             Err(bad) => {
@@ -161,10 +183,27 @@ impl Socks {
                 proto::asked(input).into_iter().for_each(|text| cx.set_asked_text(&text));
                 refuse(cx, reason, "the target cannot be used");
             }
+            Ok(target) if command == Command::UdpAssociate => self.associate(cx, &target),
             Ok(target) => {
                 if let Err(failure) = self.access.connect(cx, Rc::new(target)) {
                     self.fail(cx, &failure);
                 }
+            }
+        }
+    }
+
+    /// Opens an association for the datagrams of the client, which has announced their source.
+    fn associate(&mut self, cx: &mut Cx<'_>, announced: &Target) {
+        cx.set_kind("socks5-udp");
+        match self.settings.associate(cx, &self.access, announced) {
+            Ok(bound) => {
+                self.step = Step::Associated;
+                let (bytes, len) = proto::reply5(Reply5::Succeeded, Some(bound));
+                _ = cx.reply(&bytes[..len]);
+            }
+            Err(failure) => {
+                cx.set_detail(failure.detail.as_deref().unwrap_or_default());
+                self.fail(cx, &failure);
             }
         }
     }

@@ -176,7 +176,7 @@ fn near_setup(identity: Identity, policy: Arc<OneKeyPolicy>, peer: Target, sende
         let access = Arc::new(AccessPolicy::default().over_link());
         for bound in bounds {
             let access = Arc::clone(&access);
-            let front_end = Box::new(move || socks::handler(Arc::clone(&access)));
+            let front_end = Box::new(move || socks::handler(Arc::clone(&access), Default::default()));
             core.listen(bound, ListenConfig { link: Some(link), ..ListenConfig::new("socks", front_end) })?;
         }
         Ok(())

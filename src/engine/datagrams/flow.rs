@@ -71,6 +71,14 @@ pub(crate) enum Client {
     },
     /// A stream that the peer of a link has opened.
     Stream(StreamAt, Endpoint),
+    /// The client of an association.
+    Association {
+        /// The connection that the association belongs to.
+        connection: Id,
+        /// The header of the client's datagrams.
+        header: Box<[u8]>,
+        source: Endpoint,
+    },
 }
 
 /// The way to the target of a flow.
@@ -82,6 +90,8 @@ pub(crate) enum Dest {
     Socket(DatagramSocket),
     /// A stream of a link.
     Stream(StreamAt, Endpoint),
+    /// A socket of an association, from which datagrams go to this address.
+    Shared(Id, SocketAddr),
 }
 
 /// Datagrams that were delivered in one direction.
@@ -102,6 +112,7 @@ impl Flow {
         match &self.client {
             Client::Listener { addr, .. } => Endpoint::Ip(Proto::Udp, *addr),
             Client::Stream(_, endpoint) => endpoint.clone(),
+            Client::Association { source, .. } => source.clone(),
         }
     }
 
@@ -111,6 +122,7 @@ impl Flow {
             Dest::Waiting => None,
             Dest::Socket(socket) => socket.peer().map(|addr| Endpoint::Ip(Proto::Udp, addr)),
             Dest::Stream(_, endpoint) => Some(endpoint.clone()),
+            Dest::Shared(_, addr) => Some(Endpoint::Ip(Proto::Udp, *addr)),
         }
     }
 }
@@ -124,6 +136,11 @@ impl Moved {
 }
 
 impl Client {
+    /// Returns the connection of the client's association.
+    pub fn association(&self) -> Option<Id> {
+        if let Client::Association { connection, .. } = self { Some(*connection) } else { None }
+    }
+
     /// Returns the stream of a client that comes over a link.
     pub fn stream(&self) -> Option<StreamAt> {
         if let Client::Stream(at, _) = self { Some(*at) } else { None }

@@ -19,6 +19,8 @@
 //! | `open` | new flows: limits, the handler's choice, names, sockets |
 //! | `pump` | moves datagrams in both directions, within a budget for each socket and turn |
 //! | `over` | the end of a flow: its line in the log and its counts |
+//! | `association` | many targets of one client behind one socket, for SOCKS5 |
+//! | `association_pump` | moves the datagrams of associations, and adds and removes their headers |
 //! | `status` | the status of flows |
 
 use std::collections::HashMap;
@@ -33,8 +35,10 @@ use crate::engine::core::{Core, Run};
 use crate::engine::limits::Limits;
 use crate::engine::redirected::plain;
 use crate::types::dropped::Dropped;
-use crate::types::id::{Id, Kind};
+use crate::types::id::{Id, Kind, Table};
 
+pub(crate) mod association;
+mod association_pump;
 pub(crate) mod flow;
 pub(crate) mod handler;
 pub(crate) mod linked;
@@ -44,6 +48,7 @@ pub(crate) mod over;
 pub(crate) mod pump;
 pub(crate) mod status;
 
+use association::{Association, AssociationSocket};
 use flow::Flow;
 
 /// The listeners' sockets and the flows of one loop.
@@ -51,6 +56,11 @@ pub(crate) struct Datagrams {
     pub flows: FlowTable<Flow>,
     /// The socket of each UDP listener of the loop. It may outlive the listener while the loop drains.
     pub sockets: HashMap<Id, ClientSocket>,
+    /// The associations, by their connections.
+    pub associations: HashMap<Id, Association>,
+    pub association_sockets: Table<AssociationSocket>,
+    /// Room for datagrams with their headers; empty until there is an association.
+    pub association_room: Box<[u8]>,
     /// The receive buffers, once there is a listener or a flow. None while they are in use.
     pub batch: Option<Box<Batch>>,
     pub has_batch: bool,
@@ -81,6 +91,14 @@ impl Datagrams {
         Datagrams {
             flows: FlowTable::new(limits.flows, limits.flows_per_source),
             sockets: HashMap::new(),
+            associations: HashMap::new(),
+            association_sockets: {
+                // The table grows with its use.
+                let mut sockets = Table::new(Kind::Association, 0);
+                sockets.set_capacity(limits.connections.saturating_mul(3));
+                sockets
+            },
+            association_room: Box::default(),
             batch: None,
             has_batch: false,
             waiting_bytes: 0,
@@ -90,10 +108,16 @@ impl Datagrams {
 
     /// Returns the socket of a listener or of a flow.
     fn socket_mut(&mut self, id: Id) -> Option<&mut DatagramSocket> {
-        if id.kind() == Kind::Flow {
-            return self.flows.get_mut(id)?.socket_mut();
+        match id.kind() {
+            Kind::Flow => self.flows.get_mut(id)?.socket_mut(),
+            Kind::Association => self.association_sockets.get_mut(id).map(|record| &mut record.socket),
+            _ => self.sockets.get_mut(&id).map(|client| &mut client.socket),
         }
-        self.sockets.get_mut(&id).map(|client| &mut client.socket)
+    }
+
+    /// Returns the number of sockets that flows and associations have at most.
+    pub fn sockets_open(&self) -> usize {
+        self.flows.len() + self.association_sockets.len()
     }
 }
 
@@ -136,10 +160,10 @@ impl Core {
         let Some(socket) = self.datagrams.socket_mut(id) else { return };
         socket.is_queued = false;
         let Some(mut batch) = self.datagrams.batch.take() else { return };
-        if id.kind() == Kind::Flow {
-            self.pump_answers(id, &mut batch)
-        } else {
-            self.pump_clients(id, &mut batch)
+        match id.kind() {
+            Kind::Flow => self.pump_answers(id, &mut batch),
+            Kind::Association => self.pump_association(id, &mut batch),
+            _ => self.pump_clients(id, &mut batch),
         }
         self.datagrams.batch = Some(batch);
         if let Some(socket) = self.datagrams.socket_mut(id)

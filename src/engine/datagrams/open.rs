@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use mio::Token;
-use socket2::{Domain, SockRef};
+use socket2::{Domain, SockRef, Socket};
 
 use super::flow::{Client, Dest, Flow, Moved};
 use super::handler::{FlowRequest, FlowTarget};
@@ -135,8 +135,11 @@ impl Core {
             self.end_flow(victim, Reason::LimitReached, Some("another flow needed its place".into()));
         }
         let timeouts = &self.profiles[flow.profile].settings.timeouts;
+        // Many targets of an association never answer, and its flows hold no socket.
+        let is_associated = flow.client.association().is_some();
+        let first_answer = if is_associated { timeouts.flow_idle } else { timeouts.first_answer };
         let timeouts = FlowTimeouts {
-            first_answer_ms: timeouts.first_answer.as_millis() as u64,
+            first_answer_ms: first_answer.as_millis() as u64,
             idle_ms: timeouts.flow_idle.as_millis() as u64,
         };
         self.stats.flows_opened += 1;
@@ -263,20 +266,17 @@ impl Core {
     /// Connects the socket of a flow to the first of these addresses that has a route.
     fn connect_flow(&mut self, id: Id, addresses: &[SocketAddr]) {
         let Some(flow) = self.datagrams.flows.get(id) else { return };
-        let source = flow.source().ip().map(|addr| addr.ip());
+        let (source, is_associated) = (flow.source().ip().map(|addr| addr.ip()), flow.client.association().is_some());
         let egress = self.settings_of_flow(id).egress.clone();
         let egress = egress.map(|egress| if egress.transparent { Rc::new(egress.of_client(source)) } else { egress });
         let mut failure = None;
         for addr in addresses {
-            let connected = connected(*addr, egress.as_deref(), self.config.mark).and_then(|mut socket| {
-                socket.register(&self.registry, Token(id.to_u64() as usize))?;
-                Ok(socket)
-            });
+            let connected = match is_associated {
+                true => self.share_socket(id, *addr, egress.as_deref(), addresses.len() > 1),
+                false => self.connected(id, *addr, egress.as_deref()),
+            };
             match connected {
-                Ok(socket) => {
-                    note_flow(socket.local(), *addr);
-                    return self.flow_connected(id, Dest::Socket(socket));
-                }
+                Ok(dest) => return self.flow_connected(id, dest),
                 Err(error) if sys::is_out_of_descriptors(&error) => {
                     let limit = Failure::new(Reason::LimitReached, format!("no descriptor is left: {error}"));
                     self.descriptors_short();
@@ -291,6 +291,14 @@ impl Core {
         let failure = failure.unwrap_or(Reason::NameResolutionFailure.into());
         self.forget_name_of_flow(id);
         self.end_flow(id, failure.reason, failure.detail);
+    }
+
+    /// Connects the socket of a flow to an address.
+    fn connected(&self, id: Id, addr: SocketAddr, egress: Option<&Egress>) -> io::Result<Dest> {
+        let mut socket = connected(addr, egress, self.config.mark)?;
+        socket.register(&self.registry, Token(id.to_u64() as usize))?;
+        note_flow(socket.local(), addr);
+        Ok(Dest::Socket(socket))
     }
 
     /// Gives a flow the way to its target, and sends what has waited for it.
@@ -354,29 +362,40 @@ impl Flow {
 }
 
 /// Makes a socket that is connected to an address.
-fn connected(addr: SocketAddr, egress: Option<&Egress>, mark: u32) -> io::Result<DatagramSocket> {
+pub(super) fn connected(addr: SocketAddr, egress: Option<&Egress>, mark: u32) -> io::Result<DatagramSocket> {
+    let socket = outgoing_socket(addr, egress, mark, false)?;
+    socket.connect(&addr.into())?;
+    DatagramSocket::connected(socket, addr)
+}
+
+/// Makes a socket for datagrams to an address, or to all addresses of its family. `is_bound` gives it a source port at once.
+pub(super) fn outgoing_socket(
+    addr: SocketAddr,
+    egress: Option<&Egress>,
+    mark: u32,
+    is_bound: bool,
+) -> io::Result<Socket> {
     let socket = sys::datagram_socket(Domain::for_address(addr))?;
     let mark = egress.and_then(|egress| egress.mark).unwrap_or(mark);
     if mark != 0 {
         sys::set_mark(SockRef::from(&socket), mark)?;
     }
-    if let Some(egress) = egress {
-        if let Some(interface) = &egress.interface {
-            sys::bind_to_interface(&socket, interface)?;
-        }
-        if let Some(from) = egress.bind_address(addr) {
-            if from.is_ipv4() != addr.is_ipv4() {
-                let why = format!("the source address {} is of the other address family", from.ip());
-                return Err(io::Error::new(io::ErrorKind::NetworkUnreachable, why));
-            }
-            if egress.transparent {
-                sys::set_transparent(SockRef::from(&socket), addr.is_ipv6())?;
-            }
-            socket.bind(&from.into())?;
-        }
+    if let Some(interface) = egress.and_then(|egress| egress.interface.as_ref()) {
+        sys::bind_to_interface(&socket, interface)?;
     }
-    socket.connect(&addr.into())?;
-    DatagramSocket::connected(socket, addr)
+    let from = egress.and_then(|egress| egress.bind_address(addr));
+    if let Some(from) = from.filter(|from| from.is_ipv4() != addr.is_ipv4()) {
+        let why = format!("the source address {} is of the other address family", from.ip());
+        return Err(io::Error::new(io::ErrorKind::NetworkUnreachable, why));
+    }
+    if from.is_some() && egress.is_some_and(|egress| egress.transparent) {
+        sys::set_transparent(SockRef::from(&socket), addr.is_ipv6())?;
+    }
+    let any = || Egress { port: Some(0), ..Egress::default() }.bind_address(addr);
+    if let Some(from) = from.or_else(|| is_bound.then(any).flatten()) {
+        socket.bind(&from.into())?;
+    }
+    Ok(socket)
 }
 
 /// Asks a rule about an address. A rule that panics forbids the address.

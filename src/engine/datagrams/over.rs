@@ -33,7 +33,9 @@ impl Core {
         if self.datagrams.flows.is_answered(id) {
             return self.end_flow(id, Reason::IdleTimeout, None);
         }
-        let after = format_duration(self.profiles[flow.profile].settings.timeouts.first_answer);
+        let timeouts = &self.profiles[flow.profile].settings.timeouts;
+        let is_associated = flow.client.association().is_some();
+        let after = format_duration(if is_associated { timeouts.flow_idle } else { timeouts.first_answer });
         if flow.via.is_some() && matches!(flow.dest, Dest::Waiting) {
             let detail = format!("the link was not up within {after}");
             return self.end_flow(id, Reason::LinkLost, Some(detail.into()));
@@ -57,6 +59,8 @@ impl Core {
         if waited > 0 {
             flow.dropped += waited;
             self.stats.datagrams_dropped[Dropped::Refused as usize] += waited;
+            let association = flow.client.association();
+            association.into_iter().for_each(|connection| self.note_dropped(connection, Dropped::Refused, waited));
         }
         let streams = [flow.client.stream(), flow.dest.stream()].into_iter().flatten();
         let late: u64 = streams.map(|at| self.pools.sessions.datagrams_dropped(at)).sum();
@@ -67,7 +71,9 @@ impl Core {
         self.stats.flows_closed[reason as usize] += 1;
         if let Some(origin) = flow.listener {
             self.add_flow_bytes(origin, &flow);
-            self.end_tally(origin, reason, is_failure);
+            if flow.client.association().is_none() {
+                self.end_tally(origin, reason, is_failure);
+            }
         }
         if let Some(lease) = flow.lease.take().filter(|_| is_failure && reason == Reason::ConnectionRefused) {
             lease.failed(&mut self.stats, reason);
@@ -79,6 +85,13 @@ impl Core {
         flow.payer.into_iter().for_each(|payer| self.peers.release(payer, is_failure, self.now_ms));
         self.profiles.leave(flow.profile, &mut self.timers);
         id.into_iter().for_each(|id| self.ended.note(id, reason));
+        if let Some(connection) = flow.client.association() {
+            let is_refusal = flow.sent.datagrams == 0 && reason.is_futile();
+            let why = detail.as_deref().unwrap_or(reason.as_str());
+            let asked = flow.asked.as_ref().filter(|_| is_refusal);
+            let refusal = asked.map(|asked| format!("{asked}: {why}"));
+            self.leave_association(connection, id, &flow, refusal);
+        }
         if let Client::Listener { owner, reply_from, .. } = flow.client {
             if let Some(client) = self.datagrams.sockets.get_mut(&owner) {
                 client.flows -= 1;
@@ -100,7 +113,12 @@ impl Core {
     /// Logs the line of a flow that is over. Lines about flows without an answer are limited by the network of the client,
     /// because anyone can forge the source of a datagram.
     fn log_flow(&mut self, id: Option<Id>, flow: &Flow, reason: Reason, detail: Option<&str>, is_failure: bool) {
-        let level = if reason == Reason::Internal { log::Level::Error } else { log::Level::Info };
+        let level = match flow.client.association() {
+            // The association has a line.
+            Some(_) => log::Level::Debug,
+            None if reason == Reason::Internal => log::Level::Error,
+            None => log::Level::Info,
+        };
         if !log::log_enabled!(target: TARGET, level) {
             return;
         }

@@ -69,8 +69,9 @@ impl Core {
         self.send_on(id, contents, segment, None);
     }
 
-    fn send_on(&mut self, id: Id, contents: &[u8], segment: usize, ecn: Option<quinn_udp::EcnCodepoint>) {
-        let Datagrams { flows, waiting_bytes, .. } = &mut self.datagrams;
+    /// Moves datagrams of `segment` bytes to the target of a flow, or lets them wait for it.
+    pub(super) fn send_on(&mut self, id: Id, contents: &[u8], segment: usize, ecn: Option<quinn_udp::EcnCodepoint>) {
+        let Datagrams { flows, waiting_bytes, association_sockets, .. } = &mut self.datagrams;
         flows.touch(id, self.now_ms);
         let Some(flow) = flows.get_mut(id) else { return };
         let (mut sent, error) = match &mut flow.dest {
@@ -82,6 +83,12 @@ impl Core {
                 (sent, error)
             }
             Dest::Stream(at, _) => (given(self.pools.sessions.send_datagrams(*at, datagrams(contents, segment))), None),
+            Dest::Shared(socket, to) => {
+                let Some(shared) = association_sockets.get_mut(*socket) else { return };
+                let mut sent = shared.socket.send(Outgoing { to: *to, from: None, ecn, contents, segment });
+                let error = sent.error.take();
+                (sent, error)
+            }
             Dest::Waiting => {
                 let mut sent = Sent::default();
                 for payload in datagrams(contents, segment) {
@@ -102,7 +109,7 @@ impl Core {
     /// Sends the datagrams that have waited for the target of a flow.
     pub(super) fn send_waiting(&mut self, id: Id) {
         loop {
-            let Datagrams { flows, waiting_bytes, .. } = &mut self.datagrams;
+            let Datagrams { flows, waiting_bytes, association_sockets, .. } = &mut self.datagrams;
             let Some(flow) = flows.get_mut(id) else { return };
             let Some(datagram) = flow.waiting.pop(waiting_bytes) else { return };
             let contents = &*datagram.payload;
@@ -113,6 +120,10 @@ impl Core {
                     socket.send(Outgoing { to, from: None, ecn: datagram.ecn, contents, segment })
                 }
                 Dest::Stream(at, _) => given(self.pools.sessions.send_datagrams(*at, std::iter::once(contents))),
+                Dest::Shared(socket, to) => {
+                    let Some(shared) = association_sockets.get_mut(*socket) else { return };
+                    shared.socket.send(Outgoing { to: *to, from: None, ecn: datagram.ecn, contents, segment })
+                }
                 Dest::Waiting => return,
             };
             flow.sent.add(sent.datagrams, sent.bytes);
@@ -160,6 +171,9 @@ impl Core {
         let Datagrams { flows, sockets, .. } = &mut self.datagrams;
         flows.answered(id, self.now_ms);
         let Some(flow) = flows.get_mut(id) else { return };
+        if let Some(connection) = flow.client.association() {
+            return self.answer_association(connection, id, contents, segment, ecn);
+        }
         let mut sent = match &flow.client {
             Client::Listener { owner, addr, from, reply_from } => match sockets.get_mut(owner) {
                 Some(client) => {
@@ -169,6 +183,7 @@ impl Core {
                 None => Sent::default(),
             },
             Client::Stream(at, _) => given(self.pools.sessions.send_datagrams(*at, datagrams(contents, segment))),
+            Client::Association { .. } => Sent::default(),
         };
         flow.received.add(sent.datagrams, sent.bytes);
         flow.dropped += sent.dropped;
@@ -184,6 +199,10 @@ impl Core {
             && let Some(flow) = self.datagrams.flows.get_mut(id)
         {
             flow.dropped += sent.dropped;
+            let association = flow.client.association();
+            if let (Some(connection), Some(why)) = (association, sent.why) {
+                self.note_dropped(connection, why, sent.dropped);
+            }
         }
         self.count_dropped(sent);
     }
@@ -202,7 +221,7 @@ impl Core {
     /// Ends a flow whose socket has reported an error, such as a port that is unreachable.
     fn flow_failed(&mut self, id: Id, error: &io::Error) {
         let Some(flow) = self.datagrams.flows.get_mut(id) else { return };
-        let peer = flow.socket_mut().and_then(|socket| socket.peer());
+        let peer = flow.dialled().and_then(|endpoint| endpoint.ip());
         let failure = Failure::from(error);
         let failure = match peer {
             Some(peer) => failure.about(peer),
@@ -242,7 +261,7 @@ impl Budget {
         Budget { datagrams: DATAGRAMS_PER_TURN, bytes: BYTES_PER_TURN, errors: ERRORS_PER_TURN }
     }
 
-    fn note(&mut self, entry: &Received<'_>) {
+    pub fn note(&mut self, entry: &Received<'_>) {
         self.datagrams = self.datagrams.saturating_sub(entry.count());
         self.bytes = self.bytes.saturating_sub(entry.contents.len());
     }
@@ -254,7 +273,7 @@ impl Budget {
     }
 
     /// Notes an error of a receive. Returns true if another one may be tried.
-    fn note_error(&mut self) -> bool {
+    pub fn note_error(&mut self) -> bool {
         self.errors = self.errors.saturating_sub(1);
         self.errors > 0
     }
