@@ -6,8 +6,9 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use kit::link::Keys;
 use kit::names::{NameServer, isolated};
-use kit::{Scratch, Seaprox, has_namespaces};
+use kit::{Scratch, Seaprox, has_namespaces, until};
 
 /// A client with an association.
 struct Client {
@@ -388,4 +389,51 @@ fn has_module(name: &str) -> bool {
         println!("skipped: python3 has no module {name}");
     }
     is_there
+}
+
+/// Sends a datagram until its echo is there, because a link may drop datagrams.
+#[track_caller]
+fn converse(client: &Client, to: &[u8], payload: &[u8]) {
+    client.socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let (expected, mut buf) = (datagram(to, payload), [0; 65_536]);
+    until("an echo", || {
+        client.send(to, payload);
+        client.socket.recv(&mut buf).is_ok_and(|len| buf[..len] == expected)
+    });
+    // Later echoes of the same datagram are not those of the next one.
+    while client.socket.recv(&mut buf).is_ok() {}
+}
+
+#[test]
+fn an_association_over_a_link_has_a_stream_for_each_target() {
+    let keys = Keys::new();
+    keys.permit(Some("permit-open=\"udp:127.0.0.1:*\",permit-open=\"udp:localhost:*\""));
+    let far = keys.start_far(&["--only", "ipv4"]);
+    let (first, second) = (echo("127.0.0.1:0"), echo("127.0.0.1:0"));
+    for (words, option) in
+        [(&["socks", "--listen", "127.0.0.1:0"][..], "--via"), (&["link", "-D", "127.0.0.1:0"], "--connect")]
+    {
+        let mut via = keys.via(&far.addr(0).to_string());
+        via[0] = option.to_owned();
+        let near = Seaprox::start(&words.iter().copied().chain(via.iter().map(String::as_str)).collect::<Vec<_>>());
+        let listening =
+            || near.out().into_iter().find_map(|line| line.strip_prefix("listening socks ").map(str::to_owned));
+        until("the listener is there", || listening().is_some());
+        let addr = listening().unwrap().split_whitespace().next().unwrap().parse().unwrap();
+        let clients = [Client::open(addr), Client::open(addr)];
+        for client in &clients {
+            converse(client, &address(first), b"first");
+            converse(client, &address(second), &[7; 1_400]);
+            // The far node resolves the name, so its address is not known here.
+            converse(client, &named("localhost", first.port()), b"by name");
+        }
+        assert_eq!((near.figure("/usage/flows"), far.figure("/usage/flows")), (6, 6));
+        // Nothing is permitted there.
+        clients[0].send(&address("127.0.0.2:9".parse().unwrap()), b"denied");
+        until("the flow is refused", || near.figure("/flows_closed/not_permitted") == 1);
+        drop(clients);
+        let line = near.wait_for_log(&[" closed ", "conn=socks5-udp[", "reason=source_fin", "udp:127.0.0.2:9"]);
+        assert!(!line.contains("via=direct"), "{line}");
+        until("the far node has no flow", || far.figure("/usage/flows") == 0);
+    }
 }

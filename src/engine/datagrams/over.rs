@@ -86,7 +86,8 @@ impl Core {
         self.profiles.leave(flow.profile, &mut self.timers);
         id.into_iter().for_each(|id| self.ended.note(id, reason));
         if let Some(connection) = flow.client.association() {
-            let is_refusal = flow.sent.datagrams == 0 && reason.is_futile();
+            let was_reached = flow.dial_ms.is_some() && flow.sent.datagrams > 0;
+            let is_refusal = reason.is_futile() && flow.received.datagrams == 0 && !was_reached;
             let why = detail.as_deref().unwrap_or(reason.as_str());
             let asked = flow.asked.as_ref().filter(|_| is_refusal);
             let refusal = asked.map(|asked| format!("{asked}: {why}"));
