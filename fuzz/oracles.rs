@@ -1,7 +1,7 @@
 //! Properties that every parser must keep for any bytes: one function for each parser, which panics when one is broken.
 //!
 //! The fuzz targets call these functions. A normal test calls them too, with the seeds and with mutations of the seeds,
-//! so this file includes the parsers by path and needs only `seaprox` and `httparse`. No function here may read a clock
+//! so this file includes the parsers by path and needs only `seaprox`, `httparse` and `proxy-header`. No function here may read a clock
 //! or random numbers: the same bytes give the same answer.
 #![allow(
     dead_code,
@@ -25,6 +25,11 @@ mod http {
     pub mod rewrite;
 }
 
+#[path = "../proxies/frontends/proxy_protocol"]
+mod proxy_protocol {
+    pub mod header;
+}
+
 #[path = "../proxies/frontends/socks"]
 mod socks {
     pub mod proto;
@@ -41,6 +46,8 @@ mod datagrams;
 mod heads;
 #[path = "oracles/invitations.rs"]
 mod invitations;
+#[path = "oracles/proxy_headers.rs"]
+mod proxy_headers;
 #[path = "oracles/requests.rs"]
 mod requests;
 #[path = "oracles/texts.rs"]
@@ -51,6 +58,7 @@ pub use chunked::http_chunked;
 pub use datagrams::datagrams;
 pub use heads::{http_request, http_response};
 pub use invitations::{claim, invitation};
+pub use proxy_headers::proxy_header;
 pub use requests::{canary, socks_proto, socks_udp};
 pub use texts::{address, rules};
 
@@ -58,7 +66,7 @@ pub use texts::{address, rules};
 pub type Oracle = fn(&[u8]);
 
 /// All oracles, each with the name of its fuzz target, which is also the name of its directory in `seeds/`.
-pub const ALL: [(&str, Oracle); 11] = [
+pub const ALL: [(&str, Oracle); 12] = [
     ("socks_proto", socks_proto),
     ("socks_udp", socks_udp),
     ("http_request", http_request),
@@ -70,6 +78,7 @@ pub const ALL: [(&str, Oracle); 11] = [
     ("claim", claim),
     ("invitation", invitation),
     ("admin_request", admin_request),
+    ("proxy_header", proxy_header),
 ];
 
 /// Returns a copy of `seed` that is changed in one to four places, for a test that runs without a fuzzer. `state` is

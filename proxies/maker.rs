@@ -415,8 +415,12 @@ impl Maker for Parts {
         let datagrams =
             spec.make_datagrams.filter(|make| make(&config, &access, shared.as_ref()).is_some()).map(|make| {
                 let (config, access, shared) = (config.clone(), Arc::clone(&access), shared.clone());
-                let make =
-                    move || make(&config, &access, shared.as_ref()).expect("it was made before from the same options");
+                let protocol = protocol.clone();
+                let make = move || {
+                    let made = make(&config, &access, shared.as_ref());
+                    let front_end = made.expect("it was made before from the same options");
+                    proxy_protocol::wrap_datagrams(&protocol, front_end, shared.clone())
+                };
                 Arc::new(make) as Arc<dyn Fn() -> DatagramFrontEnd + Send + Sync>
             });
         let make = move || {

@@ -105,7 +105,9 @@ pub use engine::connection_view::ConnectionMut;
 pub use engine::control::Loop;
 pub use engine::core::Core;
 pub use engine::datagrams::association::{Associate, AssociationHandler, DATAGRAM_HEADER_BYTES_MAX, DatagramPeer};
-pub use engine::datagrams::handler::{DatagramFrontEnd, DatagramHandler, FlowRequest, FlowTarget};
+pub use engine::datagrams::handler::{
+    DatagramFrontEnd, DatagramHandler, DatagramHeader, FlowPrefix, FlowRequest, FlowTarget, HeaderReader, ReadHeader,
+};
 pub use engine::datagrams::status::FlowStatus;
 pub use engine::dial::{Answer, Connector};
 pub use engine::discovery::{CANDIDATES_MAX, Candidate, Candidates, Discovery, can_look_up_services};

@@ -89,6 +89,7 @@ pub fn flow(flow: &FlowStatus, thread: usize) -> Value {
         "conn": flow.description,
         "listener": flow.listener,
         "user": flow.user,
+        "client": flow.client,
         "age_seconds": flow.age.as_secs_f64(),
         "state": if flow.is_answered { "answered" } else { "waiting" },
         "dialled": flow.dialled,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use seaprox::auth::Modes;
-use seaprox::config::{ExpectedKey, KeySource, LinkPaths, ProxyVersion, StatusSocket, Users};
+use seaprox::config::{ExpectedKey, KeySource, LinkPaths, ProxyDatagrams, ProxyVersion, StatusSocket, Users};
 use seaprox::link::Mode;
 use seaprox::node::{CARRIERS, Path};
 use seaprox::rules::RuleError;
@@ -174,6 +174,10 @@ pub const PROXY_ACCEPT: Field = Field::Text(
 pub const PROXY_SEND: Field = Field::Choice(
     |d, index| d.listener.proxy_protocol.send = PROXY_VERSIONS.get(index).copied(),
     |d| PROXY_VERSIONS.iter().position(|version| Some(*version) == d.listener.proxy_protocol.send),
+);
+pub const PROXY_UDP: Field = Field::Choice(
+    |d, index| d.listener.proxy_protocol.datagrams = [ProxyDatagrams::Each, ProxyDatagrams::First][index],
+    |d| Some(d.listener.proxy_protocol.datagrams as usize),
 );
 pub const PROXY_SEND_TO: Field = Field::Text(
     |d, text| {

@@ -7,8 +7,8 @@ use super::command::{Command, Commands};
 use super::field::Field;
 use super::fields::{
     ADMIN, ADMIN_GROUP, ADMIN_HOST, BIND_SOURCE, CARRIER, CIPHER, KEY_EXCHANGE, KEY_FILE, KNOWN_NODES, LOG_FORMAT,
-    MODE, ONLY, PATH, PATHS, PEER_KEY, PREFER, PROXY_ACCEPT, PROXY_SEND, PROXY_SEND_LINKS, PROXY_SEND_TO, SECRET_FILE,
-    SOURCE, STATUS_SOCKET, STRICT_MODES, UNIX_MODE, UNIX_OWNER, USERS,
+    MODE, ONLY, PATH, PATHS, PEER_KEY, PREFER, PROXY_ACCEPT, PROXY_SEND, PROXY_SEND_LINKS, PROXY_SEND_TO, PROXY_UDP,
+    SECRET_FILE, SOURCE, STATUS_SOCKET, STRICT_MODES, UNIX_MODE, UNIX_OWNER, USERS,
 };
 use super::section::{Section, Sections};
 
@@ -358,6 +358,9 @@ pub static OPTIONS: &[OptionSpec] = &[
         or none, whatever --proxy-protocol-send says, such as 10.0.0.5:80=v2; a service stands for its hosts")
         .repeat().no_env().only(FRONT_ENDS)
         .fills(PROXY_SEND_TO).key(Sections::LISTENERS),
+    option(Group::Access, "proxy-protocol-udp", Value::Choice(&["each", "first"]), "datagrams of a flow that have a header, of those that \
+        are accepted and sent; datagrams always have version 2").only(FRONT_ENDS)
+        .fills(PROXY_UDP).key(Sections::LISTENERS),
     option(Group::Access, "no-strict-modes", Value::None, "accept files of keys, users and paths that other users can change or \
         replace, and private keys that other users can read; without this option such files are refused").only(READING)
         .fills(STRICT_MODES).key(Sections::PROCESS),

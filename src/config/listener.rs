@@ -52,10 +52,22 @@ pub struct Listener {
 pub struct ProxyProtocol {
     /// The clients that begin with a header; other clients are refused. Empty if no client sends one.
     pub accept_from: Vec<SourceNetwork>,
-    /// The version of the header that begins each connection to a target; none to send no header.
+    /// The version of the header that begins each connection to a target; none to send no header. Datagrams have version 2.
     pub send: Option<ProxyVersion>,
+    /// The datagrams that have a header, of those that are accepted and sent.
+    pub datagrams: ProxyDatagrams,
     /// Targets that are given a header of another version, or none, whatever `send` is. A service stands for its hosts.
     pub send_to: Vec<(Upstream, Option<ProxyVersion>)>,
+}
+
+/// The datagrams of a flow that have a header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProxyDatagrams {
+    /// Each of them.
+    #[default]
+    Each,
+    /// The first one.
+    First,
 }
 
 /// A version of the PROXY protocol.

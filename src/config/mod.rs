@@ -46,7 +46,7 @@ pub use front_end::{FrontEndConfig, FrontEndOption, FrontEnds, OptionKind, Optio
 pub use link::{
     ExpectedKey, Forward, KeySource, Link, LinkPaths, NodeConfig, Pin, PinError, SERVICE_LINKS, Server, Service,
 };
-pub use listener::{Access, Listener, ProxyProtocol, ProxyVersion, Timers, Users};
+pub use listener::{Access, Listener, ProxyDatagrams, ProxyProtocol, ProxyVersion, Timers, Users};
 pub use maker::{MadeFrontEnd, MadeLink, MadeServer, MakeError, Maker};
 pub use place::Place;
 pub use problem::Problem;

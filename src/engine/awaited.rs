@@ -85,7 +85,10 @@ impl ConnectionMut<'_> {
         let theirs = Rc::clone(&listener);
         let callback = move |core: &mut Loop<'_>, _, _| accept(core, id, dest, &theirs, (from, permit.as_ref()));
         match core.watch((*listener).as_socket(), Interest::Readable, callback) {
-            Ok(watch) => core.awaited.push(Awaited { connection: id, network, watch }),
+            Ok(watch) => {
+                core.awaited.push(Awaited { connection: id, network, watch });
+                core.connections.get_mut(id).into_iter().for_each(|record| record.notes().is_awaited = true);
+            }
             Err(error) => {
                 core.disconnect(id);
                 return Err(error);
@@ -93,6 +96,14 @@ impl ConnectionMut<'_> {
         }
         log::debug!(target: "seaprox::connection", id = id.to_string(), address = addr.to_string(); "waits for its dest");
         Ok(addr)
+    }
+}
+
+impl ConnectionMut<'_> {
+    /// Returns true if the connection has waited for its dest ([`ConnectionMut::await_dest`]), or waits.
+    pub fn has_awaited_dest(&self) -> bool {
+        let record = self.core_ref().connections.get(self.id());
+        record.and_then(|record| record.notes.as_ref()).is_some_and(|notes| notes.is_awaited)
     }
 }
 

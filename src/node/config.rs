@@ -202,7 +202,7 @@ pub type OnStream = Box<dyn FnMut(&PeerKey, &Target) -> Option<Box<dyn Handler>>
 /// Makes the bytes that begin a connection to the target of a stream, such as a header of the PROXY protocol. The addresses are
 /// those of the client if the policy takes the peer's word ([`Policy::may_tell_source`]), otherwise those of a subflow of the link:
 /// the peer is the client then. A link over a link may have none. A panic ends the connection.
-pub type Preface = Rc<dyn Fn(Option<ClientAddrs>) -> Vec<u8>>;
+pub type Preface = Rc<dyn Fn(Proto, Option<ClientAddrs>) -> Vec<u8>>;
 
 /// Links that peers dial to this node.
 pub struct ServeConfig {

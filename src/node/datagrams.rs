@@ -1,14 +1,17 @@
 //! Flows of datagrams over links: streams of the peer that become flows, and clients of a listener for the peer.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::engine::core::Core;
-use crate::engine::datagrams::handler::FlowTarget;
+use crate::engine::datagrams::handler::{FlowPrefix, FlowTarget};
 use crate::engine::datagrams::linked::Opened;
 use crate::link::StreamId;
 use crate::streams::Slot;
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
+use crate::types::proto::Proto;
 use crate::types::reason::{Failure, Reason};
 
 use super::control::Node;
@@ -20,11 +23,19 @@ impl Node {
         let Some(at) = core.pools.sessions.stream_at(link, id) else { return };
         let Some(record) = core.pools.sessions.get(link) else { return };
         let name = Arc::clone(&record.name);
-        let Admitted { target, permit, forward, .. } = admitted;
-        let target = FlowTarget { permit, user: Some((*name).into()), ..FlowTarget::new(target) };
+        let Admitted { target, permit, forward, client, .. } = admitted;
+        let preface = self.links.get(link).and_then(|record| record.preface.clone());
+        let addrs = preface.as_ref().and_then(|_| client.or_else(|| self.addrs_of_peer(core, link)));
+        let prefix = preface.map(|preface| catch_unwind(AssertUnwindSafe(|| preface(Proto::Udp, addrs)))).transpose();
+        let Ok(prefix) = prefix.map(|bytes| bytes.map(|bytes| FlowPrefix { bytes, is_each: true })) else {
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            let failure = Failure::new(Reason::Internal, "the first bytes for the target cannot be made");
+            return self.refuse_stream(core, link, id, &failure);
+        };
+        let target = FlowTarget { permit, user: Some((*name).into()), prefix, ..FlowTarget::new(target) };
         let key = self.links.get(link).and_then(|link| link.key);
         let payer = key.map(|key| core.peers.charge(&key, core.now_ms));
-        let opened = Opened { at, endpoint: Endpoint::Link(name, id.0), target, payer, forward };
+        let opened = Opened { at, endpoint: Endpoint::Link(name, id.0), target, payer, forward, told: client };
         let Some((flow, side)) = core.open_linked_flow(opened) else {
             let failure = Failure::new(Reason::LimitReached, "the table of flows is full");
             return self.refuse_stream(core, link, id, &failure);

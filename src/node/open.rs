@@ -341,7 +341,7 @@ impl Node {
     }
 
     /// Returns the addresses of a subflow of a link: that of the peer, and that of this node.
-    fn addrs_of_peer(&self, core: &Core, link: Id) -> Option<ClientAddrs> {
+    pub(super) fn addrs_of_peer(&self, core: &Core, link: Id) -> Option<ClientAddrs> {
         let carriers = self.links.get(link)?.carriers.iter().filter_map(|carrier| self.carriers.get(*carrier));
         let mut sides = carriers.filter_map(|carrier| core.sides.get(carrier.side));
         sides.find_map(|side| {

@@ -8,6 +8,7 @@ use crate::relay::connection::Stage;
 use crate::relay::dial::{ConnectOptions, Permit};
 use crate::relay::side::Role;
 use crate::types::address::Target;
+use crate::types::proto::Proto;
 use crate::types::reason::{Failure, Reason};
 
 use super::config::Preface;
@@ -50,7 +51,7 @@ impl Handler for Forwarded {
                     Some(addr) => Bound { host: Host::Addr(addr.ip()), port: addr.port(), ..Bound::default() },
                     None => Bound::default(),
                 };
-                let preface = self.preface.take().map(|preface| preface(self.addrs));
+                let preface = self.preface.take().map(|preface| preface(Proto::Tcp, self.addrs));
                 if preface.is_some_and(|preface| cx.send(Role::Dest, &preface).is_err()) {
                     let failure = Failure::new(Reason::LimitReached, "no buffer for the first bytes of the connection");
                     answer(cx, Err(Bound::of_failure(&failure)));

@@ -94,6 +94,8 @@ pub(crate) struct Notes {
     pub local: Option<Endpoint>,
     /// The address of the client, as told by the peer of the link that the source is a stream of.
     pub client: Option<SocketAddr>,
+    /// The dest is one that connects to this node.
+    pub is_awaited: bool,
     /// A wake-up of the source's handler is pending.
     pub is_waking: bool,
 }

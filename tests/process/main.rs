@@ -51,6 +51,7 @@ mod names;
 mod passed;
 mod programs;
 mod proxy_protocol;
+mod proxy_protocol_datagrams;
 mod proxy_protocol_links;
 mod readme;
 mod redirect;

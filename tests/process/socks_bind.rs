@@ -120,6 +120,15 @@ fn a_bind_of_ipv6_has_an_address_of_its_family() {
 }
 
 #[test]
+fn a_dest_that_connects_is_sent_no_proxy_header() {
+    let proxy = proxy(&["--proxy-protocol-send", "v1"]);
+    let (mut client, at) = bind(&proxy, "127.0.0.1", 0);
+    let mut dest = connect(at);
+    assert_eq!(reply(&mut client), (0, dest.local_addr().unwrap()));
+    swap(&mut client, &mut dest);
+}
+
+#[test]
 fn a_bind_of_socks4_is_answered_twice() {
     let proxy = proxy(&[]);
     let mut client = connect(proxy.addr(0));
@@ -162,6 +171,7 @@ fn rules_decide_about_the_dest_of_a_bind() {
     let proxy = proxy(&["--deny", "127.0.0.3"]);
     let mut client = ask(&proxy, "127.0.0.3", 21);
     assert_eq!(reply(&mut client).0, 2);
+    drop(client);
     proxy.wait_for_log(&[" closed ", "asked=127.0.0.3:21", "reason=not_permitted"]);
     let (mut client, at) = bind(&proxy, "0.0.0.0", 0);
     assert!(is_refused(connect_from([127, 0, 0, 3], at)));
@@ -179,6 +189,7 @@ fn a_bind_without_a_dest_ends_with_the_connect_timer() {
     assert!(began.elapsed() >= Duration::from_millis(490));
     assert_eq!(client.read(&mut [0]).unwrap(), 0);
     until("the address is closed", || !is_listening(at));
+    drop(client);
     proxy.wait_for_log(&[" closed ", "conn=socks5-bind[", "reason=timed_out"]);
 }
 
@@ -188,6 +199,7 @@ fn binds_of_one_client_are_limited() {
     let mut waiting: Vec<_> = (0..16).map(|_| bind(&proxy, "127.0.0.1", 0)).collect();
     let mut refused = ask(&proxy, "127.0.0.1", 0);
     assert_eq!(reply(&mut refused).0, 1);
+    drop(refused);
     proxy.wait_for_log(&[" closed ", "conn=socks5-bind[", "reason=limit_reached"]);
     // A dest that comes makes room.
     let (mut client, at) = waiting.pop().unwrap();
@@ -201,6 +213,7 @@ fn a_bind_that_cannot_be_done_is_refused_with_its_code() {
     let near = proxy(&[]);
     let mut client = ask(&near, "localhost", 21);
     assert_eq!(reply(&mut client).0, 8);
+    drop(client);
     near.wait_for_log(&[" closed ", "asked=localhost:21", "reason=protocol_error"]);
     let keys = Keys::new();
     let far = keys.start_far(&[]);
@@ -208,5 +221,6 @@ fn a_bind_that_cannot_be_done_is_refused_with_its_code() {
     let over = proxy(&via.iter().map(String::as_str).collect::<Vec<_>>());
     let mut client = ask(&over, "127.0.0.1", 21);
     assert_eq!(reply(&mut client).0, 7);
+    drop(client);
     over.wait_for_log(&[" closed ", "reason=protocol_error", "BIND is not carried over links"]);
 }

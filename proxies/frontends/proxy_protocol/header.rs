@@ -28,9 +28,20 @@ pub fn parse(input: &[u8]) -> Result<Option<(Header, usize)>, &'static str> {
         return parse_v1(input);
     }
     if is_prefix(input, V2_SIGNATURE) {
-        return parse_v2(input);
+        return parse_v2(input, STREAM);
     }
     Err("expected a header of the PROXY protocol")
+}
+
+/// Parses the header in front of a datagram, which must have all of it. Version 1 has none for datagrams.
+///
+/// # Errors
+/// Fails with the reason if the datagram does not begin with a header.
+pub fn parse_datagram(datagram: &[u8]) -> Result<(Header, usize), &'static str> {
+    if !datagram.starts_with(V2_SIGNATURE) {
+        return Err("expected a header of version 2 of the PROXY protocol");
+    }
+    parse_v2(datagram, DATAGRAM)?.ok_or("the PROXY header does not end within its datagram")
 }
 
 /// Returns true if the input begins with the signature, or with a part of it and nothing else.
@@ -64,15 +75,21 @@ fn is_port(text: &str) -> bool {
 }
 
 /// Version 2 (section 2.2): 16 bytes, the addresses, and fields.
-fn parse_v2(input: &[u8]) -> Result<Option<(Header, usize)>, &'static str> {
+fn parse_v2(input: &[u8], transport: u8) -> Result<Option<(Header, usize)>, &'static str> {
     let Some(&[command, family, high, low]) = input.get(V2_SIGNATURE.len()..V2_FIXED_BYTES) else { return Ok(None) };
     let length = V2_FIXED_BYTES + usize::from(u16::from_be_bytes([high, low]));
     if length > V2_BYTES_MAX {
         return Err("expected a PROXY header of at most 4 KiB");
     }
     let is_local = command == V2_LOCAL;
-    if !is_local && family & 0x0f == DATAGRAM {
-        return Err("expected a PROXY header for a stream, not for datagrams");
+    match family & 0x0f {
+        DATAGRAM if !is_local && transport == STREAM => {
+            return Err("expected a PROXY header for a stream, not for datagrams");
+        }
+        STREAM if !is_local && transport == DATAGRAM => {
+            return Err("expected a PROXY header for datagrams, not for a stream");
+        }
+        _ => {}
     }
     let Some(bytes) = input.get(..length) else { return Ok(None) };
     if is_local {
@@ -124,9 +141,17 @@ fn plain(addrs: &ProxiedAddress) -> (SocketAddr, SocketAddr) {
 impl Header {
     /// Returns the header as bytes. Version 1 has no fields, and loses them.
     pub fn encode(&self, version: ProxyVersion) -> Vec<u8> {
+        self.encode_of(Protocol::Stream, version)
+    }
+
+    /// Returns the header as bytes in front of a datagram.
+    pub fn encode_datagram(&self) -> Vec<u8> {
+        self.encode_of(Protocol::Datagram, ProxyVersion::V2)
+    }
+
+    fn encode_of(&self, protocol: Protocol, version: ProxyVersion) -> Vec<u8> {
         let addrs = self.addrs.map(|(source, dest)| one_family(source, dest));
-        let addrs =
-            addrs.map(|(source, dest)| ProxiedAddress { protocol: Protocol::Stream, source, destination: dest });
+        let addrs = addrs.map(|(source, dest)| ProxiedAddress { protocol, source, destination: dest });
         let fields = self.fields.iter().map(|(kind, value)| Tlv::Custom(*kind, value.as_slice().into()));
         let mut bytes = Vec::new();
         let encoded = match version {
@@ -162,6 +187,7 @@ const V2_FIXED_BYTES: usize = 16;
 const V2_BYTES_MAX: usize = 4096;
 const V2_FORM: &str = "the PROXY header of version 2 is malformed";
 const V2_LOCAL: u8 = 0x20;
+const STREAM: u8 = 1;
 const DATAGRAM: u8 = 2;
 const CRC32C: u8 = 3;
 const PADDING: u8 = 4;

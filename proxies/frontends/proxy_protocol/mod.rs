@@ -6,6 +6,7 @@
 //! A header is believed only if the socket's own peer is in a trusted network. A trusted client that sends none is refused,
 //! as is every other client: an address is never guessed.
 
+mod datagrams;
 mod header;
 
 use std::net::SocketAddr;
@@ -15,8 +16,11 @@ use std::sync::Arc;
 use seaprox::config::{ProxyProtocol, ProxyVersion};
 use seaprox::link::ClientAddrs;
 use seaprox::node::Preface;
-use seaprox::{Balancer, Cause, Cx, Endpoint, Failure, Fault, FrontEnd, Handler, Proto, Reason, Role, Upstream};
+use seaprox::{
+    Balancer, Cause, Cx, Endpoint, Failure, Fault, FrontEnd, Handler, Proto, Reason, Role, Target, Upstream,
+};
 
+pub use datagrams::wrap_datagrams;
 use header::Header;
 
 /// Wraps a front end whose clients or targets are given headers. The balancer is that of the front end, if it has one.
@@ -34,9 +38,12 @@ pub fn wrap(protocol: &ProxyProtocol, mut front_end: FrontEnd, balancer: Option<
 
 /// Returns the maker of headers for the targets of streams that peers of a link open.
 pub fn preface(version: ProxyVersion) -> Preface {
-    Rc::new(move |addrs: Option<ClientAddrs>| {
-        let addrs = addrs.map(|addrs| (addrs.client, addrs.local));
-        Header { addrs, fields: Vec::new() }.encode(version)
+    Rc::new(move |proto, addrs: Option<ClientAddrs>| {
+        let header = Header { addrs: addrs.map(|addrs| (addrs.client, addrs.local)), fields: Vec::new() };
+        match proto {
+            Proto::Tcp => header.encode(version),
+            Proto::Udp => header.encode_datagram(),
+        }
     })
 }
 
@@ -82,11 +89,12 @@ impl Proxied {
 
     /// Returns the version of the header for the target that is connected; none if it is sent no header.
     fn version(&self, cx: &Cx<'_>) -> Option<ProxyVersion> {
-        let ProxyProtocol { send, send_to, .. } = &*self.protocol;
-        let Some(target) = cx.asked().filter(|_| !send_to.is_empty()) else { return *send };
-        let service = self.balancer.as_ref().and_then(|balancer| balancer.upstream_of(target));
-        let is_it = |upstream: &Upstream| upstream.target() == Some(target) || Some(upstream) == service;
-        send_to.iter().find(|(upstream, _)| is_it(upstream)).map_or(*send, |(_, version)| *version)
+        match cx.asked() {
+            // The dest is one that has connected to this node.
+            _ if cx.has_awaited_dest() => None,
+            Some(target) => version(&self.protocol, self.balancer.as_deref(), target),
+            None => self.protocol.send,
+        }
     }
 
     /// Returns the header for a target.
@@ -162,6 +170,17 @@ impl Handler for Proxied {
             _ => self.inner.ended(cx, cause),
         }
     }
+}
+
+/// Returns the version of the header for a target; none if it is sent no header.
+fn version(protocol: &ProxyProtocol, balancer: Option<&Balancer>, target: &Target) -> Option<ProxyVersion> {
+    let ProxyProtocol { send, send_to, .. } = protocol;
+    if send_to.is_empty() {
+        return *send;
+    }
+    let service = balancer.and_then(|balancer| balancer.upstream_of(target));
+    let is_it = |upstream: &Upstream| upstream.target() == Some(target) || Some(upstream) == service;
+    send_to.iter().find(|(upstream, _)| is_it(upstream)).map_or(*send, |(_, version)| *version)
 }
 
 fn plain(endpoint: &Endpoint) -> Option<SocketAddr> {

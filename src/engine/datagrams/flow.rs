@@ -7,9 +7,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use super::handler::FlowPrefix;
 use crate::datagrams::queue::WaitingQueue;
 use crate::datagrams::socket::DatagramSocket;
 use crate::engine::balance::Lease;
+use crate::engine::redirected::plain;
+use crate::link::ClientAddrs;
 use crate::relay::dial::Permit;
 use crate::streams::StreamAt;
 use crate::types::address::{Endpoint, Target};
@@ -47,6 +50,8 @@ pub(crate) struct Flow {
     /// The key whose quota the flow uses.
     pub payer: Option<PeerId>,
     pub lease: Option<Lease>,
+    /// The headers of its datagrams, if they have any.
+    pub headers: Option<Box<Headers>>,
     /// Datagrams that wait for the target.
     pub waiting: WaitingQueue,
     /// To the target, and from it.
@@ -55,6 +60,15 @@ pub(crate) struct Flow {
     pub dropped: u64,
     pub opened_ms: u64,
     pub dial_ms: Option<u32>,
+}
+
+/// The headers of the datagrams of a flow.
+#[derive(Default)]
+pub(crate) struct Headers {
+    /// The addresses of the client that its headers, or the peer of its link, tell.
+    pub told: Option<ClientAddrs>,
+    /// The header for the target; none once the only one is on its way.
+    pub prefix: Option<FlowPrefix>,
 }
 
 /// The client of a flow.
@@ -110,10 +124,28 @@ impl Flow {
     /// Returns the address of the client.
     pub fn source(&self) -> Endpoint {
         match &self.client {
-            Client::Listener { addr, .. } => Endpoint::Ip(Proto::Udp, *addr),
+            Client::Listener { addr, .. } => {
+                Endpoint::Ip(Proto::Udp, self.told().map_or(*addr, |told| plain(told.client)))
+            }
             Client::Stream(_, endpoint) => endpoint.clone(),
             Client::Association { source, .. } => source.clone(),
         }
+    }
+
+    /// Returns the address of a client behind a link, if the peer may tell it.
+    pub fn told_client(&self) -> Option<Endpoint> {
+        self.client.stream()?;
+        self.told().map(|told| Endpoint::Ip(Proto::Udp, told.client))
+    }
+
+    /// Returns the addresses of the client that its headers, or the peer of its link, tell.
+    pub fn told(&self) -> Option<ClientAddrs> {
+        self.headers.as_ref()?.told
+    }
+
+    /// Sets the addresses of the client that its headers, or the peer of its link, tell.
+    pub fn set_told(&mut self, told: ClientAddrs) {
+        self.headers.get_or_insert_default().told = Some(told);
     }
 
     /// Returns the address of the target, once there is a way to it.

@@ -33,6 +33,37 @@ pub trait DatagramHandler {
     fn shared(&self) -> Option<u32> {
         None
     }
+
+    /// Returns the reader of the headers that stand in front of the datagrams of clients, if there are any.
+    fn header_reader(&self) -> Option<HeaderReader> {
+        None
+    }
+}
+
+/// The reader of the headers that a proxy before this node puts in front of the datagrams of its clients.
+#[derive(Clone)]
+pub struct HeaderReader {
+    /// Reads a header.
+    pub read: ReadHeader,
+    /// True if each datagram has a header, and the datagrams of several clients may come from one port. False if the first
+    /// datagram of each port has one.
+    pub is_each: bool,
+}
+
+/// Reads the header of a datagram from this sender. A datagram without a valid one is dropped, and the failure is logged within
+/// the limits of lines. A panic drops it, too.
+pub type ReadHeader = Rc<dyn Fn(SocketAddr, &[u8]) -> Result<DatagramHeader, Failure>>;
+
+/// The header of a datagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DatagramHeader {
+    /// The length of the header. The content of the datagram is behind it.
+    pub length: usize,
+    /// The address of the client. The flow is that of this client for the handler, the log and the limits; its answers go to the
+    /// sender of the datagram.
+    pub client: SocketAddr,
+    /// The address that the client has sent to, if the header tells.
+    pub local: Option<SocketAddr>,
 }
 
 /// Makes the handler of a UDP listener in one loop.
@@ -65,12 +96,23 @@ pub struct FlowTarget {
     pub user: Option<Box<str>>,
     /// The use of a target of a [`Balancer`](crate::Balancer), which ends with the flow.
     pub lease: Option<Lease>,
+    /// The bytes in front of the content of datagrams to the target.
+    pub prefix: Option<FlowPrefix>,
+}
+
+/// The bytes in front of the content of datagrams to a target, such as a header of the PROXY protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowPrefix {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// True for each datagram, false for the first one of a flow.
+    pub is_each: bool,
 }
 
 impl FlowTarget {
     /// Makes a target that may have any address.
     pub fn new(target: impl Into<Rc<Target>>) -> FlowTarget {
-        FlowTarget { target: target.into(), permit: None, address: None, user: None, lease: None }
+        FlowTarget { target: target.into(), permit: None, address: None, user: None, lease: None, prefix: None }
     }
 }
 
@@ -108,5 +150,9 @@ impl SharedHandler {
 impl DatagramHandler for SharedHandler {
     fn open(&mut self, core: &mut Core, request: &FlowRequest<'_>) -> Result<FlowTarget, Failure> {
         self.0.borrow_mut().open(core, request)
+    }
+
+    fn header_reader(&self) -> Option<HeaderReader> {
+        self.0.borrow().header_reader()
     }
 }

@@ -8,7 +8,8 @@ use super::handler::FlowTarget;
 use super::pump::Budget;
 use crate::engine::control::Request;
 use crate::engine::core::Core;
-use crate::link::{Bound, Host, Kind, Open};
+use crate::engine::redirected::plain;
+use crate::link::{Bound, ClientAddrs, Host, Kind, Open};
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Role, Side, SideState};
 use crate::streams::StreamAt;
@@ -27,6 +28,8 @@ pub(crate) struct Opened {
     pub payer: Option<PeerId>,
     /// The forward that the client came from.
     pub forward: Option<Id>,
+    /// The addresses of the client, if the peer may tell them.
+    pub told: Option<ClientAddrs>,
 }
 
 impl Core {
@@ -45,14 +48,15 @@ impl Core {
 
     /// Opens a flow for a stream of a peer. Returns its flow and its side, or none if there is no room.
     pub(crate) fn open_linked_flow(&mut self, opened: Opened) -> Option<(Id, Id)> {
-        let Opened { at, endpoint, target, payer, forward } = opened;
+        let Opened { at, endpoint, target, payer, forward, told } = opened;
         if self.need_batch().is_err() {
             return None;
         }
         let profile = self.profiles.of_loop();
         self.profiles.keep(profile);
         let client = Client::Stream(at, endpoint.clone());
-        let flow = Flow::new(client, target, self.now_ms);
+        let mut flow = Flow::new(client, target, self.now_ms);
+        told.into_iter().for_each(|told| flow.set_told(told));
         let flow = Flow { kind: "link".into(), profile, payer, listener: forward, ..flow };
         if let Some(tally) = forward.and_then(|forward| self.tallies.get_mut(&forward)) {
             tally.opened += 1;
@@ -153,10 +157,22 @@ impl Core {
         let timeouts = &self.profiles[flow.profile].settings.timeouts;
         let timeout_ms = u32::try_from(timeouts.connect.as_millis()).unwrap_or(0);
         let open = Open { kind: Kind::Udp, timeout_ms, source: flow.source().to_string(), ..Open::default() };
+        let open = Open { client: self.addrs_of_client(flow), ..open };
         match flow.returns_to {
             Some(listener) => Some(Open { listener, ..open }),
             None => open.to(flow.asked.as_deref()?),
         }
+    }
+
+    /// Returns the addresses of a flow's client for the peer of a link; none if the client is behind a link itself.
+    fn addrs_of_client(&self, flow: &Flow) -> Option<ClientAddrs> {
+        let Client::Listener { owner, addr, from, reply_from } = flow.client else { return None };
+        if let Some(told) = flow.told() {
+            return Some(told);
+        }
+        let local = self.datagrams.sockets.get(&owner)?.socket.local();
+        let local = reply_from.unwrap_or_else(|| (from.unwrap_or(local.ip()), local.port()).into());
+        Some(ClientAddrs { client: plain(addr), local: plain(local) })
     }
 
     /// Sends a flow over a link to the peer that knows its target. Returns false if the flow is over.

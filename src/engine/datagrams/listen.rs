@@ -47,6 +47,7 @@ impl Core {
             socket,
             has_several_addresses,
             flows: 0,
+            reader: None,
             is_redirected: false,
             replies: ReplySockets::new(),
             is_closing: false,

@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | `handler` | the trait by which a front end chooses targets |
 //! | `flow` | the record of a flow |
+//! | `headers` | datagrams with headers, such as those of the PROXY protocol |
 //! | `linked` | flows whose client or target is behind a link: the stream at that end |
 //! | `listen` | binding, opening and closing of listeners |
 //! | `open` | new flows: limits, the handler's choice, names, sockets |
@@ -41,6 +42,7 @@ pub(crate) mod association;
 mod association_pump;
 pub(crate) mod flow;
 pub(crate) mod handler;
+pub(crate) mod headers;
 pub(crate) mod linked;
 pub(crate) mod listen;
 pub(crate) mod open;
@@ -50,6 +52,7 @@ pub(crate) mod status;
 
 use association::{Association, AssociationSocket};
 use flow::Flow;
+use handler::HeaderReader;
 
 /// The listeners' sockets and the flows of one loop.
 pub(crate) struct Datagrams {
@@ -66,6 +69,8 @@ pub(crate) struct Datagrams {
     pub has_batch: bool,
     /// Cost of all datagrams that wait for targets.
     pub waiting_bytes: usize,
+    /// The buffer in which a datagram gets its header.
+    pub headed: Vec<u8>,
     /// The current turn, and the flows opened in it.
     pub opened: (u64, usize),
 }
@@ -75,6 +80,8 @@ pub(crate) struct ClientSocket {
     pub socket: DatagramSocket,
     /// It has several local addresses, so each answer names the one that it leaves from.
     pub has_several_addresses: bool,
+    /// The reader of the headers of datagrams, as the handler has returned it last.
+    pub reader: Option<HeaderReader>,
     /// The flows whose clients use it.
     pub flows: usize,
     /// The system redirects its clients to it.
@@ -102,6 +109,7 @@ impl Datagrams {
             batch: None,
             has_batch: false,
             waiting_bytes: 0,
+            headed: Vec::new(),
             opened: (0, 0),
         }
     }

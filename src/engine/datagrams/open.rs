@@ -9,8 +9,8 @@ use std::sync::Arc;
 use mio::Token;
 use socket2::{Domain, SockRef, Socket};
 
-use super::flow::{Client, Dest, Flow, Moved};
-use super::handler::{FlowRequest, FlowTarget};
+use super::flow::{Client, Dest, Flow, Headers, Moved};
+use super::handler::{DatagramHeader, FlowRequest, FlowTarget};
 use crate::datagrams::batch::Received;
 use crate::datagrams::queue::WaitingQueue;
 use crate::datagrams::socket::DatagramSocket;
@@ -24,6 +24,7 @@ use crate::engine::profiles::Settings;
 use crate::engine::redirected::{note_flow, plain};
 use crate::engine::resolve::{self, Wanted};
 use crate::engine::workers::Lookup;
+use crate::link::ClientAddrs;
 use crate::relay::dial::{Egress, Permit};
 use crate::sys;
 use crate::types::address::{Endpoint, Name, Target};
@@ -53,7 +54,7 @@ impl Core {
         if let Some(flow) = self.datagrams.flows.find(&key) {
             return Some(flow);
         }
-        let opened = self.open_flow(key, entry);
+        let opened = self.open_flow(key, entry, None);
         if opened.is_none() {
             self.drop_datagrams(entry, Dropped::Refused);
         }
@@ -61,21 +62,29 @@ impl Core {
     }
 
     /// Opens a flow for the first datagram of a client.
-    fn open_flow(&mut self, key: FlowKey, entry: &Received<'_>) -> Option<Id> {
+    pub(super) fn open_flow(
+        &mut self,
+        key: FlowKey,
+        entry: &Received<'_>,
+        told: Option<(DatagramHeader, &[u8])>,
+    ) -> Option<Id> {
         let id = key.owner;
         if self.is_draining() || self.datagrams.sockets.get(&id)?.is_closing {
             return None;
         }
         self.datagrams.opened.1 += 1;
-        let payload = &entry.contents[..entry.contents.len().min(entry.segment)];
+        let first = &entry.contents[..entry.contents.len().min(entry.segment)];
         let original_dest = entry.original.map(plain);
-        let (source, local) = (plain(key.client), plain(key.dest));
+        let (source, local, payload) = match told {
+            Some((header, content)) => (plain(header.client), header.local.map_or(plain(key.dest), plain), content),
+            None => (plain(key.client), plain(key.dest), first),
+        };
         let request = FlowRequest { source, local, original_dest, payload };
         let checked = original_dest.map_or(Ok(()), |dest| self.check_redirected(source, dest));
         let (target, shared) = match checked.and_then(|()| self.choose_target(id, &request)) {
             Ok(target) => target,
             Err(failure) => {
-                self.refuse_flow(id, key.client, &failure);
+                self.refuse_flow(id, entry.source, &failure);
                 return None;
             }
         };
@@ -89,11 +98,15 @@ impl Core {
         let is_unicast = |ip: &IpAddr| !ip.is_multicast() && *ip != IpAddr::from([255; 4]);
         let from = entry.dest.filter(|ip| client.has_several_addresses && is_unicast(ip));
         original_dest.into_iter().for_each(|dest| client.replies.enter(dest));
-        let client = Client::Listener { owner: id, addr: key.client, from, reply_from: original_dest };
-        let flow = Flow::new(client, target, self.now_ms);
+        let client = Client::Listener { owner: id, addr: entry.source, from, reply_from: original_dest };
+        let mut flow = Flow::new(client, target, self.now_ms);
+        if told.is_some() {
+            flow.set_told(ClientAddrs { client: source, local });
+        }
+        let network = PeerNetwork::from(flow.source().ip().unwrap_or(key.client).ip());
         let asked = flow.asked.clone().filter(|_| shared.is_none());
         let flow = Flow { kind, listener: Some(id), profile, via, asked, shared, ..flow };
-        let id = self.add_flow(Some(key), PeerNetwork::from(key.client.ip()), flow)?;
+        let id = self.add_flow(Some(key), network, flow)?;
         self.reach(id);
         self.datagrams.flows.get(id).map(|_| id)
     }
@@ -118,7 +131,7 @@ impl Core {
     }
 
     /// Counts and logs a flow that was refused.
-    fn refuse_flow(&mut self, id: Id, client: SocketAddr, failure: &Failure) {
+    pub(super) fn refuse_flow(&mut self, id: Id, client: SocketAddr, failure: &Failure) {
         let from = Endpoint::Ip(Proto::Udp, client);
         let Some(listener) = self.listeners.get_mut(id) else { return };
         listener.refused += 1;
@@ -324,7 +337,8 @@ impl Core {
 impl Flow {
     /// Makes a flow that has no way to its target yet.
     pub(crate) fn new(client: Client, target: FlowTarget, now_ms: u64) -> Flow {
-        let FlowTarget { target, permit, address, user, lease } = target;
+        let FlowTarget { target, permit, address, user, lease, prefix } = target;
+        let headers = prefix.map(|prefix| Box::new(Headers { told: None, prefix: Some(prefix) }));
         let asked = match target.proto() {
             Proto::Udp => target,
             Proto::Tcp => Rc::new(Target::clone(&target).with_proto(Proto::Udp)),
@@ -346,6 +360,7 @@ impl Flow {
             user,
             payer: None,
             lease,
+            headers,
             waiting: WaitingQueue::default(),
             sent: Moved::default(),
             received: Moved::default(),

@@ -144,6 +144,7 @@ impl Core {
             conn:% = flow.description(),
             listener = listener.map_or("-", |listener| &*listener.name),
             user = flow.user.as_deref().unwrap_or("-"),
+            client = flow.told_client().map_or_else(|| "-".to_owned(), |client| client.to_string()),
             asked = flow.asked.as_ref().map_or_else(|| "-".to_owned(), |asked| asked.to_string()),
             dialled = dialled,
             via = via,

@@ -6,6 +6,8 @@
 use std::io;
 use std::ops::Range;
 
+use quinn_udp::EcnCodepoint;
+
 use super::Datagrams;
 use super::flow::{Client, Dest, Flow};
 use crate::datagrams::batch::{Batch, Received};
@@ -20,6 +22,7 @@ impl Core {
     /// Moves datagrams from the clients of a listener to the targets of their flows.
     pub(super) fn pump_clients(&mut self, listener: Id, batch: &mut Batch) {
         let mut budget = Budget::new();
+        let reader = self.header_reader(listener);
         while !budget.is_used_up() {
             let may_open = self.flows_left();
             if may_open == 0 {
@@ -41,6 +44,11 @@ impl Core {
                 let entry = batch.entry(next);
                 let way = (entry.source, entry.dest, entry.original);
                 budget.note(&entry);
+                if let Some(reader) = &reader {
+                    self.take_with_headers(listener, &entry, reader);
+                    next += 1;
+                    continue;
+                }
                 let Some(flow) = self.flow_of(listener, &entry) else {
                     next += 1;
                     continue;
@@ -69,10 +77,20 @@ impl Core {
         self.send_on(id, contents, segment, None);
     }
 
-    /// Moves datagrams of `segment` bytes to the target of a flow, or lets them wait for it.
-    pub(super) fn send_on(&mut self, id: Id, contents: &[u8], segment: usize, ecn: Option<quinn_udp::EcnCodepoint>) {
+    /// Moves datagrams that stand behind one another to the target of a flow, with their headers, or lets them wait for it.
+    pub(super) fn send_on(&mut self, id: Id, contents: &[u8], segment: usize, ecn: Option<EcnCodepoint>) {
+        self.datagrams.flows.touch(id, self.now_ms);
+        let Some(flow) = self.datagrams.flows.get_mut(id) else { return };
+        match &flow.headers {
+            Some(headers) if headers.prefix.is_some() => self.send_with_headers(id, (contents, segment), ecn),
+            _ => self.send_contents(id, contents, segment, ecn),
+        }
+    }
+
+    /// Moves datagrams to the target of a flow as they are, or lets them wait for it.
+    #[inline]
+    pub(super) fn send_contents(&mut self, id: Id, contents: &[u8], segment: usize, ecn: Option<EcnCodepoint>) {
         let Datagrams { flows, waiting_bytes, association_sockets, .. } = &mut self.datagrams;
-        flows.touch(id, self.now_ms);
         let Some(flow) = flows.get_mut(id) else { return };
         let (mut sent, error) = match &mut flow.dest {
             Dest::Socket(socket) => {

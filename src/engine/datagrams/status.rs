@@ -17,6 +17,8 @@ pub struct FlowStatus {
     pub listener: Option<String>,
     /// The user whom the flow belongs to.
     pub user: Option<Box<str>>,
+    /// The address of the client, if it is behind a link and the peer may tell it.
+    pub client: Option<String>,
     /// The time since the first datagram.
     pub age: Duration,
     /// True if the target has answered.
@@ -44,6 +46,7 @@ impl Core {
             description: flow.description(),
             listener: flow.listener.and_then(|id| self.listeners.get(id)).map(|listener| listener.name.to_string()),
             user: flow.user.clone(),
+            client: flow.told_client().map(|client| client.to_string()),
             age: Duration::from_millis(self.now_ms.saturating_sub(flow.opened_ms)),
             is_answered: self.datagrams.flows.is_answered(id),
             dialled: flow.dialled().map(|endpoint| endpoint.to_string()),

@@ -101,6 +101,23 @@ fn a_malformed_header_of_version_2_is_refused() {
 }
 
 #[test]
+fn a_datagram_has_a_whole_header_of_its_own_kind() {
+    let datagram = [&v2(0x21, 0x12, IPV4)[..], b"content"].concat();
+    let (header, length) = parse_datagram(&datagram).unwrap();
+    assert_eq!((header.addrs, &datagram[length..]), (addrs("192.0.2.7:5678", "10.0.0.1:443"), &b"content"[..]));
+    assert_eq!(header.encode_datagram(), datagram[..length]);
+    for length in 0..length {
+        assert!(parse_datagram(&datagram[..length]).is_err(), "{length} bytes");
+    }
+    // The proxy itself may send a datagram, of any kind.
+    assert_eq!(parse_datagram(&v2(0x20, 0, b"")), Ok((Header::default(), V2_FIXED_BYTES)));
+    for wrong in [&v2(0x21, 0x11, IPV4)[..], b"PROXY TCP4 192.0.2.7 10.0.0.1 5678 443\r\n", b"PROXY UNKNOWN\r\n"] {
+        assert!(parse_datagram(wrong).is_err(), "{wrong:?}");
+    }
+    assert!(parse(&datagram).is_err());
+}
+
+#[test]
 fn the_checksum_is_that_of_rfc_3720() {
     assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
     assert_eq!(crc32c(&[0xff; 32]), 0x62a8_ab43);
@@ -132,12 +149,17 @@ proptest! {
         let header = Header { addrs, fields: vec![(5, value.clone()), (0xe0, value)] };
         prop_assert_eq!(whole(&header.encode(ProxyVersion::V2)), header.clone());
         prop_assert_eq!(whole(&header.encode(ProxyVersion::V1)).addrs, addrs);
+        let datagram = header.encode_datagram();
+        prop_assert_eq!(parse_datagram(&datagram), Ok((header, datagram.len())));
     }
 
     #[test]
     fn no_input_panics(bytes in prop::collection::vec(any::<u8>(), 0..200), prefix in 0..3_usize) {
         let input = [[&b""[..], V1_SIGNATURE, V2_SIGNATURE][prefix], &bytes].concat();
         if let Ok(Some((_, length))) = parse(&input) {
+            prop_assert!(length <= input.len());
+        }
+        if let Ok((_, length)) = parse_datagram(&input) {
             prop_assert!(length <= input.len());
         }
     }
