@@ -67,7 +67,7 @@ impl Core {
         flow.dropped += late;
         self.stats.datagrams_dropped[Dropped::Late as usize] += late;
         let is_failure = reason.is_futile() && flow.received.datagrams == 0;
-        self.log_flow(id, &flow, reason, detail.as_deref(), is_failure);
+        self.log_flow(id, &flow, reason, detail.as_deref());
         self.stats.flows_closed[reason as usize] += 1;
         if let Some(origin) = flow.listener {
             self.add_flow_bytes(origin, &flow);
@@ -113,7 +113,7 @@ impl Core {
 
     /// Logs the line of a flow that is over. Lines about flows without an answer are limited by the network of the client,
     /// because anyone can forge the source of a datagram.
-    fn log_flow(&mut self, id: Option<Id>, flow: &Flow, reason: Reason, detail: Option<&str>, is_failure: bool) {
+    fn log_flow(&mut self, id: Option<Id>, flow: &Flow, reason: Reason, detail: Option<&str>) {
         let level = match flow.client.association() {
             // The association has a line.
             Some(_) => log::Level::Debug,
@@ -124,9 +124,9 @@ impl Core {
             return;
         }
         let source = flow.source();
-        let suppressed = match is_failure {
-            true => self.may_log_network(&source, reason),
-            false => Some(0),
+        let suppressed = match flow.received.datagrams {
+            0 => self.may_log_network(&source, reason),
+            _ => Some(0),
         };
         let Some(suppressed) = suppressed else { return };
         let via = match flow.via.or(flow.client.link()) {
