@@ -4,7 +4,7 @@ use crate::kit;
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kit::link::Keys;
 use kit::names::{NameServer, isolated};
@@ -265,7 +265,8 @@ fn a_slow_name_delays_no_other_target_of_the_association() {
     }
     isolated("", |names: &NameServer| {
         names.set("fast.test", &["127.0.0.1"], Duration::ZERO);
-        names.set("slow.test", &["127.0.0.1"], Duration::from_secs(2));
+        names.set("slow.test", &["127.0.0.1"], Duration::ZERO);
+        names.hold("slow.test");
         let proxy = proxy(&["--only", "ipv4"]);
         let (fast, slow) = (echo("127.0.0.1:0"), echo("127.0.0.1:0"));
         let client = Client::open(proxy.addr(0));
@@ -276,27 +277,64 @@ fn a_slow_name_delays_no_other_target_of_the_association() {
             client.send(&named("fast.test", fast.port()), &[number]);
             client.take(fast, &[number]);
         }
-        assert_eq!(names.asked("fast.test"), 1);
-        // The oldest datagrams have waited, and the others found the queue full.
-        (0..8).for_each(|number| client.take(slow, &[number]));
+        assert_eq!((names.asked("fast.test"), names.asked("slow.test")), (1, 1));
+        // A flow lets 8 datagrams wait.
+        assert_eq!(proxy.figure("/datagrams_dropped/queue_full"), 4);
+        names.release("slow.test");
+        until("the name is known", || {
+            client.socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            client.send(&named("slow.test", slow.port()), b"later");
+            let mut buf = [0; 64];
+            client.socket.recv(&mut buf).is_ok_and(|len| buf[..len] == datagram(&address(slow), b"later"))
+        });
         assert_eq!(names.asked("slow.test"), 1);
         drop(client);
-        proxy.wait_for_log(&[" closed ", "datagrams=28/28", "dropped=4", "4 queue_full"]);
+        proxy.wait_for_log(&[" closed ", "conn=socks5-udp[", "queue_full"]);
     });
 }
 
 #[test]
 fn an_idle_association_ends_with_its_connection() {
-    let proxy = proxy(&["--udp-association-timeout", "3s", "--udp-idle-timeout", "100ms"]);
+    const TIMEOUT: Duration = Duration::from_secs(3);
+    let proxy = proxy(&["--udp-association-timeout", "3s", "--udp-idle-timeout", "200ms"]);
     let to = echo("127.0.0.1:0");
+    // An attempt in which the machine stands still for too long says nothing.
+    let attempt = || {
+        let mut client = Client::open(proxy.addr(0));
+        client.socket.set_read_timeout(Some(TIMEOUT / 2)).unwrap();
+        let (start, mut last, mut count) = (Instant::now(), Instant::now(), 0);
+        while start.elapsed() < TIMEOUT + Duration::from_secs(1) {
+            client.send(&address(to), b"still here");
+            let answer = client.socket.recv(&mut [0; 64]);
+            if answer.is_err() || last.elapsed() > TIMEOUT / 2 {
+                return None;
+            }
+            (last, count) = (Instant::now(), count + 1);
+            std::thread::sleep(Duration::from_millis(400));
+        }
+        assert_eq!(client.control.read(&mut [0; 1]).unwrap(), 0, "a FIN");
+        Some(count)
+    };
+    let count = (0..10).find_map(|_| attempt()).expect("an association that outlives its timer");
+    let datagrams = format!("datagrams={count}/{count}");
+    proxy.wait_for_log(&[" closed ", "reason=idle_timeout", &datagrams, "conn=socks5-udp["]);
+}
+
+#[test]
+fn dropped_datagrams_keep_no_association() {
+    let proxy = proxy(&["--udp-association-timeout", "2s", "--deny", "udp:127.0.0.5", "--allow", "udp:*"]);
+    let (target, stranger) = (socket("127.0.0.1:0"), socket("127.0.0.3:0"));
     let mut client = Client::open(proxy.addr(0));
-    for _ in 0..8 {
-        client.send(&address(to), b"still here");
-        client.take(to, b"still here");
-        std::thread::sleep(Duration::from_millis(500));
-    }
-    assert_eq!(client.control.read(&mut [0; 1]).unwrap(), 0, "a FIN");
-    proxy.wait_for_log(&[" closed ", "reason=idle_timeout", "datagrams=8/8", "conn=socks5-udp["]);
+    client.send(&address(target.local_addr().unwrap()), b"hello");
+    let mapped = target.recv_from(&mut [0; 9]).unwrap().1;
+    client.control.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    until("the association is over", || {
+        stranger.send_to(b"to the socket for targets", mapped).unwrap();
+        stranger.send_to(&datagram(&address(mapped), b"to the socket of the client"), client.relay).unwrap();
+        client.send(&address("127.0.0.5:9".parse().unwrap()), b"denied");
+        client.control.read(&mut [0; 1]).is_ok_and(|len| len == 0)
+    });
+    proxy.wait_for_log(&[" closed ", "reason=idle_timeout", "datagrams=1/0", "stranger", "refused"]);
 }
 
 #[test]

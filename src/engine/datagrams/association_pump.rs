@@ -62,7 +62,6 @@ impl Core {
         if let Some(association) = self.datagrams.associations.get_mut(&connection) {
             association.handler = Some(handler);
         }
-        self.timers.touch(connection, self.now_ms);
     }
 
     /// Receives a batch of one socket. Returns none if the socket has no more for this turn.
@@ -163,6 +162,7 @@ impl Core {
             let count = contents.len().div_ceil(segment).max(1);
             return self.drop_associated(connection, Dropped::Refused, count as u64);
         }
+        self.timers.touch(connection, self.now_ms);
         self.send_on(run.flow, contents, segment, run.ecn);
     }
 
@@ -237,6 +237,10 @@ impl Core {
         let bytes = sent.bytes.saturating_sub(headers);
         self.stats.datagrams_received += sent.datagrams;
         self.stats.datagram_bytes_received += bytes;
+        if sent.datagrams > 0 {
+            // A dropped datagram, as one of a stranger, keeps no association.
+            self.timers.touch(connection, self.now_ms);
+        }
         if let Some(why) = sent.why {
             self.drop_associated(connection, why, sent.dropped);
         }
@@ -290,7 +294,6 @@ impl Core {
             self.send_answers(connection, Some(answers), &room);
         }
         self.datagrams.association_room = room;
-        self.timers.touch(connection, self.now_ms);
     }
 }
 

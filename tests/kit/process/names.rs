@@ -1,6 +1,6 @@
 //! A network and a file system of a test's own, with its own `/etc/hosts`, `/etc/resolv.conf` and name server.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
@@ -33,6 +33,8 @@ struct Names {
     asked: HashMap<String, u32>,
     /// Queries for names with these endings get no answer.
     swallowed: Vec<String>,
+    /// Answers about these names wait.
+    held: HashSet<String>,
     /// Queries for these names and types get an answer without a result (SERVFAIL).
     failing: Vec<(String, u16)>,
 }
@@ -121,6 +123,16 @@ impl NameServer {
         self.0.lock().expect("no panic").swallowed.push(end.to_owned());
     }
 
+    /// Lets the answers about a name wait until [`NameServer::release`].
+    pub fn hold(&self, name: &str) {
+        self.0.lock().expect("no panic").held.insert(name.to_owned());
+    }
+
+    /// Sends the answers about a name that wait.
+    pub fn release(&self, name: &str) {
+        self.0.lock().expect("no panic").held.remove(name);
+    }
+
     /// Fails from now on for a name and a type, which is [`A`] or [`AAAA`].
     pub fn fail(&self, name: &str, kind: u16) {
         self.0.lock().expect("no panic").failing.push((name.to_owned(), kind));
@@ -139,7 +151,7 @@ impl NameServer {
             while let Ok((got, client)) = socket.recv_from(&mut buf) {
                 let query = buf[..got].to_vec();
                 let Some((name, kind, question_end)) = question(&query) else { continue };
-                let (record, hosts, ttl, fails) = {
+                let (record, hosts, ttl, fails, is_held) = {
                     let mut names = names.lock().expect("no panic");
                     if kind == A {
                         *names.asked.entry(name.clone()).or_default() += 1;
@@ -149,7 +161,8 @@ impl NameServer {
                     }
                     let hosts = names.services.get(&name).cloned().filter(|_| kind == SRV);
                     let fails = names.failing.iter().any(|it| it.0 == name && it.1 == kind);
-                    (names.known.get(&name).cloned(), hosts, names.ttl.unwrap_or(60), fails)
+                    let is_held = names.held.contains(&name);
+                    (names.known.get(&name).cloned(), hosts, names.ttl.unwrap_or(60), fails, is_held)
                 };
                 let delay = record.as_ref().map_or(Duration::ZERO, |record| record.delay);
                 let reply = match &hosts {
@@ -157,12 +170,15 @@ impl NameServer {
                     Some(hosts) => services(&query[..question_end], hosts, ttl),
                     None => answer(&query[..question_end], kind, record.as_ref(), ttl),
                 };
-                let own = socket.try_clone().expect("a socket");
+                let (own, names) = (socket.try_clone().expect("a socket"), Arc::clone(&names));
                 let send = move || {
                     thread::sleep(delay);
+                    while is_held && names.lock().expect("no panic").held.contains(&name) {
+                        thread::sleep(Duration::from_millis(5));
+                    }
                     let _ = own.send_to(&reply, client);
                 };
-                if delay.is_zero() {
+                if delay.is_zero() && !is_held {
                     send();
                 } else {
                     thread::spawn(send);
