@@ -255,6 +255,30 @@ fn a_rule_about_the_addresses_of_a_name_refuses_the_flow() {
 }
 
 #[test]
+fn a_known_address_of_a_name_is_one_that_the_rule_and_the_family_permit() {
+    let mut rig = Rig::new(config());
+    let ((target, to), (client, _)) = (socket(), socket());
+    let name = Target::parse(&format!("udp:known.test:{}", to.port())).unwrap();
+    let choice = move |is_permitted| {
+        let (name, permit): (_, seaprox::Permit) = (name.clone(), Rc::new(move |_| is_permitted));
+        choosing(move |_| {
+            let known = FlowTarget { address: Some(to), ..FlowTarget::new(name.clone()) };
+            Ok(FlowTarget { permit: Some(Rc::clone(&permit)), ..known })
+        })
+    };
+    let (_, denied) = listen(&mut rig, choice(false));
+    client.send_to(b"ask", denied).unwrap();
+    rig.until("a rule refuses it", |proxy| proxy.core().stats().flows_closed[Reason::NotPermitted as usize] == 1);
+    let (_, other) = listen(&mut rig, ListenConfig { family: Some(seaprox::Family::OnlyIpv6), ..choice(true) });
+    client.send_to(b"ask", other).unwrap();
+    let unresolved = Reason::NameResolutionFailure as usize;
+    rig.until("it has no address", |proxy| proxy.core().stats().flows_closed[unresolved] == 1);
+    assert!(target.recv_from(&mut [0; 9]).is_err(), "the target got a datagram");
+    let (_, permitted) = listen(&mut rig, choice(true));
+    converse(&mut rig, &client, permitted, &target);
+}
+
+#[test]
 fn a_handler_that_refuses_or_panics_drops_the_datagram_and_the_loop_goes_on() {
     let mut rig = Rig::new(config());
     let ((target, to), (client, _)) = (socket(), socket());

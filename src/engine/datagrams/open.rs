@@ -179,8 +179,8 @@ impl Core {
         let Some(target) = target else { return };
         match &*target {
             Target::Ip(_, addr) => self.connect_flow(id, &[*addr]),
-            Target::Name(_, name, port) => match flow.address {
-                Some(address) => self.connect_flow(id, &[SocketAddr::new(address.ip(), *port)]),
+            Target::Name(_, name, _) => match flow.address {
+                Some(address) => self.flow_resolved(id, &Ok(vec![address.ip()]), false),
                 None => self.want_name_for_flow(id, name),
             },
             Target::Unix(_) => {
