@@ -282,6 +282,29 @@ fn a_smaller_quota_limits_announced_credit_and_buffered_data() {
     assert!(peer.frames().iter().any(|(_, f)| decode(f) == Ok(Frame::Close { code: Code::LimitReached, text: "" })));
 }
 
+/// Parts of datagrams that never become complete fill the session, and are given up after a second.
+#[test]
+fn parts_that_stay_incomplete_do_not_stop_the_datagrams_of_other_streams() {
+    let mut peer = Peer::of(SessionRole::Server, Config::default(), ORDERED);
+    let udp = Open { kind: seaprox::link::Kind::Udp, ..Open::name("a", 1) };
+    let ids: Vec<u32> = (0..300).map(|n| theirs(SessionRole::Server, n)).collect();
+    for id in &ids {
+        peer.send(&Frame::Open { id: *id, open: udp.clone() }).unwrap();
+        peer.session.accept(StreamId(*id), seaprox::link::Bound::default()).unwrap();
+    }
+    let (last, others) = ids.split_last().unwrap();
+    for id in others {
+        let part = Frame::DatagramPart { id: *id, number: 0, total: 65_000, offset: 0, payload: &[1; 15_000] };
+        peer.send(&part).unwrap();
+    }
+    peer.send(&Frame::Datagram { id: *last, payload: b"full" }).unwrap();
+    assert_eq!(peer.session.recv_datagram(StreamId(*last)), None, "the session is full");
+    peer.now = peer.now.after(2_000_000);
+    peer.send(&Frame::Datagram { id: *last, payload: b"later" }).unwrap();
+    assert_eq!(peer.session.recv_datagram(StreamId(*last)).as_deref(), Some(&b"later"[..]));
+    assert!(peer.session.received_cost() < 1 << 20, "{} bytes are kept", peer.session.received_cost());
+}
+
 /// A reused buffer may be far larger than the copy in it. Its whole size is counted, and limited.
 #[test]
 fn copied_frames_of_a_few_bytes_keep_no_large_buffers() {

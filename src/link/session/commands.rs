@@ -194,6 +194,7 @@ impl Session {
         }
         let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
         self.streams.get(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
+        self.give_up_late_parts(now);
         self.with_datagrams(slot, |datagrams, full| datagrams.send(now, payload, full)).ok_or(Refused::Gone)?;
         self.update_stream(slot);
         self.finish_call();

@@ -16,7 +16,7 @@ use super::unopened::{Route, Unopened};
 use crate::link::path::scheduler::Scheduler;
 use crate::link::path::subflow::Subflow;
 use crate::link::stream::credit::Window;
-use crate::link::stream::datagram::Datagrams;
+use crate::link::stream::datagram::{Datagrams, PART_WAIT_US_MAX, SESSION_BYTES_MAX};
 use crate::link::stream::drr::Drr;
 use crate::link::stream::mix::Mix;
 use crate::link::stream::pools::Pools;
@@ -68,6 +68,8 @@ pub struct Session {
     pub(super) strays: VecDeque<StreamId>,
     /// Σ of the costs of all datagrams.
     pub(super) datagram_bytes: u64,
+    /// The last time that all streams were searched for parts of datagrams that wait for too long.
+    pub(super) parts_given_up_at: Time,
     pub(super) going_away: [Option<(Code, String)>; 2],
     /// Frames to send on a second subflow as well.
     pub(super) duplicates: VecDeque<(SubflowId, FrameContent)>,
@@ -187,6 +189,7 @@ impl Session {
             messages: Messages::default(),
             strays: VecDeque::new(),
             datagram_bytes: 0,
+            parts_given_up_at: Time::ZERO,
             going_away: [None, None],
             duplicates: VecDeque::new(),
             just_opened: None,
@@ -403,12 +406,26 @@ impl Session {
         slot: usize,
         change: impl FnOnce(&mut Datagrams, bool) -> R,
     ) -> Option<R> {
-        let full = self.datagram_bytes >= crate::link::stream::datagram::SESSION_BYTES_MAX as u64;
+        let full = self.datagram_bytes >= SESSION_BYTES_MAX as u64;
         let datagrams = self.streams.get_mut(slot)?.datagrams.as_mut()?;
         let before = datagrams.cost() as u64;
         let result = change(datagrams, full);
         self.datagram_bytes = self.datagram_bytes + datagrams.cost() as u64 - before;
         Some(result)
+    }
+
+    /// Drops the parts of datagrams, on all streams, that wait for too long for the others, if the session is full of datagrams.
+    /// It does so once in the time that parts may wait.
+    pub(super) fn give_up_late_parts(&mut self, now: Time) {
+        if self.datagram_bytes < SESSION_BYTES_MAX as u64 || now < self.parts_given_up_at.after(PART_WAIT_US_MAX) {
+            return;
+        }
+        self.parts_given_up_at = now;
+        for datagrams in self.streams.iter_mut().filter_map(|(_, stream)| stream.datagrams.as_mut()) {
+            let before = datagrams.cost() as u64;
+            datagrams.give_up_late_parts(now);
+            self.datagram_bytes = self.datagram_bytes + datagrams.cost() as u64 - before;
+        }
     }
 
     /// Resets the sending half of a stream.

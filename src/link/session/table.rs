@@ -154,6 +154,11 @@ impl Table {
         self.slots.iter()
     }
 
+    /// Returns all live streams, to change them.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (usize, &mut Stream)> {
+        self.slots.iter_mut()
+    }
+
     /// Returns the live streams from this slot on.
     pub(super) fn starting_at(&self, slot: usize) -> impl Iterator<Item = (usize, &Stream)> {
         (slot..self.slots.capacity()).filter_map(|slot| self.slots.get(slot).map(|stream| (slot, stream)))

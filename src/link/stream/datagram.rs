@@ -25,6 +25,8 @@ const ENTRY_COST: usize = 64;
 const PART_BYTES_MAX: usize = FRAME_BYTES_MAX - PART_HEAD_BYTES;
 /// Parts of one datagram that are kept. This node makes five of the longest one; smaller frames make more.
 const PARTS_MAX: usize = 128;
+/// Time after the first part of a datagram in which the others must arrive.
+pub(in crate::link) const PART_WAIT_US_MAX: u64 = 1_000_000;
 
 /// The queue of one direction.
 #[derive(Debug, Default)]
@@ -82,6 +84,8 @@ struct Sending {
 /// The parts of one datagram, in the order of their arrival. Subflows may change their order.
 #[derive(Debug)]
 struct Parts {
+    /// The time of the first one.
+    begun_at: Time,
     number: u32,
     total: usize,
     bytes: usize,
@@ -154,18 +158,27 @@ impl Datagrams {
 
     /// Keeps a part of a datagram from the peer, or drops it if the session is `full`. Returns true if the datagram is complete
     /// and the only one, so that the application must be told. A datagram whose parts do not all arrive is dropped when the next
-    /// one begins.
+    /// one begins, after [`PART_WAIT_US_MAX`], and when the session is full. A late part of an older one is ignored.
     pub(in crate::link) fn receive_part(&mut self, now: Time, part: Part, full: bool) -> bool {
         let (total, offset) = (part.total as usize, part.offset as usize);
-        let is_sound = total <= DATAGRAM_BYTES_MAX && !part.payload.is_empty() && offset + part.payload.len() <= total;
+        let end = offset.checked_add(part.payload.len());
+        let is_sound = total <= DATAGRAM_BYTES_MAX && !part.payload.is_empty() && end.is_some_and(|end| end <= total);
+        self.give_up_late_parts(now);
         if full || !is_sound {
+            if full {
+                self.give_up_parts();
+            }
             self.incoming.dropped += 1;
+            return false;
+        }
+        let is_older = |parts: &Parts| (part.number.wrapping_sub(parts.number) as i32) < 0;
+        if self.parts.as_ref().is_some_and(is_older) {
             return false;
         }
         let is_same = |parts: &Parts| parts.number == part.number && parts.total == total;
         if !self.parts.as_ref().is_some_and(is_same) {
-            self.incoming.dropped += u64::from(self.parts.is_some());
-            self.parts = Some(Parts { number: part.number, total, bytes: 0, pieces: Vec::new() });
+            self.give_up_parts();
+            self.parts = Some(Parts { begun_at: now, number: part.number, total, bytes: 0, pieces: Vec::new() });
         }
         let Some(parts) = &mut self.parts else { return false };
         if parts.pieces.len() >= PARTS_MAX || parts.pieces.iter().any(|(at, _)| *at == offset) {
@@ -190,13 +203,26 @@ impl Datagrams {
         self.incoming.entries.len() == 1
     }
 
+    /// Drops the parts of a datagram whose other parts did not arrive in time.
+    pub(in crate::link) fn give_up_late_parts(&mut self, now: Time) {
+        if self.parts.as_ref().is_some_and(|parts| now.since(parts.begun_at) > PART_WAIT_US_MAX) {
+            self.give_up_parts();
+        }
+    }
+
+    fn give_up_parts(&mut self) {
+        self.incoming.dropped += u64::from(self.parts.take().is_some());
+    }
+
     /// Queues a datagram from the peer, or drops it if the session is `full`. Returns true if it is the only one, so
     /// that the application must be told.
     pub(in crate::link) fn receive(&mut self, now: Time, payload: Bytes, full: bool) -> bool {
         if full {
+            self.give_up_parts();
             self.incoming.dropped += 1;
             return false;
         }
+        self.give_up_late_parts(now);
         self.incoming.push(now, payload);
         self.incoming.entries.len() == 1
     }
@@ -208,7 +234,7 @@ impl Datagrams {
     /// Returns the cost of both queues in bytes.
     pub(in crate::link) const fn cost(&self) -> usize {
         let sending = if let Some(sending) = &self.sending { sending.payload.len() } else { 0 };
-        let parts = if let Some(parts) = &self.parts { parts.bytes } else { 0 };
+        let parts = if let Some(parts) = &self.parts { parts.bytes + parts.pieces.len() * ENTRY_COST } else { 0 };
         self.outgoing.cost + self.incoming.cost + sending + parts
     }
 
@@ -265,6 +291,42 @@ mod tests {
         assert!(flow.receive_part(Time::ZERO, part(3, 4, 0, 2), false));
         assert_eq!((flow.next_incoming().map(|whole| whole.len()), flow.next_incoming()), (Some(4), None));
         assert_eq!((flow.dropped(), flow.cost()), (6, 0));
+    }
+
+    fn part(number: u32, offset: u32, len: usize) -> Part {
+        Part { number, total: 10, offset, payload: vec![1; len].into() }
+    }
+
+    #[test]
+    fn a_late_part_of_an_older_datagram_does_not_end_the_newer_one() {
+        for (older, newer) in [(6, 7), (u32::MAX, 0)] {
+            let mut flow = Datagrams::default();
+            assert!(!flow.receive_part(Time::ZERO, part(older, 0, 5), false));
+            assert!(!flow.receive_part(Time::ZERO, part(newer, 0, 5), false));
+            assert!(!flow.receive_part(Time::ZERO, part(older, 5, 5), false));
+            assert!(flow.receive_part(Time::ZERO, part(newer, 5, 5), false));
+            assert_eq!((flow.next_incoming().map(|whole| whole.len()), flow.dropped()), (Some(10), 1));
+        }
+    }
+
+    #[test]
+    fn parts_are_given_up_after_a_second_and_in_a_full_session() {
+        let mut flow = Datagrams::default();
+        for at in 0..9 {
+            assert!(!flow.receive_part(Time::ZERO, part(7, at, 1), false));
+        }
+        assert_eq!(flow.cost(), 9 * (ENTRY_COST + 1));
+        let later = Time::ZERO.after(PART_WAIT_US_MAX + 1);
+        assert!(!flow.receive_part(later, part(7, 9, 1), false), "the others are too old");
+        assert_eq!((flow.cost(), flow.dropped()), (ENTRY_COST + 1, 1));
+        assert!(!flow.receive_part(later, part(8, 0, 5), true));
+        assert_eq!((flow.cost(), flow.dropped()), (0, 3));
+        // An older number is as good as any after that.
+        assert!(!flow.receive_part(later, part(3, 0, 5), false));
+        assert!(flow.receive_part(later, part(3, 5, 5), false));
+        assert!(!flow.receive_part(later, part(4, 0, 5), false));
+        assert!(!flow.receive(later, Bytes::from_static(b"x"), true));
+        assert_eq!(flow.cost(), 10 + ENTRY_COST);
     }
 
     #[test]
