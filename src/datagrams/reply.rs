@@ -1,8 +1,8 @@
 //! The sockets from which redirected clients are answered: each has the address that a client has sent to, which is of another
 //! host (`IP_TRANSPARENT`).
 //!
-//! An address has a socket from its first answer to the end of its last flow. Beyond a number of sockets the one that was not used
-//! for the longest time is closed, and opened again when it is needed.
+//! An address has a socket from its first answer to the end of its last flow. Beyond a number of sockets those that were not
+//! used for the longest time are closed, and opened again when they are needed.
 
 use std::collections::HashMap;
 use std::io;
@@ -74,10 +74,17 @@ impl ReplySockets {
         reply.socket.as_mut().ok_or(io::ErrorKind::NotFound.into())
     }
 
+    /// Closes an eighth of the sockets, those that were not used for the longest time: this looks at all addresses.
     fn close_oldest(&mut self) {
-        let open = self.addresses.values_mut().filter(|reply| reply.socket.is_some());
-        if let Some(oldest) = open.min_by_key(|reply| reply.used) {
-            oldest.socket = None;
+        let open = self.addresses.values().filter(|reply| reply.socket.is_some());
+        let mut uses: Vec<u64> = open.map(|reply| reply.used).collect();
+        let count = (self.open_max / 8).max(1).min(uses.len());
+        if count == 0 {
+            return;
+        }
+        let (_, last, _) = uses.select_nth_unstable(count - 1);
+        for reply in self.addresses.values_mut().filter(|reply| reply.socket.is_some() && reply.used <= *last) {
+            reply.socket = None;
             self.open -= 1;
         }
     }
@@ -128,6 +135,20 @@ mod tests {
         assert_eq!((replies.open, replies.addresses.len()), (1, 1));
         replies.leave(addr(1));
         assert_eq!((replies.open, replies.addresses.len()), (0, 0));
+    }
+
+    #[test]
+    fn one_scan_closes_an_eighth_of_the_sockets_and_those_are_the_oldest() {
+        let mut replies = ReplySockets { open_max: 16, ..ReplySockets::new() };
+        (0..17).for_each(|number| replies.enter(addr(number)));
+        for number in (0..16).chain([0]) {
+            if !opened(&mut replies, addr(number)) {
+                return println!("skipped: this user may not open transparent sockets");
+            }
+        }
+        assert!(opened(&mut replies, addr(16)));
+        let open: Vec<u32> = (0..17).filter(|number| replies.addresses[&addr(*number)].socket.is_some()).collect();
+        assert_eq!(open, [0].into_iter().chain(3..17).collect::<Vec<_>>());
     }
 
     #[test]
