@@ -7,10 +7,12 @@
 //! A rule that redirects the connections of this host also redirects those of this process, unless the rule leaves them out by
 //! their mark or their user. Such a connection comes back as a client, would be connected again, and would come back for ever.
 //! So the loops remember both addresses of each connection that they start, for as long as it may take to come back, while
-//! the process has a listener for redirected clients.
+//! the process has a listener for redirected clients. Each datagram of a flow may come back, so the addresses of a socket for
+//! datagrams are remembered until it is closed.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
@@ -24,6 +26,8 @@ use crate::types::reason::{Failure, Reason};
 
 /// The connections that all loops of this process have started of late.
 static OWN_DIALS: LazyLock<Mutex<OwnDials>> = LazyLock::new(Mutex::default);
+/// The open sockets for datagrams of all loops of this process.
+static OWN_SOCKETS: LazyLock<Mutex<OwnSockets>> = LazyLock::new(Mutex::default);
 /// The listeners for redirected clients of all loops of this process.
 static LISTENERS: AtomicUsize = AtomicUsize::new(0);
 
@@ -38,6 +42,17 @@ struct OwnDials {
     /// The connections in the order in which they were started.
     order: VecDeque<((SocketAddr, SocketAddr), Instant)>,
 }
+
+/// Sockets for datagrams by their local address and that of their target, which a socket of an association lacks, with the number
+/// of sockets that have these addresses. There are as many as the table of flows and that of associations permit.
+#[derive(Debug, Default)]
+struct OwnSockets(HashMap<SocketAddrs, usize>);
+
+type SocketAddrs = (SocketAddr, Option<SocketAddr>);
+
+/// A socket for datagrams of this process: while there is this record, its datagrams are known when they come back.
+#[derive(Debug)]
+pub(crate) struct OwnSocket(SocketAddrs);
 
 impl ConnectionMut<'_> {
     /// Returns the address that the client connected to before the system redirected it to the listener by NAT (`redirect` or
@@ -92,7 +107,7 @@ impl Core {
         if self.has_listener_at(Proto::Udp, dest) {
             return Err(Failure::new(Reason::NotPermitted, "the client sent to a listener of this process"));
         }
-        if own_dials().has(source, dest) {
+        if is_own_datagram(source, dest) {
             let why = "the datagram is one of this process, which the rules of the system have redirected";
             return Err(Failure::new(Reason::NotPermitted, why));
         }
@@ -131,11 +146,23 @@ pub(crate) fn note_dial(io: &Io, target: SocketAddr) {
     }
 }
 
-/// Notes a flow of datagrams that a loop has opened, by the addresses of its socket, as [`note_dial`] does.
-pub(crate) fn note_flow(local: SocketAddr, target: SocketAddr) {
-    if LISTENERS.load(Ordering::Relaxed) > 0 {
-        own_dials().note(plain(local), plain(target), Instant::now());
+/// Notes a socket for datagrams, by its local address and that of its target if it has only one, as [`note_dial`] does.
+/// Returns none if the process has no listener to which its datagrams may be redirected.
+pub(crate) fn note_socket(local: SocketAddr, target: Option<SocketAddr>) -> Option<Box<OwnSocket>> {
+    (LISTENERS.load(Ordering::Relaxed) > 0).then(|| Box::new(OwnSocket::new(local, target)))
+}
+
+/// Returns true if a datagram is one of this process.
+fn is_own_datagram(source: SocketAddr, dest: SocketAddr) -> bool {
+    let sockets = own_sockets();
+    if sockets.has(source, Some(dest)) || sockets.has(source, None) {
+        return true;
     }
+    // A socket without a local address sends from any address of this host.
+    let any: IpAddr = if source.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+    let is_port_own = sockets.has(SocketAddr::new(any, source.port()), None);
+    drop(sockets);
+    is_port_own && is_of_this_host(source)
 }
 
 /// Logs, once for the process, that connections of TPROXY cannot be accepted.
@@ -165,12 +192,6 @@ impl OwnDials {
         self.known.remove(&(local, target)).is_some()
     }
 
-    /// Returns true if a flow of this process has these addresses. Each of its datagrams comes back.
-    fn has(&mut self, local: SocketAddr, target: SocketAddr) -> bool {
-        self.forget(Instant::now());
-        self.known.contains_key(&(local, target))
-    }
-
     /// Forgets the connections that would have come back by now.
     fn forget(&mut self, now: Instant) {
         while let Some((key, at)) = self.order.front().copied()
@@ -187,6 +208,35 @@ impl OwnDials {
             self.known.remove(&key);
         }
     }
+}
+
+impl OwnSocket {
+    fn new(local: SocketAddr, target: Option<SocketAddr>) -> OwnSocket {
+        let addrs = (plain(local), target.map(plain));
+        *own_sockets().0.entry(addrs).or_default() += 1;
+        OwnSocket(addrs)
+    }
+}
+
+impl Drop for OwnSocket {
+    fn drop(&mut self) {
+        if let Entry::Occupied(mut count) = own_sockets().0.entry(self.0) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+impl OwnSockets {
+    fn has(&self, local: SocketAddr, target: Option<SocketAddr>) -> bool {
+        self.0.contains_key(&(local, target))
+    }
+}
+
+fn own_sockets() -> std::sync::MutexGuard<'static, OwnSockets> {
+    OWN_SOCKETS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn own_dials() -> std::sync::MutexGuard<'static, OwnDials> {
@@ -248,6 +298,33 @@ mod tests {
         assert_eq!((dials.known.len(), dials.order.len()), (DIALS_MAX, DIALS_MAX));
         assert!(!dials.take(SocketAddr::from((9_u32.to_be_bytes(), 1)), addr(80)));
         assert!(dials.take(SocketAddr::from((10_u32.to_be_bytes(), 1)), addr(80)));
+    }
+
+    #[test]
+    fn datagrams_of_a_socket_are_known_until_the_last_socket_with_its_addresses_is_closed() {
+        let sockets = [(); 2].map(|()| OwnSocket::new(addr(7), Some(addr(53))));
+        assert!(is_own_datagram(addr(7), addr(53)));
+        assert!(!is_own_datagram(addr(7), addr(54)) && !is_own_datagram(addr(8), addr(53)));
+        let [first, second] = sockets;
+        drop(first);
+        assert!(is_own_datagram(addr(7), addr(53)));
+        drop(second);
+        assert!(!is_own_datagram(addr(7), addr(53)));
+        assert!(!own_sockets().0.contains_key(&(addr(7), Some(addr(53)))), "nothing is kept");
+    }
+
+    #[test]
+    fn a_socket_for_many_targets_is_known_by_its_port_and_the_addresses_of_this_host() {
+        let own = |ip: [u8; 4], port| is_own_datagram((ip, port).into(), addr(53));
+        let socket = OwnSocket::new(([0; 4], 7_654).into(), None);
+        assert!(own([127, 0, 0, 1], 7_654));
+        assert!(!own([127, 0, 0, 1], 7_655));
+        // A client on another host may have the same port.
+        assert!(!own([198, 51, 100, 77], 7_654));
+        let of_one_address = OwnSocket::new(([192, 0, 2, 1], 7_656).into(), None);
+        assert!(own([192, 0, 2, 1], 7_656));
+        drop((socket, of_one_address));
+        assert!(!own([127, 0, 0, 1], 7_654) && !own([192, 0, 2, 1], 7_656));
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `seaprox redirect` on one host (BS-05, SP-05): clients that nftables redirects by NAT and by TPROXY, loops, marks, and what a
 //! process without rights says.
 
-use std::io::Read;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -143,6 +143,40 @@ fn datagrams_of_the_process_that_come_back_are_refused() {
             client.send_to(b"ask", at(itself, 12_345)).unwrap();
         }
         seaprox.wait_for_log(&["flow refused", "sent to a listener of this process"]);
+    });
+}
+
+/// The socket of an association has no target, so it is known by its port.
+#[test]
+fn datagrams_of_an_association_that_come_back_are_refused() {
+    with_servers(|| {
+        let scratch = Scratch::new();
+        let listeners = "no-strict-modes = true\n\
+            [[listener]]\nname = \"socks\"\nlisten = [\"127.0.0.1:12346\"]\nfront = \"socks\"\n\
+            [[listener]]\nname = \"redirect\"\nlisten = [\"udp:12345\"]\nfront = \"redirect\"\n";
+        let path = scratch.write("seaprox.toml", listeners);
+        let seaprox = Seaprox::start(&["run", "--no-strict-modes", &path]);
+        redirect_by_tproxy("udp", 12_345);
+        let mut control = std::net::TcpStream::connect(("127.0.0.1", 12_346)).unwrap();
+        control.set_read_timeout(Some(SOON)).unwrap();
+        control.write_all(b"\x05\x01\0\x05\x03\0\x01\0\0\0\0\0\0").unwrap();
+        let mut reply = [0; 12];
+        control.read_exact(&mut reply).unwrap();
+        assert_eq!(reply[..10], *b"\x05\0\x05\0\0\x01\x7f\0\0\x01");
+        let relay = SocketAddr::from(([127, 0, 0, 1], u16::from_be_bytes([reply[10], reply[11]])));
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for (count, addr) in (1..).zip(SERVERS) {
+            let server = UdpSocket::bind(at(addr, 82)).unwrap();
+            server.set_nonblocking(true).unwrap();
+            let header = match at(addr, 82).ip() {
+                IpAddr::V4(ip) => [&[0, 0, 0, 1], &ip.octets()[..], &[0, 82]].concat(),
+                IpAddr::V6(ip) => [&[0, 0, 0, 4], &ip.octets()[..], &[0, 82]].concat(),
+            };
+            client.send_to(&header, relay).unwrap();
+            seaprox.wait_for_log(&["flow refused", addr, "is one of this process"]);
+            assert_eq!(seaprox.figure("/flows_opened"), count, "the flow of the association");
+            assert!(server.recv(&mut [0; 8]).is_err(), "the server got a datagram");
+        }
     });
 }
 

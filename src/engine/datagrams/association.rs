@@ -24,7 +24,7 @@ use crate::datagrams::batch::Received;
 use crate::datagrams::socket::DatagramSocket;
 use crate::engine::connection_view::ConnectionMut;
 use crate::engine::core::Core;
-use crate::engine::redirected::plain;
+use crate::engine::redirected::{OwnSocket, note_socket, plain};
 use crate::relay::connection::Stage;
 use crate::relay::dial::Egress;
 use crate::sys;
@@ -118,6 +118,8 @@ pub(crate) struct AssociationSocket {
     pub socket: DatagramSocket,
     /// The client sends to it, and not a target.
     pub is_client: bool,
+    /// The record by which redirected datagrams of this process are known.
+    _own_socket: Option<Box<OwnSocket>>,
 }
 
 impl ConnectionMut<'_> {
@@ -193,7 +195,8 @@ impl Core {
 
     fn hold_association_socket(&mut self, connection: Id, socket: DatagramSocket, is_client: bool) -> io::Result<Id> {
         let full = || io::Error::other("too many sockets of associations");
-        let record = AssociationSocket { connection, socket, is_client };
+        let own_socket = note_socket(socket.local(), None);
+        let record = AssociationSocket { connection, socket, is_client, _own_socket: own_socket };
         let id = self.datagrams.association_sockets.insert(record).map_err(|_| full())?;
         let record = self.datagrams.association_sockets.get_mut(id).ok_or_else(full)?;
         if let Err(error) = record.socket.register(&self.registry, Token(id.to_u64() as usize)) {

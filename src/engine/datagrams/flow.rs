@@ -11,6 +11,7 @@ use super::handler::FlowPrefix;
 use crate::datagrams::queue::WaitingQueue;
 use crate::datagrams::socket::DatagramSocket;
 use crate::engine::balance::Lease;
+use crate::engine::redirected::OwnSocket;
 use crate::engine::redirected::plain;
 use crate::link::ClientAddrs;
 use crate::relay::dial::Permit;
@@ -46,6 +47,8 @@ pub(crate) struct Flow {
     pub returns_to: Option<u32>,
     /// The sides of its streams: that of the client, and that of the target.
     pub sides: [Option<Id>; 2],
+    /// The record of its socket, by which redirected datagrams of this process are known.
+    pub own_socket: Option<Box<OwnSocket>>,
     pub user: Option<Box<str>>,
     /// The key whose quota the flow uses.
     pub payer: Option<PeerId>,

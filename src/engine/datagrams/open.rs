@@ -21,7 +21,7 @@ use crate::engine::fair::Asker;
 use crate::engine::limits::Family;
 use crate::engine::listener::Front;
 use crate::engine::profiles::Settings;
-use crate::engine::redirected::{note_flow, plain};
+use crate::engine::redirected::{note_socket, plain};
 use crate::engine::resolve::{self, Wanted};
 use crate::engine::workers::Lookup;
 use crate::link::ClientAddrs;
@@ -310,7 +310,6 @@ impl Core {
     fn connected(&self, id: Id, addr: SocketAddr, egress: Option<&Egress>) -> io::Result<Dest> {
         let mut socket = connected(addr, egress, self.config.mark)?;
         socket.register(&self.registry, Token(id.to_u64() as usize))?;
-        note_flow(socket.local(), addr);
         Ok(Dest::Socket(socket))
     }
 
@@ -318,6 +317,9 @@ impl Core {
     pub(crate) fn flow_connected(&mut self, id: Id, dest: Dest) {
         let now_ms = self.now_ms;
         let Some(flow) = self.datagrams.flows.get_mut(id) else { return };
+        if let Dest::Socket(socket) = &dest {
+            flow.own_socket = note_socket(socket.local(), socket.peer());
+        }
         flow.dest = dest;
         let client = flow.client.stream();
         flow.dial_ms = Some(u32::try_from(now_ms - flow.opened_ms).unwrap_or(u32::MAX));
@@ -357,6 +359,7 @@ impl Flow {
             shared: None,
             returns_to: None,
             sides: [None; 2],
+            own_socket: None,
             user,
             payer: None,
             lease,
