@@ -468,7 +468,8 @@ fn an_association_over_a_link_has_a_stream_for_each_target() {
         assert_eq!((near.figure("/usage/flows"), far.figure("/usage/flows")), (6, 6));
         // Nothing is permitted there.
         clients[0].send(&address("127.0.0.2:9".parse().unwrap()), b"denied");
-        until("the flow is refused", || near.figure("/flows_closed/not_permitted") == 1);
+        let refused = || near.status().pointer("/flows_closed/not_permitted").is_some_and(|count| *count == 1);
+        until("the flow is refused", refused);
         drop(clients);
         let line = near.wait_for_log(&[" closed ", "conn=socks5-udp[", "reason=source_fin", "udp:127.0.0.2:9"]);
         assert!(!line.contains("via=direct"), "{line}");
