@@ -1,7 +1,7 @@
 //! The accounts of keys: the resources that each key uses over all of its links.
 //!
 //! A key may have many links, and many consecutive sessions. The table counts by key: events in a turn, futile streams,
-//! connections, and log lines. The record of a key outlives its links, so a reconnect resets no limit. The table knows
+//! connections, flows, and log lines. The record of a key outlives its links, so a reconnect resets no limit. The table knows
 //! neither links nor sides.
 
 use std::collections::HashMap;
@@ -29,8 +29,9 @@ pub(crate) struct KeyAccount {
     name: Arc<str>,
     spent: Spent,
     futile: Futile,
-    /// The number of its connections.
+    /// The numbers of its connections and of its flows of datagrams. Each has a limit of its own.
     connections: usize,
+    flows: usize,
     used_ms: u64,
     /// The limit of lines about its links.
     pub log_limit: LogLimit,
@@ -89,7 +90,7 @@ impl KeyAccounts {
 
     fn add(&mut self, key: &PeerKey, now_ms: u64) -> usize {
         if self.records.len() >= PEERS_MAX {
-            let idle = self.records.iter().filter(|(_, peer)| peer.connections == 0);
+            let idle = self.records.iter().filter(|(_, peer)| peer.connections == 0 && peer.flows == 0);
             if let Some(oldest) = idle.min_by_key(|(_, peer)| peer.used_ms).map(|(index, _)| index) {
                 self.by_key.remove(&self.records.remove(oldest).key);
             }
@@ -100,6 +101,7 @@ impl KeyAccounts {
             spent: Spent::default(),
             futile: Futile::new(now_ms),
             connections: 0,
+            flows: 0,
             used_ms: now_ms,
             log_limit: LogLimit::default(),
             connection_log_limit: LogLimit::default(),
@@ -141,7 +143,24 @@ impl KeyAccounts {
         }
     }
 
-    /// Returns the record of a key that has connections.
+    /// Charges a flow of datagrams to a key; [`KeyAccounts::release_flow`] must follow.
+    pub fn charge_flow(&mut self, key: &PeerKey, now_ms: u64) -> PeerId {
+        self.of(key, now_ms).flows += 1;
+        PeerId(self.by_key[key] as u32)
+    }
+
+    /// Ends the charge of a flow. `is_futile` means that it was a stream of the key and was refused.
+    pub fn release_flow(&mut self, id: PeerId, is_futile: bool, now_ms: u64) {
+        if let Some(peer) = self.records.get_mut(id.0 as usize) {
+            debug_assert!(peer.flows > 0, "each is released once");
+            peer.flows = peer.flows.saturating_sub(1);
+            if is_futile {
+                peer.was_futile(now_ms);
+            }
+        }
+    }
+
+    /// Returns the record of a key that has connections or flows.
     pub fn get_mut(&mut self, id: PeerId) -> Option<&mut KeyAccount> {
         self.records.get_mut(id.0 as usize)
     }
@@ -186,6 +205,11 @@ impl KeyAccount {
         self.connections
     }
 
+    /// Returns the number of flows that are charged to the key.
+    pub fn flows(&self) -> usize {
+        self.flows
+    }
+
     /// Returns true if the limit of futile streams permits the key to open a stream.
     pub fn may_try(&mut self, now_ms: u64) -> bool {
         *self.futile.tokens(now_ms) >= 1000
@@ -209,7 +233,7 @@ const UNITS_AT_LEAST: u32 = 16;
 /// Futile streams that a key may have per second, and in a burst. Each costs about 0.1 ms of the loop's time.
 const FUTILE_PER_S: u64 = 500;
 const FUTILE_AT_ONCE: u64 = 2000;
-/// Limit of the records. There are fewer links, and a key without connections makes room for a new one.
+/// Limit of the records. There are fewer links, and a key without connections and flows makes room for a new one.
 const PEERS_MAX: usize = 4096;
 
 #[cfg(test)]
@@ -266,5 +290,27 @@ mod tests {
         assert_eq!(accounts.of(&key(0), 9).connections(), 1);
         accounts.release(id, false, 9);
         assert_eq!(accounts.of(&key(0), 9).connections(), 0);
+    }
+
+    #[test]
+    fn flows_and_connections_are_counted_apart_and_a_key_with_flows_stays() {
+        let mut accounts = KeyAccounts::default();
+        let key = |number: usize| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&number.to_be_bytes());
+            key
+        };
+        let flow = accounts.charge_flow(&key(0), 0);
+        let connection = accounts.charge(&key(0), 0);
+        let counts = |accounts: &mut KeyAccounts| {
+            let account = accounts.of(&key(0), 9);
+            (account.connections(), account.flows())
+        };
+        assert_eq!(counts(&mut accounts), (1, 1));
+        accounts.release(connection, false, 9);
+        (1..3 * PEERS_MAX).for_each(|number| _ = accounts.of(&key(number), 10 + number as u64));
+        assert_eq!(counts(&mut accounts), (0, 1));
+        accounts.release_flow(flow, false, 9);
+        assert_eq!(counts(&mut accounts), (0, 0));
     }
 }

@@ -34,8 +34,7 @@ impl Node {
         };
         let target = FlowTarget { permit, user: Some((*name).into()), prefix, ..FlowTarget::new(target) };
         let key = self.links.get(link).and_then(|link| link.key);
-        let payer = key.map(|key| core.peers.charge(&key, core.now_ms));
-        let opened = Opened { at, endpoint: Endpoint::Link(name, id.0), target, payer, forward, told: client };
+        let opened = Opened { at, endpoint: Endpoint::Link(name, id.0), target, key, forward, told: client };
         let Some((flow, side)) = core.open_linked_flow(opened) else {
             let failure = Failure::new(Reason::LimitReached, "the table of flows is full");
             return self.refuse_stream(core, link, id, &failure);
@@ -55,7 +54,7 @@ impl Node {
             return core.end_flow(flow, Reason::LimitReached, Some("the peer has its share of the flows".into()));
         }
         let key = self.links.get(link).and_then(|link| link.key);
-        let payer = key.map(|key| core.peers.charge(&key, core.now_ms));
+        let payer = key.map(|key| core.peers.charge_flow(&key, core.now_ms));
         if core.return_flow_over(flow, link, number, payer) {
             self.dial_stream(core, dest, link);
         }

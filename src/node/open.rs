@@ -368,16 +368,15 @@ impl Node {
         }
     }
 
-    /// Returns true if the key of a link's peer has at least as many connections, or flows, as are free: one key alone gets
-    /// half.
+    /// Returns true if the key of a link's peer has its share. It has as many connections as are free, so one key alone gets half.
+    /// Or it has half of the flows: a full table of flows is no reason to refuse one, because the new flow ends another.
     pub(super) fn has_its_share(&mut self, core: &mut Core, link: Id, is_flow: bool) -> bool {
-        let flows = &core.datagrams.flows;
-        let free = match is_flow {
-            true => flows.capacity().saturating_sub(flows.len()),
-            false => core.connections.capacity().saturating_sub(core.connections.len()),
-        };
-        let key = self.links.get(link).and_then(|link| link.key);
-        key.is_some_and(|key| core.peers.of(&key, core.now_ms).connections() >= free)
+        let Some(key) = self.links.get(link).and_then(|link| link.key) else { return false };
+        let account = core.peers.of(&key, core.now_ms);
+        match is_flow {
+            true => account.flows() >= core.datagrams.flows.capacity().div_ceil(2),
+            false => account.connections() >= core.connections.capacity().saturating_sub(core.connections.len()),
+        }
     }
 
     /// Counts a stream of the peer that was refused or failed.

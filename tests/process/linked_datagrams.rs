@@ -2,7 +2,7 @@
 
 use crate::kit;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use kit::link::Keys;
@@ -149,6 +149,44 @@ fn datagrams_for_a_link_that_is_not_up_are_dropped_and_later_ones_pass() {
     let again = Seaprox::start(&["link", "--listen", &addr, "--config-dir", &keys.far_dir()]);
     converse(&client, to, b"up again");
     drop(again);
+}
+
+#[test]
+fn a_full_table_of_flows_and_connections_of_the_same_key_refuse_no_flow_over_a_link() {
+    let keys = Keys::new();
+    keys.permit(Some("permit-open=\"udp:127.0.0.1:*\",permit-open=\"127.0.0.1:*\""));
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let file = keys.write(
+        "far.toml",
+        format!(
+            "threads = 1\nudp-flows = 8\nconfig-dir = \"{}\"\n[defaults]\nudp-first-answer-timeout = \"1h\"\n\
+             [[serve]]\nlisten = \"127.0.0.1:0\"\n\
+             [[listener]]\nfront = \"static\"\nudp = true\nlisten = \"127.0.0.1:0\"\nto = \"{}\"\n",
+            keys.far_dir(),
+            silent.local_addr().unwrap()
+        ),
+    );
+    let far = Seaprox::start(&["run", &file]);
+    let (flooded, link) = (said(&far, "listening static "), said(&far, "listening link "));
+    let near = |words: &[&str]| {
+        let via = keys.via(&link.to_string());
+        let words: Vec<&str> = words.iter().copied().chain(via.iter().map(String::as_str)).collect();
+        Seaprox::start(&words)
+    };
+    // As many connections of the key as there can be flows.
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let over = near(&["static", "--listen", "127.0.0.1:0", "--to", &tcp.local_addr().unwrap().to_string()]);
+    let streams: Vec<_> = (0..9).map(|_| TcpStream::connect(over.addr(0)).unwrap()).collect();
+    until("the connections are open", || far.figure("/usage/connections") == 9);
+    // Flows of strangers without an answer fill the table.
+    let strangers: Vec<UdpSocket> = (0..20).map(|_| client()).collect();
+    until("the table of flows is full", || {
+        strangers.iter().for_each(|stranger| _ = stranger.send_to(b"flood", flooded).unwrap());
+        far.figure("/usage/flows") == 8
+    });
+    let near = near(&["static", "--udp", "--listen", "127.0.0.1:0", "--to", &echo().to_string()]);
+    converse(&client(), said(&near, "listening static "), b"ask");
+    assert_eq!((far.figure("/usage/flows"), streams.len()), (8, 9));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::relay::side::{Owner, Role, Side, SideState};
 use crate::streams::StreamAt;
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
-use crate::types::peer::PeerId;
+use crate::types::peer::{PeerId, PeerKey};
 use crate::types::peer_network::PeerNetwork;
 use crate::types::reason::{Failure, Reason};
 
@@ -25,7 +25,7 @@ pub(crate) struct Opened {
     pub endpoint: Endpoint,
     pub target: FlowTarget,
     /// The key whose quota the flow uses.
-    pub payer: Option<PeerId>,
+    pub key: Option<PeerKey>,
     /// The forward that the client came from.
     pub forward: Option<Id>,
     /// The addresses of the client, if the peer may tell them.
@@ -48,10 +48,12 @@ impl Core {
 
     /// Opens a flow for a stream of a peer. Returns its flow and its side, or none if there is no room.
     pub(crate) fn open_linked_flow(&mut self, opened: Opened) -> Option<(Id, Id)> {
-        let Opened { at, endpoint, target, payer, forward, told } = opened;
+        let Opened { at, endpoint, target, key, forward, told } = opened;
         if self.need_batch().is_err() {
             return None;
         }
+        // From here on the end of the flow releases what it holds.
+        let payer = key.map(|key| self.peers.charge_flow(&key, self.now_ms));
         let profile = self.profiles.of_loop();
         self.profiles.keep(profile);
         let client = Client::Stream(at, endpoint.clone());
@@ -178,12 +180,12 @@ impl Core {
     /// Sends a flow over a link to the peer that knows its target. Returns false if the flow is over.
     pub(crate) fn return_flow_over(&mut self, id: Id, link: Id, number: u32, payer: Option<PeerId>) -> bool {
         let Some(flow) = self.datagrams.flows.get_mut(id) else {
-            payer.into_iter().for_each(|payer| self.peers.release(payer, false, self.now_ms));
+            payer.into_iter().for_each(|payer| self.peers.release_flow(payer, false, self.now_ms));
             return false;
         };
         (flow.via, flow.returns_to) = (Some(link), Some(number));
         let before = std::mem::replace(&mut flow.payer, payer);
-        before.into_iter().for_each(|payer| self.peers.release(payer, false, self.now_ms));
+        before.into_iter().for_each(|payer| self.peers.release_flow(payer, false, self.now_ms));
         true
     }
 

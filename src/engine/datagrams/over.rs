@@ -82,7 +82,7 @@ impl Core {
             socket.deregister(&self.registry);
         }
         self.release_streams(&flow, reason, detail.as_deref());
-        flow.payer.into_iter().for_each(|payer| self.peers.release(payer, is_failure, self.now_ms));
+        flow.payer.into_iter().for_each(|payer| self.peers.release_flow(payer, is_failure, self.now_ms));
         self.profiles.leave(flow.profile, &mut self.timers);
         id.into_iter().for_each(|id| self.ended.note(id, reason));
         if let Some(connection) = flow.client.association() {

@@ -45,6 +45,11 @@ impl Keys {
         self.scratch.file("far")
     }
 
+    /// Writes a file beside the directories of the nodes. Returns its path.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        self.scratch.write(name, content)
+    }
+
     /// Starts the node that accepts links, with these further options.
     #[track_caller]
     pub fn start_far(&self, options: &[&str]) -> Seaprox {
