@@ -82,7 +82,8 @@ impl Core {
             socket.deregister(&self.registry);
         }
         self.release_streams(&flow, reason, detail.as_deref());
-        flow.payer.into_iter().for_each(|payer| self.peers.release_flow(payer, is_failure, self.now_ms));
+        let is_futile = flow.is_futile(reason);
+        flow.payer.into_iter().for_each(|payer| self.peers.release_flow(payer, is_futile, self.now_ms));
         self.profiles.leave(flow.profile, &mut self.timers);
         id.into_iter().for_each(|id| self.ended.note(id, reason));
         if let Some(connection) = flow.client.association() {
@@ -165,6 +166,14 @@ impl Core {
 }
 
 impl Flow {
+    /// Returns true if the key of the peer that has opened the flow pays for its end as for a futile stream: the target or a rule
+    /// refused it. Many questions get no answer, and the limits of flows end flows of others, so these ends are not futile;
+    /// nor is any end of a flow that strangers opened at a listener for the peer.
+    pub(super) fn is_futile(&self, reason: Reason) -> bool {
+        let is_refusal = reason.is_futile() && !matches!(reason, Reason::TimedOut | Reason::LimitReached);
+        is_refusal && self.received.datagrams == 0 && self.returns_to.is_none()
+    }
+
     /// Returns the description of the flow in logs and the status.
     pub(super) fn description(&self) -> String {
         struct Asked<'a>(Option<&'a crate::Target>);
@@ -188,3 +197,36 @@ fn flow_ending(reason: Reason) -> (Ending, crate::Fault) {
 
 /// The log target of lines about flows, which is that of lines about connections.
 pub(super) const TARGET: &str = "seaprox::connection";
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::rc::Rc;
+
+    use super::super::handler::FlowTarget;
+    use super::*;
+    use crate::types::address::{Endpoint, Target};
+    use crate::types::proto::Proto;
+
+    #[test]
+    fn only_refused_flows_of_the_peer_itself_are_futile() {
+        let source = Endpoint::Ip(Proto::Udp, SocketAddr::from(([127, 0, 0, 1], 9)));
+        let client = Client::Association {
+            connection: Id::from_u64(1 << 32 | (Kind::Connection as u64) << 28).unwrap(),
+            header: Box::default(),
+            source,
+        };
+        let target = Target::from(SocketAddr::from(([127, 0, 0, 1], 53)));
+        let mut flow = Flow::new(client, FlowTarget::new(Rc::new(target)), 0);
+        for reason in [Reason::ConnectionRefused, Reason::NotPermitted, Reason::NameResolutionFailure] {
+            assert!(flow.is_futile(reason), "{reason}");
+        }
+        for reason in [Reason::TimedOut, Reason::LimitReached, Reason::IdleTimeout, Reason::SourceFin] {
+            assert!(!flow.is_futile(reason), "{reason}");
+        }
+        flow.returns_to = Some(1);
+        assert!(!flow.is_futile(Reason::ConnectionRefused), "strangers have opened it");
+        (flow.returns_to, flow.received.datagrams) = (None, 1);
+        assert!(!flow.is_futile(Reason::ConnectionRefused), "it was answered");
+    }
+}
