@@ -94,6 +94,25 @@ fn rules_about_udp_decide_about_datagrams() {
 }
 
 #[test]
+fn rules_about_addresses_decide_about_the_targets_of_a_balancer() {
+    let target = UdpSocket::bind("127.0.0.1:0").unwrap();
+    target.set_nonblocking(true).unwrap();
+    let port = target.local_addr().unwrap().port();
+    let to = format!("localhost:{port},127.0.0.1:{port}");
+    let denied = ["--deny", "udp:127.0.0.0/8", "--deny", "udp:[::1]", "--allow", "udp:*"];
+    let seaprox = Seaprox::start(&[&["static", "--listen", "udp:127.0.0.1:0", "--to", &to], &denied[..]].concat());
+    let addr = udp_addr(&seaprox, 0);
+    // Each target has its turn.
+    for line in ["a rule forbids its addresses", "a rule denies the target"] {
+        until(line, || {
+            client().send_to(b"ask", addr).unwrap();
+            seaprox.log().iter().any(|one| one.contains(line))
+        });
+    }
+    assert!(target.recv_from(&mut [0; 9]).is_err(), "a target got a datagram");
+}
+
+#[test]
 fn a_range_of_ports_relays_datagrams_to_a_range_of_ports() {
     if !has_namespaces() {
         return;
