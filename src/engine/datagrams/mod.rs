@@ -29,6 +29,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use crate::datagrams::batch::Batch;
+use crate::datagrams::queue::WaitingRoom;
 use crate::datagrams::reply::ReplySockets;
 use crate::datagrams::socket::{DatagramSocket, Outgoing, Sent};
 use crate::datagrams::table::FlowTable;
@@ -67,8 +68,8 @@ pub(crate) struct Datagrams {
     /// The receive buffers, once there is a listener or a flow. None while they are in use.
     pub batch: Option<Box<Batch>>,
     pub has_batch: bool,
-    /// Cost of all datagrams that wait for targets.
-    pub waiting_bytes: usize,
+    /// Room of the datagrams that wait for targets.
+    pub waiting_room: WaitingRoom,
     /// The buffer in which a datagram gets its header.
     pub headed: Vec<u8>,
     /// The current turn, and the flows opened in it.
@@ -108,7 +109,7 @@ impl Datagrams {
             association_room: Box::default(),
             batch: None,
             has_batch: false,
-            waiting_bytes: 0,
+            waiting_room: WaitingRoom::default(),
             headed: Vec::new(),
             opened: (0, 0),
         }

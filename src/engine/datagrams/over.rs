@@ -55,7 +55,7 @@ impl Core {
 
     /// Counts and logs the end of a flow, and releases what it held.
     pub(super) fn release_flow(&mut self, id: Option<Id>, mut flow: Flow, reason: Reason, detail: Option<Box<str>>) {
-        let waited = flow.waiting.clear(&mut self.datagrams.waiting_bytes);
+        let waited = flow.waiting.clear(&mut self.datagrams.waiting_room);
         if waited > 0 {
             flow.dropped += waited;
             self.stats.datagrams_dropped[Dropped::Refused as usize] += waited;

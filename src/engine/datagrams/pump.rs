@@ -79,18 +79,35 @@ impl Core {
 
     /// Moves datagrams that stand behind one another to the target of a flow, with their headers, or lets them wait for it.
     pub(super) fn send_on(&mut self, id: Id, contents: &[u8], segment: usize, ecn: Option<EcnCodepoint>) {
-        self.datagrams.flows.touch(id, self.now_ms);
-        let Some(flow) = self.datagrams.flows.get_mut(id) else { return };
-        match &flow.headers {
-            Some(headers) if headers.prefix.is_some() => self.send_with_headers(id, (contents, segment), ecn),
-            _ => self.send_contents(id, contents, segment, ecn),
+        let Some(flow) = self.datagrams.flows.get(id) else { return };
+        let has_prefix = flow.headers.as_ref().is_some_and(|headers| headers.prefix.is_some());
+        match flow.dest {
+            // More datagrams do not lengthen the wait.
+            Dest::Waiting => self.drop_late(id),
+            _ => self.datagrams.flows.touch(id, self.now_ms),
+        }
+        match has_prefix {
+            true => self.send_with_headers(id, (contents, segment), ecn),
+            false => self.send_contents(id, contents, segment, ecn),
+        }
+    }
+
+    /// Drops the datagrams of a flow that have waited for a link for too long.
+    fn drop_late(&mut self, id: Id) {
+        let Datagrams { flows, waiting_room, .. } = &mut self.datagrams;
+        let Some(flow) = flows.get_mut(id).filter(|flow| flow.via.is_some() || flow.shared.is_some()) else { return };
+        let late = flow.waiting.drop_late(self.now_ms, waiting_room);
+        if late > 0 {
+            let mut sent = Sent::default();
+            sent.note(late, Dropped::Late);
+            self.count_sent(id, &mut sent);
         }
     }
 
     /// Moves datagrams to the target of a flow as they are, or lets them wait for it.
     #[inline]
     pub(super) fn send_contents(&mut self, id: Id, contents: &[u8], segment: usize, ecn: Option<EcnCodepoint>) {
-        let Datagrams { flows, waiting_bytes, association_sockets, .. } = &mut self.datagrams;
+        let Datagrams { flows, waiting_room, association_sockets, .. } = &mut self.datagrams;
         let Some(flow) = flows.get_mut(id) else { return };
         let (mut sent, error) = match &mut flow.dest {
             Dest::Socket(socket) => {
@@ -109,8 +126,9 @@ impl Core {
             }
             Dest::Waiting => {
                 let mut sent = Sent::default();
+                let owner = flow.listener.or(flow.client.link());
                 for payload in datagrams(contents, segment) {
-                    if !flow.waiting.push(payload, ecn, waiting_bytes) {
+                    if !flow.waiting.push(payload, ecn, owner, self.now_ms, waiting_room) {
                         sent.note(1, Dropped::QueueFull);
                     }
                 }
@@ -126,10 +144,12 @@ impl Core {
 
     /// Sends the datagrams that have waited for the target of a flow.
     pub(super) fn send_waiting(&mut self, id: Id) {
+        self.drop_late(id);
+        self.datagrams.flows.touch(id, self.now_ms);
         loop {
-            let Datagrams { flows, waiting_bytes, association_sockets, .. } = &mut self.datagrams;
+            let Datagrams { flows, waiting_room, association_sockets, .. } = &mut self.datagrams;
             let Some(flow) = flows.get_mut(id) else { return };
-            let Some(datagram) = flow.waiting.pop(waiting_bytes) else { return };
+            let Some(datagram) = flow.waiting.pop(waiting_room) else { return };
             let contents = &*datagram.payload;
             let segment = contents.len().max(1);
             let mut sent = match &mut flow.dest {
