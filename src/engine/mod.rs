@@ -22,6 +22,7 @@ pub(crate) mod fair;
 pub(crate) mod flow;
 pub(crate) mod guarded;
 pub(crate) mod handler;
+mod handler_input;
 pub(crate) mod hook;
 pub(crate) mod hooked;
 pub(crate) mod key_accounts;
