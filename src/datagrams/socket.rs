@@ -248,12 +248,17 @@ impl DatagramSocket {
                 sent.note(count, Dropped::NoRoom);
                 true
             }
-            Err(_) => {
+            Err(error) if sys::is_segments_refused(&error) => {
                 // The path cannot take them, or the device cannot part them. The state remembers that, so another one tries
                 // again: the next receiver may be behind another device.
                 self.refusals += 1;
                 self.sending = None;
                 false
+            }
+            Err(error) => {
+                sent.note(count, Dropped::Failed);
+                sent.error = Some(error);
+                true
             }
         }
     }
@@ -414,6 +419,24 @@ mod tests {
             }
         };
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    #[test]
+    fn a_reported_error_is_not_taken_as_a_refusal_of_several_datagrams() {
+        let (far, to) = receiver("127.0.0.1:0");
+        drop(far);
+        let mut socket = connected(to);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let sent = loop {
+            assert!(Instant::now() < deadline, "no error");
+            let sent = socket.send(out(to, b"aabbcc", 2));
+            if sent.error.is_some() {
+                break sent;
+            }
+        };
+        let error = sent.error.map(|error| error.kind());
+        assert_eq!((sent.dropped, error), (3, Some(io::ErrorKind::ConnectionRefused)));
+        assert_eq!(socket.refusals, 0);
     }
 
     #[test]

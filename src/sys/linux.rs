@@ -37,6 +37,12 @@ pub(crate) fn datagram_socket(domain: Domain) -> io::Result<Socket> {
     Socket::new(domain, Type::DGRAM.nonblocking(), None)
 }
 
+/// Returns true if the system does not send these datagrams in one call: a device cannot part them (`EIO`, `EINVAL`), or each of
+/// them is longer than the path permits (`EMSGSIZE`).
+pub(crate) fn is_segments_refused(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP))
+}
+
 /// True: the system takes several datagrams in one call (`UDP_SEGMENT`, udp(7)), and a connected socket takes the address of
 /// its peer.
 pub(crate) const SENDS_SEGMENTS: bool = true;
