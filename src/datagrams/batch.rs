@@ -75,15 +75,16 @@ impl Batch {
     }
 
     /// Receives entries as [`Batch::receive`] does, with the addresses that they were sent to before the system redirected them:
-    /// one call of the system for each.
+    /// one call of the system for each. Returns their number, and true if more may be there now.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] if there are none, or the error of the socket.
-    pub fn receive_redirected(&mut self, socket: &UdpSocket, count_max: usize) -> io::Result<usize> {
+    pub fn receive_redirected(&mut self, socket: &UdpSocket, count_max: usize) -> io::Result<(usize, bool)> {
         let count_max = count_max.clamp(1, BATCH_SIZE);
         for (index, buffer) in self.buffers.chunks_mut(BUFFER_BYTES).take(count_max).enumerate() {
             let received = match sys::receive_redirected(socket, buffer, &mut self.control) {
-                Err(_) if index > 0 => return Ok(index),
+                // An error other than a lack of datagrams is that of one datagram. Others may be behind it.
+                Err(error) if index > 0 => return Ok((index, error.kind() != io::ErrorKind::WouldBlock)),
                 received => received?,
             };
             let meta = &mut self.metas[index];
@@ -91,7 +92,7 @@ impl Batch {
             (meta.ecn, meta.dst_ip) = (received.ecn, received.original.map(|addr| addr.ip()));
             self.originals[index] = received.original;
         }
-        Ok(count_max)
+        Ok((count_max, true))
     }
 
     /// Returns an entry of the last batch.
@@ -226,5 +227,27 @@ mod tests {
         assert_eq!(runs, ["aaaabbbbcc", "dddd", "", "eeeeee"]);
         assert_eq!(batch.run(0, count, |index| index != 1), 0..1, "another client is between them");
         assert_eq!(batch.entry(4).count(), 1, "an empty datagram is one");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_datagram_with_an_error_does_not_hide_those_behind_it() {
+        let socket = UdpSocket::bind("[::]:0").unwrap();
+        socket.set_nonblocking(true).unwrap();
+        sys::receive_original_dest(&socket, true).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let (ipv4, ipv6) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("[::1]:0").unwrap());
+        let socket = super::UdpSocket::from_std(socket);
+        ipv4.send_to(b"before", ("127.0.0.1", port)).unwrap();
+        ipv6.send_to(b"unreadable", ("::1", port)).unwrap();
+        ipv4.send_to(b"behind", ("127.0.0.1", port)).unwrap();
+        // There is room for an address of IPv4, but none for one of IPv6.
+        let mut batch = Batch { control: vec![0; 40].into(), ..Batch::new().unwrap() };
+        assert_eq!(batch.receive_redirected(&socket, BATCH_SIZE).unwrap(), (1, true));
+        assert_eq!(batch.entry(0).contents, b"before");
+        assert_eq!(batch.receive_redirected(&socket, BATCH_SIZE).unwrap(), (1, false));
+        assert_eq!(batch.entry(0).contents, b"behind");
+        let error = batch.receive_redirected(&socket, BATCH_SIZE).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
     }
 }

@@ -189,8 +189,8 @@ impl DatagramSocket {
     pub fn receive_redirected(&mut self, batch: &mut Batch, count_max: usize) -> io::Result<usize> {
         let wanted = count_max.min(quinn_udp::BATCH_SIZE);
         match batch.receive_redirected(&self.socket, wanted) {
-            Ok(count) => {
-                self.is_readable = count == wanted;
+            Ok((count, has_more)) => {
+                self.is_readable = has_more;
                 Ok(count)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

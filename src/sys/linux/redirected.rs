@@ -68,7 +68,8 @@ pub(crate) fn receive_original_dest(socket: &impl AsFd, is_ipv6: bool) -> io::Re
 /// Receives one datagram, or several of one sender that the system has joined, with the address that they were sent to.
 /// `control` is room for the control messages, of [`CONTROL_BYTES`].
 ///
-/// quinn-udp receives several at once, but does not tell that address.
+/// quinn-udp receives several at once, but does not tell that address. The headers of nix's `recvmmsg` serve one call: they keep
+/// the lengths that the system has written, so each call would allocate them anew.
 pub(crate) fn receive_redirected(
     socket: &impl AsFd,
     buffer: &mut [u8],
