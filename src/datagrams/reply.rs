@@ -2,7 +2,7 @@
 //! host (`IP_TRANSPARENT`).
 //!
 //! An address has a socket from its first answer to the end of its last flow. Beyond a number of sockets those that were not
-//! used for the longest time are closed, and opened again when they are needed.
+//! used for the longest time are closed, as they are when the process has no descriptors left, and opened again when they are needed.
 
 use std::collections::HashMap;
 use std::io;
@@ -34,9 +34,15 @@ struct Reply {
 }
 
 impl ReplySockets {
-    /// Creates an empty set.
-    pub fn new() -> ReplySockets {
-        ReplySockets { addresses: HashMap::new(), open: 0, open_max: SOCKETS_MAX, uses: 0 }
+    /// Creates an empty set for a loop that may have this many flows.
+    pub fn new(flows: usize) -> ReplySockets {
+        let open_max = (flows / FLOWS_OF_SOCKET).clamp(1, SOCKETS_MAX);
+        ReplySockets { addresses: HashMap::new(), open: 0, open_max, uses: 0 }
+    }
+
+    /// Returns the number of open sockets.
+    pub fn open(&self) -> usize {
+        self.open
     }
 
     /// Notes a flow whose client has sent to an address.
@@ -65,7 +71,12 @@ impl ReplySockets {
             if self.open >= self.open_max {
                 self.close_oldest();
             }
-            let socket = open(addr, mark)?;
+            let mut opened = open(addr, mark);
+            if self.open > 0 && opened.as_ref().is_err_and(sys::is_out_of_descriptors) {
+                self.close_oldest();
+                opened = open(addr, mark);
+            }
+            let socket = opened?;
             self.addresses.entry(addr).or_default().socket = Some(socket);
             self.open += 1;
         }
@@ -107,6 +118,8 @@ fn open(addr: SocketAddr, mark: u32) -> io::Result<DatagramSocket> {
 
 /// Open sockets of one listener in one loop.
 const SOCKETS_MAX: usize = 1_024;
+/// Flows of the loop for each open socket. Each flow has a descriptor, and the sockets add a quarter to these at most.
+const FLOWS_OF_SOCKET: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -126,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_socket_lives_as_long_as_the_flows_of_its_address() {
-        let mut replies = ReplySockets::new();
+        let mut replies = ReplySockets::new(16_384);
         (0..2).for_each(|_| replies.enter(addr(1)));
         if !opened(&mut replies, addr(1)) {
             return println!("skipped: this user may not open transparent sockets");
@@ -139,7 +152,7 @@ mod tests {
 
     #[test]
     fn one_scan_closes_an_eighth_of_the_sockets_and_those_are_the_oldest() {
-        let mut replies = ReplySockets { open_max: 16, ..ReplySockets::new() };
+        let mut replies = ReplySockets { open_max: 16, ..ReplySockets::new(16_384) };
         (0..17).for_each(|number| replies.enter(addr(number)));
         for number in (0..16).chain([0]) {
             if !opened(&mut replies, addr(number)) {
@@ -153,7 +166,7 @@ mod tests {
 
     #[test]
     fn beyond_the_limit_the_socket_that_was_not_used_for_the_longest_time_is_closed() {
-        let mut replies = ReplySockets { open_max: 3, ..ReplySockets::new() };
+        let mut replies = ReplySockets { open_max: 3, ..ReplySockets::new(16_384) };
         (0..5).for_each(|number| replies.enter(addr(number)));
         for number in 0..3 {
             if !opened(&mut replies, addr(number)) {

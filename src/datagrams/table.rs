@@ -192,6 +192,17 @@ impl<T> FlowTable<T> {
         self.choose(oldest(false), oldest(true), self.waiting * WAITING_SHARE >= self.flows.capacity(), now_ms)
     }
 
+    /// Returns the least recently used flow without an answer for which `is_it` returns true, among the first [`SEARCHED_MAX`] of
+    /// each list.
+    pub fn oldest_waiting(&self, is_it: impl Fn(&T) -> bool) -> Option<Id> {
+        let its = self.lists.iter().filter(|list| !list.is_answered).filter_map(|list| {
+            let next = |id: &Id| self.flows.get(*id).and_then(|entry| entry.in_list.next);
+            let mut ids = std::iter::successors(list.ends.head, next).take(SEARCHED_MAX);
+            ids.find(|id| self.get(*id).is_some_and(&is_it))
+        });
+        its.min_by_key(|id| self.used(*id))
+    }
+
     /// Chooses between the least recently used flows without an answer and with one.
     fn choose(&self, waiting: Option<Id>, answered: Option<Id>, is_flood: bool, now_ms: u64) -> Option<Id> {
         let (Some(first), Some(second)) = (waiting, answered) else { return waiting.or(answered) };
@@ -371,5 +382,7 @@ fn take_out(ends: &mut Ends, link: Link, mut with: impl FnMut(Id, &mut dyn FnMut
 
 /// Age from which a flow without an answer is given up before any flow with one. Most name servers answer sooner.
 pub(crate) const ANSWER_MS: u64 = 1_000;
+/// Flows of one list that a search for a waiting flow looks at: it is repeated for each new flow while there is no room.
+pub(crate) const SEARCHED_MAX: usize = 1_024;
 /// Part of the room that flows without an answer may fill before they are given up first: one in so many.
 pub(crate) const WAITING_SHARE: usize = 4;

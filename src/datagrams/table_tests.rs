@@ -138,6 +138,25 @@ proptest! {
 }
 
 #[test]
+fn the_oldest_waiting_flow_that_fits_is_found_among_those_of_all_timers() {
+    let mut table = FlowTable::new(64, 0);
+    let flows: Vec<Id> = (0..6u8)
+        .map(|number| {
+            let timeouts = FlowTimeouts { first_answer_ms: [1_000, 2_000][usize::from(number % 2)], idle_ms: 600 };
+            let key = key(number, 1);
+            table.insert(Some(key), key.client.ip().into(), timeouts, number, 0).unwrap()
+        })
+        .collect();
+    assert_eq!(table.oldest_waiting(|_| true), Some(flows[0]));
+    assert_eq!(table.oldest_waiting(|number| *number > 2), Some(flows[3]));
+    table.touch(flows[3], 1);
+    assert_eq!(table.oldest_waiting(|number| *number > 2), Some(flows[4]));
+    table.answered(flows[4], 1);
+    assert_eq!(table.oldest_waiting(|number| *number > 2), Some(flows[5]));
+    assert_eq!(table.oldest_waiting(|number| *number == 4), None, "it was answered");
+}
+
+#[test]
 fn answered_flows_survive_a_flood_of_forged_sources() {
     let mut table = FlowTable::new(64, 0);
     let timeouts = FlowTimeouts { first_answer_ms: 10_000, idle_ms: 60_000 };

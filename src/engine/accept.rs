@@ -58,6 +58,8 @@ impl Core {
                     listener.ready = false;
                     return;
                 }
+                // A flow that waits for an answer gives its descriptor to the client.
+                Err(error) if sys::is_out_of_descriptors(&error) && self.end_waiting_flows() => {}
                 Err(error) if sys::is_out_of_descriptors(&error) => {
                     if !self.descriptors.listeners.contains(&id) {
                         self.descriptors.listeners.push(id);
@@ -163,10 +165,11 @@ impl Core {
         }
     }
 
-    /// Pauses accepting and connecting, because the process is out of descriptors. Logs this once until no attempt has
-    /// failed for one retry period.
+    /// Pauses accepting and connecting, because the process is out of descriptors, and frees some. Logs this once until no attempt
+    /// has failed for one retry period.
     pub(crate) fn descriptors_short(&mut self) {
         self.pools.splice_pipes.shrink();
+        self.end_waiting_flows();
         self.descriptors.short = true;
         if self.descriptors.since_ms.is_some() {
             return;

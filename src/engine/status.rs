@@ -108,6 +108,7 @@ impl Core {
             pipes: self.pools.splice_pipes.open(),
             descriptors: sides
                 + self.listeners.len()
+                + self.awaited.len()
                 + self.datagrams.sockets_open()
                 + 2 * self.pools.splice_pipes.open(),
         }

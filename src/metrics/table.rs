@@ -130,7 +130,7 @@ metrics! {
         Gauge sides: usize, Count, "seaprox_sides", "Sides, the attempts of dials included";
         Gauge buffer_bytes: usize, Bytes, "seaprox_buffer_bytes", "Bytes of the blocks that are in use";
         Gauge pipes: usize, Count, "seaprox_pipes", "Open pipes, free ones included";
-        Gauge descriptors: usize, Count, "seaprox_descriptors", "Descriptors of sides, listeners and pipes";
+        Gauge descriptors: usize, Count, "seaprox_descriptors", "Descriptors of sides, listeners and pipes, of flows and associations of datagrams, and of BIND of SOCKS";
     }
 }
 

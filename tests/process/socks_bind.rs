@@ -196,7 +196,9 @@ fn a_bind_without_a_dest_ends_with_the_connect_timer() {
 #[test]
 fn binds_of_one_client_are_limited() {
     let proxy = proxy(&["--connect-timeout", "1m"]);
+    let before = proxy.figure("/usage/descriptors");
     let mut waiting: Vec<_> = (0..16).map(|_| bind(&proxy, "127.0.0.1", 0)).collect();
+    assert_eq!(proxy.figure("/usage/descriptors"), before + 2 * 16, "each has a client and a socket that listens");
     let mut refused = ask(&proxy, "127.0.0.1", 0);
     assert_eq!(reply(&mut refused).0, 1);
     drop(refused);

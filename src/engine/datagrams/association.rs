@@ -152,7 +152,11 @@ impl Core {
         let why = "datagrams need a client that has connected to an IP address of this host";
         let mut local = local.ok_or_else(|| Failure::new(Reason::Other, why))?;
         local.set_port(0);
-        let (client_socket, bound) = self.bind_association(id, local).map_err(|error| {
+        let mut opened = self.bind_association(id, local);
+        if opened.as_ref().is_err_and(sys::is_out_of_descriptors) && self.end_waiting_flows() {
+            opened = self.bind_association(id, local);
+        }
+        let (client_socket, bound) = opened.map_err(|error| {
             if sys::is_out_of_descriptors(&error) {
                 self.descriptors_short();
                 return Failure::new(Reason::LimitReached, format!("no descriptor is left: {error}"));

@@ -49,7 +49,7 @@ impl Core {
             flows: 0,
             reader: None,
             is_redirected: false,
-            replies: ReplySockets::new(),
+            replies: ReplySockets::new(self.datagrams.flows.capacity()),
             is_closing: false,
         };
         self.datagrams.sockets.insert(listener, client);

@@ -20,6 +20,7 @@
 //! | `open` | new flows: limits, the handler's choice, names, sockets |
 //! | `pump` | moves datagrams in both directions, within a budget for each socket and turn |
 //! | `over` | the end of a flow: its line in the log and its counts |
+//! | `descriptors` | the descriptors of flows, and the flows that end when the process has none left |
 //! | `association` | many targets of one client behind one socket, for SOCKS5 |
 //! | `association_pump` | moves the datagrams of associations, and adds and removes their headers |
 //! | `status` | the status of flows |
@@ -41,6 +42,7 @@ use crate::types::id::{Id, Kind, Table};
 
 pub(crate) mod association;
 mod association_pump;
+mod descriptors;
 pub(crate) mod flow;
 pub(crate) mod handler;
 pub(crate) mod headers;
@@ -122,11 +124,6 @@ impl Datagrams {
             Kind::Association => self.association_sockets.get_mut(id).map(|record| &mut record.socket),
             _ => self.sockets.get_mut(&id).map(|client| &mut client.socket),
         }
-    }
-
-    /// Returns the number of sockets that flows and associations have at most.
-    pub fn sockets_open(&self) -> usize {
-        self.flows.len() + self.association_sockets.len()
     }
 }
 

@@ -284,10 +284,19 @@ impl Core {
         let egress = egress.map(|egress| if egress.transparent { Rc::new(egress.of_client(source)) } else { egress });
         let mut failure = None;
         for addr in addresses {
-            let connected = match is_associated {
-                true => self.share_socket(id, *addr, egress.as_deref(), addresses.len() > 1),
-                false => self.connected(id, *addr, egress.as_deref()),
+            let is_one_of_several = addresses.len() > 1;
+            let connect = |core: &mut Core| match is_associated {
+                true => core.share_socket(id, *addr, egress.as_deref(), is_one_of_several),
+                false => core.connected(id, *addr, egress.as_deref()),
             };
+            // While connections wait for descriptors, a new flow takes none but that of another flow.
+            if self.descriptors.since_ms.is_some() && !is_associated {
+                self.end_waiting_flow();
+            }
+            let mut connected = connect(self);
+            if connected.as_ref().is_err_and(sys::is_out_of_descriptors) && self.end_waiting_flows() {
+                connected = connect(self);
+            }
             match connected {
                 Ok(dest) => return self.flow_connected(id, dest),
                 Err(error) if sys::is_out_of_descriptors(&error) => {

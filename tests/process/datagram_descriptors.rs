@@ -1,0 +1,121 @@
+//! Descriptors of datagrams: floods of new flows, beside connections of the same process.
+
+use crate::kit;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kit::Step::*;
+use kit::peer::both;
+use kit::{Peer, Seaprox, proc, until};
+
+/// A process with a TCP and a UDP listener, and a target of both protocols that answers no datagrams but those of `ask`.
+struct Both {
+    seaprox: Seaprox,
+    connections: TcpListener,
+}
+
+impl Both {
+    fn start(touch: impl FnOnce(&mut Command)) -> Both {
+        let (connections, datagrams) = loop {
+            let connections = TcpListener::bind("127.0.0.1:0").unwrap();
+            // Another program may have this port for datagrams.
+            if let Ok(datagrams) = UdpSocket::bind(connections.local_addr().unwrap()) {
+                break (connections, datagrams);
+            }
+        };
+        let to = connections.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            let mut buf = [0; 64];
+            while let Ok((len, from)) = datagrams.recv_from(&mut buf) {
+                if &buf[..len] == b"ask" {
+                    let _ = datagrams.send_to(b"answer", from);
+                }
+            }
+        });
+        let listen = ["--listen", "127.0.0.1:0", "--listen", "udp:127.0.0.1:0"];
+        let words = [&["static", "--to", &to, "--udp-first-answer-timeout", "1h"], &listen[..]].concat();
+        Both { seaprox: Seaprox::start_with(&words, touch), connections }
+    }
+
+    fn udp_addr(&self) -> SocketAddr {
+        self.seaprox.listens(1).strip_prefix("udp:").expect("a UDP address").parse().unwrap()
+    }
+
+    /// Connects a client, and moves bytes in both directions.
+    #[track_caller]
+    fn pair(&self) -> (Peer, Peer) {
+        let mut client = Peer::connect(self.seaprox.addr(0));
+        let mut server = Peer::accept(&self.connections);
+        both(&mut client, &[Swap(1_000)], &mut server, &[Swap(1_000)]);
+        (client, server)
+    }
+}
+
+/// A thread that sends datagrams to an address, each from an address of its own.
+struct Flood {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Flood {
+    fn new(to: SocketAddr) -> Flood {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let theirs = Arc::clone(&is_over);
+        let thread = std::thread::spawn(move || {
+            for number in (0x7f10_0001_u32..0x7fff_ffff).take_while(|_| !theirs.load(Ordering::Relaxed)) {
+                let socket = UdpSocket::bind((Ipv4Addr::from_bits(number), 0)).unwrap();
+                // The queue of the listener may be full.
+                let _ = socket.send_to(b"flood", to);
+                if number % 32 == 0 {
+                    // The others of this machine need time, too.
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+            }
+        });
+        Flood { is_over, thread: Some(thread) }
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(std::thread::panicking() || matches!(ended, Some(Ok(()))));
+    }
+}
+
+#[test]
+fn the_status_counts_the_sockets_of_flows_among_the_descriptors() {
+    let process = Both::start(|_| {});
+    let seaprox = &process.seaprox;
+    let before = seaprox.figure("/usage/descriptors");
+    let clients: Vec<UdpSocket> = (0..5).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    clients.iter().for_each(|client| _ = client.send_to(b"flood", process.udp_addr()).unwrap());
+    until("five flows", || seaprox.figure("/usage/flows") == 5);
+    assert_eq!(seaprox.figure("/usage/descriptors"), before + 5);
+}
+
+#[test]
+fn without_descriptors_flows_that_wait_for_an_answer_end_for_connections_and_for_new_flows() {
+    let process = Both::start(|_| {});
+    let (seaprox, pid) = (&process.seaprox, process.seaprox.pid());
+    let _before = process.pair();
+    proc::limit_descriptors(pid, proc::descriptors(pid) as u64 + 40);
+    let flood = Flood::new(process.udp_addr());
+    seaprox.wait_for_log(&[" closed ", "reason=limit_reached", "its descriptor was needed"]);
+    let pairs: Vec<_> = (0..8).map(|_| process.pair()).collect();
+    drop(flood);
+    // The flows of the flood wait for an answer for an hour, and have all descriptors that are left.
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    until("an answer", || {
+        client.send_to(b"ask", process.udp_addr()).unwrap();
+        client.recv(&mut [0; 64]).is_ok()
+    });
+    assert_eq!(pairs.len(), 8);
+}
