@@ -10,8 +10,8 @@ use super::exit::{Exit, Failed};
 use crate::cli::{Draft, Parsed};
 use crate::file::{self, Environment, Loaded, Problems};
 
-/// Raises the descriptor limit as far as the system allows, and reduces pipes and connections to it. A connection takes two
-/// descriptors, and so does a pipe.
+/// Raises the descriptor limit as far as the system allows, and reduces pipes, flows of datagrams and connections to it. A
+/// connection takes two descriptors, and so does a pipe; a flow takes one, and all flows at most a quarter.
 fn fit_descriptors(limits: &mut Limits, fit: Fit) {
     let granted = match seaprox::raise_descriptor_limit() {
         Ok(granted) => usize::try_from(granted).unwrap_or(usize::MAX),
@@ -21,13 +21,26 @@ fn fit_descriptors(limits: &mut Limits, fit: Fit) {
     };
     // Under a small limit descriptors are better spent on connections than on pipes.
     limits.pipes = limits.pipes.min(granted / 8);
-    let room = granted.saturating_sub(DESCRIPTORS_RESERVED.min(granted / 2) + 2 * limits.pipes) / 2;
+    let room = granted.saturating_sub(DESCRIPTORS_RESERVED.min(granted / 2) + 2 * limits.pipes);
+    fit_flows(limits, fit, granted, room);
+    let room = room.saturating_sub(limits.flows) / 2;
     if limits.connections > room {
         // A warning if the user set a number that cannot be reached, or if the result is low even for the default.
         let is_surprise = room < FEW_CONNECTIONS || limits.connections != Limits::default().connections;
         let level = if is_surprise && fit == Fit::First { log::Level::Warn } else { log::Level::Debug };
         log::log!(target: "seaprox::settings", level, descriptors = granted, wished = limits.connections, connections = room; "the descriptor limit allows fewer connections than --max-connections");
         limits.connections = room.max(1);
+    }
+}
+
+/// Reduces the flows of datagrams to a part of the descriptors that leaves `room` for connections, too.
+fn fit_flows(limits: &mut Limits, fit: Fit, granted: usize, room: usize) {
+    let flows = (granted / FLOWS_SHARE).min(room / 2).max(1);
+    if limits.flows > flows {
+        let is_surprise = limits.flows != Limits::default().flows;
+        let level = if is_surprise && fit == Fit::First { log::Level::Warn } else { log::Level::Debug };
+        log::log!(target: "seaprox::settings", level, descriptors = granted, wished = limits.flows, flows = flows; "the descriptor limit allows fewer flows than --udp-flows");
+        limits.flows = flows;
     }
 }
 
@@ -40,12 +53,12 @@ pub enum Fit {
     Again,
 }
 
-/// Reduces the connections of a configuration to what the descriptor limit of the system allows.
+/// Reduces the connections and flows of a configuration to what the descriptor limit of the system allows.
 pub fn fit(config: &mut Config, fit: Fit) {
     fit_descriptors(&mut config.loops.limits, fit);
 }
 
-/// Returns the configuration that the options ask for, with the connections reduced to what the descriptor limit of the
+/// Returns the configuration that the options ask for, with the connections and flows reduced to what the descriptor limit of the
 /// system allows.
 ///
 /// # Errors
@@ -76,5 +89,7 @@ impl From<Problems> for Failed {
     }
 }
 
+/// Part of the descriptors that flows of datagrams may take: one in so many. A flood of clients with forged addresses takes it all.
+const FLOWS_SHARE: usize = 4;
 /// The number of connections below which a reduced default is logged as a warning.
 const FEW_CONNECTIONS: usize = 1000;

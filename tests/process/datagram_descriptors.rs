@@ -3,6 +3,7 @@
 use crate::kit;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,6 +88,31 @@ impl Drop for Flood {
         let ended = self.thread.take().map(JoinHandle::join);
         assert!(std::thread::panicking() || matches!(ended, Some(Ok(()))));
     }
+}
+
+/// Sets both limits of descriptors of a process that starts.
+fn limit_descriptors(command: &mut Command, most: u64) {
+    let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+    // SAFETY: the function may be called between fork and exec, and the record is live.
+    unsafe {
+        command.pre_exec(move || match libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+}
+
+#[test]
+fn a_flood_of_flows_takes_a_quarter_of_the_descriptors_and_connections_go_on() {
+    let process = Both::start(|command| limit_descriptors(command, 600));
+    let seaprox = &process.seaprox;
+    let _flood = Flood::new(process.udp_addr());
+    until("the flood has ended flows", || seaprox.figure("/flows_opened") > 1_000);
+    let pairs: Vec<_> = (0..40).map(|_| process.pair()).collect();
+    assert_eq!((seaprox.figure("/limits/flows"), seaprox.figure("/usage/flows")), (150, 150));
+    assert!(proc::descriptors(seaprox.pid()) < 350, "flows, connections and the rest");
+    assert_eq!(seaprox.count_log(&["no descriptors left"]), 0);
+    assert_eq!(pairs.len(), 40);
 }
 
 #[test]
