@@ -104,7 +104,9 @@ pub use engine::bound::{Bound, bind};
 pub use engine::connection_view::ConnectionMut;
 pub use engine::control::Loop;
 pub use engine::core::Core;
-pub use engine::datagrams::association::{Associate, AssociationHandler, DATAGRAM_HEADER_BYTES_MAX, DatagramPeer};
+pub use engine::datagrams::association::{
+    Associate, AssociationHandler, DATAGRAM_HEADER_BYTES_MAX, DatagramPeer, MakeFlowPrefix,
+};
 pub use engine::datagrams::handler::{
     DatagramFrontEnd, DatagramHandler, DatagramHeader, FlowPrefix, FlowRequest, FlowTarget, HeaderReader, ReadHeader,
 };

@@ -1,6 +1,7 @@
 //! The PROXY protocol for datagrams: with receivers and senders of this test, and with unbound and dnsdist.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -180,6 +181,45 @@ fn the_far_node_tells_its_target_the_client_of_each_datagram() {
     let answer = ask(&other, at, b"one");
     let peer = addr(far.status()["links"][0]["subflows"][0]["remote"].as_str().unwrap());
     assert_eq!(answer, headed(peer, addr(&far.listens(0)), b"one"));
+}
+
+/// A client of `socks` with an association, and the address that it sends datagrams to.
+fn associated(seaprox: &Seaprox) -> (TcpStream, UdpSocket, SocketAddr) {
+    let mut control = TcpStream::connect(seaprox.addr(0)).unwrap();
+    control.set_read_timeout(Some(SOON)).unwrap();
+    control.write_all(b"\x05\x01\0\x05\x03\0\x01\0\0\0\0\0\0").unwrap();
+    let mut reply = [0; 12];
+    control.read_exact(&mut reply).unwrap();
+    assert_eq!(reply[..10], *b"\x05\0\x05\0\0\x01\x7f\0\0\x01");
+    (control, client(), SocketAddr::from(([127, 0, 0, 1], u16::from_be_bytes([reply[10], reply[11]]))))
+}
+
+/// Returns a datagram of an association, with the header of SOCKS5 in front of the content.
+fn socks_datagram(dest: &[u8], content: &[u8]) -> Vec<u8> {
+    [&[0; 3], dest, content].concat()
+}
+
+#[test]
+fn the_datagrams_of_an_association_have_the_header_of_its_client() {
+    let (to, too) = (echo(), echo());
+    let [to, too] = [to, too].map(|addr| [&[1, 127, 0, 0, 1], &addr.port().to_be_bytes()[..]].concat());
+    let name = [&[3, 9], &b"localhost"[..], &to[5..]].concat();
+    let contents = [&b"one"[..], b"", &[7; 1_400]];
+    for (udp, has_header) in [("each", [true, true, true]), ("first", [true, false, false])] {
+        let options = ["--only", "ipv4", "--proxy-protocol-send", "v2", "--proxy-protocol-udp", udp];
+        let seaprox = Seaprox::start(&[&["socks", "--listen", "127.0.0.1:0"][..], &options].concat());
+        let (_control, client, relay) = associated(&seaprox);
+        let from = client.local_addr().unwrap();
+        // A name has no address until it is resolved; its flow begins with another first datagram.
+        for (dest, sender) in [(&to, &to), (&too, &too), (&name, &to)] {
+            for (content, has_header) in contents.into_iter().zip(has_header) {
+                let answer = if has_header { headed(from, relay, content) } else { content.to_vec() };
+                let answered = ask(&client, relay, &socks_datagram(dest, content));
+                assert!(answered == socks_datagram(sender, &answer), "{udp}: {}", answered.escape_ascii());
+            }
+        }
+        assert_eq!(seaprox.figure("/flows_opened"), 3);
+    }
 }
 
 #[test]

@@ -206,6 +206,32 @@ fn the_proxy_header_has_the_address_that_the_client_connected_to() {
     });
 }
 
+#[test]
+fn each_redirected_datagram_has_a_proxy_header_with_the_address_that_its_client_has_sent_to() {
+    with_servers(|| {
+        let options = ["--mark", "4660", "--proxy-protocol-send", "v2"];
+        let _seaprox = Seaprox::start(&[&["redirect", "--listen", "12345", "--udp"][..], &options].concat());
+        redirect_by_tproxy("udp", 12_345);
+        for (addr, family) in SERVERS.into_iter().zip([0x12, 0x22]) {
+            let (server, client) = (UdpSocket::bind(at(addr, 82)).unwrap(), UdpSocket::bind(at(addr, 0)).unwrap());
+            server.set_read_timeout(Some(SOON)).unwrap();
+            let ip = match at(addr, 0).ip() {
+                IpAddr::V4(ip) => ip.octets().to_vec(),
+                IpAddr::V6(ip) => ip.octets().to_vec(),
+            };
+            let port = client.local_addr().unwrap().port();
+            let ports = [port.to_be_bytes(), 82_u16.to_be_bytes()].concat();
+            let fixed = [b"\r\n\r\n\0\r\nQUIT\n\x21", &[family, 0, 2 * ip.len() as u8 + 4][..]].concat();
+            for content in [&b"one"[..], b"", b"three"] {
+                client.send_to(content, at(addr, 82)).unwrap();
+                let mut buf = [0; 256];
+                let length = server.recv(&mut buf).unwrap();
+                assert_eq!(buf[..length], [&fixed, &ip, &ip, &ports, content].concat());
+            }
+        }
+    });
+}
+
 /// The sockets of a listener stay when its front end becomes another one.
 #[test]
 fn a_reload_makes_a_listener_serve_redirected_clients_with_the_mark_of_the_new_file() {

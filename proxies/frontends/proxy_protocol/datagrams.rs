@@ -8,7 +8,7 @@ use seaprox::config::{ProxyDatagrams, ProxyProtocol};
 use seaprox::rules::SourceNetwork;
 use seaprox::{
     Balancer, Core, DatagramFrontEnd, DatagramHandler, DatagramHeader, Failure, FlowPrefix, FlowRequest, FlowTarget,
-    HeaderReader, Reason,
+    HeaderReader, Reason, Target,
 };
 
 use super::header::{self, Header};
@@ -23,11 +23,11 @@ pub fn wrap_datagrams(
     if *protocol == ProxyProtocol::default() {
         return inner;
     }
-    let is_each = protocol.datagrams == ProxyDatagrams::Each;
+    let is_each = is_each(protocol);
     let trusted = protocol.accept_from.clone();
     let read = Rc::new(move |sender, datagram: &[u8]| read(&trusted, sender, datagram));
     let reader = (!protocol.accept_from.is_empty()).then_some(HeaderReader { read, is_each });
-    Box::new(Proxied { protocol: protocol.clone(), balancer, reader, is_each, inner })
+    Box::new(Proxied { protocol: protocol.clone(), balancer, reader, inner })
 }
 
 /// The chooser of a front end, behind the headers.
@@ -35,24 +35,36 @@ struct Proxied {
     protocol: ProxyProtocol,
     balancer: Option<Arc<Balancer>>,
     reader: Option<HeaderReader>,
-    is_each: bool,
     inner: DatagramFrontEnd,
 }
 
 impl DatagramHandler for Proxied {
     fn open(&mut self, core: &mut Core, request: &FlowRequest<'_>) -> Result<FlowTarget, Failure> {
         let mut target = self.inner.open(core, request)?;
-        if version(&self.protocol, self.balancer.as_deref(), &target.target).is_some() {
-            let addrs = Some((request.source, request.local));
-            let bytes = Header { addrs, fields: Vec::new() }.encode_datagram();
-            target.prefix = Some(FlowPrefix { bytes, is_each: self.is_each });
-        }
+        let addrs = (request.source, request.local);
+        target.prefix = prefix(&self.protocol, self.balancer.as_deref(), &target.target, addrs);
         Ok(target)
     }
 
     fn header_reader(&self) -> Option<HeaderReader> {
         self.reader.clone()
     }
+}
+
+/// Returns the header in front of datagrams to a target, with the addresses that the client sends from and to; none if they have none.
+pub fn prefix(
+    protocol: &ProxyProtocol,
+    balancer: Option<&Balancer>,
+    target: &Target,
+    addrs: (SocketAddr, SocketAddr),
+) -> Option<FlowPrefix> {
+    version(protocol, balancer, target)?;
+    let bytes = Header { addrs: Some(addrs), fields: Vec::new() }.encode_datagram();
+    Some(FlowPrefix { bytes, is_each: is_each(protocol) })
+}
+
+fn is_each(protocol: &ProxyProtocol) -> bool {
+    protocol.datagrams == ProxyDatagrams::Each
 }
 
 /// Reads the header of a datagram. A sender that speaks for itself is its own client.

@@ -32,7 +32,7 @@ pub fn wrap(protocol: &ProxyProtocol, mut front_end: FrontEnd, balancer: Option<
     Box::new(move || {
         let state = if protocol.accept_from.is_empty() { State::Passed(Header::default()) } else { State::Awaited };
         let (protocol, balancer) = (Rc::clone(&protocol), balancer.clone());
-        Box::new(Proxied { protocol, balancer, inner: front_end(), state })
+        Box::new(Proxied { protocol, balancer, inner: front_end(), state, heads_datagrams: false })
     })
 }
 
@@ -53,6 +53,8 @@ struct Proxied {
     balancer: Option<Arc<Balancer>>,
     inner: Box<dyn Handler>,
     state: State,
+    /// The datagrams of the client's association have headers.
+    heads_datagrams: bool,
 }
 
 /// The header of the client.
@@ -110,6 +112,17 @@ impl Proxied {
         };
         Header { addrs, ..received }.encode(version)
     }
+
+    /// Puts headers in front of the datagrams of the client's association, once it has one.
+    fn head_datagrams(&mut self, cx: &mut Cx<'_>) {
+        if !self.heads_datagrams && self.protocol.send.is_some() && cx.has_association() {
+            self.heads_datagrams = true;
+            let (protocol, balancer) = (Rc::clone(&self.protocol), self.balancer.clone());
+            cx.set_flow_prefix(Rc::new(move |target, ClientAddrs { client, local }| {
+                datagrams::prefix(&protocol, balancer.as_deref(), target, (client, local))
+            }));
+        }
+    }
 }
 
 impl Handler for Proxied {
@@ -126,7 +139,9 @@ impl Handler for Proxied {
 
     fn readable(&mut self, cx: &mut Cx<'_>, input: &[u8]) -> usize {
         if let State::Passed(_) = self.state {
-            return self.inner.readable(cx, input);
+            let length = self.inner.readable(cx, input);
+            self.head_datagrams(cx);
+            return length;
         }
         let length = self.header(cx, input);
         if length > 0 {

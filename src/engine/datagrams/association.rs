@@ -13,18 +13,20 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use mio::Token;
 use socket2::Domain;
 
 use super::flow::{Client, Dest, Flow, Moved};
-use super::handler::FlowTarget;
+use super::handler::{FlowPrefix, FlowTarget};
 use super::open::{connected, outgoing_socket};
 use crate::datagrams::batch::Received;
 use crate::datagrams::socket::DatagramSocket;
 use crate::engine::connection_view::ConnectionMut;
 use crate::engine::core::Core;
 use crate::engine::redirected::{OwnSocket, note_socket, plain};
+use crate::link::ClientAddrs;
 use crate::relay::connection::Stage;
 use crate::relay::dial::Egress;
 use crate::sys;
@@ -81,6 +83,10 @@ pub struct Associate {
     pub is_open: bool,
 }
 
+/// Makes the bytes in front of the content of datagrams to a target, from the address that the client sends from and the one that it
+/// sends to; none if there are none.
+pub type MakeFlowPrefix = Rc<dyn Fn(&Target, ClientAddrs) -> Option<FlowPrefix>>;
+
 /// An association.
 pub(crate) struct Association {
     /// None while a call of it runs.
@@ -99,6 +105,8 @@ pub(crate) struct Association {
     /// The flow of each address that the client has sent to, and the number of flows of each host.
     peers: HashMap<SocketAddr, Id>,
     hosts: HashMap<IpAddr, usize>,
+    /// Makes what stands in front of datagrams to a target.
+    prefix: Option<MakeFlowPrefix>,
     pub totals: AssociationTotals,
 }
 
@@ -139,6 +147,21 @@ impl ConnectionMut<'_> {
         }
         opened
     }
+
+    /// Returns true if the connection has an association.
+    pub fn has_association(&mut self) -> bool {
+        let id = self.id();
+        self.core().datagrams.associations.contains_key(&id)
+    }
+
+    /// Sets what stands in front of the content of datagrams to the targets of the association, such as headers of the PROXY
+    /// protocol. Targets that have a flow already go on without it. Does nothing if there is no association.
+    pub fn set_flow_prefix(&mut self, prefix: MakeFlowPrefix) {
+        let id = self.id();
+        if let Some(association) = self.core().datagrams.associations.get_mut(&id) {
+            association.prefix = Some(prefix);
+        }
+    }
 }
 
 impl Core {
@@ -175,6 +198,7 @@ impl Core {
             flows: HashMap::new(),
             peers: HashMap::new(),
             hosts: HashMap::new(),
+            prefix: None,
             totals: AssociationTotals::default(),
         };
         self.datagrams.associations.insert(id, association);
@@ -256,7 +280,7 @@ impl Core {
     /// Returns the flow for the datagrams with a header, and opens it if need be. Returns none if the target is refused.
     pub(super) fn flow_of_association(
         &mut self,
-        connection: Id,
+        (connection, client): (Id, SocketAddr),
         handler: &mut dyn AssociationHandler,
         header: &[u8],
         peer: DatagramPeer<'_>,
@@ -270,7 +294,7 @@ impl Core {
         }
         self.datagrams.opened.1 += 1;
         let opened = peer.target().and_then(|target| handler.open(self, target));
-        let target = match opened {
+        let mut target = match opened {
             Ok(target) => target,
             Err(failure) => {
                 self.refuse_target(connection, peer, &failure);
@@ -279,7 +303,12 @@ impl Core {
         };
         let record = self.connections.get(connection)?;
         let (kind, listener, profile, via) = (record.kind.clone(), record.listener, record.profile, record.via);
-        let source = self.datagrams.associations.get(&connection)?.source.clone();
+        let association = self.datagrams.associations.get(&connection)?;
+        let source = association.source.clone();
+        if let Some(make) = &association.prefix {
+            let local = self.datagrams.association_sockets.get(association.client_socket)?.socket.local();
+            target.prefix = make(&target.target, ClientAddrs { client: plain(client), local: plain(local) });
+        }
         self.profiles.keep(profile);
         let network = PeerNetwork::from(&source);
         let client = Client::Association { connection, header: header.into(), source };

@@ -2,6 +2,7 @@
 //!
 //! Datagrams with one header that follow one another leave in one call where the system takes them so, as on the way back.
 
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use quinn_udp::EcnCodepoint;
@@ -107,7 +108,7 @@ impl Core {
                         continue;
                     }
                     self.send_run(connection, run.take(), room);
-                    run = self.begin_run(connection, handler, datagram, entry.ecn);
+                    run = self.begin_run((connection, entry.source), handler, datagram, entry.ecn);
                     if run.is_some() {
                         self.set_client(connection, entry.source);
                     }
@@ -123,7 +124,7 @@ impl Core {
     /// Begins a run with a datagram of the client, unless it is dropped.
     fn begin_run<'a>(
         &mut self,
-        connection: Id,
+        (connection, client): (Id, SocketAddr),
         handler: &mut dyn AssociationHandler,
         datagram: &'a [u8],
         ecn: Option<EcnCodepoint>,
@@ -139,7 +140,7 @@ impl Core {
                 return None;
             }
         };
-        let Some(flow) = self.flow_of_association(connection, handler, header, peer) else {
+        let Some(flow) = self.flow_of_association((connection, client), handler, header, peer) else {
             self.drop_associated(connection, Dropped::Refused, 1);
             return None;
         };
@@ -167,7 +168,7 @@ impl Core {
     }
 
     /// Fixes the address of the client, from which all later datagrams must come.
-    fn set_client(&mut self, connection: Id, source: std::net::SocketAddr) {
+    fn set_client(&mut self, connection: Id, source: SocketAddr) {
         if let Some(association) = self.datagrams.associations.get_mut(&connection) {
             association.client.get_or_insert(crate::engine::redirected::plain(source));
         }
