@@ -146,7 +146,7 @@ fn plain(node: &Target) -> Option<Target> {
     }
 }
 
-const TCP_FORM: &str = "a TCP address, because UDP is not supported yet";
+const TCP_FORM: &str = "a TCP address";
 const NODE_FORM: &str = "HOST:PORT seaprox-ed25519 BASE64, where HOST is a name or an address ([::1] in brackets)";
 
 #[cfg(test)]
@@ -202,7 +202,7 @@ mod tests {
             ("example.org", r#""example.org": expected HOST:PORT"#),
             ("23232 seaprox-ed25519", r#""23232": expected HOST:PORT"#),
             ("unix:/x seaprox-ed25519", r#""unix:/x": expected HOST:PORT"#),
-            ("udp:a:1 seaprox-ed25519", r#""udp:a:1": expected a TCP address, because UDP is not supported yet"#),
+            ("udp:a:1 seaprox-ed25519", r#""udp:a:1": expected a TCP address"#),
             ("a:1", "expected seaprox-ed25519 BASE64"),
             ("a:1 ssh-ed25519 AAAA", r#""ssh-ed25519": expected seaprox-ed25519"#),
             ("a:1 seaprox-ed25519 AAAA", r#""AAAA": expected the 44"#),

@@ -107,7 +107,7 @@ fn all_problems_are_found_at_once_and_each_names_its_place() {
 }
 
 #[test]
-fn a_udp_address_is_not_supported_yet_without_a_front_end_that_carries_datagrams() {
+fn a_udp_address_is_refused_where_a_tcp_address_is_expected() {
     let mut config = with_listeners(vec![relay("dns", "udp::53", "udp:dns:53")]);
     let mut link = Link::new("home", target("udp:home:23232"));
     link.paths = LinkPaths::List(vec![Path { peer: Some(target("udp:gate:1")), ..Path::default() }]);
@@ -121,7 +121,7 @@ fn a_udp_address_is_not_supported_yet_without_a_front_end_that_carries_datagrams
         "link \"home\": path \"udp:gate:1\"",
         "server \"links\": listen \"udp:6\"",
     ];
-    assert_eq!(problems(&config), expected.map(|place| format!("{place}: UDP is not supported yet")));
+    assert_eq!(problems(&config), expected.map(|place| format!("{place}: expected a TCP address")));
 }
 
 #[test]

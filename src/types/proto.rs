@@ -1,8 +1,8 @@
 //! The protocol of an address: TCP unless the text of the address begins with `udp:`.
 //!
 //! Targets, listening addresses, rules and permissions have a protocol, and all of them read and write it with the functions
-//! of this module. A text without a prefix means TCP. No code carries UDP yet: each place that is given an address to
-//! connect to, or to listen on, checks it with [`Proto::require_tcp`].
+//! of this module. A text without a prefix means TCP. A place that serves byte streams alone, such as the peer of a link or
+//! the admin server, checks its address with [`Proto::require_tcp`].
 
 use std::fmt;
 use std::io;
@@ -17,7 +17,7 @@ pub enum Proto {
     Udp,
 }
 
-/// The error of an operation that does not support the protocol of its address yet.
+/// The error of an operation that needs a TCP address and was given one of another protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unsupported(Proto);
 
@@ -75,7 +75,7 @@ impl fmt::Display for Proto {
 
 impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is not supported yet", self.0.as_str().to_ascii_uppercase())
+        f.write_str("expected a TCP address")
     }
 }
 
@@ -103,10 +103,10 @@ mod tests {
     }
 
     #[test]
-    fn an_operation_without_udp_names_it() {
+    fn an_operation_without_udp_says_what_it_expects() {
         assert_eq!(Proto::Tcp.require_tcp(), Ok(()));
         let error = Proto::Udp.require_tcp().unwrap_err();
-        assert_eq!(error.to_string(), "UDP is not supported yet");
+        assert_eq!(error.to_string(), "expected a TCP address");
         assert_eq!(io::Error::from(error).kind(), io::ErrorKind::Unsupported);
     }
 }

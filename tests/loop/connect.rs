@@ -107,7 +107,7 @@ fn a_connection_to_a_udp_target_is_refused() {
         let (description, failure) =
             (rig.snapshot().connections[0].description.clone(), failures.borrow_mut().remove(0));
         assert!(description.contains(&format!("[{text}]")), "{text}");
-        assert_eq!(failure, Failure::new(Reason::NotPermitted, "UDP is not supported yet"));
+        assert_eq!(failure, Failure::new(Reason::NotPermitted, "expected a TCP address"));
         rig.core().connection(id).unwrap().close(failure.reason);
         rig.until_empty();
     }

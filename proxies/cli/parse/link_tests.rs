@@ -74,7 +74,7 @@ fn a_udp_address_is_refused_by_the_option_that_names_it() {
         (parsed("link --listen udp:r").link_addresses().map(drop), "--listen \"udp:r\""),
         (link("--path ->udp:r").paths(&peer).map(drop), "--path \"->udp:r\": the peer \"udp:r\""),
     ] {
-        assert_eq!(result.unwrap_err().to_string(), format!("seaprox link: {text}: UDP is not supported yet"));
+        assert_eq!(result.unwrap_err().to_string(), format!("seaprox link: {text}: expected a TCP address"));
     }
     let both = |listen, to| (Bind::parse(listen).unwrap(), Target::parse(to).unwrap());
     let local = link("-L udp:53:dns:53").locals().unwrap().remove(0);

@@ -185,7 +185,7 @@ fn a_udp_address_is_refused_by_the_option_that_names_it() {
         (parsed("cat udp:dns:53").cat().map(drop), "cat: the target \"udp:dns:53\""),
         (parsed("cat -l udp:53").cat().map(drop), "cat: --listen \"udp:53\""),
     ] {
-        assert_eq!(result.unwrap_err().to_string(), format!("seaprox {text}: UDP is not supported yet"));
+        assert_eq!(result.unwrap_err().to_string(), format!("seaprox {text}: expected a TCP address"));
     }
     for (line, text) in [
         (
