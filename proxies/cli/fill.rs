@@ -12,7 +12,7 @@ use seaprox::{Bind, Upstream};
 use super::field::{Draft, Field};
 use super::record_names::RecordNames;
 use super::{Command, Group, OptionSpec, Parsed, Section, UsageError, forwards, options_of};
-use crate::frontends::{FrontEndKind, Registry};
+use crate::frontends::{FrontEndKind, FrontEndSpec, Registry, socks};
 
 impl Parsed {
     /// Returns the configuration that the options ask for. [`Parsed::check`] checks it as a whole.
@@ -121,12 +121,7 @@ impl Parsed {
     fn listeners(&self, kind: FrontEndKind, name: Option<&str>) -> Result<Vec<Listener>, UsageError> {
         let spec = kind.spec();
         let name = name.unwrap_or(spec.name);
-        let mut front_end = FrontEndConfig::new(spec.name);
-        for option in spec.options {
-            if let Some(value) = self.front_end_option(option.name, option.kind)? {
-                front_end.options.insert(option.name.to_owned(), value);
-            }
-        }
+        let front_end = self.front_end(spec)?;
         let Some(target) = spec.target() else {
             return Ok(vec![Listener::new(name, self.binds()?, front_end)]);
         };
@@ -139,6 +134,17 @@ impl Parsed {
             }
         }
         Ok(listeners)
+    }
+
+    /// Returns a front end with those of its options that are set.
+    fn front_end(&self, spec: &FrontEndSpec) -> Result<FrontEndConfig, UsageError> {
+        let mut front_end = FrontEndConfig::new(spec.name);
+        for option in spec.options.iter().filter(|option| self.knows(option.name)) {
+            if let Some(value) = self.front_end_option(option.name, option.kind)? {
+                front_end.options.insert(option.name.to_owned(), value);
+            }
+        }
+        Ok(front_end)
     }
 
     /// Returns the value of an option of a front end, if it is set. Targets are read together with the addresses.
@@ -178,11 +184,12 @@ impl Parsed {
             let front_end = FrontEndConfig::new("static").with("to", forward.to);
             ("local", forward.listen, Service::Local(front_end))
         };
-        let proxy =
-            |kind, name: &'static str| move |listen: Bind| (kind, listen, Service::Local(FrontEndConfig::new(name)));
+        let proxy = |kind, front_end: FrontEndConfig| {
+            move |listen: Bind| (kind, listen, Service::Local(front_end.clone()))
+        };
         let all = self.locals()?.into_iter().map(relay);
-        let all = all.chain(self.dynamics()?.into_iter().map(proxy("dynamic", "socks")));
-        let all = all.chain(self.https()?.into_iter().map(proxy("http", "http")));
+        let all = all.chain(self.dynamics()?.into_iter().map(proxy("dynamic", self.front_end(&socks::SPEC)?)));
+        let all = all.chain(self.https()?.into_iter().map(proxy("http", FrontEndConfig::new("http"))));
         let all = all.chain(self.reverses()?.into_iter().map(|it| ("remote", it.listen, Service::Remote(it.to))));
         let mut kinds = Vec::new();
         let mut named = |(kind, listen, service)| {

@@ -127,11 +127,14 @@ impl Parsed {
         }
         self.check_exclusive()?;
         let forwards = [("local", 'L'), ("remote", 'R'), ("dynamic", 'D'), ("http", 'H'), ("stdio", 'W')];
-        match forwards.into_iter().find(|(long, _)| !dials && given(long)) {
-            Some((_, short)) => {
-                Err(self.error(format!("-{short} is about a link that this node dials: expected {dialing} too")))
+        if let Some((_, short)) = forwards.into_iter().find(|(long, _)| !dials && given(long)) {
+            return Err(self.error(format!("-{short} is about a link that this node dials: expected {dialing} too")));
+        }
+        match FOR_SOCKS.iter().find(|long| given(long)) {
+            Some(long) if self.command() == Command::Link && !given("dynamic") => {
+                Err(self.error(format!("--{long} is about a SOCKS proxy: expected -D [BIND:]PORT too")))
             }
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -159,6 +162,8 @@ impl Parsed {
 /// Options about the link that this node dials.
 const FOR_DIALED: &[&str] =
     &["known-nodes", "peer-key", "links-max", "subflows", "path", "paths", "exit-on-failure", "link-retry-max"];
+/// Options about clients of SOCKS, which a link has with `-D`.
+const FOR_SOCKS: &[&str] = &["udp-advertise", "udp-any-source"];
 /// Options about the links that peers dial.
 const FOR_ACCEPTED: &[&str] = &["authorized-keys", "ask", "link-max", "link-key-max"];
 /// Pairs of options of which only one may be given, with the reason.

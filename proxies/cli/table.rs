@@ -319,9 +319,9 @@ pub static OPTIONS: &[OptionSpec] = &[
         .key(Sections::DIALED),
     option(Group::Addresses, "port", Value::Number(1, 65_535), "port of the peer, if its address has none").short('p').no_env().only(LINK),
     option(Group::Addresses, "local", FORWARD, "listen here and connect from the far end, as ssh -L does; without BIND on \
-        loopback, with * on every address; unix:/path:HOST:PORT listens on a Unix socket").short('L').repeat().no_env().only(FORWARDING),
+        loopback, with * on every address; unix:/path:HOST:PORT listens on a Unix socket; udp:53:HOST:53 carries datagrams").short('L').repeat().no_env().only(FORWARDING),
     option(Group::Addresses, "remote", FORWARD, "listen at the far end and connect from here, as ssh -R does; without BIND on \
-        loopback; [BIND:]PORT:unix:/path connects to a Unix socket").short('R').repeat().no_env().only(FORWARDING),
+        loopback; [BIND:]PORT:unix:/path connects to a Unix socket; udp:53:HOST:53 carries datagrams").short('R').repeat().no_env().only(FORWARDING),
     option(Group::Addresses, "dynamic", LISTEN, "offer a SOCKS proxy here; the far end connects").short('D').repeat().no_env().only(FORWARDING),
     option(Group::Addresses, "http", LISTEN, "offer an HTTP proxy here; the far end connects").short('H').repeat().no_env()
         .only(FORWARDING),
@@ -338,12 +338,12 @@ pub static OPTIONS: &[OptionSpec] = &[
         and --deny, for lists in which both alternate").repeat().no_env().only(FRONT_ENDS)
         .fills(Field::Rules(None)).key(Sections::CLIENTS),
     option(Group::Addresses, "udp-advertise", Value::Text("IP"), "address that a client of UDP ASSOCIATE is told to send its datagrams \
-        to, if clients reach this host by another one than its own (default: the address that the client has connected to)").only(NAMED)
+        to, if clients reach this host by another one than its own (default: the address that the client has connected to)").only(NAMED_AND_LINK)
         .key(Sections::LISTENERS),
     option(Group::Access, "udp-any-source", Value::None, "take the first datagram of an association from any address, and not only \
-        from that of its connection; the later ones come from where the first one came from").only(NAMED).key(Sections::LISTENERS),
+        from that of its connection; the later ones come from where the first one came from").only(NAMED_AND_LINK).key(Sections::LISTENERS),
     option(Group::Access, "udp-filter", UDP_FILTERS, "datagrams that pass to the client of an association: those of hosts that it \
-        has sent to, or all").only(NAMED).key(Sections::LISTENERS),
+        has sent to, or all; over a link a target alone answers, whatever is set").only(NAMED).key(Sections::LISTENERS),
     option(Group::Access, "users", Value::File, "require a user and a password from a file of name:password lines").only(NAMED)
         .fills(USERS).key(Sections::CLIENTS),
     option(Group::Access, "proxy-protocol-accept-from", Value::Text("NETWORK"), "networks whose clients begin with a header of the PROXY \
@@ -516,12 +516,12 @@ pub static OPTIONS: &[OptionSpec] = &[
         .fills(Field::Duration(|d| &mut d.process.loops.timeouts.keep_alive)).only(NAMED_AND_LINK)
         .key(Sections::CLIENTS),
     option(Group::Timers, "udp-first-answer-timeout", Value::Duration, "time without a datagram in a flow of UDP whose target has not \
-        answered").only(NAMED)
+        answered").only(NAMED_AND_LINK)
         .fills(Field::Duration(|d| &mut d.process.loops.timeouts.first_answer)).key(Sections::CLIENTS),
     option(Group::Timers, "udp-idle-timeout", Value::Duration, "time without a datagram in a flow of UDP whose target has answered")
-        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.flow_idle)).only(NAMED).key(Sections::CLIENTS),
+        .fills(Field::Duration(|d| &mut d.process.loops.timeouts.flow_idle)).only(NAMED_AND_LINK).key(Sections::CLIENTS),
     option(Group::Timers, "udp-association-timeout", Value::Duration, "time without a datagram in an association of SOCKS5, after \
-        which it and its connection end").only(NAMED)
+        which it and its connection end").only(NAMED_AND_LINK)
         .fills(Field::Duration(|d| &mut d.process.loops.timeouts.association_idle)).key(Sections::CLIENTS),
     option(Group::Timers, "drain-timeout", Value::Duration, "time for connections to end by themselves after SIGTERM")
         .fills(Field::Duration(|d| &mut d.process.drain))
@@ -537,10 +537,10 @@ pub static OPTIONS: &[OptionSpec] = &[
         .fills(Field::Number(|d| &mut d.process.loops.limits.connections_per_source)).only(SERVERS)
         .key(Sections::PROCESS),
     option(Group::Limits, "udp-flows", Value::Number(1, 10_000_000), "flows of UDP at a time, each between one client and one target; \
-        beyond them a new one ends one that has no answer, or the one that was idle for longest").only(NAMED)
+        beyond them a new one ends one that has no answer, or the one that was idle for longest").only(NAMED_AND_LINK)
         .fills(Field::Number(|d| &mut d.process.loops.limits.flows)).key(Sections::PROCESS),
     option(Group::Limits, "udp-flows-per-source", Value::Number(0, 10_000_000), "flows of UDP at a time from one IPv4 client address or \
-        one /64 of IPv6; 0 for no limit").only(NAMED)
+        one /64 of IPv6; 0 for no limit").only(NAMED_AND_LINK)
         .fills(Field::Number(|d| &mut d.process.loops.limits.flows_per_source)).key(Sections::PROCESS),
     option(Group::Limits, "threads", Value::Number(1, 1024), "event loops, each with one thread; links, and the clients \
         that go over them, are in the first").fills(Field::Number(|d| &mut d.process.threads)).only(SERVERS)

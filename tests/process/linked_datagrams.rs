@@ -94,6 +94,16 @@ fn a_static_listener_sends_its_datagrams_over_a_link_and_both_ends_say_how_the_f
 }
 
 #[test]
+fn the_idle_timer_of_the_far_node_ends_a_flow_at_both_ends() {
+    let pair = Pair::new(&["--udp-idle-timeout", "1s"]);
+    let near = pair.near(&["link", "-L", &format!("udp:127.0.0.1:0:{}", echo())], "--connect");
+    converse(&client(), said(&near, "listening static "), b"ask");
+    pair.far.wait_for_log(&[" closed ", "->ipv4[udp:127.0.0.1:", "reason=idle_timeout"]);
+    near.wait_for_log(&[" closed ", "dialled=link["]);
+    until("the near node has no flow", || near.figure("/usage/flows") == 0);
+}
+
+#[test]
 fn forwards_of_a_link_carry_datagrams_in_both_directions() {
     let pair = Pair::new(&[]);
     let (local, remote) = (format!("udp:127.0.0.1:0:{}", echo()), format!("udp:127.0.0.1:0:{}", echo()));

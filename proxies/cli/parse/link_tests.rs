@@ -135,6 +135,30 @@ fn forwards_are_records_of_the_link() {
 }
 
 #[test]
+fn a_link_has_the_timers_and_limits_of_datagrams() {
+    for peers in ["--listen 1", "--connect r"] {
+        let line = "--udp-first-answer-timeout 1s --udp-idle-timeout 2s --udp-flows 3 --udp-flows-per-source 4";
+        let loops = parsed(&format!("link {peers} {line}")).config().unwrap().loops;
+        let seconds = [loops.timeouts.first_answer, loops.timeouts.flow_idle].map(|time| time.as_secs());
+        assert_eq!((seconds, loops.limits.flows, loops.limits.flows_per_source), ([1, 2], 3, 4), "{peers}");
+    }
+}
+
+#[test]
+fn the_socks_proxy_of_a_link_has_the_options_of_associations() {
+    let line = "link --connect r -L 80:a:81 -D 1080 --udp-advertise 203.0.113.5 --udp-any-source --udp-association-timeout 3s";
+    let config = parsed(line).config().unwrap();
+    assert_eq!(config.loops.timeouts.association_idle, Duration::from_secs(3));
+    let options = |index: usize| match &config.links[0].forwards[index].service {
+        Service::Local(front_end) => front_end.options.clone(),
+        Service::Remote(_) => panic!("the forward is local"),
+    };
+    assert_eq!(options(1).get("udp-advertise"), Some(&"203.0.113.5".into()));
+    assert_eq!(options(1).get("udp-any-source"), Some(&true.into()));
+    assert_eq!(options(0).keys().collect::<Vec<_>>(), ["to"], "the options are those of -D alone");
+}
+
+#[test]
 fn a_pinned_key_is_a_key_or_its_fingerprint() {
     let key = "seaprox-ed25519 11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=";
     let print = "SHA256:BuP9j9opu2CrWVV95h7bCuzbIxE0vjDnW0Vfjht5L6k";
@@ -209,6 +233,12 @@ fn options_about_links_without_such_a_link_are_refused() {
         ("link --listen 1 --path %eth0", false, true, format!("--path {dialed} --connect HOST[:PORT] too")),
         ("link --listen 1 -L 1:a:2", false, true, format!("-L {dialed} --connect HOST[:PORT] too")),
         ("link --listen 1 -W a:2", false, true, format!("-W {dialed} --connect HOST[:PORT] too")),
+        (
+            "link --connect r -L 1:a:2 --udp-any-source",
+            true,
+            false,
+            "--udp-any-source is about a SOCKS proxy: expected -D [BIND:]PORT too".to_owned(),
+        ),
         (
             "link --connect r --link-max 1",
             true,
