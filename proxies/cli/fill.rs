@@ -184,9 +184,8 @@ impl Parsed {
             let front_end = FrontEndConfig::new("static").with("to", forward.to);
             ("local", forward.listen, Service::Local(front_end))
         };
-        let proxy = |kind, front_end: FrontEndConfig| {
-            move |listen: Bind| (kind, listen, Service::Local(front_end.clone()))
-        };
+        let proxy =
+            |kind, front_end: FrontEndConfig| move |listen: Bind| (kind, listen, Service::Local(front_end.clone()));
         let all = self.locals()?.into_iter().map(relay);
         let all = all.chain(self.dynamics()?.into_iter().map(proxy("dynamic", self.front_end(&socks::SPEC)?)));
         let all = all.chain(self.https()?.into_iter().map(proxy("http", FrontEndConfig::new("http"))));

@@ -1,4 +1,4 @@
-//! Every recipe of the README and of docs/links.md, and every example of the help, works as printed (TS-H2). The test
+//! Every recipe of the README, of docs/links.md and of docs/datagrams.md, and every example of the help, works as printed (TS-H2). The test
 //! runs each block line by line, in a network that has the names, ports and interfaces of the recipes, and as two nodes
 //! with a home each where the block is about links. It tries each forward of a command that runs until it is stopped.
 
@@ -7,16 +7,18 @@ use crate::kit;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
+use std::time::Duration;
 
 use kit::names::{ip, isolated};
 use kit::{SOON, Scratch, has, has_namespaces, until};
 
 const README: &str = include_str!("../../README.md");
 const LINKS: &str = include_str!("../../docs/links.md");
+const DATAGRAMS: &str = include_str!("../../docs/datagrams.md");
 
 #[test]
 fn every_recipe_of_the_readme_works() {
@@ -27,6 +29,11 @@ fn every_recipe_of_the_readme_works() {
 #[test]
 fn every_recipe_of_the_links_manual_works() {
     run_all(&blocks(LINKS), 7);
+}
+
+#[test]
+fn every_recipe_of_the_manual_of_datagrams_works() {
+    run_all(&blocks(DATAGRAMS), 2);
 }
 
 /// Examples of front ends start, and the other examples succeed. Examples that wait for a client have other tests, and
@@ -51,11 +58,21 @@ fn run_all(blocks: &[Vec<String>], expected: usize) {
     }
     assert!(blocks.len() >= expected, "the recipes were not found");
     isolated("127.0.0.1 localhost example.org\n127.0.0.2 remote\n127.0.0.3 db desk host\n", |_| {
-        ["10.0.0.2", "10.1.0.2", "198.51.100.7"].iter().for_each(|addr| ip(&format!("addr add {addr}/32 dev lo")));
+        ["10.0.0.2", "10.0.0.5", "10.1.0.2", "198.51.100.7"]
+            .iter()
+            .for_each(|addr| ip(&format!("addr add {addr}/32 dev lo")));
         ["eth0", "wlan0"].iter().for_each(|name| ip(&format!("link property add dev lo altname {name}")));
         for place in ["1:80", "1:22", "3:22", "3:4000", "3:5432", "3:5900"] {
             let web = TcpListener::bind(format!("127.0.0.{place}")).unwrap();
             thread::spawn(move || web.incoming().flatten().for_each(answer));
+        }
+        for place in ["10.0.0.5:53", "127.0.0.1:27015"] {
+            let server = UdpSocket::bind(place).unwrap();
+            thread::spawn(move || {
+                while let Ok((_, from)) = server.recv_from(&mut [0; 64]) {
+                    let _ = server.send_to(ANSWER, from);
+                }
+            });
         }
         let scratch = Scratch::new();
         let mut nodes = ["local", "remote"].map(|name| Node::new(&scratch, name));
@@ -162,8 +179,18 @@ impl Node {
         }
     }
 
-    /// Runs a client, which must get the answer.
+    /// Runs a client, which must get the answer. The client of a UDP port sends a datagram until it is there.
     fn ask(&self, line: &str) {
+        if let Some(port) = line.strip_prefix("udp:") {
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.connect(("127.0.0.1", port.parse().unwrap())).unwrap();
+            client.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            let mut buf = [0; 64];
+            return until(line, || {
+                let _ = client.send(b"ask");
+                client.recv(&mut buf).is_ok_and(|len| &buf[..len] == ANSWER)
+            });
+        }
         let said = self.succeed(line);
         assert!(said.ends_with("it works\n"), "{line}: {said}");
     }
@@ -203,7 +230,11 @@ fn tries(words: &[&str]) -> Vec<String> {
         places.push((kind, option("--listen").first().unwrap_or(usual)));
     }
     assert!(!places.is_empty(), "nothing to try: {words:?}");
+    let is_udp = words.contains(&"--udp");
     let line = |(kind, place): (&str, &str)| {
+        if let Some(place) = place.strip_prefix("udp:").or(Some(place).filter(|_| is_udp)) {
+            return format!("udp:{}", place.split(':').next().unwrap());
+        }
         let unix = place.strip_prefix("unix:").and_then(|rest| rest.split(':').next());
         let port = place.split([':', '-']).next().unwrap();
         let how = match (kind, unix) {
@@ -280,8 +311,9 @@ fn answer(mut client: TcpStream) {
     while !head.ends_with(b"\r\n\r\n") && client.read(&mut byte).is_ok_and(|count| count == 1) {
         head.extend(byte);
     }
-    let body = "it works\n";
-    let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", ANSWER.len());
     // The client may have closed already.
-    let _ = client.write_all(response.as_bytes());
+    let _ = client.write_all(&[head.as_bytes(), ANSWER].concat());
 }
+
+const ANSWER: &[u8] = b"it works\n";

@@ -146,7 +146,8 @@ fn a_link_has_the_timers_and_limits_of_datagrams() {
 
 #[test]
 fn the_socks_proxy_of_a_link_has_the_options_of_associations() {
-    let line = "link --connect r -L 80:a:81 -D 1080 --udp-advertise 203.0.113.5 --udp-any-source --udp-association-timeout 3s";
+    let line =
+        "link --connect r -L 80:a:81 -D 1080 --udp-advertise 203.0.113.5 --udp-any-source --udp-association-timeout 3s";
     let config = parsed(line).config().unwrap();
     assert_eq!(config.loops.timeouts.association_idle, Duration::from_secs(3));
     let options = |index: usize| match &config.links[0].forwards[index].service {
