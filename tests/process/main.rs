@@ -22,6 +22,7 @@ mod admin_reach;
 mod cat;
 mod cli;
 mod config;
+mod congestion;
 mod datagram_descriptors;
 mod datagrams;
 mod deploying;

@@ -11,10 +11,10 @@ use crate::kit::names::{ip, isolated};
 use crate::kit::{Peer, SOON, Scratch, Seaprox, has_namespaces, run_with, until};
 
 /// The addresses of servers, which are of this host because a test has one host. `fib` would leave them out.
-const SERVERS: [&str; 2] = ["198.51.100.7", "2001:db8::7"];
+pub(super) const SERVERS: [&str; 2] = ["198.51.100.7", "2001:db8::7"];
 
 /// Runs a test in a network of its own, with the addresses of servers.
-fn with_servers(test: impl FnOnce() + Send) {
+pub(super) fn with_servers(test: impl FnOnce() + Send) {
     if !has_namespaces() {
         return;
     }
@@ -30,7 +30,7 @@ fn bits(addr: &str) -> u8 {
     if addr.contains(':') { 128 } else { 32 }
 }
 
-fn at(addr: &str, port: u16) -> SocketAddr {
+pub(super) fn at(addr: &str, port: u16) -> SocketAddr {
     SocketAddr::new(addr.parse().unwrap(), port)
 }
 
@@ -49,7 +49,7 @@ fn redirect_by_nat(port: u16, but: &str) {
 }
 
 /// Sends connections or datagrams to port 82 of other addresses than loopback to a listener by TPROXY, unless they have the mark 4660.
-fn redirect_by_tproxy(proto: &str, port: u16) {
+pub(super) fn redirect_by_tproxy(proto: &str, port: u16) {
     for family in ["-4", "-6"] {
         ip(&format!("{family} rule add fwmark 4661 lookup 4660"));
         ip(&format!("{family} route replace local default dev lo table 4660"));
