@@ -4,8 +4,9 @@
 use crate::kit;
 
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
 
 use kit::Step::*;
 use kit::knot::Knot;
@@ -48,12 +49,23 @@ fn assert_relays(to: SocketAddr, target: &TcpListener) {
     both(&mut client, &[Put(b"ping"), Take(b"pong")], &mut server, &[Take(b"ping"), Put(b"pong")]);
 }
 
+/// Sends datagrams to an address until one has arrived at the target.
+#[track_caller]
+fn assert_sends(to: SocketAddr, target: &UdpSocket) {
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    target.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    until("a datagram at the target", || {
+        client.send_to(b"ask", to).unwrap();
+        target.recv(&mut [0; 8]).is_ok_and(|len| len == 3)
+    });
+}
+
 /// Returns the address of the listener with this name.
 #[track_caller]
 fn listener(seaprox: &Seaprox, name: &str) -> SocketAddr {
     let status = seaprox.status();
     let found = status["listeners"].as_array().unwrap().iter().find(|it| it["name"] == name).cloned();
-    found.unwrap_or_else(|| panic!("{name}: {status:#}"))["address"].as_str().unwrap().parse().unwrap()
+    found.unwrap_or_else(|| panic!("{name}: {status:#}"))["address"].as_str().unwrap().trim_start_matches("udp:").parse().unwrap()
 }
 
 #[test]
@@ -83,8 +95,10 @@ fn a_laptop_has_its_tunnels_and_a_gateway_many_keys() {
     let scratch = Scratch::new();
     let ((db, db_addr), (ssh, ssh_addr), (mail, mail_addr)) = (target(), target(), target());
     let [laptop_key, desk_key, gateway_key] = ["laptop", "desk", "etc"].map(|name| generate_key(&scratch.file(name)));
+    let names = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let names_addr = names.local_addr().unwrap();
     let keys = format!(
-        "permit-open=\"{db_addr}\",permit-open=\"{mail_addr}\",permit-listen=\"*\" {laptop_key}\npermit-open=\"{mail_addr}\" {desk_key}\n"
+        "permit-open=\"{db_addr}\",permit-open=\"{mail_addr}\",permit-open=\"udp:{names_addr}\",permit-listen=\"*\" {laptop_key}\npermit-open=\"{mail_addr}\" {desk_key}\n"
     );
     owned(&scratch, "etc/authorized_keys", &keys);
     let gateway = example(
@@ -103,6 +117,7 @@ fn a_laptop_has_its_tunnels_and_a_gateway_many_keys() {
             ("\"gateway.example.org\"", format!("\"{address}\"\npeer-key = \"{gateway_key}\"")),
             ("5432:db.internal:5432", format!("127.0.0.1:0:{db_addr}")),
             ("\"8443:wiki", "\"127.0.0.1:0:wiki".to_owned()),
+            ("udp:5300:dns.internal:53", format!("udp:127.0.0.1:0:{names_addr}")),
             ("dynamic = 1081", "dynamic = \"127.0.0.1:0\"".to_owned()),
             ("\"2222:127.0.0.1:22\"", format!("\"127.0.0.1:0:{ssh_addr}\"")),
             ("\"127.0.0.1:2525\"", "\"127.0.0.1:0\"".to_owned()),
@@ -116,6 +131,7 @@ fn a_laptop_has_its_tunnels_and_a_gateway_many_keys() {
     let laptop = start("laptop");
     assert_relays(listener(&laptop, "database"), &db);
     assert_relays(listener(&laptop, "mail"), &mail);
+    assert_sends(listener(&laptop, "names"), &names);
     assert_eq!(code5(listener(&laptop, "browser"), "127.0.0.1", 9), 2, "the key does not permit the target");
     let mut bound = String::new();
     until("the gateway listens for the laptop", || {
