@@ -20,7 +20,8 @@
 //! | [`invite`] | joining two nodes by an invitation | [`invite::join`] |
 //! | `streams` | the sessions of links, as far as the pump needs them | |
 //! | `relay` | the data plane: sides, halves, the pump, pools | [`SideState`], [`Role`], [`Stage`] |
-//! | `engine` | the control plane: the loop, listeners, dialing, names, timers | [`Proxy`], [`Core`], [`Cx`], [`Config`], [`Loops`] |
+//! | `datagrams` | UDP without a loop: sockets in batches, the table of flows, datagrams that wait | [`FlowStatus`], [`Dropped`] |
+//! | `engine` | the control plane: the loop, listeners, flows of datagrams, dialing, names, timers | [`Proxy`], [`Core`], [`Cx`], [`Config`], [`Loops`] |
 //! | `transport` | the carriers of subflows, each kind in a file of its own | [`node::CarrierKind`], [`node::CARRIERS`] |
 //! | [`node`] | links in the loop: dialing, accepting, forwards, policy | [`Loop::connect_link`], [`Loop::serve_links`], [`Loop::open_forward`] |
 //! | [`config`] | one tree for a process with all of its listeners and links | [`config::Config`], [`config::Diff`] |
@@ -32,6 +33,11 @@
 //! unless the connection has a [`Hook`] ([`ConnectionMut::set_hook`]), which sees the bytes and may change them. Listeners are
 //! opened, replaced and closed while connections run ([`Core::listen`], [`ListenerMut`]). Other threads reach the loop by a
 //! [`Remote`]: they run functions in it ([`Remote::ask`]) and end it ([`Remote::finish`]).
+//!
+//! Datagrams have no connection. A listener of UDP has a [`DatagramHandler`] ([`ListenConfig::datagrams`]), which is asked for
+//! the target of each new flow ([`FlowRequest`], [`FlowTarget`]); the loop moves the datagrams of the flow from then on. A
+//! handler that gives its client a socket of its own for many targets, as SOCKS does, calls [`ConnectionMut::associate`] with an
+//! [`AssociationHandler`], which reads and writes the header of each datagram.
 //!
 //! A loop is also a part of a program. It takes descriptors of the program as sides ([`Core::adopt`], [`Duplex`]), watches
 //! others ([`Core::watch`]) and runs timers ([`Core::after`]); and another loop can turn it, as [`Proxy`] shows.

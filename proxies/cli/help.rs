@@ -69,7 +69,8 @@ pub fn man() -> String {
 const PAGES: &[(&str, &str)] = &[
     ("configuration.md", "files for seaprox run, with every key"),
     ("links.md", "links between two nodes, keys, and what a key permits"),
-    ("redirect.md", "the rules with which nftables redirects connections to seaprox redirect"),
+    ("datagrams.md", "UDP: fixed targets, SOCKS5, links, headers of the PROXY protocol"),
+    ("redirect.md", "the rules with which nftables redirects connections and datagrams to seaprox redirect"),
     ("admin.md", "the status, the commands and the metrics of a running process"),
     ("deploying.md", "systemd, packages and containers"),
 ];

@@ -14,7 +14,7 @@ use super::spec::FrontEndSpec;
 /// The redirect front end in the registry.
 pub const SPEC: FrontEndSpec = FrontEndSpec {
     name: "redirect",
-    summary: "relay connections that nftables redirects (Linux)",
+    summary: "relay connections and datagrams that nftables redirects (Linux)",
     synopsis: "[--listen ADDR] [OPTION]...",
     default_address: "12345",
     options: &[],

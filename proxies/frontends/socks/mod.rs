@@ -27,7 +27,7 @@ use proto::{BadTarget, Command, Method, Reply4, Reply5, SocksError, Version};
 /// The SOCKS front end in the registry.
 pub const SPEC: FrontEndSpec = FrontEndSpec {
     name: "socks",
-    summary: "SOCKS4, SOCKS4a and SOCKS5 proxy on one port",
+    summary: "SOCKS4, 4a and 5 proxy: CONNECT, BIND and UDP ASSOCIATE",
     synopsis: "[--listen ADDR] [OPTION]...",
     default_address: "127.0.0.1:1080",
     options: associate::OPTIONS,
