@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use seaprox::Proto;
 use seaprox::config::{Config, FrontEndConfig, Link, Listener, OptionValue, Server, Service};
 
 use super::variables::escape;
@@ -108,7 +109,7 @@ fn link(out: &mut String, config: &Config, base: &Draft, link: &Link) {
     out.push_str("forward = [\n");
     for forward in &link.forwards {
         let (kind, text) = match &forward.service {
-            Service::Remote(to) => ("remote", format!("{}:{to}", forward.listen)),
+            Service::Remote(to) => ("remote", of_both(&forward.listen.to_string(), &to.to_string())),
             Service::Local(front_end) => local(&forward.listen.to_string(), front_end),
         };
         let _ = writeln!(out, "  {{ {kind} = {}, name = {} }},", quoted(&text), quoted(&forward.name));
@@ -116,10 +117,15 @@ fn link(out: &mut String, config: &Config, base: &Draft, link: &Link) {
     out.push_str("]\n");
 }
 
+/// Returns the text of a forward from one address to the other. The protocol of both stands in front of the first one alone.
+fn of_both(listen: &str, to: &str) -> String {
+    format!("{listen}:{}", Proto::split(to).1)
+}
+
 /// Returns the kind and the text of a local forward.
 fn local(listen: &str, front_end: &FrontEndConfig) -> (&'static str, String) {
     match (front_end.name.as_str(), front_end.upstreams("to").first()) {
-        (_, Some(to)) => ("local", format!("{listen}:{to}")),
+        (_, Some(to)) => ("local", of_both(listen, &to.to_string())),
         ("http", None) => ("http", listen.to_owned()),
         _ => ("dynamic", listen.to_owned()),
     }

@@ -65,7 +65,12 @@ fn assert_sends(to: SocketAddr, target: &UdpSocket) {
 fn listener(seaprox: &Seaprox, name: &str) -> SocketAddr {
     let status = seaprox.status();
     let found = status["listeners"].as_array().unwrap().iter().find(|it| it["name"] == name).cloned();
-    found.unwrap_or_else(|| panic!("{name}: {status:#}"))["address"].as_str().unwrap().trim_start_matches("udp:").parse().unwrap()
+    found.unwrap_or_else(|| panic!("{name}: {status:#}"))["address"]
+        .as_str()
+        .unwrap()
+        .trim_start_matches("udp:")
+        .parse()
+        .unwrap()
 }
 
 #[test]

@@ -106,6 +106,8 @@ impl Choices {
                 "{ remote = \":2222:unix:/run/x\" }",
                 "{ dynamic = 1081 }",
                 "{ http = \"[::1]:8081\" }",
+                "{ local = \"udp:53:dns:53\" }",
+                "{ remote = \"udp::53:[::1]:53\" }",
             ];
             let forwards: Vec<_> = forwards
                 .iter()
