@@ -3,6 +3,7 @@
 #[path = "../kit/link/mod.rs"]
 mod link_kit;
 
+mod flows;
 mod gates;
 mod hostile;
 mod resume;

@@ -131,6 +131,11 @@ impl Scheduler {
         self.order.iter().map(|candidate| candidate.index)
     }
 
+    /// Returns all usable subflows with their state, the fastest first.
+    pub(in crate::link) fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.order.iter()
+    }
+
     /// Returns the fastest subflow, ready or not.
     pub(in crate::link) fn first(&self) -> Option<Candidate> {
         self.order.first().copied()

@@ -3,7 +3,8 @@
 //! Each call of [`Session::poll_transmit`] writes one frame, in this order: frames of a subflow itself (its HELLO, PING
 //! and PONG, RESUME_STATE); acknowledgements and control frames; retransmissions; then datagrams and new pieces by
 //! turns. Once in nine frames the new pieces go first, so that control frames and retransmissions cannot starve them.
-//! If there is nothing to send, a piece that a stream waits for may be reinjected on the fastest subflow.
+//! If there is nothing to send, a piece that a stream waits for may be reinjected on the fastest subflow. The datagrams
+//! of a flow stay on one subflow while it is usable.
 
 use super::config::{FRAMES_SLACK, RANGES_MAX};
 use super::phase::Phase;
@@ -271,13 +272,21 @@ impl Session {
 
     fn send_from_list(&mut self, now: Time, list: List, out: &mut Outbox) -> Option<Transmit> {
         let mut tries = self.drr.len(list).clamp(1, TRIES_MAX);
+        // Many flows may wait for one subflow, so each is passed by once and does not count as a try.
+        let mut flows = self.drr.len(list).max(1);
         while let Some(slot) = self.drr.head(list) {
             let Some(need) = self.need(slot, list) else {
                 self.drr.leave(list);
                 continue;
             };
-            let route = self.streams.get(slot).map_or(Route::Any, |stream| self.route_of(stream));
-            if let Some(index) = self.choose_subflow(route, need.sparse, || self.scheduler.choose(need)) {
+            let stream = self.streams.get(slot);
+            let route = stream.map_or(Route::Any, |stream| self.route_of(stream));
+            let flow = stream.and_then(Stream::sending_datagrams);
+            let chosen = match flow {
+                Some(flow) => self.subflow_of_flow(flow, route, need.sparse),
+                None => self.choose_subflow(route, need.sparse, || self.scheduler.choose(need)),
+            };
+            if let Some(index) = chosen {
                 let sent = self.send_next(now, index, slot, out);
                 let more = self.streams.get(slot).is_some_and(|stream| stream.has_new());
                 self.drr.sent(list, sent.map_or(0, |transmit| transmit.bytes as u64), more);
@@ -286,13 +295,15 @@ impl Session {
                 }
                 continue;
             }
-            tries -= 1;
-            if list == List::New && route == Route::Any || tries == 0 {
+            // A flow, or a new stream behind its OPEN, waits for one subflow: others may be free for the next streams. It
+            // stays in its list, because in the old one it would count as bulk.
+            let waits_for_one = flow.is_some() || route != Route::Any;
+            tries -= usize::from(flow.is_none());
+            flows -= usize::from(flow.is_some());
+            if list == List::New && !waits_for_one || tries == 0 || flows == 0 {
                 return None;
             }
-            // A new stream stays in its list while the lane of its OPEN is busy: in the old list it would count as
-            // bulk.
-            if route == Route::Any { self.drr.rotate(list) } else { self.drr.skip(list) }
+            if waits_for_one { self.drr.skip(list) } else { self.drr.rotate(list) }
         }
         None
     }
@@ -302,8 +313,12 @@ impl Session {
     fn send_first_data(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
         let slot = self.streams.live_slot(self.just_opened.take()?)?;
         let need = self.need(slot, List::New).filter(|need| need.sparse)?;
-        let route = self.route_of(self.streams.get(slot)?);
-        let index = self.choose_subflow(route, need.sparse, || None)?;
+        let stream = self.streams.get(slot)?;
+        let route = self.route_of(stream);
+        let index = match stream.sending_datagrams() {
+            Some(flow) => self.subflow_of_flow(flow, route, need.sparse)?,
+            None => self.choose_subflow(route, need.sparse, || None)?,
+        };
         self.send_next(now, index, slot, out)
     }
 
@@ -315,6 +330,16 @@ impl Session {
                 self.scheduler.ready(urgent).find(|index| self.subflows.get(*index).is_some_and(|s| route.allows(s.id)))
             }
         }
+    }
+
+    /// Returns the subflow for the next datagram of a flow: the one of its last datagram, as long as that is usable, else the
+    /// fastest. If this one is busy, the flow waits, because a datagram on another subflow would overtake those on the way.
+    fn subflow_of_flow(&self, flow: &Datagrams, route: Route, urgent: bool) -> Option<usize> {
+        let id_of = |candidate: &Candidate| self.subflows.get(candidate.index).map(|subflow| subflow.id);
+        let allowed = || self.scheduler.candidates().filter(|other| id_of(other).is_some_and(|id| route.allows(id)));
+        let last = flow.subflow.and_then(|last| allowed().find(|other| id_of(other) == Some(last)));
+        let chosen = last.or_else(|| allowed().next())?;
+        (chosen.ready && (urgent || !chosen.full)).then_some(chosen.index)
     }
 
     /// Returns the lane of a subflow for pieces of a stream: the one of its OPEN while that is in flight.
@@ -330,7 +355,7 @@ impl Session {
             return None;
         }
         let session_room = self.tx.credit.saturating_sub(self.tx.sent);
-        let datagram = stream.datagrams.as_ref().filter(|datagrams| datagrams.has_outgoing());
+        let datagram = stream.sending_datagrams();
         let sendable = stream.send.sendable();
         let len = match datagram {
             Some(datagrams) => datagrams.outgoing_len() as u64,
@@ -378,9 +403,13 @@ impl Session {
         let session_room = self.tx.credit.saturating_sub(self.tx.sent);
         let room = self.send_quota_left(self.streams.get(slot)?);
         let stream = self.streams.get(slot)?;
-        if stream.datagrams.as_ref().is_some_and(|datagrams| datagrams.has_outgoing()) {
+        if stream.sending_datagrams().is_some() {
             let id = stream.id;
-            let next = |datagrams: &mut Datagrams, _| datagrams.next_outgoing(now, BODY_BYTES_MAX);
+            let subflow = self.subflows.get(index).map(|subflow| subflow.id);
+            let next = |datagrams: &mut Datagrams, _| {
+                datagrams.subflow = subflow;
+                datagrams.next_outgoing(now, BODY_BYTES_MAX)
+            };
             let outgoing = self.with_datagrams(slot, next).flatten()?;
             let before = out.len();
             out.frame(|heads| match &outgoing {

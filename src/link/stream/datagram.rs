@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::link::wire::frame::{FRAME_BYTES_MAX, PART_HEAD_BYTES};
-use crate::link::wire::ids::Time;
+use crate::link::wire::ids::{SubflowId, Time};
 
 /// Maximum cost of a flow's queue in one direction.
 pub(in crate::link) const QUEUE_BYTES_MAX: usize = DATAGRAM_BYTES_MAX + ENTRY_COST;
@@ -64,6 +64,8 @@ pub(in crate::link) struct Datagrams {
     next_number: u32,
     /// The parts of a datagram that has not arrived completely.
     parts: Option<Parts>,
+    /// The subflow that carried the last datagram. The next ones follow it there, because another path would reorder them.
+    pub(in crate::link) subflow: Option<SubflowId>,
 }
 
 /// The next frame of a flow.

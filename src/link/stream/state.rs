@@ -132,7 +132,12 @@ impl Stream {
 
     /// Returns true if the scheduler could send something new of this stream.
     pub(in crate::link) fn has_new(&self) -> bool {
-        self.send.has_new() || self.datagrams.as_ref().is_some_and(|datagrams| datagrams.has_outgoing())
+        self.send.has_new() || self.sending_datagrams().is_some()
+    }
+
+    /// Returns the queues of datagrams if one waits to be sent.
+    pub(in crate::link) fn sending_datagrams(&self) -> Option<&Datagrams> {
+        self.datagrams.as_deref().filter(|datagrams| datagrams.has_outgoing())
     }
 
     /// Returns the number of bytes that wait only for their turn.

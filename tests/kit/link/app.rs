@@ -34,7 +34,8 @@ impl Plan {
         Plan { sizes: [bytes, 0], chunk: 65_536, bite: u64::MAX, weight: 1, ..Plan::default() }
     }
 
-    fn encode(&self) -> String {
+    /// Returns the plan as the `source` of an OPEN.
+    pub fn text(&self) -> String {
         let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
         format!(
             "{} {} {} {} {} {} {} {} {}",
@@ -151,7 +152,7 @@ fn salt(id: StreamId, side: usize) -> u64 {
 impl App {
     /// Opens a stream with a plan and writes its first bytes. Returns `None` if the session accepts no more streams.
     pub fn open(&mut self, session: &mut Session, now: Time, plan: Plan) -> Option<StreamId> {
-        let open = Open { source: plan.encode(), weight: plan.weight, ..Open::name("example.org", 80) };
+        let open = Open { source: plan.text(), weight: plan.weight, ..Open::name("example.org", 80) };
         let id = session.open(now, open).ok()?;
         self.streams.insert(id, AppStream::new(plan, 0));
         self.write(session, now, id);

@@ -23,6 +23,8 @@ pub struct Watch {
     /// For each watched frame that has left: its type, and the number of DATA frames of other streams that overtook it
     /// on one subflow, the largest of all subflows.
     pub left: Vec<(u8, usize)>,
+    /// The subflow of each datagram that has left, whole or in parts.
+    pub datagrams: Vec<(StreamId, SubflowId)>,
 }
 
 impl Watch {
@@ -37,6 +39,9 @@ impl Watch {
     pub fn on_frame(&mut self, subflow: SubflowId, arrival: Time, frame: &[u8]) {
         let Some((&[kind, _, _, _, a, b, c, d], _)) = frame.split_first_chunk::<8>() else { return };
         let id = StreamId(u32::from_be_bytes([a, b, c, d]));
+        if matches!(kind, kind::DATAGRAM | kind::DATAGRAM_PART) {
+            self.datagrams.push((id, subflow));
+        }
         let watched = self.waiting.iter().any(|waiting| waiting.id == id);
         self.waiting.retain(|waiting| {
             let leaves = waiting.kind == kind && waiting.id == id;

@@ -1,0 +1,111 @@
+//! Datagrams of flows: their order on several subflows, beside bulk, and after the loss of a subflow.
+
+use crate::link_kit;
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use link_kit::app::Plan;
+use link_kit::{CLIENT, SERVER, World, pattern};
+use seaprox::link::{Config, Kind, Open, StreamId, SubflowId};
+
+/// Opens a flow from the client.
+fn open_flow(world: &mut World) -> StreamId {
+    let now = world.now;
+    let open = Open { kind: Kind::Udp, source: Plan::up(0).text(), ..Open::name("a", 53) };
+    let id = world.session(CLIENT).open(now, open).unwrap();
+    world.ends[CLIENT].app.adopt(id, Plan::up(0));
+    id
+}
+
+/// Sends `count` datagrams with rising numbers on each flow, one every 10 ms. Returns the numbers that arrived in each flow,
+/// in their order.
+fn exchange(world: &mut World, flows: &[StreamId], count: u32) -> Vec<Vec<u32>> {
+    let mut arrived = vec![Vec::new(); flows.len()];
+    for number in 0..count + 50 {
+        for (id, arrived) in flows.iter().zip(&mut arrived) {
+            let now = world.now;
+            if number < count {
+                let payload = Bytes::from(number.to_be_bytes().repeat(50));
+                world.session(CLIENT).send_datagram(now, *id, payload).unwrap();
+            }
+            while let Some(payload) = world.session(SERVER).recv_datagram(*id) {
+                arrived.push(u32::from_be_bytes(payload[..4].try_into().unwrap()));
+            }
+        }
+        world.run_for(10_000);
+    }
+    arrived
+}
+
+/// Returns the subflows that carried datagrams of a flow since the last call.
+fn subflows_of(world: &mut World, id: StreamId) -> BTreeSet<SubflowId> {
+    let sent = &mut world.watch[CLIENT].datagrams;
+    let subflows = sent.iter().filter(|(flow, _)| *flow == id).map(|(_, subflow)| *subflow).collect();
+    sent.retain(|(flow, _)| *flow != id);
+    subflows
+}
+
+#[test]
+fn a_flow_beside_bulk_stays_on_its_subflow_until_that_is_suspect() {
+    let mut world = World::with_paths(5, Config::default(), &[(20, 10), (20, 12)]);
+    world.run_until_up(2);
+    world.sessions_unchecked();
+    world.run_for(200_000);
+    world.open(CLIENT, Plan::up(1 << 25));
+    world.run_for(500_000);
+    let flows: Vec<StreamId> = (0..20).map(|_| open_flow(&mut world)).collect();
+    for arrived in exchange(&mut world, &flows, 200) {
+        assert!(arrived.is_sorted_by(|a, b| a < b), "reordered: {arrived:?}");
+        assert!(arrived.len() > 190, "{} arrived", arrived.len());
+    }
+    let before = flows.iter().map(|id| subflows_of(&mut world, *id)).collect::<Vec<_>>();
+    assert!(before.iter().all(|subflows| subflows.len() == 1), "{before:?}");
+    let bulk = world.ends[SERVER].app.bytes_read;
+    world.run_for(1_000_000);
+    let rate = world.ends[SERVER].app.bytes_read - bulk;
+    assert!(rate > 4_000_000, "bulk uses both subflows: {rate} B/s");
+
+    // The subflow of the first flow falls silent: the flow moves once, and stays there when the old one is back.
+    let last = *before[0].first().unwrap();
+    let conn = world.conns.iter().position(|conn| conn.id == last).unwrap();
+    world.conns[conn].pipes.iter_mut().for_each(|pipe| pipe.freeze());
+    world.run_for(2_000_000);
+    exchange(&mut world, &flows[..1], 20);
+    let now = world.now;
+    world.conns[conn].pipes.iter_mut().for_each(|pipe| pipe.thaw(now));
+    let moved = subflows_of(&mut world, flows[0]);
+    assert!(moved.len() == 1 && !moved.contains(&last), "{last:?}, then {moved:?}");
+    world.run_for(2_000_000);
+    let arrived = exchange(&mut world, &flows[..1], 100);
+    assert!(arrived[0].is_sorted_by(|a, b| a < b) && arrived[0].len() > 90, "{arrived:?}");
+    assert_eq!(subflows_of(&mut world, flows[0]), moved);
+}
+
+#[test]
+fn a_keystroke_passes_many_flows_that_wait_for_a_blocked_subflow() {
+    let mut world = World::with_paths(5, Config::default(), &[(20, 40), (20, 41)]);
+    world.run_until_up(2);
+    world.sessions_unchecked();
+    let now = world.now;
+    let plan = Plan::up(1);
+    let typed = world.session(CLIENT).open(now, Open { source: plan.text(), ..Open::name("a", 22) }).unwrap();
+    world.ends[CLIENT].app.adopt(typed, plan);
+    let flows: Vec<StreamId> = (0..60).map(|_| open_flow(&mut world)).collect();
+    exchange(&mut world, &flows, 20);
+    let subflows: BTreeSet<_> = flows.iter().flat_map(|id| subflows_of(&mut world, *id)).collect();
+    let fast = world.conns.iter().position(|conn| conn.path == 0).unwrap();
+    assert_eq!(subflows, BTreeSet::from([world.conns[fast].id]), "the subflow of least delay");
+
+    // The fast subflow takes no more bytes, and the session cannot know yet that it is silent.
+    world.conns[fast].pipes[CLIENT].freeze();
+    for id in &flows {
+        let now = world.now;
+        world.session(CLIENT).send_datagram(now, *id, Bytes::from_static(&[1; 8000])).unwrap();
+    }
+    world.run_for(1000);
+    world.session(CLIENT).write(typed, &mut pattern::slice(u64::from(typed.0) * 2, 0, 1)).unwrap();
+    world.run_for(60_000);
+    assert_eq!(world.ends[SERVER].app.streams[&typed].read, 1);
+    assert_eq!(subflows_of(&mut world, flows[59]).len(), 0, "the flow waits");
+}
