@@ -2,9 +2,10 @@
 
 use crate::link_kit;
 
+use bytes::Bytes;
 use link_kit::peer::{FIRST, Peer, decode};
 use seaprox::link::frame::{Frame, Lines, StreamPosition};
-use seaprox::link::{Bound, Code, Config, Event, Open, SessionRole, StreamId, SubflowId};
+use seaprox::link::{Bound, Code, Config, Event, Kind, Open, SessionRole, StreamId, SubflowId};
 
 const STREAM: StreamId = StreamId(2);
 
@@ -74,4 +75,36 @@ fn a_stream_whose_positions_agree_goes_on() {
     let events = peer.events();
     assert!(events.contains(&Event::Readable(STREAM)), "{events:?}");
     assert!(!events.iter().any(|event| matches!(event, Event::Reset { .. })), "{events:?}");
+}
+
+#[test]
+fn datagrams_of_before_the_loss_of_all_subflows_are_not_sent_after_it() {
+    let mut peer = Peer::of(SessionRole::Server, Config::default(), 0);
+    peer.send(&Frame::Open { id: STREAM.0, open: Open { kind: Kind::Udp, ..Open::name("a", 53) } }).unwrap();
+    peer.events();
+    peer.session.accept(STREAM, Bound::default()).unwrap();
+    peer.keep_alive(FIRST);
+    // A subflow with room for one byte takes one frame.
+    peer.session.set_room(FIRST, 1);
+    peer.session.send_datagram(peer.now, STREAM, Bytes::from(vec![1; 60_000])).unwrap();
+    let parts = |frames: &[(SubflowId, Vec<u8>)]| {
+        frames.iter().filter(|(_, frame)| matches!(decode(frame), Ok(Frame::DatagramPart { .. }))).count()
+    };
+    assert_eq!(parts(&peer.frames()), 1);
+    peer.session.subflow_down(peer.now, FIRST);
+    peer.session.send_datagram(peer.now, STREAM, Bytes::from_static(b"old")).unwrap();
+    peer.pass(100_000);
+    peer.session.send_datagram(peer.now, STREAM, Bytes::from_static(b"new")).unwrap();
+    peer.events();
+    let subflow = peer.join(SubflowId(FIRST.0 + 1));
+    answer(&mut peer, subflow, StreamPosition { id: STREAM.0, received: 0, credit: 1 << 18, sent: 0 });
+    let frames = peer.frames();
+    assert_eq!(parts(&frames), 0, "the rest of a datagram whose begin may be lost");
+    let payload = |frame: &[u8]| match decode(frame) {
+        Ok(Frame::Datagram { payload, .. }) => Some(payload.to_vec()),
+        _ => None,
+    };
+    let sent: Vec<Vec<u8>> = frames.iter().filter_map(|(_, frame)| payload(frame)).collect();
+    assert_eq!(sent, [b"new"]);
+    assert_eq!(peer.session.datagrams_dropped(STREAM), 2);
 }

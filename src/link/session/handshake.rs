@@ -281,6 +281,7 @@ impl Session {
         match self.phase {
             Phase::Open | Phase::Resuming(_) => {
                 self.phase = Phase::Suspended { since: now };
+                self.give_up_sending();
                 if !std::mem::replace(&mut self.suspended_reported, true) {
                     self.push_event(Event::Suspended);
                 }

@@ -21,7 +21,7 @@ use crate::link::stream::drr::Drr;
 use crate::link::stream::mix::Mix;
 use crate::link::stream::pools::Pools;
 use crate::link::stream::send::SendStream;
-use crate::link::stream::state::StreamState;
+use crate::link::stream::state::{Stream, StreamState};
 use crate::link::wire::code::Code;
 use crate::link::wire::content::{FrameContent, Key};
 use crate::link::wire::hello::{Capability, Limits};
@@ -412,6 +412,17 @@ impl Session {
         let result = change(datagrams, full);
         self.datagram_bytes = self.datagram_bytes + datagrams.cost() as u64 - before;
         Some(result)
+    }
+
+    /// Drops the datagrams, on all streams, of which some parts are sent: these may be lost with the last subflow.
+    pub(super) fn give_up_sending(&mut self) {
+        let is_sending = |stream: &Stream| stream.datagrams.as_ref().is_some_and(|datagrams| datagrams.is_sending());
+        let slots: Vec<usize> =
+            self.streams.iter_mut().filter(|(_, stream)| is_sending(stream)).map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.with_datagrams(slot, |datagrams, _| datagrams.give_up_sending());
+            self.update_stream(slot);
+        }
     }
 
     /// Drops the parts of datagrams, on all streams, that wait for too long for the others, if the session is full of datagrams.

@@ -78,6 +78,7 @@ pub(in crate::link) enum Outgoing {
 /// A datagram of which the bytes before `at` are sent.
 #[derive(Debug)]
 struct Sending {
+    begun_at: Time,
     payload: Bytes,
     at: usize,
     number: u32,
@@ -115,12 +116,16 @@ impl Datagrams {
 
     /// Returns the next frame to send: a datagram, or a part of one that is longer than `frame_max`.
     pub(in crate::link) fn next_outgoing(&mut self, now: Time, frame_max: usize) -> Option<Outgoing> {
+        // The peer has given up the parts of a datagram that was begun long ago.
+        if self.sending.as_ref().is_some_and(|sending| now.since(sending.begun_at) > PART_WAIT_US_MAX) {
+            self.give_up_sending();
+        }
         if self.sending.is_none() {
             let payload = self.next_whole(now)?;
             if payload.len() <= frame_max {
                 return Some(Outgoing::Whole(payload));
             }
-            self.sending = Some(Sending { payload, at: 0, number: self.next_number });
+            self.sending = Some(Sending { begun_at: now, payload, at: 0, number: self.next_number });
             self.next_number = self.next_number.wrapping_add(1);
         }
         let sending = self.sending.as_mut()?;
@@ -134,6 +139,13 @@ impl Datagrams {
         Some(Outgoing::Part { number, total, offset, payload })
     }
 
+    /// Drops the datagram of which some parts are sent. Returns true if there was one.
+    pub(in crate::link) fn give_up_sending(&mut self) -> bool {
+        let had_one = self.sending.take().is_some();
+        self.outgoing.dropped += u64::from(had_one);
+        had_one
+    }
+
     /// Takes the next datagram to send, and drops those before it that are too old.
     fn next_whole(&mut self, now: Time) -> Option<Bytes> {
         while let Some((at, _)) = self.outgoing.entries.front() {
@@ -145,6 +157,11 @@ impl Datagrams {
             self.outgoing.dropped += 1;
         }
         None
+    }
+
+    /// Returns true if some parts of a datagram are sent, and others are not.
+    pub(in crate::link) fn is_sending(&self) -> bool {
+        self.sending.is_some()
     }
 
     pub(in crate::link) fn has_outgoing(&self) -> bool {
@@ -329,6 +346,23 @@ mod tests {
         assert!(!flow.receive_part(later, part(4, 0, 5), false));
         assert!(!flow.receive(later, Bytes::from_static(b"x"), true));
         assert_eq!(flow.cost(), 10 + ENTRY_COST);
+    }
+
+    #[test]
+    fn a_datagram_of_which_some_parts_are_sent_is_given_up_after_a_second() {
+        let mut flow = Datagrams::default();
+        let is_part_of = |outgoing: Option<Outgoing>, of: u32| match outgoing {
+            Some(Outgoing::Part { number, .. }) => number == of,
+            _ => false,
+        };
+        flow.send(Time::ZERO, vec![1; 3_000].into(), false);
+        assert!(is_part_of(flow.next_outgoing(Time::ZERO, 1_000), 0));
+        assert!(is_part_of(flow.next_outgoing(Time::ZERO.after(PART_WAIT_US_MAX), 1_000), 0));
+        let later = Time::ZERO.after(PART_WAIT_US_MAX + 1);
+        flow.send(later, vec![2; 3_000].into(), false);
+        assert!(is_part_of(flow.next_outgoing(later, 1_000), 1), "the rest of the first one is sent");
+        assert!(flow.give_up_sending() && !flow.give_up_sending() && !flow.has_outgoing());
+        assert_eq!((flow.dropped(), flow.cost()), (2, 0));
     }
 
     #[test]
