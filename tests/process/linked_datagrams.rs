@@ -162,6 +162,50 @@ fn datagrams_for_a_link_that_is_not_up_are_dropped_and_later_ones_pass() {
 }
 
 #[test]
+fn datagrams_wait_for_a_link_for_a_second_and_more_of_them_do_not_lengthen_the_wait() {
+    if !has_namespaces() {
+        return;
+    }
+    // The port of the far node stays free there.
+    isolated("", |_| {
+        let keys = Keys::new();
+        keys.permit(Some("permit-open=\"udp:127.0.0.1:*\""));
+        let far = ["link", "--listen", "127.0.0.1:4000", "--config-dir", &keys.far_dir()];
+        // The first start makes the key of the far node.
+        drop(Seaprox::start(&far));
+        let (to, via) = (echo().to_string(), keys.via("127.0.0.1:4000"));
+        let near = |timeout: &str| {
+            let words =
+                ["static", "--udp", "--listen", "127.0.0.1:0", "--to", &to, "--udp-first-answer-timeout", timeout];
+            let words: Vec<&str> = words.into_iter().chain(via.iter().map(String::as_str)).collect();
+            Seaprox::start(&words)
+        };
+        let (hasty, patient) = (near("2s"), near("1h"));
+        let (to, client) = (said(&hasty, "listening static "), client());
+        until("the flow ends although the client goes on", || {
+            client.send_to(b"again", to).unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+            hasty.log().iter().any(|line| line.contains("the link was not up within 2s"))
+        });
+        let to = said(&patient, "listening static ");
+        (0..8).for_each(|_| assert_eq!(client.send_to(b"old", to).unwrap(), 3));
+        until("the datagrams wait", || patient.figure("/usage/flows") == 1);
+        std::thread::sleep(Duration::from_millis(1_500));
+        let _far = Seaprox::start(&far);
+        until("the link is up", || patient.status()["links"][0]["state"] == "up");
+        let mut buf = [0; 16];
+        until("an echo", || {
+            client.send_to(b"new", to).unwrap();
+            client.recv_from(&mut buf).is_ok_and(|(len, _)| {
+                assert_eq!(&buf[..len], b"new");
+                true
+            })
+        });
+        assert_eq!(patient.figure("/flows_opened"), 1, "the flow has waited");
+    });
+}
+
+#[test]
 fn a_full_table_of_flows_and_connections_of_the_same_key_refuse_no_flow_over_a_link() {
     let keys = Keys::new();
     keys.permit(Some("permit-open=\"udp:127.0.0.1:*\",permit-open=\"127.0.0.1:*\""));
