@@ -41,6 +41,7 @@ test-system: test-tools system-tools
 	SEEDS=40..440 $(CARGO) test --locked --test node faults::
 	$(CARGO) test --locked --test process reload:: -- --ignored
 	$(CARGO) test --locked --test net link_groups:: -- --ignored
+	$(CARGO) test --locked --test net datagrams:: -- --ignored
 	$(MAKE) interop
 	$(MAKE) race
 	$(MAKE) try-windows

@@ -91,7 +91,9 @@ impl DatagramSocket {
     /// # Errors
     /// The error of the system.
     pub fn connected(socket: Socket, peer: SocketAddr) -> io::Result<DatagramSocket> {
-        sys::receive_ecn(&socket, Domain::for_address(peer))?;
+        let domain = Domain::for_address(peer);
+        sys::receive_ecn(&socket, domain)?;
+        sys::report_errors(&socket, domain)?;
         Ok(DatagramSocket { peer: Some(peer), ..DatagramSocket::new(socket)? })
     }
 
@@ -166,6 +168,11 @@ impl DatagramSocket {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.is_readable = false;
+                Ok(0)
+            }
+            // An earlier datagram was too long for a router. The system knows what fits now, and fragments the next one.
+            Err(error) if is_msg_size_err(&error) => {
+                sys::drop_error(SockRef::from(&self.socket));
                 Ok(0)
             }
             Err(error) => Err(error),
@@ -264,12 +271,12 @@ impl DatagramSocket {
     }
 
     fn send_one(&mut self, out: Outgoing<'_>, sent: &mut Sent) {
-        let is_plain = out.ecn.is_none() && (self.peer.is_some() || out.from.is_none());
-        let result = if is_plain || (self.peer.is_some() && !sys::SENDS_SEGMENTS) {
-            self.send_plain(out)
-        } else {
-            self.send_marked(out)
-        };
+        let mut result = self.try_send_one(out);
+        if self.peer.is_some() && result.as_ref().is_err_and(is_msg_size_err) {
+            // The error may be that of an earlier datagram, which a router has refused.
+            sys::drop_error(SockRef::from(&self.socket));
+            result = self.try_send_one(out);
+        }
         match result {
             Ok(()) => {
                 sent.datagrams += 1;
@@ -281,6 +288,15 @@ impl DatagramSocket {
                 sent.note(1, Dropped::Failed);
                 sent.error = Some(error);
             }
+        }
+    }
+
+    fn try_send_one(&mut self, out: Outgoing<'_>) -> io::Result<()> {
+        let is_plain = out.ecn.is_none() && (self.peer.is_some() || out.from.is_none());
+        if is_plain || (self.peer.is_some() && !sys::SENDS_SEGMENTS) {
+            self.send_plain(out)
+        } else {
+            self.send_marked(out)
         }
     }
 
@@ -401,6 +417,27 @@ mod tests {
         assert_eq!((sent.dropped, sent.why, sent.error.is_none()), (1, Some(Dropped::TooLong), true));
         assert_eq!(socket.send(out(to, &[7; 65_507], 65_507)).datagrams, 1);
         assert_eq!(next(&far).len(), 65_507, "the largest datagram is fragmented as usual");
+    }
+
+    /// A socket without checksums sends no several datagrams in one call, as a device without checksums does not.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn datagrams_that_the_system_does_not_part_leave_one_by_one() {
+        let (far, to) = receiver("127.0.0.1:0");
+        let mut socket = connected(to);
+        sys::set_no_checksums(&socket.socket).unwrap();
+        for round in 1..=2 * REFUSALS_MAX {
+            let sent = socket.send(out(to, b"aabbccd", 2));
+            assert_eq!((sent.datagrams, sent.bytes, sent.dropped), (4, 7, 0), "{sent:?}");
+            for expected in [b"aa".as_slice(), b"bb", b"cc", b"d"] {
+                assert_eq!(next(&far), expected, "each arrives once and in order");
+            }
+            assert_eq!(
+                socket.refusals,
+                round.min(REFUSALS_MAX),
+                "the system refuses such calls, which end after a while"
+            );
+        }
     }
 
     #[test]

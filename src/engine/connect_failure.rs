@@ -14,6 +14,8 @@ impl Failure {
             io::ErrorKind::AddrNotAvailable => has_source(addr, egress.and_then(|egress| egress.source)),
             // If the system chooses the port, all ports are in use.
             io::ErrorKind::AddrInUse => true,
+            // A datagram socket gets this error if no port is left.
+            io::ErrorKind::WouldBlock => true,
             _ => false,
         };
         match (lacks_port, egress.and_then(|egress| egress.port)) {

@@ -34,7 +34,34 @@ pub(crate) fn nonblocking_socket(domain: Domain) -> io::Result<Socket> {
 
 /// Makes a UDP socket that does not block.
 pub(crate) fn datagram_socket(domain: Domain) -> io::Result<Socket> {
-    Socket::new(domain, Type::DGRAM.nonblocking(), None)
+    let socket = Socket::new(domain, Type::DGRAM.nonblocking(), None)?;
+    // A router may fragment the datagrams. Otherwise the first one that is too long for it would be lost, and would be an error
+    // of a connected socket. A socket of IPv6 may send to addresses of IPv4, too.
+    set_int_option(&socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_DONT)?;
+    if domain == Domain::IPV6 {
+        set_int_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, libc::IPV6_PMTUDISC_DONT)?;
+    }
+    Ok(socket)
+}
+
+/// Makes a connected UDP socket report all errors: those that a router tells by ICMP, such as a host that is unreachable, and a
+/// full queue of the device (`IP_RECVERR`, ip(7)). Without this it reports a closed port only.
+pub(crate) fn report_errors(socket: &Socket, domain: Domain) -> io::Result<()> {
+    match domain {
+        Domain::IPV6 => set_int_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVERR, 1),
+        _ => set_int_option(socket, libc::IPPROTO_IP, libc::IP_RECVERR, 1),
+    }
+}
+
+/// Drops a reported error from the queue of a socket, where its datagram uses room of the receive buffer.
+pub(crate) fn drop_error(socket: SockRef<'_>) {
+    let _ = socket.recv_with_flags(&mut [], libc::MSG_ERRQUEUE);
+}
+
+/// Makes a UDP socket send datagrams without checksums, so that the system refuses to send several in one call.
+#[cfg(test)]
+pub(crate) fn set_no_checksums(socket: &impl AsFd) -> io::Result<()> {
+    set_int_option(socket, libc::SOL_SOCKET, libc::SO_NO_CHECK, 1)
 }
 
 /// Returns true if the system does not send these datagrams in one call: a device cannot part them (`EIO`, `EINVAL`), or each of

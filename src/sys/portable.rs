@@ -39,6 +39,14 @@ pub(crate) fn receive_ecn(_: &Socket, _: Domain) -> io::Result<()> {
     Ok(())
 }
 
+/// Does nothing: a connected socket reports the errors that the system tells.
+pub(crate) fn report_errors(_: &Socket, _: Domain) -> io::Result<()> {
+    Ok(())
+}
+
+/// Does nothing: the system keeps no queue of errors.
+pub(crate) fn drop_error(_: SockRef<'_>) {}
+
 /// Returns true: such calls are not made here.
 pub(crate) fn is_segments_refused(_: &io::Error) -> bool {
     true

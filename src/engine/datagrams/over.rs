@@ -75,7 +75,9 @@ impl Core {
                 self.end_tally(origin, reason, is_failure);
             }
         }
-        if let Some(lease) = flow.lease.take().filter(|_| is_failure && reason == Reason::ConnectionRefused) {
+        let is_told =
+            matches!(reason, Reason::ConnectionRefused | Reason::HostUnreachable | Reason::NetworkUnreachable);
+        if let Some(lease) = flow.lease.take().filter(|_| is_failure && is_told) {
             lease.failed(&mut self.stats, reason);
         }
         if let Dest::Socket(socket) = &mut flow.dest {
