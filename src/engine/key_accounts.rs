@@ -160,6 +160,11 @@ impl KeyAccounts {
         }
     }
 
+    /// Returns the id of a key's record, if there is one.
+    pub fn id_of(&self, key: &PeerKey) -> Option<PeerId> {
+        self.by_key.get(key).map(|index| PeerId(*index as u32))
+    }
+
     /// Returns the record of a key that has connections or flows.
     pub fn get_mut(&mut self, id: PeerId) -> Option<&mut KeyAccount> {
         self.records.get_mut(id.0 as usize)

@@ -50,8 +50,8 @@ impl Node {
         let Some((link, number)) = self.offer_of(core, shared) else {
             return core.end_flow(flow, Reason::LinkLost, None);
         };
-        if self.has_its_share(core, link, true) {
-            return core.end_flow(flow, Reason::LimitReached, Some("the peer has its share of the flows".into()));
+        if let Err(failure) = self.make_room_for_flow(core, link) {
+            return core.end_flow(flow, failure.reason, failure.detail);
         }
         let key = self.links.get(link).and_then(|link| link.key);
         let payer = key.map(|key| core.peers.charge_flow(&key, core.now_ms));

@@ -127,7 +127,7 @@ impl Node {
             (record.returns_to, record.via) = (Some(listener), Some(link));
         }
         self.charge(core, connection, link);
-        if self.has_its_share(core, link, false) {
+        if self.has_its_share(core, link) {
             return core.close(connection, Reason::LimitReached);
         }
         self.dial_stream(core, dest, link);
@@ -213,7 +213,11 @@ impl Node {
         if self.accept_nested(core, link, id, open) || self.answer_observed_address(core, link, id, open) {
             return;
         }
-        let Admitted { target, permit, waits, forward, client } = match self.admit(core, link, open) {
+        let admitted = self.admit(core, link, open).and_then(|admitted| match open.kind {
+            Kind::Udp => self.make_room_for_flow(core, link).map(|()| admitted),
+            _ => Ok(admitted),
+        });
+        let Admitted { target, permit, waits, forward, client } = match admitted {
             Ok(admitted) => admitted,
             Err(failure) => {
                 self.log_refused(core, link, open, &failure);
@@ -301,7 +305,7 @@ impl Node {
         if record.policy.streams_max(&key).is_some_and(|max| self.streams_with(core, &key) >= max as usize) {
             return Err(Failure::new(Reason::LimitReached, "the peer's limit of streams is reached"));
         }
-        if self.has_its_share(core, link, is_flow) {
+        if !is_flow && self.has_its_share(core, link) {
             return Err(Failure::new(Reason::LimitReached, "the peer has its share of the connections"));
         }
         let now_ms = core.now_ms;
@@ -368,15 +372,25 @@ impl Node {
         }
     }
 
-    /// Returns true if the key of a link's peer has its share. It has as many connections as are free, so one key alone gets half.
-    /// Or it has half of the flows: a full table of flows is no reason to refuse one, because the new flow ends another.
-    pub(super) fn has_its_share(&mut self, core: &mut Core, link: Id, is_flow: bool) -> bool {
+    /// Returns true if the key of a link's peer has its share of the connections: as many as are free, so one key alone gets half.
+    pub(super) fn has_its_share(&mut self, core: &mut Core, link: Id) -> bool {
         let Some(key) = self.links.get(link).and_then(|link| link.key) else { return false };
         let account = core.peers.of(&key, core.now_ms);
-        match is_flow {
-            true => account.flows() >= core.datagrams.flows.capacity().div_ceil(2),
-            false => account.connections() >= core.connections.capacity().saturating_sub(core.connections.len()),
+        account.connections() >= core.connections.capacity().saturating_sub(core.connections.len())
+    }
+
+    /// Makes room for one more flow of datagrams of the key of a link's peer. The key has at most half of the flows. With its
+    /// share it gives up its own flow that waits longest for an answer, because strangers may flood a listener for the peer.
+    ///
+    /// # Errors
+    /// Fails with [`Reason::LimitReached`] if it has its share, and no flow that waits.
+    pub(super) fn make_room_for_flow(&mut self, core: &mut Core, link: Id) -> Result<(), Failure> {
+        let Some(key) = self.links.get(link).and_then(|link| link.key) else { return Ok(()) };
+        let share = core.datagrams.flows.capacity().div_ceil(2);
+        if core.peers.of(&key, core.now_ms).flows() < share || core.end_waiting_flow_of(&key) {
+            return Ok(());
         }
+        Err(Failure::new(Reason::LimitReached, "the peer has its share of the flows"))
     }
 
     /// Counts a stream of the peer that was refused or failed.

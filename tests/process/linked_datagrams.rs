@@ -244,6 +244,58 @@ fn a_full_table_of_flows_and_connections_of_the_same_key_refuse_no_flow_over_a_l
 }
 
 #[test]
+fn a_flood_at_a_listener_for_a_peer_ends_its_oldest_flows_and_not_its_new_ones() {
+    let keys = Keys::new();
+    keys.permit(Some("permit-open=\"udp:127.0.0.1:*\",permit-listen=\"udp:*\""));
+    let file = keys.write(
+        "far.toml",
+        format!(
+            "threads = 1\nudp-flows = 16\nconfig-dir = \"{}\"\n[defaults]\nudp-first-answer-timeout = \"1h\"\n\
+             [[serve]]\nlisten = \"127.0.0.1:0\"\n",
+            keys.far_dir(),
+        ),
+    );
+    let far = Seaprox::start(&["run", &file]);
+    let target = UdpSocket::bind("127.0.0.1:0").unwrap();
+    target.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+    let (via, back) = (keys.via(""), target.local_addr().unwrap());
+    let file = keys.write(
+        "near.toml",
+        format!(
+            "[defaults]\nudp-first-answer-timeout = \"1h\"\n[[link]]\nconnect = \"{}\"\npeer-key = \"{}\"\n\
+             forward = [{{ remote = \"udp:127.0.0.1:0:{back}\" }}, {{ local = \"udp:127.0.0.1:0:{}\" }}]\n",
+            far.addr(0),
+            via[3],
+            echo()
+        ),
+    );
+    let near = Seaprox::start(&["run", &file, "--config-dir", &via[5]]);
+    let (mine, theirs) = (said(&near, "listening static "), said(&near, "listening remote "));
+    // Flows of strangers without an answer fill the half of the key, in this order.
+    let strangers: Vec<UdpSocket> = (0..8).map(|_| client()).collect();
+    for (number, stranger) in strangers.iter().enumerate() {
+        until("a flow of the stranger", || {
+            stranger.send_to(b"flood", theirs).unwrap();
+            far.figure("/usage/flows") == number as u64 + 1
+        });
+    }
+    let arrives = |from: &UdpSocket, content: &[u8]| {
+        let mut buf = [0; 16];
+        until("a datagram of the client", || {
+            from.send_to(content, theirs).unwrap();
+            target.recv(&mut buf).is_ok_and(|len| &buf[..len] == content)
+        });
+    };
+    arrives(&client(), b"new");
+    converse(&client(), mine, b"asked");
+    far.wait_for_log(&[" closed ", "reason=limit_reached", "another flow of its peer needed its place"]);
+    assert_eq!(far.figure("/usage/flows"), 8);
+    let opened = far.figure("/flows_opened");
+    arrives(&strangers[7], b"kept");
+    assert_eq!(far.figure("/flows_opened"), opened, "the flow of the last stranger is there");
+}
+
+#[test]
 fn dig_asks_a_name_server_behind_a_link() {
     if !has_namespaces() || !has("dig") {
         return;

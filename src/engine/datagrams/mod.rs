@@ -20,7 +20,7 @@
 //! | `open` | new flows: limits, the handler's choice, names, sockets |
 //! | `pump` | moves datagrams in both directions, within a budget for each socket and turn |
 //! | `over` | the end of a flow: its line in the log and its counts |
-//! | `descriptors` | the descriptors of flows, and the flows that end when the process has none left |
+//! | `room` | the flows that end for a descriptor, or for the share of a key |
 //! | `association` | many targets of one client behind one socket, for SOCKS5 |
 //! | `association_pump` | moves the datagrams of associations, and adds and removes their headers |
 //! | `status` | the status of flows |
@@ -42,7 +42,6 @@ use crate::types::id::{Id, Kind, Table};
 
 pub(crate) mod association;
 mod association_pump;
-mod descriptors;
 pub(crate) mod flow;
 pub(crate) mod handler;
 pub(crate) mod headers;
@@ -51,6 +50,7 @@ pub(crate) mod listen;
 pub(crate) mod open;
 pub(crate) mod over;
 pub(crate) mod pump;
+mod room;
 pub(crate) mod status;
 
 use association::{Association, AssociationSocket};

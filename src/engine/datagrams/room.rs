@@ -1,4 +1,5 @@
-//! Descriptors of datagrams: their number, and the flows that end when the process has no descriptor left.
+//! The flows that end so that others have room: a descriptor of the process, or a place in the share of a key. And the number of
+//! the descriptors.
 //!
 //! A flood of new flows may take all descriptors: those that the limits of the process leave to flows, or, if other parts of the
 //! process have more than their share, those that connections need. So a flow that never got an answer gives its socket
@@ -7,6 +8,7 @@
 use super::flow::Dest;
 use super::{ClientSocket, Datagrams};
 use crate::engine::core::Core;
+use crate::types::peer::PeerKey;
 use crate::types::reason::Reason;
 
 impl Datagrams {
@@ -32,11 +34,18 @@ impl Core {
 
     /// Ends the flow that waits longest for its first answer and has a socket. Returns false if there is no such flow.
     pub(super) fn end_waiting_flow(&mut self) -> bool {
-        let Some(id) = self.datagrams.flows.oldest_waiting(|flow| matches!(flow.dest, Dest::Socket(_))) else {
-            return false;
-        };
-        self.end_flow(id, Reason::LimitReached, Some("its descriptor was needed".into()));
-        true
+        let id = self.datagrams.flows.oldest_waiting(|flow| matches!(flow.dest, Dest::Socket(_)));
+        id.into_iter().for_each(|id| self.end_flow(id, Reason::LimitReached, Some("its descriptor was needed".into())));
+        id.is_some()
+    }
+
+    /// Ends the flow of a key that waits longest for its first answer. Returns false if there is no such flow.
+    pub(crate) fn end_waiting_flow_of(&mut self, key: &PeerKey) -> bool {
+        let Some(payer) = self.peers.id_of(key) else { return false };
+        let id = self.datagrams.flows.oldest_waiting(|flow| flow.payer == Some(payer));
+        let why = "another flow of its peer needed its place";
+        id.into_iter().for_each(|id| self.end_flow(id, Reason::LimitReached, Some(why.into())));
+        id.is_some()
     }
 }
 
