@@ -131,7 +131,7 @@ fn addresses(bind: &Bind) -> io::Result<Vec<SocketAddr>> {
         Bind::Ip(_, addr) => vec![*addr],
         Bind::Name(_, name, port) => (name.as_str(), *port).to_socket_addrs()?.collect(),
         Bind::Unix(_) => Vec::new(),
-        Bind::Descriptor(_) => {
+        Bind::Descriptor(..) => {
             let text = "the admin server takes no sockets of the service manager";
             return Err(io::Error::new(ErrorKind::Unsupported, text));
         }

@@ -54,11 +54,14 @@ pub fn stopping(drain: Duration) {
 pub fn warn_of_unused_sockets(config: &Config) {
     let listeners = config.listeners.iter().flat_map(|listener| &listener.addresses);
     let places: Vec<&Bind> = listeners.chain(config.servers.iter().flat_map(|server| &server.addresses)).collect();
-    let mut names = seaprox::system::passed_sockets();
-    names.sort();
-    names.dedup();
-    for name in names {
-        if !places.iter().any(|place| matches!(place, Bind::Descriptor(used) if used.as_str() == name)) {
+    let mut sockets = seaprox::system::passed_sockets();
+    sockets.sort();
+    sockets.dedup();
+    for (name, proto) in sockets {
+        let is_it =
+            |place: &&Bind| matches!(place, Bind::Descriptor(of, used) if used.as_str() == name && *of == proto);
+        if !places.iter().any(is_it) {
+            let name = format!("{}{name}", proto.prefix());
             log::warn!(target: "seaprox::process", name = name; "the service manager has passed a socket that no listener has");
         }
     }

@@ -73,7 +73,7 @@ impl Host {
 
     fn permits(&self, bind: &Bind) -> bool {
         match (self, bind) {
-            (_, Bind::Unix(_) | Bind::Descriptor(_)) => false,
+            (_, Bind::Unix(_) | Bind::Descriptor(..)) => false,
             (Host::Any, _) | (Host::Loopback, Bind::Loopback(..)) => true,
             (Host::Loopback, Bind::Ip(_, addr)) => addr.ip().to_canonical().is_loopback(),
             (Host::Loopback, Bind::Name(_, name, _)) => is_localhost(name),

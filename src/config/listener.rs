@@ -123,14 +123,14 @@ pub struct Timers {
 
 impl Listener {
     /// Returns the addresses of a listener for these protocols: an address that names no protocol has each of them, one after
-    /// `udp:` and one that is not of IP stays as it is. Without `udp` they are unchanged.
+    /// `udp:` and one of a Unix socket stays as it is. Without `udp` they are unchanged.
     pub fn addresses_of(addresses: Vec<Bind>, tcp: bool, udp: bool) -> Vec<Bind> {
         if !udp {
             // An address that stands twice is an error of the configuration.
             return addresses;
         }
         let each = |address: Bind| match address {
-            Bind::Unix(_) | Bind::Descriptor(_) => vec![address],
+            Bind::Unix(_) => vec![address],
             _ if address.proto() == Proto::Udp => vec![address],
             _ if tcp => vec![address.clone(), address.with_proto(Proto::Udp)],
             _ => vec![address.with_proto(Proto::Udp)],

@@ -36,7 +36,7 @@ impl Closed {
     /// Returns true if this address was possibly in the way of another one: both have the same port, the same path
     /// or the same passed sockets.
     pub fn hinders(&self, place: &Bind) -> bool {
-        if matches!(place, Bind::Descriptor(_)) {
+        if matches!(place, Bind::Descriptor(..)) {
             return self.place == *place;
         }
         self.addrs.iter().any(|addr| match (addr, place) {

@@ -279,7 +279,7 @@ impl<'a> Checks<'a> {
                 self.protocol(&place, "listen", &forward.listen, proto);
             }
             Service::Local(front_end) => self.front_end(&place, front_end, true, &[forward.listen.proto()]),
-            Service::Remote(_) if matches!(forward.listen, Bind::Unix(_) | Bind::Descriptor(_)) => {
+            Service::Remote(_) if matches!(forward.listen, Bind::Unix(_) | Bind::Descriptor(..)) => {
                 let text = format!(" \"{}\": expected a TCP port, because it is at the far end", forward.listen);
                 self.add(place.field("listen"), text);
             }

@@ -102,7 +102,7 @@ fn bind_place(place: &Bind, loops: usize, config: &Config, protocol: StreamProto
     match place {
         Bind::Ip(_, addr) => Ok(vec![bind_tcp(*addr, true, sockets, config)?]),
         Bind::Unix(path) => Ok(vec![bind_unix(path, loops, config)?]),
-        Bind::Descriptor(name) => adopt(name.as_str(), loops, config),
+        Bind::Descriptor(proto, name) => adopt(name.as_str(), *proto, loops, config),
         Bind::Any(_, port) => match bind_tcp((Ipv6Addr::UNSPECIFIED, *port).into(), false, sockets, config) {
             Err(error) if sys::lacks_family(&error) => {
                 Ok(vec![bind_tcp((Ipv4Addr::UNSPECIFIED, *port).into(), true, sockets, config)?])
@@ -140,7 +140,7 @@ pub(crate) fn bind_some(place: &Bind, config: &Config) -> io::Result<(Vec<Bound>
     let both: [IpAddr; 2] = match place {
         Bind::Any(..) => [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
         Bind::Loopback(..) => [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
-        Bind::Ip(..) | Bind::Name(..) | Bind::Unix(_) | Bind::Descriptor(_) => {
+        Bind::Ip(..) | Bind::Name(..) | Bind::Unix(_) | Bind::Descriptor(..) => {
             return bind(place, 1, config).map(|bounds| (bounds, Vec::new()));
         }
     };
@@ -247,12 +247,16 @@ fn bind_unix(path: &Path, loops: usize, config: &Config) -> io::Result<Bound> {
 }
 
 /// Takes the sockets with a name that the service manager has passed.
-fn adopt(name: &str, loops: usize, config: &Config) -> io::Result<Vec<Bound>> {
+fn adopt(name: &str, proto: Proto, loops: usize, config: &Config) -> io::Result<Vec<Bound>> {
     let adopt_one = |(socket, passed): (OwnedSocket, PassedSocket)| {
         let socket = Socket::from(socket);
         let local = socket.local_addr()?;
         let mut inherited = Inherited::OF_SYSTEM;
         let (addr, socket) = match local.as_socket() {
+            Some(addr) if proto == Proto::Udp => {
+                let socket = DatagramSocket::listening(socket)?;
+                (Endpoint::Ip(proto, addr), AcceptorSocket::Udp(Box::new(socket)))
+            }
             Some(addr) => {
                 inherited = Inherited { nodelay: config.nodelay, tcp_keepalive: config.tcp_keepalive };
                 inherited.set_all(SockRef::from(&socket))?;
@@ -267,7 +271,7 @@ fn adopt(name: &str, loops: usize, config: &Config) -> io::Result<Vec<Bound>> {
         let sockets = vec![Acceptor { socket, inherited }];
         Ok(Bound { addr, sockets, loops, is_passed: true, members: Arc::new(members) })
     };
-    sys::take_passed(name)?.into_iter().map(adopt_one).collect()
+    sys::take_passed(name, proto)?.into_iter().map(adopt_one).collect()
 }
 
 impl Bound {

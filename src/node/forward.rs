@@ -314,7 +314,7 @@ impl Node {
                 id.ok_or_else(|| VerbError::Full.into())
             }
             Service::Remote { to } => {
-                if matches!(listen, Bind::Unix(_) | Bind::Descriptor(_)) {
+                if matches!(listen, Bind::Unix(_) | Bind::Descriptor(..)) {
                     return Err(VerbError::Invalid.into());
                 }
                 let id = self.add_remote(core, link, name, Reverse { listen, to }).ok_or(VerbError::Full)?;

@@ -429,7 +429,7 @@ fn is_in_the_way(addr: SocketAddr, place: &Bind) -> bool {
             let is_either = is_same(addr, *wanted) || addr.ip().is_unspecified() || wanted.ip().is_unspecified();
             addr.port() == wanted.port() && is_either
         }
-        Bind::Name(..) | Bind::Unix(_) | Bind::Descriptor(_) => false,
+        Bind::Name(..) | Bind::Unix(_) | Bind::Descriptor(..) => false,
     }
 }
 
@@ -446,7 +446,7 @@ fn open_of(place: &Bind) -> Open {
         Bind::Any(_, port) => (Host::Name("*".into()), *port),
         Bind::Ip(_, addr) => (Host::Addr(addr.ip()), addr.port()),
         Bind::Name(_, name, port) => (Host::Name(name.as_str().to_owned()), *port),
-        Bind::Unix(_) | Bind::Descriptor(_) => (Host::Name(String::new()), 0),
+        Bind::Unix(_) | Bind::Descriptor(..) => (Host::Name(String::new()), 0),
     };
     Open { kind: kind_of(place.proto()), host, port, ..Open::default() }
 }

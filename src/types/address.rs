@@ -62,8 +62,8 @@ pub enum Bind {
     Name(Proto, Name, u16),
     /// A Unix stream socket.
     Unix(PathBuf),
-    /// The listening sockets with this name that the service manager has passed to this process.
-    Descriptor(DescriptorName),
+    /// The listening sockets with this name that the service manager has passed to this process, or those of UDP.
+    Descriptor(Proto, DescriptorName),
 }
 
 /// The name of sockets that a service manager passes: 1 to 255 bytes of printable ASCII without spaces and colons.
@@ -243,17 +243,17 @@ impl From<Target> for Bind {
 }
 
 impl Bind {
-    /// Parses `PORT` (loopback), `:PORT` (all addresses), `ADDR:PORT` or `NAME:PORT`, each after `udp:` if it is a UDP
-    /// address; `unix:/path`; or `fd:NAME` for sockets that the service manager passes. With port 0 the system chooses the
-    /// port.
+    /// Parses `PORT` (loopback), `:PORT` (all addresses), `ADDR:PORT` or `NAME:PORT`, or `fd:NAME` for sockets
+    /// that the service manager passes, each after `udp:` if it is of UDP; or `unix:/path`. With port 0 the system chooses
+    /// the port.
     pub fn parse(text: &str) -> Result<Bind, AddressError> {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Bind::Unix(parse_path(path)?));
         }
-        if let Some(name) = text.strip_prefix("fd:") {
-            return Ok(Bind::Descriptor(DescriptorName::new(name)?));
-        }
         let (proto, text) = split_proto(text)?;
+        if let Some(name) = text.strip_prefix("fd:") {
+            return Ok(Bind::Descriptor(proto, DescriptorName::new(name)?));
+        }
         match split_port(text) {
             None => Ok(Bind::Loopback(proto, parse_port(text, 0)?)),
             Some(("" | "*", port)) => Ok(Bind::Any(proto, parse_port(port, 0)?)),
@@ -264,8 +264,9 @@ impl Bind {
     /// Returns the protocol.
     pub fn proto(&self) -> Proto {
         match self {
-            Bind::Loopback(proto, _) | Bind::Any(proto, _) | Bind::Ip(proto, _) | Bind::Name(proto, ..) => *proto,
-            Bind::Unix(_) | Bind::Descriptor(_) => Proto::Tcp,
+            Bind::Loopback(proto, _) | Bind::Any(proto, _) | Bind::Ip(proto, _) => *proto,
+            Bind::Name(proto, ..) | Bind::Descriptor(proto, _) => *proto,
+            Bind::Unix(_) => Proto::Tcp,
         }
     }
 
@@ -274,7 +275,7 @@ impl Bind {
         match self {
             Bind::Loopback(_, port) | Bind::Any(_, port) | Bind::Name(_, _, port) => Some(*port),
             Bind::Ip(_, addr) => Some(addr.port()),
-            Bind::Unix(_) | Bind::Descriptor(_) => None,
+            Bind::Unix(_) | Bind::Descriptor(..) => None,
         }
     }
 
@@ -286,11 +287,11 @@ impl Bind {
             Bind::Any(proto, _) => Bind::Any(*proto, port),
             Bind::Name(proto, name, _) => Bind::Name(*proto, name.clone(), port),
             Bind::Ip(proto, addr) => Bind::Ip(*proto, at_port(*addr, port)),
-            Bind::Unix(_) | Bind::Descriptor(_) => self.clone(),
+            Bind::Unix(_) | Bind::Descriptor(..) => self.clone(),
         }
     }
 
-    /// Returns the address with another protocol. Unix sockets and passed sockets are returned unchanged.
+    /// Returns the address with another protocol. Unix sockets are returned unchanged.
     #[must_use]
     pub fn with_proto(self, proto: Proto) -> Bind {
         match self {
@@ -298,7 +299,8 @@ impl Bind {
             Bind::Any(_, port) => Bind::Any(proto, port),
             Bind::Name(_, name, port) => Bind::Name(proto, name, port),
             Bind::Ip(_, addr) => Bind::Ip(proto, addr),
-            Bind::Unix(_) | Bind::Descriptor(_) => self,
+            Bind::Descriptor(_, name) => Bind::Descriptor(proto, name),
+            Bind::Unix(_) => self,
         }
     }
 }
@@ -409,7 +411,7 @@ impl fmt::Display for Bind {
             Bind::Ip(proto, addr) => write!(f, "{}{addr}", proto.prefix()),
             Bind::Name(proto, name, port) => write!(f, "{}{}:{port}", proto.prefix(), Dotted(name)),
             Bind::Unix(path) => write!(f, "unix:{}", Printable(path)),
-            Bind::Descriptor(name) => write!(f, "fd:{}", name.as_str()),
+            Bind::Descriptor(proto, name) => write!(f, "{}fd:{}", proto.prefix(), name.as_str()),
         }
     }
 }
@@ -534,8 +536,11 @@ mod tests {
     #[test]
     fn a_port_alone_is_loopback_and_a_port_after_a_colon_is_all_addresses() {
         let passed = Bind::parse("fd:web.tcp").unwrap();
-        assert!(matches!(&passed, Bind::Descriptor(name) if name.as_str() == "web.tcp"));
+        assert!(matches!(&passed, Bind::Descriptor(Proto::Tcp, name) if name.as_str() == "web.tcp"));
         assert_eq!((passed.to_string().as_str(), passed.port()), ("fd:web.tcp", None));
+        let of_udp = passed.with_proto(Proto::Udp);
+        assert_eq!((of_udp.to_string().as_str(), of_udp.proto()), ("udp:fd:web.tcp", Proto::Udp));
+        assert_eq!(Bind::parse("udp:fd:web.tcp"), Ok(of_udp));
         for wrong in ["fd:", "fd:a:b", "fd:a b", "fd:\u{e9}", &format!("fd:{}", "x".repeat(256))] {
             assert!(Bind::parse(wrong).is_err(), "{wrong}");
         }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 
 /// The transport protocol of an address. A Unix stream socket counts as TCP, because it carries a byte stream too.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Proto {
     /// A byte stream.
     #[default]

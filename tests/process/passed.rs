@@ -4,7 +4,7 @@ use crate::kit;
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
@@ -116,10 +116,15 @@ fn a_socket_of_another_name_or_kind_is_refused_with_the_reason() {
         ("fd:udp", "the passed descriptor is no listening stream socket"),
         ("fd:connected", "the passed descriptor is no listening stream socket"),
         ("fd:file", "the passed descriptor is no socket"),
+        ("udp:fd:web", "the passed descriptor is no UDP socket"),
+        ("udp:fd:file", "the passed descriptor is no socket"),
     ] {
-        let said = refused(&["socks", "--listen", listen], "web:udp:connected:file", &sockets);
+        let line = ["static", "--listen", listen, "--to", "127.0.0.1:9"];
+        let said = refused(&line, "web:udp:connected:file", &sockets);
         assert!(said.contains(listen) && said.contains(words), "{said}");
     }
+    let ran = kit::run(&["socks", "--listen", "udp:fd:web"]);
+    assert!(ran.code == Some(2) && ran.err.contains("udp:fd:web"), "{:?} {}", ran.code, ran.err);
     let twice = ["static", "--listen", "fd:web", "--listen", "fd:web", "--to", "127.0.0.1:9"];
     let ran = kit::run(&twice);
     assert_eq!(ran.code, Some(2));
@@ -135,6 +140,107 @@ fn a_socket_of_another_name_or_kind_is_refused_with_the_reason() {
 
 fn listener_that_stays() -> &'static TcpListener {
     Box::leak(Box::new(TcpListener::bind("127.0.0.1:0").expect("a port")))
+}
+
+/// A target that sends each datagram back, in a thread of its own. Returns its address.
+fn echo() -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let addr = socket.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        let mut buf = [0; 64];
+        while let Ok((len, from)) = socket.recv_from(&mut buf) {
+            let _ = socket.send_to(&buf[..len], from);
+        }
+    });
+    addr
+}
+
+fn udp_socket(addr: &str) -> (SocketAddr, UdpSocket) {
+    let socket = UdpSocket::bind(addr).unwrap();
+    socket.set_read_timeout(Some(SOON)).unwrap();
+    (socket.local_addr().unwrap(), socket)
+}
+
+/// Takes the next datagram, which must be this one.
+#[track_caller]
+fn take(client: &UdpSocket, from: SocketAddr, payload: &[u8]) {
+    let mut buf = [0; 64];
+    let (len, sender) = client.recv_from(&mut buf).expect("a datagram");
+    assert_eq!((&buf[..len], sender), (payload, from));
+}
+
+/// systemd gives all sockets of a unit one name, unless the unit says otherwise.
+#[test]
+fn a_listener_takes_the_passed_sockets_of_its_protocols() {
+    let to = echo();
+    let stream = listener();
+    let (udp, udp6) = (udp_socket("127.0.0.1:0"), udp_socket("[::1]:0"));
+    let sockets = [stream.1, udp.1.into(), udp6.1.into()];
+    let start = |options: &[&str]| {
+        let line = [&["static", "--threads", "2", "--listen", "fd:dns", "--to", &to][..], options].concat();
+        spawn(&line, "dns:dns:dns", &sockets)
+    };
+    for options in [&["--tcp", "--udp"][..], &["--udp"], &[]] {
+        let seaprox = start(options);
+        let (has_tcp, has_udp) = (!options.contains(&"--udp") || options.contains(&"--tcp"), !options.is_empty());
+        let mut lines = Vec::new();
+        has_tcp.then(|| lines.push(stream.0.to_string()));
+        has_udp.then(|| lines.extend([udp.0, udp6.0].map(|addr| format!("udp:{addr}"))));
+        assert_eq!((0..lines.len()).map(|index| seaprox.listens(index)).collect::<Vec<_>>(), lines);
+        if has_udp {
+            for (at, local) in [(udp.0, "127.0.0.1:0"), (udp6.0, "[::1]:0")] {
+                for payload in [b"one", b"two"] {
+                    let (_, client) = udp_socket(local);
+                    client.send_to(payload, at).unwrap();
+                    take(&client, at, payload);
+                }
+            }
+        }
+        if !has_tcp {
+            seaprox.wait_for_log(&["WARN", "passed a socket that no listener has", "name=dns"]);
+        }
+        if !has_udp {
+            seaprox.wait_for_log(&["WARN", "passed a socket that no listener has", "name=udp:dns"]);
+        }
+        assert_eq!(seaprox.count_log(&["passed a socket that no listener has"]), usize::from(!has_tcp || !has_udp));
+    }
+}
+
+#[test]
+fn a_passed_socket_of_udp_is_given_up_and_taken_again_with_the_datagrams_that_wait() {
+    let (to, scratch) = (echo(), Scratch::new());
+    let (at, socket) = udp_socket("127.0.0.1:0");
+    let file = |name: Option<&str>| {
+        let of = |name| {
+            format!("[[listener]]\nname = \"{name}\"\nfront = \"static\"\nlisten = \"udp:fd:dns\"\nto = \"{to}\"\n")
+        };
+        let other = "[[listener]]\nname = \"other\"\nfront = \"socks\"\nlisten = \"127.0.0.1:0\"\n";
+        scratch.write("seaprox.toml", format!("{other}{}", name.map(of).unwrap_or_default()))
+    };
+    let path = file(Some("one"));
+    let seaprox = spawn(&["run", &path], "dns", &[socket.into()]);
+    seaprox.listens(0);
+    let (_, client) = udp_socket("127.0.0.1:0");
+    client.send_to(b"ask", at).unwrap();
+    take(&client, at, b"ask");
+    let listeners = || seaprox.status()["listeners"].to_string().matches(&at.to_string()).count();
+    for name in ["two", "three"] {
+        file(None);
+        seaprox.signal(libc::SIGHUP);
+        kit::until("the listener is closed", || listeners() == 0);
+        client.send_to(name.as_bytes(), at).unwrap();
+        file(Some(name));
+        seaprox.signal(libc::SIGHUP);
+        take(&client, at, name.as_bytes());
+        client.send_to(b"ask", at).unwrap();
+        take(&client, at, b"ask");
+    }
+    // Another listener takes the socket over in one change.
+    file(Some("four"));
+    seaprox.signal(libc::SIGHUP);
+    kit::until("the listener has another name", || seaprox.status()["listeners"].to_string().contains("four"));
+    client.send_to(b"ask", at).unwrap();
+    take(&client, at, b"ask");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Listening sockets that a service manager has passed to this process (sd_listen_fds(3)): descriptors from 3 on, their
+//! Sockets of listeners that a service manager has passed to this process (sd_listen_fds(3)): descriptors from 3 on, their
 //! number in `LISTEN_FDS`, their names in `LISTEN_FDNAMES`, and the process that they are for in `LISTEN_PID`.
 //!
 //! The process keeps each of them until it ends, and a listener has a duplicate. So a listener that is closed and opened
@@ -9,6 +9,10 @@ use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use socket2::SockRef;
+
+use crate::types::proto::Proto;
+
 /// A passed socket that a listener has. A drop gives the socket back.
 #[derive(Debug)]
 pub(crate) struct PassedSocket(usize);
@@ -16,32 +20,37 @@ pub(crate) struct PassedSocket(usize);
 /// A socket that was passed to this process.
 struct Passed {
     name: String,
+    proto: Proto,
     socket: OwnedFd,
     is_taken: bool,
 }
 
-/// Returns the names of the sockets that were passed to this process. A program calls this at its start, before it opens
+/// Returns the name of each socket that was passed to this process, and its protocol: UDP for a UDP socket, and TCP for any other.
+/// A program calls this at its start, before it opens
 /// descriptors of its own, and from then on no program that it starts gets the sockets.
-pub fn passed_sockets() -> Vec<String> {
-    table().iter().map(|passed| passed.name.clone()).collect()
+pub fn passed_sockets() -> Vec<(String, Proto)> {
+    table().iter().map(|passed| (passed.name.clone(), passed.proto)).collect()
 }
 
-/// Takes all passed sockets with a name: a duplicate of each, which does not block, and the hold on the original.
+/// Takes all passed sockets with a name that are of a protocol, where Unix sockets are of TCP: a duplicate of each, which does not block, and the hold on the original.
 ///
 /// # Errors
 /// No socket has the name ([`ErrorKind::NotFound`]), a listener has it already ([`ErrorKind::AddrInUse`]), or it is no
-/// listening stream socket ([`ErrorKind::InvalidInput`]).
-pub(crate) fn take_passed(name: &str) -> io::Result<Vec<(OwnedFd, PassedSocket)>> {
+/// listening stream socket or no UDP socket ([`ErrorKind::InvalidInput`]).
+pub(crate) fn take_passed(name: &str, proto: Proto) -> io::Result<Vec<(OwnedFd, PassedSocket)>> {
     let mut table = table();
     let of_name: Vec<usize> = (0..table.len()).filter(|index| table[*index].name == name).collect();
-    if of_name.is_empty() {
+    let Some(first) = of_name.first() else {
         return Err(io::Error::new(ErrorKind::NotFound, unknown(&table)));
-    }
+    };
+    // One name may have sockets of both protocols.
+    let of_proto: Vec<usize> = of_name.iter().copied().filter(|index| table[*index].proto == proto).collect();
+    let of_name = if of_proto.is_empty() { vec![*first] } else { of_proto };
     if of_name.iter().any(|index| table[*index].is_taken) {
         return Err(io::Error::new(ErrorKind::AddrInUse, "another listener has this socket"));
     }
     let duplicates: Vec<OwnedFd> =
-        of_name.iter().map(|index| duplicate(&table[*index].socket)).collect::<io::Result<_>>()?;
+        of_name.iter().map(|index| duplicate(&table[*index].socket, proto)).collect::<io::Result<_>>()?;
     of_name.iter().for_each(|index| table[*index].is_taken = true);
     Ok(duplicates.into_iter().zip(of_name.into_iter().map(PassedSocket)).collect())
 }
@@ -64,15 +73,31 @@ fn unknown(table: &[Passed]) -> String {
     }
 }
 
-fn duplicate(socket: &OwnedFd) -> io::Result<OwnedFd> {
-    if number_option(socket, libc::SO_TYPE)? != libc::SOCK_STREAM || number_option(socket, libc::SO_ACCEPTCONN)? == 0 {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "the passed descriptor is no listening stream socket"));
+/// Returns a duplicate of a passed socket, unless it is no socket of the protocol for a listener.
+fn duplicate(socket: &OwnedFd, proto: Proto) -> io::Result<OwnedFd> {
+    let kind = number_option(socket, libc::SO_TYPE)?;
+    let (is_it, why) = match proto {
+        Proto::Tcp => (
+            kind == libc::SOCK_STREAM && number_option(socket, libc::SO_ACCEPTCONN)? != 0,
+            "the passed descriptor is no listening stream socket",
+        ),
+        Proto::Udp => (proto_of(socket) == Proto::Udp, "the passed descriptor is no UDP socket"),
+    };
+    if !is_it {
+        return Err(io::Error::new(ErrorKind::InvalidInput, why));
     }
     let duplicate = socket.try_clone()?;
     // The flag belongs to the open file, so the service manager has it, too; systemd does not accept from it.
     let flags = syscall!(libc::fcntl(duplicate.as_raw_fd(), libc::F_GETFL))?;
     syscall!(libc::fcntl(duplicate.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK))?;
     Ok(duplicate)
+}
+
+/// Returns UDP for a socket of datagrams that has an IP address, and TCP for any other.
+fn proto_of(socket: &OwnedFd) -> Proto {
+    let is_datagram = number_option(socket, libc::SO_TYPE).is_ok_and(|kind| kind == libc::SOCK_DGRAM);
+    let has_ip = || SockRef::from(socket).local_addr().is_ok_and(|addr| addr.as_socket().is_some());
+    if is_datagram && has_ip() { Proto::Udp } else { Proto::Tcp }
 }
 
 /// Returns an option of a socket that is a number. Fails if the descriptor is no socket.
@@ -101,7 +126,8 @@ fn adopt() -> Vec<Passed> {
         let flags = syscall!(libc::fcntl(fd, libc::F_GETFD)).ok()?;
         syscall!(libc::fcntl(fd, libc::F_SETFD, flags | libc::FD_CLOEXEC)).ok()?;
         // SAFETY: the descriptor is open, and the service manager has given it to this process, which adopts it once.
-        Some(Passed { name, socket: unsafe { OwnedFd::from_raw_fd(fd) }, is_taken: false })
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        Some(Passed { name, proto: proto_of(&socket), socket, is_taken: false })
     };
     (FIRST..).zip(names).filter_map(adopt).collect()
 }
@@ -132,14 +158,19 @@ mod tests {
     }
 
     #[test]
-    fn only_a_listening_stream_socket_is_duplicated() {
-        let refused = |socket: OwnedFd| duplicate(&socket).unwrap_err().to_string();
+    fn only_a_socket_of_the_protocol_for_a_listener_is_duplicated() {
+        let refused = |socket: OwnedFd| duplicate(&socket, Proto::Tcp).unwrap_err().to_string();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let connected = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert!(refused(connected.into()).contains("no listening stream socket"));
         assert!(refused(std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into()).contains("no listening stream"));
         assert!(refused(std::io::pipe().unwrap().0.into()).contains("no socket"));
-        let duplicate = duplicate(&listener.into()).unwrap();
+        let listener = listener.into();
+        assert!(duplicate(&listener, Proto::Udp).unwrap_err().to_string().contains("no UDP socket"));
+        let unix = std::os::unix::net::UnixDatagram::unbound().unwrap().into();
+        assert!(duplicate(&unix, Proto::Udp).unwrap_err().to_string().contains("no UDP socket"));
+        duplicate(&std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into(), Proto::Udp).unwrap();
+        let duplicate = duplicate(&listener, Proto::Tcp).unwrap();
         let flags = |command| syscall!(libc::fcntl(duplicate.as_raw_fd(), command)).unwrap();
         assert!(flags(libc::F_GETFL) & libc::O_NONBLOCK != 0 && flags(libc::F_GETFD) & libc::FD_CLOEXEC != 0);
     }

@@ -11,6 +11,7 @@ use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use socket2::{Socket, Type};
 
+use crate::types::proto::Proto;
 use crate::types::unix_file::{UnixMode, UnixOwner};
 
 /// No value is of this type. It is in a private field of the others, so that code elsewhere is not told that it is
@@ -128,12 +129,12 @@ pub fn socket_directory(_: &str) -> io::Result<PathBuf> {
 #[derive(Debug)]
 pub(crate) struct PassedSocket(#[allow(dead_code, reason = "it is never made")] Never);
 
-pub(crate) fn take_passed(_: &str) -> io::Result<Vec<(OwnedSocket, PassedSocket)>> {
+pub(crate) fn take_passed(_: &str, _: Proto) -> io::Result<Vec<(OwnedSocket, PassedSocket)>> {
     Err(io::Error::new(ErrorKind::Unsupported, "no service manager of this system passes sockets"))
 }
 
 /// Returns no name: no service manager of this system passes sockets.
-pub fn passed_sockets() -> Vec<String> {
+pub fn passed_sockets() -> Vec<(String, Proto)> {
     Vec::new()
 }
 
