@@ -2,7 +2,7 @@
 //! process without rights says.
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -157,13 +157,8 @@ fn datagrams_of_an_association_that_come_back_are_refused() {
         let path = scratch.write("seaprox.toml", listeners);
         let seaprox = Seaprox::start(&["run", "--no-strict-modes", &path]);
         redirect_by_tproxy("udp", 12_345);
-        let mut control = std::net::TcpStream::connect(("127.0.0.1", 12_346)).unwrap();
-        control.set_read_timeout(Some(SOON)).unwrap();
-        control.write_all(b"\x05\x01\0\x05\x03\0\x01\0\0\0\0\0\0").unwrap();
-        let mut reply = [0; 12];
-        control.read_exact(&mut reply).unwrap();
-        assert_eq!(reply[..10], *b"\x05\0\x05\0\0\x01\x7f\0\0\x01");
-        let relay = SocketAddr::from(([127, 0, 0, 1], u16::from_be_bytes([reply[10], reply[11]])));
+        let mut control = TcpStream::connect(("127.0.0.1", 12_346)).unwrap();
+        let relay = associate(&mut control);
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         for (count, addr) in (1..).zip(SERVERS) {
             let server = UdpSocket::bind(at(addr, 82)).unwrap();
@@ -178,6 +173,57 @@ fn datagrams_of_an_association_that_come_back_are_refused() {
             assert!(server.recv(&mut [0; 8]).is_err(), "the server got a datagram");
         }
     });
+}
+
+/// Flows and associations that are open before a reload adds the first listener for redirected clients.
+#[test]
+fn datagrams_of_flows_that_are_older_than_the_redirection_are_refused_when_they_come_back() {
+    with_servers(|| {
+        let scratch = Scratch::new();
+        let server = UdpSocket::bind(at(SERVERS[0], 82)).unwrap();
+        server.set_read_timeout(Some(SOON)).unwrap();
+        let before = format!(
+            "no-strict-modes = true\n[[listener]]\nname = \"socks\"\nlisten = \"127.0.0.1:12346\"\nfront = \"socks\"\n\
+             [[listener]]\nname = \"static\"\nlisten = \"udp:127.0.0.1:12347\"\nfront = \"static\"\nto = \"{}:82\"\n",
+            SERVERS[0]
+        );
+        let path = scratch.write("seaprox.toml", &before);
+        let seaprox = Seaprox::start(&["run", "--no-strict-modes", &path]);
+        let mut control = TcpStream::connect(("127.0.0.1", 12_346)).unwrap();
+        let relay = associate(&mut control);
+        let IpAddr::V4(ip) = at(SERVERS[0], 82).ip() else { unreachable!() };
+        let header = [&[0, 0, 0, 1], &ip.octets()[..], &[0, 82]].concat();
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let ways = [(SocketAddr::from(([127, 0, 0, 1], 12_347)), b"ask".to_vec()), (relay, header)];
+        for (to, datagram) in &ways {
+            client.send_to(datagram, to).unwrap();
+            server.recv(&mut [0; 8]).expect("a datagram");
+        }
+        let redirect = "[[listener]]\nname = \"redirect\"\nlisten = [\"udp:12345\"]\nfront = \"redirect\"\n";
+        scratch.write("seaprox.toml", before + redirect);
+        seaprox.signal(libc::SIGHUP);
+        seaprox.wait_for_log(&["configuration reloaded"]);
+        redirect_by_tproxy("udp", 12_345);
+        server.set_nonblocking(true).unwrap();
+        for (count, (to, datagram)) in (1..).zip(&ways) {
+            client.send_to(datagram, to).unwrap();
+            until("the datagram is refused", || {
+                seaprox.count_log(&["flow refused", SERVERS[0], "is one of this process"]) >= count
+            });
+        }
+        assert_eq!(seaprox.figure("/flows_opened"), 2);
+        assert!(server.recv(&mut [0; 8]).is_err(), "the server got a datagram");
+    });
+}
+
+/// Asks for an association on a connection. Returns the address to send to.
+fn associate(control: &mut TcpStream) -> SocketAddr {
+    control.set_read_timeout(Some(SOON)).unwrap();
+    control.write_all(b"\x05\x01\0\x05\x03\0\x01\0\0\0\0\0\0").unwrap();
+    let mut reply = [0; 12];
+    control.read_exact(&mut reply).unwrap();
+    assert_eq!(reply[..10], *b"\x05\0\x05\0\0\x01\x7f\0\0\x01");
+    SocketAddr::from(([127, 0, 0, 1], u16::from_be_bytes([reply[10], reply[11]])))
 }
 
 #[test]

@@ -127,7 +127,7 @@ pub(crate) struct AssociationSocket {
     /// The client sends to it, and not a target.
     pub is_client: bool,
     /// The record by which redirected datagrams of this process are known.
-    _own_socket: Option<Box<OwnSocket>>,
+    pub own_socket: Option<Box<OwnSocket>>,
 }
 
 impl ConnectionMut<'_> {
@@ -224,7 +224,7 @@ impl Core {
     fn hold_association_socket(&mut self, connection: Id, socket: DatagramSocket, is_client: bool) -> io::Result<Id> {
         let full = || io::Error::other("too many sockets of associations");
         let own_socket = note_socket(socket.local(), None);
-        let record = AssociationSocket { connection, socket, is_client, _own_socket: own_socket };
+        let record = AssociationSocket { connection, socket, is_client, own_socket };
         let id = self.datagrams.association_sockets.insert(record).map_err(|_| full())?;
         let record = self.datagrams.association_sockets.get_mut(id).ok_or_else(full)?;
         if let Err(error) = record.socket.register(&self.registry, Token(id.to_u64() as usize)) {

@@ -7,11 +7,12 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::ClientSocket;
+use super::flow::Dest;
 use crate::datagrams::batch::Batch;
 use crate::datagrams::reply::ReplySockets;
 use crate::datagrams::socket::DatagramSocket;
 use crate::engine::core::Core;
-use crate::engine::redirected::warn_not_transparent;
+use crate::engine::redirected::{note_socket, warn_not_transparent};
 use crate::sys;
 use crate::types::id::Id;
 use crate::types::reason::Reason;
@@ -61,8 +62,28 @@ impl Core {
         let Some(client) = self.datagrams.sockets.get_mut(&listener) else { return };
         if is_redirected && !client.is_redirected {
             client.is_redirected = client.socket.redirect().map_err(|error| warn_not_transparent(&error)).is_ok();
+            self.note_open_sockets();
         } else {
             client.is_redirected &= is_redirected;
+        }
+    }
+
+    /// Notes the sockets of flows and associations that were opened before any listener for redirected clients, so that their
+    /// datagrams are known when they come back.
+    fn note_open_sockets(&mut self) {
+        for id in self.datagrams.flows.ids() {
+            let Some(flow) = self.datagrams.flows.get_mut(id).filter(|flow| flow.own_socket.is_none()) else {
+                continue;
+            };
+            if let Dest::Socket(socket) = &flow.dest {
+                flow.own_socket = note_socket(socket.local(), socket.peer());
+            }
+        }
+        for id in self.datagrams.association_sockets.ids() {
+            let Some(record) = self.datagrams.association_sockets.get_mut(id) else { continue };
+            if record.own_socket.is_none() {
+                record.own_socket = note_socket(record.socket.local(), None);
+            }
         }
     }
 
