@@ -65,6 +65,7 @@ mod service;
 mod socks;
 mod socks_bind;
 mod socks_udp;
+mod socks_udp_clients;
 mod splice;
 mod status;
 mod targets;

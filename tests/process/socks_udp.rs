@@ -11,11 +11,11 @@ use kit::names::{NameServer, isolated};
 use kit::{Scratch, Seaprox, has_namespaces, until};
 
 /// A client with an association.
-struct Client {
-    control: TcpStream,
-    socket: UdpSocket,
+pub struct Client {
+    pub control: TcpStream,
+    pub socket: UdpSocket,
     /// The address that the proxy has told.
-    relay: SocketAddr,
+    pub relay: SocketAddr,
 }
 
 /// Sends a request for UDP ASSOCIATE. Returns the connection, and the reply code with the bound address.
@@ -40,7 +40,7 @@ fn request(proxy: SocketAddr, announced: SocketAddr) -> (TcpStream, u8, SocketAd
 }
 
 /// Returns the address type, the address and the port.
-fn address(addr: SocketAddr) -> Vec<u8> {
+pub fn address(addr: SocketAddr) -> Vec<u8> {
     let mut bytes = match addr.ip() {
         IpAddr::V4(ip) => [&[1], &ip.octets()[..]].concat(),
         IpAddr::V6(ip) => [&[4], &ip.octets()[..]].concat(),
@@ -54,7 +54,7 @@ fn named(name: &str, port: u16) -> Vec<u8> {
 }
 
 /// Returns a datagram with its header.
-fn datagram(to: &[u8], payload: &[u8]) -> Vec<u8> {
+pub fn datagram(to: &[u8], payload: &[u8]) -> Vec<u8> {
     [&[0, 0, 0], to, payload].concat()
 }
 
@@ -66,7 +66,7 @@ fn socket(addr: &str) -> UdpSocket {
 
 impl Client {
     #[track_caller]
-    fn open(proxy: SocketAddr) -> Client {
+    pub fn open(proxy: SocketAddr) -> Client {
         Client::with(proxy, "0.0.0.0:0".parse().unwrap())
     }
 
@@ -78,13 +78,13 @@ impl Client {
         Client { control, socket, relay }
     }
 
-    fn send(&self, to: &[u8], payload: &[u8]) {
+    pub fn send(&self, to: &[u8], payload: &[u8]) {
         self.socket.send_to(&datagram(to, payload), self.relay).unwrap();
     }
 
     /// Takes the next datagram, which must be this one.
     #[track_caller]
-    fn take(&self, from: SocketAddr, payload: &[u8]) {
+    pub fn take(&self, from: SocketAddr, payload: &[u8]) {
         let mut buf = [0; 65_536];
         let (len, sender) = self.socket.recv_from(&mut buf).expect("a datagram");
         assert_eq!(sender, self.relay);
@@ -97,7 +97,7 @@ impl Client {
 }
 
 /// A target that sends each datagram back, in a thread of its own.
-fn echo(addr: &str) -> SocketAddr {
+pub fn echo(addr: &str) -> SocketAddr {
     let socket = UdpSocket::bind(addr).unwrap();
     let addr = socket.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -109,7 +109,7 @@ fn echo(addr: &str) -> SocketAddr {
     addr
 }
 
-fn proxy(options: &[&str]) -> Seaprox {
+pub fn proxy(options: &[&str]) -> Seaprox {
     Seaprox::start(&[&["socks", "--listen", "127.0.0.1:0"], options].concat())
 }
 

@@ -332,6 +332,10 @@ impl<'a> Host<'a> {
         let target = match self {
             Host::V4(ip) => Target::from(SocketAddr::from((ip, port))),
             Host::V6(ip) => Target::from(SocketAddr::from((ip, port))),
+            // A client that does not know the address of its datagrams; some write an empty name instead of zeros.
+            Host::Name(b"") if command == Command::UdpAssociate => {
+                SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into()
+            }
             Host::Name(name) => {
                 let name = str::from_utf8(name).map_err(|_| BadTarget::Name)?;
                 Target::from_host(name, port).map_err(|_| BadTarget::Name)?
