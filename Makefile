@@ -40,6 +40,7 @@ test-system: test-tools system-tools
 	SEAPROX_FIRST=2001 SEAPROX_SEEDS=50000 $(CARGO) test --locked --test link sim::swarm
 	SEEDS=40..440 $(CARGO) test --locked --test node faults::
 	$(CARGO) test --locked --test process reload:: -- --ignored
+	$(CARGO) test --locked --test process mail:: -- --ignored
 	$(CARGO) test --locked --test net link_groups:: -- --ignored
 	$(CARGO) test --locked --test net datagrams:: -- --ignored
 	$(MAKE) interop

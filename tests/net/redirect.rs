@@ -8,9 +8,10 @@ use std::thread;
 
 use serde_json::Value;
 
+use crate::kit::http3::{Http3, has_http3};
 use crate::kit::program::Program;
 use crate::kit::seaprox::run_command;
-use crate::kit::{SOON, Seaprox, has, until};
+use crate::kit::{SOON, Scratch, Seaprox, has, until};
 use crate::net_kit::nodes::{PORT, Secret, start};
 use crate::net_kit::{Host, Kind, Net, has_net};
 
@@ -114,6 +115,19 @@ fn seen_by_name_server(host: &Host, addr: &str) -> String {
     let ran = run_command(command, b"");
     assert_eq!(ran.code, Some(0), "dig @{addr}: {}{}", String::from_utf8_lossy(&ran.out), ran.err);
     String::from_utf8_lossy(&ran.out).trim().to_owned()
+}
+
+/// Returns what drill gets, as [`seen_by_name_server`] does.
+#[track_caller]
+fn seen_by_drill(host: &Host, addr: &str) -> String {
+    let mut command = host.command("drill");
+    let kind = if addr.contains(':') { "AAAA" } else { "A" };
+    command.args(["name.example", &format!("@{addr}"), kind]).stdin(Stdio::null());
+    let ran = run_command(command, b"");
+    let text = String::from_utf8_lossy(&ran.out);
+    assert_eq!(ran.code, Some(0), "drill @{addr}: {text}{}", ran.err);
+    let record = text.lines().find(|line| line.starts_with("name.example.")).unwrap_or_else(|| panic!("{text}"));
+    record.split_whitespace().last().unwrap().to_owned()
 }
 
 /// Reads a request, and answers with the address of the client.
@@ -244,7 +258,7 @@ fn a_server_sees_the_address_of_the_client_of_a_transparent_gateway() {
 
 #[test]
 fn dig_behind_a_redirecting_gateway_asks_any_server() {
-    if !(has_net() && has("dig")) {
+    if !(has_net() && has("dig") && has("drill")) {
         return;
     }
     let row = Row::new();
@@ -255,6 +269,7 @@ fn dig_behind_a_redirecting_gateway_asks_any_server() {
     for (addr, gateway) in SERVER.iter().zip(GATEWAY_OUT) {
         // The system distributes the clients over the loops. dig accepts an answer from the address alone that it has asked.
         (0..8).for_each(|_| assert_eq!(seen_by_name_server(row.client(), addr), gateway));
+        assert_eq!(seen_by_drill(row.client(), addr), gateway);
         seaprox.wait_for_log(&["closed", &asked_of(addr, "udp:", 53), "datagrams=1/1", "reason=idle_timeout"]);
     }
     (0..8).for_each(|_| assert_eq!(seen_by_server(row.client(), SERVER[0]), GATEWAY_OUT[0], "TCP beside UDP"));
@@ -332,6 +347,56 @@ fn a_name_server_sees_the_address_of_the_client_of_a_transparent_gateway() {
     for (addr, client) in SERVER.iter().zip(CLIENT) {
         assert_eq!(seen_by_name_server(row.client(), addr), client);
     }
+}
+
+/// nginx answers with the address that the header of the far node has.
+#[test]
+fn a_server_behind_a_link_is_told_the_address_of_the_redirected_client() {
+    if !(has_net() && has("curl") && has("nginx")) {
+        return;
+    }
+    let (row, secret, scratch) = (Row::new(), Secret::new(), Scratch::new());
+    let directory = scratch.path().display();
+    let temporary =
+        ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|it| format!("{it}_temp_path {directory};"));
+    let [v4, v6] = SERVER;
+    let config = scratch.write(
+        "nginx.conf",
+        format!(
+            "daemon off; master_process off; pid {directory}/pid; error_log stderr;\nevents {{}}\n\
+             http {{ access_log off; {}\nserver {{ listen {v4}:80 proxy_protocol; listen [{v6}]:80 proxy_protocol;\n\
+             location / {{ return 200 \"$proxy_protocol_addr $proxy_protocol_server_addr\"; }} }} }}\n",
+            temporary.concat()
+        ),
+    );
+    let mut command = row.server().command("/usr/sbin/nginx");
+    command.args(["-e", "stderr", "-c", &config]).stdin(Stdio::null());
+    let _nginx = Program::start(command);
+    until("nginx listens", || row.server().run("ss -Hltn sport = :80").lines().count() == 2);
+    rules(row.gateway(), &["gateway", "--interface", "p1"]);
+    let far = start(row.server(), &secret.far(&["--proxy-protocol-send", "v2"]));
+    let _near = redirect_via(row.gateway(), &secret, SERVER_NEAR[0], &[]);
+    for (addr, client) in SERVER.iter().zip(CLIENT) {
+        assert_eq!(seen_by_server(row.client(), addr), format!("{client} {addr}"));
+        far.wait_for_log(&["closed", &asked(addr), client]);
+    }
+}
+
+/// The client of ngtcp2 knows of no proxy, and QUIC accepts answers from the address alone that it has connected to.
+#[test]
+fn http3_behind_a_redirecting_gateway_needs_no_configuration() {
+    if !(has_net() && has_http3()) {
+        return;
+    }
+    let row = Row::new();
+    row.route_to_server();
+    rules(row.gateway(), &["gateway", "--interface", "p1", "--udp"]);
+    let seaprox = redirect(row.gateway(), &["--tcp", "--udp"]);
+    for addr in SERVER {
+        let server = Http3::start(addr, |program| row.server().command(program));
+        until("the file has arrived", || server.fetch(addr, 4433, |program| row.client().command(program)));
+    }
+    assert!(seaprox.figure("/flows_opened") >= 2);
 }
 
 /// iperf3 judges the datagrams of one flow by their numbers.

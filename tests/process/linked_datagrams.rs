@@ -44,7 +44,7 @@ fn converse(client: &UdpSocket, to: SocketAddr, payload: &[u8]) {
 
 /// Waits for a line on stdout that begins with these words. Returns the address behind them.
 #[track_caller]
-fn said(node: &Seaprox, start: &str) -> SocketAddr {
+pub fn said(node: &Seaprox, start: &str) -> SocketAddr {
     let line = || node.out().into_iter().find(|line| line.starts_with(start));
     until(start, || line().is_some());
     let line = line().unwrap();
@@ -52,13 +52,13 @@ fn said(node: &Seaprox, start: &str) -> SocketAddr {
 }
 
 /// Two nodes of which the far one permits the near one all datagrams to 127.0.0.1.
-struct Pair {
+pub struct Pair {
     keys: Keys,
     far: Seaprox,
 }
 
 impl Pair {
-    fn new(options: &[&str]) -> Pair {
+    pub fn new(options: &[&str]) -> Pair {
         let keys = Keys::new();
         keys.permit(Some("permit-open=\"udp:127.0.0.1:*\",permit-open=\"127.0.0.1:*\",permit-listen=\"udp:*\""));
         let far = keys.start_far(options);
@@ -66,7 +66,7 @@ impl Pair {
     }
 
     /// Starts a command of the near node with a link to the far one.
-    fn near(&self, words: &[&str], option: &str) -> Seaprox {
+    pub fn near(&self, words: &[&str], option: &str) -> Seaprox {
         let mut via = self.keys.via(&self.far.addr(0).to_string());
         via[0] = option.to_owned();
         let words: Vec<&str> = words.iter().copied().chain(via.iter().map(String::as_str)).collect();

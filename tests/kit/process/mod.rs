@@ -7,6 +7,7 @@
 
 pub mod crowd;
 pub mod http;
+pub mod http3;
 pub mod knot;
 pub mod link;
 pub mod names;
