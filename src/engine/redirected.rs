@@ -107,7 +107,8 @@ impl Core {
         if self.has_listener_at(Proto::Udp, dest) {
             return Err(Failure::new(Reason::NotPermitted, "the client sent to a listener of this process"));
         }
-        if is_own_datagram(source, dest) {
+        // The answers of a listener leave from its address.
+        if is_own_datagram(source, dest) || self.has_listener_at(Proto::Udp, source) {
             let why = "the datagram is one of this process, which the rules of the system have redirected";
             return Err(Failure::new(Reason::NotPermitted, why));
         }

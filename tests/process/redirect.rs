@@ -216,6 +216,30 @@ fn datagrams_of_flows_that_are_older_than_the_redirection_are_refused_when_they_
     });
 }
 
+#[test]
+fn answers_of_a_listener_that_rules_redirect_are_refused() {
+    with_servers(|| {
+        let echo = UdpSocket::bind("127.0.0.1:0").unwrap();
+        echo.set_read_timeout(Some(SOON)).unwrap();
+        let scratch = Scratch::new();
+        let text = format!(
+            "no-strict-modes = true\n[[listener]]\nname = \"redirect\"\nlisten = [\"udp:12345\"]\nfront = \"redirect\"\n\
+             [[listener]]\nname = \"static\"\nlisten = \"udp::12347\"\nfront = \"static\"\nto = \"{}\"\n",
+            echo.local_addr().unwrap()
+        );
+        let path = scratch.write("seaprox.toml", text);
+        let seaprox = Seaprox::start(&["run", "--no-strict-modes", &path]);
+        redirect_by_tproxy("udp", 12_345);
+        // The client has a port to which datagrams are redirected.
+        let client = UdpSocket::bind(at(SERVERS[0], 82)).unwrap();
+        client.send_to(b"ask", at(SERVERS[0], 12_347)).unwrap();
+        let (length, from) = echo.recv_from(&mut [0; 8]).unwrap();
+        assert_eq!((length, echo.send_to(b"answer", from).unwrap()), (3, 6));
+        seaprox.wait_for_log(&["flow refused", "from=ipv4[udp:198.51.100.7:12347]", "is one of this process"]);
+        assert_eq!(seaprox.figure("/flows_opened"), 1);
+    });
+}
+
 /// Asks for an association on a connection. Returns the address to send to.
 fn associate(control: &mut TcpStream) -> SocketAddr {
     control.set_read_timeout(Some(SOON)).unwrap();
