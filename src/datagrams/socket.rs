@@ -172,7 +172,7 @@ impl DatagramSocket {
             }
             // An earlier datagram was too long for a router. The system knows what fits now, and fragments the next one.
             Err(error) if is_msg_size_err(&error) => {
-                sys::drop_error(SockRef::from(&self.socket));
+                self.drop_error();
                 Ok(0)
             }
             Err(error) => Err(error),
@@ -274,7 +274,7 @@ impl DatagramSocket {
         let mut result = self.try_send_one(out);
         if self.peer.is_some() && result.as_ref().is_err_and(is_msg_size_err) {
             // The error may be that of an earlier datagram, which a router has refused.
-            sys::drop_error(SockRef::from(&self.socket));
+            self.drop_error();
             result = self.try_send_one(out);
         }
         match result {
@@ -298,6 +298,11 @@ impl DatagramSocket {
         } else {
             self.send_marked(out)
         }
+    }
+
+    /// Drops the copy of a reported error that the system keeps.
+    pub fn drop_error(&self) {
+        sys::drop_error(SockRef::from(&self.socket));
     }
 
     fn send_plain(&self, out: Outgoing<'_>) -> io::Result<()> {

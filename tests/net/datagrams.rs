@@ -255,6 +255,46 @@ fn what_a_router_says_about_a_target_is_the_reason_of_the_end_of_a_flow() {
     (0..4).for_each(|_| converse(&client(row.client(), addr), b"ask"));
 }
 
+/// Returns the number of ICMP messages about targets that cannot be reached, which a host has received.
+fn unreachable_told(host: &Host) -> u64 {
+    let text = host.inside(|| std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap());
+    let rows: Vec<Vec<&str>> =
+        text.lines().filter_map(|line| line.strip_prefix("Icmp: ")).map(|row| row.split(' ').collect()).collect();
+    let column = rows[0].iter().position(|name| *name == "InDestUnreachs").unwrap();
+    rows[1][column].parse().unwrap()
+}
+
+#[test]
+fn an_answered_flow_outlives_a_change_of_routes_and_ends_if_its_target_stays_away() {
+    if !has_net() {
+        return;
+    }
+    let row = Row::new();
+    assert!(row.router().sysctl("net/ipv4/icmp_ratelimit", "0"));
+    let target = echo(socket(row.target(), TARGET[0]));
+    let (patient, to) = row.start(target, &["--udp-first-answer-timeout", "1h"]);
+    let (hasty, hasty_to) = row.start(target, &["--udp-first-answer-timeout", "300ms"]);
+    let (one, other) = (client(row.client(), to), client(row.client(), hasty_to));
+    [&one, &other].into_iter().for_each(|client| converse(client, b"before"));
+    row.router().ip(&format!("route add unreachable {}/32", TARGET[0]));
+    let before = unreachable_told(row.proxy());
+    until("the router has told it", || {
+        one.send(b"lost").unwrap();
+        thread::sleep(Duration::from_millis(20));
+        unreachable_told(row.proxy()) >= before + 3
+    });
+    until("the flow ends", || {
+        other.send(b"lost").unwrap();
+        thread::sleep(Duration::from_millis(20));
+        let was_answered = |line: &String| line.contains("reason=host_unreachable") && !line.contains("/0 dropped");
+        hasty.log().iter().any(was_answered)
+    });
+    row.router().ip(&format!("route del unreachable {}/32", TARGET[0]));
+    converse(&one, b"after");
+    converse(&other, b"after");
+    assert_eq!(patient.figure("/flows_opened"), 1);
+}
+
 /// Returns a socket that sends packets with headers of the test.
 fn raw(host: &Host) -> Socket {
     host.inside(|| {

@@ -61,6 +61,8 @@ pub(crate) struct Flow {
     pub sent: Moved,
     pub received: Moved,
     pub dropped: u64,
+    /// The time of the last answer.
+    pub answered_ms: u64,
     pub opened_ms: u64,
     pub dial_ms: Option<u32>,
 }

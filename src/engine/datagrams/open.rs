@@ -377,6 +377,7 @@ impl Flow {
             sent: Moved::default(),
             received: Moved::default(),
             dropped: 0,
+            answered_ms: now_ms,
             opened_ms: now_ms,
             dial_ms: None,
         }

@@ -16,7 +16,7 @@ use crate::engine::core::Core;
 use crate::streams::Given;
 use crate::types::dropped::Dropped;
 use crate::types::id::Id;
-use crate::types::reason::Failure;
+use crate::types::reason::{Failure, Reason};
 
 impl Core {
     /// Moves datagrams from the clients of a listener to the targets of their flows.
@@ -209,6 +209,7 @@ impl Core {
         let Datagrams { flows, sockets, .. } = &mut self.datagrams;
         flows.answered(id, self.now_ms);
         let Some(flow) = flows.get_mut(id) else { return };
+        flow.answered_ms = self.now_ms;
         if let Some(connection) = flow.client.association() {
             return self.answer_association(connection, id, contents, segment, ecn);
         }
@@ -256,16 +257,33 @@ impl Core {
         self.stats.datagrams_dropped[why as usize] += entry.count();
     }
 
-    /// Ends a flow whose socket has reported an error, such as a port that is unreachable.
+    /// Ends a flow whose socket has reported an error, such as a port that is unreachable, unless the flow outlives it.
     fn flow_failed(&mut self, id: Id, error: &io::Error) {
-        let Some(flow) = self.datagrams.flows.get_mut(id) else { return };
-        let peer = flow.dialled().and_then(|endpoint| endpoint.ip());
+        let Some(flow) = self.datagrams.flows.get(id) else { return };
         let failure = Failure::from(error);
+        if self.outlives(flow, failure.reason) {
+            if let Some(socket) = self.datagrams.socket_mut(id) {
+                socket.drop_error();
+            }
+            return;
+        }
+        let peer = flow.dialled().and_then(|endpoint| endpoint.ip());
         let failure = match peer {
             Some(peer) => failure.about(peer),
             None => failure,
         };
         self.end_flow(id, failure.reason, failure.detail);
+    }
+}
+
+impl Core {
+    /// Returns true if a flow goes on after an error that may pass, because the routes to its target may only change (RFC 1122,
+    /// section 3.2.2.1): its target has answered within the time that a first answer may take.
+    fn outlives(&self, flow: &Flow, reason: Reason) -> bool {
+        let patience = self.profiles[flow.profile].settings.timeouts.first_answer.as_millis() as u64;
+        let may_pass = matches!(reason, Reason::HostUnreachable | Reason::NetworkUnreachable);
+        let is_recent = patience == 0 || self.now_ms.saturating_sub(flow.answered_ms) <= patience;
+        may_pass && flow.received.datagrams > 0 && is_recent
     }
 }
 
