@@ -68,6 +68,8 @@ pub(crate) fn receive_original_dest(socket: &impl AsFd, is_ipv6: bool) -> io::Re
 /// Receives one datagram, or several of one sender that the system has joined, with the address that they were sent to.
 /// `control` is room for the control messages, of [`CONTROL_BYTES`].
 ///
+/// The control messages are parsed by nix here, and by quinn-udp for all other sockets: none are parsed by hand.
+///
 /// quinn-udp receives several at once, but does not tell that address. The headers of nix's `recvmmsg` serve one call: they keep
 /// the lengths that the system has written, so each call would allocate them anew.
 pub(crate) fn receive_redirected(
@@ -109,6 +111,8 @@ pub(crate) const CONTROL_BYTES: usize = 512;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
     use std::net::UdpSocket;
     use std::time::Duration;
 
@@ -135,6 +139,103 @@ mod tests {
             assert_eq!((meta.original, meta.len, &buffer[..3]), (Some(shown), 3, &b"ask"[..]));
             let source = client.local_addr().unwrap();
             assert_eq!((meta.source.ip().to_canonical(), meta.source.port()), (source.ip(), source.port()));
+        }
+    }
+
+    /// A receiver, a sender and the control messages between them.
+    #[derive(Clone, Debug)]
+    struct Case {
+        receiver: &'static str,
+        sender: &'static str,
+        /// The receiver joins datagrams, and is told the class and the local address of each.
+        is_joined: bool,
+        is_redirected: bool,
+        mark: Option<EcnCodepoint>,
+        /// The size of each datagram; the last one may be shorter.
+        segment: usize,
+        bytes: usize,
+        control: usize,
+    }
+
+    fn cases() -> impl Strategy<Value = Case> {
+        let sockets = prop_oneof![
+            Just(("127.0.0.1:0", "127.0.0.1:0")),
+            Just(("0.0.0.0:0", "127.0.0.1:0")),
+            Just(("[::1]:0", "[::1]:0")),
+            Just(("[::]:0", "[::1]:0")),
+            Just(("[::]:0", "127.0.0.1:0")),
+        ];
+        let control = prop_oneof![Just(CONTROL_BYTES), 0..260_usize];
+        let options = (any::<bool>(), any::<bool>(), 0..4_u8, control);
+        (sockets, options, 1..1_200_usize, 1..6_usize, 0..1_200_usize).prop_map(
+            |((receiver, sender), (is_joined, is_redirected, mark, control), segment, count, short)| Case {
+                receiver,
+                sender,
+                is_joined,
+                is_redirected,
+                mark: EcnCodepoint::from_bits(mark),
+                segment,
+                bytes: segment * count - short % segment,
+                control,
+            },
+        )
+    }
+
+    /// Receives what the case sends. Returns the bytes, or none if the control messages had no room.
+    fn received(case: &Case) -> Option<Vec<u8>> {
+        let (receiver, sender) = (UdpSocket::bind(case.receiver).unwrap(), UdpSocket::bind(case.sender).unwrap());
+        let is_ipv6 = case.receiver.contains('[');
+        if case.is_joined {
+            UdpSocketState::new(UdpSockRef::from(&receiver)).unwrap();
+        }
+        if case.is_redirected {
+            receive_original_dest(&receiver, is_ipv6).unwrap();
+        }
+        let source = sender.local_addr().unwrap();
+        let dest = SocketAddr::new(source.ip(), receiver.local_addr().unwrap().port());
+        let contents: Vec<u8> = (0..case.bytes).map(|at| (at % 251) as u8).collect();
+        let transmit = Transmit {
+            destination: dest,
+            ecn: case.mark,
+            contents: &contents,
+            segment_size: Some(case.segment),
+            src_ip: None,
+        };
+        let state = UdpSocketState::new(UdpSockRef::from(&sender)).unwrap();
+        state.try_send(UdpSockRef::from(&sender), &transmit).unwrap();
+        let (mut buffer, mut control) = (vec![0; 65_536], vec![0; case.control]);
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        let mut got = Vec::new();
+        while got.len() < case.bytes {
+            assert!(std::time::Instant::now() < deadline, "{case:?}");
+            let meta = match receive_redirected(&receiver, &mut buffer, &mut control) {
+                Ok(meta) => meta,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => {
+                    assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS), "{case:?}");
+                    assert!(case.control < 250, "{case:?}");
+                    return None;
+                }
+            };
+            let plain = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
+            assert_eq!(plain(meta.source), source, "{case:?}");
+            assert_eq!(meta.original.map(plain), case.is_redirected.then_some(dest), "{case:?}");
+            assert_eq!(meta.ecn, case.mark.filter(|_| case.is_joined), "{case:?}");
+            let is_one = meta.len <= meta.segment;
+            assert!(meta.segment == case.segment || is_one && meta.len <= case.segment, "{case:?} {meta:?}");
+            got.extend(&buffer[..meta.len]);
+        }
+        assert!(got == contents, "{case:?}");
+        Some(got)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+
+        #[test]
+        fn control_messages_tell_the_truth_or_have_no_room(case in cases()) {
+            let result = received(&case);
+            prop_assert!(result.is_some() || case.control < 250);
         }
     }
 }
