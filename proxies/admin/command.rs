@@ -13,6 +13,8 @@ pub enum AdminCommand {
     Drain,
     /// End a connection.
     CloseConnection(Named),
+    /// End a flow of datagrams. The next datagram of its client opens another one.
+    CloseFlow(Named),
     /// Close a link, with its forwards and its connections.
     CloseLink(Named),
     /// Close a forward. Its connections live on.
@@ -139,7 +141,7 @@ impl fmt::Display for CommandError {
 impl std::error::Error for CommandError {}
 
 impl AdminCommand {
-    /// Reads the command to close a record: `{"connection": ID}`, `{"link": NAME}` or `{"forward": NAME}`, and `"thread": N`.
+    /// Reads the command to close a record: `{"connection": ID}`, `{"flow": ID}`, `{"link": NAME}` or `{"forward": NAME}`, and `"thread": N`.
     ///
     /// # Errors
     /// The object is not one of these.
@@ -156,6 +158,7 @@ impl AdminCommand {
         let named = Named { name, thread };
         match kind.as_str() {
             "connection" => Ok(AdminCommand::CloseConnection(named)),
+            "flow" => Ok(AdminCommand::CloseFlow(named)),
             "link" => Ok(AdminCommand::CloseLink(named)),
             "forward" => Ok(AdminCommand::CloseForward(named)),
             _ => Err(invalid(CLOSE_FORM)),

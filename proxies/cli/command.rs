@@ -263,7 +263,7 @@ const SPECS: [(Command, CommandSpec); 14] = [
             summary: "command a running process",
             synopsis: &[
                 "[OPTION]... reload|drain|status|events|metrics|health|ready",
-                "[OPTION]... close connection|link|forward ID|NAME",
+                "[OPTION]... close connection|flow|link|forward ID|NAME",
                 "[OPTION]... open -L|-R|-D|-H FORWARD [--name NAME] [LINK]",
                 "[OPTION]... log-level LEVEL|TARGET=LEVEL[,...]",
             ],

@@ -35,7 +35,7 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
 
 fn wrong(parsed: &Parsed, words: &[&str]) -> UsageError {
     let form = match words.first() {
-        Some(&"close") => "expected close connection|link|forward ID|NAME".to_owned(),
+        Some(&"close") => "expected close connection|flow|link|forward ID|NAME".to_owned(),
         Some(&"open") => "expected open -L|-R|-D|-H FORWARD [LINK]".to_owned(),
         Some(&"log-level") => "expected log-level LEVEL|TARGET=LEVEL[,...]".to_owned(),
         Some(word) if COMMANDS.contains(word) => {
@@ -98,12 +98,12 @@ fn events(parsed: &Parsed) -> Result<(), Failed> {
 }
 
 fn close(parsed: &Parsed, kind: &str, name: &str) -> Result<Value, UsageError> {
-    if !["connection", "link", "forward"].contains(&kind) {
+    if !["connection", "flow", "link", "forward"].contains(&kind) {
         return Err(wrong(parsed, &["close"]));
     }
-    // A connection of one thread of several is THREAD/ID.
+    // A connection or a flow of one thread of several is THREAD/ID.
     match name.split_once('/').map(|(thread, id)| (thread.parse::<u64>(), id)) {
-        Some((Ok(thread), id)) if kind == "connection" => Ok(json!({ kind: id, "thread": thread })),
+        Some((Ok(thread), id)) if ["connection", "flow"].contains(&kind) => Ok(json!({ kind: id, "thread": thread })),
         _ => Ok(json!({ kind: name })),
     }
 }

@@ -306,7 +306,7 @@ fn ctl_opens_and_closes_forwards_and_links() {
         (&["open", "-L", "8080"], 2, "local \"8080\": expected"),
         (&["open"], 2, "expected one -L, -R, -D or -H"),
         (&["close", "forward", "other"], 1, "no forward \"other\""),
-        (&["close", "thing", "x"], 2, "expected close connection|link|forward"),
+        (&["close", "thing", "x"], 2, "expected close connection|flow|link|forward"),
         (&["relaod"], 2, "did you mean reload?"),
         (&["drain", "now"], 2, "expected nothing behind drain"),
     ] {

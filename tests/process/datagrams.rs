@@ -7,9 +7,10 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use super::admin::ctl;
 use kit::names::isolated;
 use kit::program::{Program, output};
-use kit::{Scratch, Seaprox, has, has_namespaces, run, until};
+use kit::{SOON, Scratch, Seaprox, has, has_namespaces, run, until};
 
 /// A target that sends each datagram back, in a thread of its own. Returns its address.
 fn echo() -> SocketAddr {
@@ -223,4 +224,61 @@ fn iperf3_measures_datagrams_through_a_listener_of_both_protocols() {
         // A busy machine may lose some.
         assert!(sum["packets"].as_u64().unwrap() > 200 && sum["lost_percent"].as_f64().unwrap() < 50.0, "{sum}");
     });
+}
+
+/// Returns the id of the only flow.
+fn only_flow(seaprox: &Seaprox) -> String {
+    let status = seaprox.status();
+    assert_eq!(status["flows"].as_array().map(Vec::len), Some(1), "{status}");
+    status["flows"][0]["id"].as_str().expect("an id").to_owned()
+}
+
+/// A flow goes on with what it was opened with, as a connection does, until it is idle or ended by hand.
+#[test]
+fn a_reload_changes_no_flow_and_a_flow_is_closed_by_its_id() {
+    let scratch = Scratch::new();
+    let targets = [0, 1].map(|_| UdpSocket::bind("127.0.0.1:0").unwrap());
+    targets.iter().for_each(|target| target.set_read_timeout(Some(SOON)).unwrap());
+    let file = |target: usize, rule: &str| {
+        let to = targets[target].local_addr().unwrap();
+        let text = format!(
+            "threads = 2\n[[listener]]\nname = \"it\"\nlisten = \"udp:127.0.0.1:0\"\nfront = \"static\"\nto = \"{to}\"\n{rule}\n"
+        );
+        scratch.write("seaprox.toml", text)
+    };
+    let path = file(0, "");
+    let seaprox = Seaprox::start(&["run", &path]);
+    let at: SocketAddr = seaprox.listens(0).strip_prefix("udp:").expect("a UDP address").parse().unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let arrives_at = |target: usize| {
+        client.send_to(b"ask", at).unwrap();
+        assert_eq!(targets[target].recv(&mut [0; 8]).expect("a datagram"), 3, "at target {target}");
+    };
+    arrives_at(0);
+    let first = only_flow(&seaprox);
+    file(1, "");
+    seaprox.signal(libc::SIGHUP);
+    seaprox.wait_for_log(&["configuration reloaded"]);
+    arrives_at(0);
+    assert_eq!(only_flow(&seaprox), first);
+    for (args, code, says) in [
+        (&["close", "flow", "9999.1"][..], 1, "no flow \"9999.1\""),
+        (&["close", "flow", "x"], 2, "expected the id of a flow"),
+        (&["close", "flow", &first], 0, "closed"),
+        (&["close", "flow", &first], 1, "no flow"),
+    ] {
+        let ran = ctl(&seaprox, args);
+        let text = format!("{}{}", String::from_utf8_lossy(&ran.out), ran.err);
+        assert!(ran.code == Some(code) && text.contains(says), "{args:?}: {:?} {text}", ran.code);
+    }
+    seaprox.wait_for_log(&["closed", "reason=killed", "datagrams=2/0"]);
+    arrives_at(1);
+    // A rule decides about a flow when it is opened.
+    file(1, "deny = [\"udp:*\"]");
+    seaprox.signal(libc::SIGHUP);
+    until("the reload is done", || seaprox.count_log(&["configuration reloaded"]) == 2);
+    arrives_at(1);
+    assert_eq!(ctl(&seaprox, &["close", "flow", &only_flow(&seaprox)]).code, Some(0));
+    client.send_to(b"ask", at).unwrap();
+    seaprox.wait_for_log(&["flow refused", "reason=not_permitted"]);
 }

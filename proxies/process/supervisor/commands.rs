@@ -56,6 +56,7 @@ impl Supervisor {
                 Ok(json!({ "done": "draining" }))
             }
             AdminCommand::CloseConnection(named) => self.close_connection(&named),
+            AdminCommand::CloseFlow(named) => self.close_flow(&named),
             AdminCommand::CloseLink(named) => self.close_link(&named),
             AdminCommand::CloseForward(named) => self.close_forward(&named),
             AdminCommand::OpenForward(forward) => self.open_forward(forward),
@@ -67,25 +68,41 @@ impl Supervisor {
     }
 
     fn close_connection(&self, named: &Named) -> Result<Value> {
-        let Some(id) = Id::parse(Kind::Connection, &named.name) else {
-            let text = format!("{:?}: expected the id of a connection, such as 7.42", named.name);
+        let (number, remote, id) =
+            self.find_by_id(named, Kind::Connection, "connection", |core, id| core.connection(id).is_ok())?;
+        ask(remote, move |core| core.connection(id).map(|mut it| it.abort(Reason::Killed)))?.map_err(verb)?;
+        Ok(json!({ "done": "closed", "connection": named.name, "thread": number }))
+    }
+
+    fn close_flow(&self, named: &Named) -> Result<Value> {
+        let (number, remote, id) = self.find_by_id(named, Kind::Flow, "flow", |core, id| core.flow(id).is_ok())?;
+        ask(remote, move |core| core.close_flow(id))?.map_err(verb)?;
+        Ok(json!({ "done": "closed", "flow": named.name, "thread": number }))
+    }
+
+    /// Returns the loop that has the record with an id, its number, and the id.
+    fn find_by_id(
+        &self,
+        named: &Named,
+        kind: Kind,
+        word: &str,
+        is_there: fn(&mut Loop, Id) -> bool,
+    ) -> Result<(usize, &Remote, Id)> {
+        let Some(id) = Id::parse(kind, &named.name) else {
+            let text = format!("{:?}: expected the id of a {word}, such as 7.42", named.name);
             return Err(CommandError::new(Cause::Invalid, text));
         };
         let mut found = Vec::new();
         for (number, remote) in self.loops(named)? {
-            if ask(remote, move |core| core.connection(id).is_ok())? {
+            if ask(remote, move |core| is_there(core, id))? {
                 found.push((number, remote));
             }
         }
         match found[..] {
-            [(number, remote)] => {
-                ask(remote, move |core| core.connection(id).map(|mut it| it.abort(Reason::Killed)))?.map_err(verb)?;
-                Ok(json!({ "done": "closed", "connection": named.name, "thread": number }))
-            }
-            [] => Err(missing("connection", named)),
+            [(number, remote)] => Ok((number, remote, id)),
+            [] => Err(missing(word, named)),
             _ => {
-                let text =
-                    format!("several threads have a connection {}: expected the number of its thread", named.name);
+                let text = format!("several threads have a {word} {}: expected the number of its thread", named.name);
                 Err(CommandError::new(Cause::Conflict, text))
             }
         }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::flow::Flow;
 use crate::engine::core::Core;
-use crate::types::id::Id;
+use crate::types::id::{Id, Kind};
+use crate::types::verb_error::VerbError;
 
 /// The status of one flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,15 @@ impl Core {
     pub fn some_flows(&self, after: Option<Id>, max: usize) -> Vec<FlowStatus> {
         let from = after.map_or(0, |id| id.index() + 1);
         self.datagrams.flows.starting_at(from).take(max).map(|(id, flow)| self.flow_status(id, flow)).collect()
+    }
+
+    /// Returns the status of a flow.
+    ///
+    /// # Errors
+    /// [`VerbError::Stale`] if it is over; [`VerbError::Invalid`] if the id is not of a flow.
+    pub fn flow(&self, flow: Id) -> Result<FlowStatus, VerbError> {
+        let record = self.datagrams.flows.get(flow).ok_or_else(|| self.ended.missing(flow, Kind::Flow))?;
+        Ok(self.flow_status(flow, record))
     }
 
     fn flow_status(&self, id: Id, flow: &Flow) -> FlowStatus {
