@@ -293,6 +293,37 @@ fn a_slow_name_delays_no_other_target_of_the_association() {
     });
 }
 
+/// Nothing tells which of the flows the answers are for, so all of them count as answered.
+#[test]
+fn a_target_that_has_an_address_and_a_name_answers_both_flows() {
+    let (proxy, target_socket) = (proxy(&["--only", "ipv4"]), socket("127.0.0.1:0"));
+    let target = target_socket.local_addr().unwrap();
+    let client = Client::open(proxy.addr(0));
+    let arrived = || target_socket.recv_from(&mut [0; 8]).expect("a datagram").1;
+    for to in [address(target), named("localhost", target.port())] {
+        client.send(&to, b"ask");
+        arrived();
+    }
+    client.send(&address(target), b"ask");
+    target_socket.send_to(b"answer", arrived()).unwrap();
+    client.take(target, b"answer");
+    let flows = proxy.status()["flows"].clone();
+    let answered = |index: usize| flows[index]["state"] == "answered";
+    assert!(answered(0) && answered(1), "{flows}");
+    // The flow that is left gets the answers.
+    let second = flows[1]["id"].as_str().unwrap();
+    assert_eq!(super::admin::ctl(&proxy, &["close", "flow", second]).code, Some(0));
+    client.send(&address(target), b"again");
+    target_socket.send_to(b"answer", arrived()).unwrap();
+    client.take(target, b"answer");
+    let flows = proxy.status()["flows"].clone();
+    assert_eq!(
+        (flows[0]["datagrams_sent"].as_u64(), flows[0]["datagrams_received"].as_u64()),
+        (Some(3), Some(1)),
+        "{flows}"
+    );
+}
+
 #[test]
 fn an_idle_association_ends_with_its_connection() {
     const TIMEOUT: Duration = Duration::from_secs(3);

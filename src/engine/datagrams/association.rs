@@ -102,8 +102,9 @@ pub(crate) struct Association {
     source: Endpoint,
     /// The flows, by the headers of their datagrams.
     flows: HashMap<Box<[u8]>, Id>,
-    /// The flow of each address that the client has sent to, and the number of flows of each host.
-    peers: HashMap<SocketAddr, Id>,
+    /// The flows of each address that the client has sent to, and the number of flows of each host. An address has several flows if
+    /// the client knows it by several names.
+    peers: HashMap<SocketAddr, Vec<Id>>,
     hosts: HashMap<IpAddr, usize>,
     /// Makes what stands in front of datagrams to a target.
     prefix: Option<MakeFlowPrefix>,
@@ -260,7 +261,7 @@ impl Core {
         };
         let association = self.datagrams.associations.get_mut(&connection).ok_or_else(gone)?;
         association.target_sockets[family] = Some(socket);
-        association.peers.insert(addr, flow);
+        association.peers.entry(addr).or_default().push(flow);
         *association.hosts.entry(addr.ip()).or_default() += 1;
         Ok(Dest::Shared(socket, addr))
     }
@@ -349,8 +350,11 @@ impl Core {
             association.flows.remove(header);
         }
         if let Dest::Shared(_, addr) = flow.dest {
-            if association.peers.get(&addr).copied() == id {
-                association.peers.remove(&addr);
+            if let Some(flows) = association.peers.get_mut(&addr) {
+                flows.retain(|flow| Some(*flow) != id);
+                if flows.is_empty() {
+                    association.peers.remove(&addr);
+                }
             }
             if let Some(count) = association.hosts.get_mut(&addr.ip()) {
                 *count -= 1;
@@ -402,12 +406,14 @@ impl Association {
         self.client_socket
     }
 
-    /// Returns the flow that an answer belongs to, if there is one, and none at all if the answer may not pass. A host may answer
-    /// from another port (address-dependent filtering, RFC 4787, section 5).
-    pub fn flow_of_answer(&self, entry: &Received<'_>) -> Option<Option<Id>> {
+    /// Returns the flows that an answer may belong to, and none at all if the answer may not pass. A host may answer from another
+    /// port (address-dependent filtering, RFC 4787, section 5).
+    pub fn flows_of_answer(&self, entry: &Received<'_>) -> Option<&[Id]> {
         let source = plain(entry.source);
-        let flow = self.peers.get(&source).copied();
-        (flow.is_some() || self.is_open || self.hosts.contains_key(&source.ip())).then_some(flow)
+        match self.peers.get(&source) {
+            Some(flows) => Some(flows),
+            None => (self.is_open || self.hosts.contains_key(&source.ip())).then_some(&[]),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use quinn_udp::EcnCodepoint;
 
+use super::Datagrams;
 use super::association::{AssociationHandler, DATAGRAM_HEADER_BYTES_MAX, DatagramPeer};
 use super::pump::{Budget, datagrams};
 use crate::datagrams::batch::{Batch, RUN_BYTES_MAX};
@@ -190,11 +191,21 @@ impl Core {
             let mut before = None;
             for entry in (0..count).map(|index| batch.entry(index)) {
                 budget.note(&entry);
-                let Some(association) = self.datagrams.associations.get(&connection) else { return };
-                let Some(flow) = association.flow_of_answer(&entry) else {
+                let Datagrams { associations, flows, .. } = &mut self.datagrams;
+                let Some(association) = associations.get(&connection) else { return };
+                let Some(its) = association.flows_of_answer(&entry) else {
                     self.drop_associated(connection, Dropped::Stranger, entry.count());
                     continue;
                 };
+                let flow = its.last().copied();
+                if its.len() > 1 {
+                    // Nothing tells which of them the answer is for, so none counts as unanswered.
+                    for id in its.iter().copied() {
+                        if !flows.is_answered(id) {
+                            flows.answered(id, self.now_ms);
+                        }
+                    }
+                }
                 if before != Some(entry.source) {
                     self.send_answers(connection, answers.take(), room);
                     before = Some(entry.source);
