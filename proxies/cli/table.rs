@@ -340,6 +340,9 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Addresses, "udp-advertise", Value::Text("IP"), "address that a client of UDP ASSOCIATE is told to send its datagrams \
         to, if clients reach this host by another one than its own (default: the address that the client has connected to)").only(NAMED_AND_LINK)
         .key(Sections::LISTENERS),
+    option(Group::Addresses, "bind-advertise", Value::Text("IP"), "address that a client of BIND is told for the connection that it \
+        waits for, if hosts reach this one by another address than its own (default: the address that the client has connected to)")
+        .only(NAMED).key(Sections::LISTENERS),
     option(Group::Access, "udp-any-source", Value::None, "take the first datagram of an association from any address, and not only \
         from that of its connection; the later ones come from where the first one came from").only(NAMED_AND_LINK).key(Sections::LISTENERS),
     option(Group::Access, "udp-filter", UDP_FILTERS, "datagrams that pass to the client of an association: those of hosts that it \

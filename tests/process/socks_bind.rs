@@ -226,3 +226,15 @@ fn a_bind_that_cannot_be_done_is_refused_with_its_code() {
     drop(client);
     over.wait_for_log(&[" closed ", "reason=protocol_error", "BIND is not carried over links"]);
 }
+
+#[test]
+fn a_client_of_bind_is_told_the_advertised_address() {
+    let proxy = proxy(&["--bind-advertise", "203.0.113.9"]);
+    let (mut client, at) = bind(&proxy, "127.0.0.1", 0);
+    assert_eq!(at.ip(), IpAddr::from([203, 0, 113, 9]));
+    let dest = connect(SocketAddr::from(([127, 0, 0, 1], at.port())));
+    // The second reply has the address of the dest.
+    assert_eq!(reply(&mut client), (0, dest.local_addr().unwrap()));
+    let ran = crate::kit::run(&["socks", "--listen", "127.0.0.1:0", "--bind-advertise", "nowhere"]);
+    assert!(ran.code == Some(2) && ran.err.contains("--bind-advertise"), "{:?} {}", ran.code, ran.err);
+}

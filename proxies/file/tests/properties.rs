@@ -60,7 +60,7 @@ impl Choices {
         let mut out = String::new();
         let mut has_peer_key = false;
         for spec in OPTIONS.iter().filter(|spec| spec.sections.has(section)) {
-            let of_socks = ["udp-advertise", "udp-any-source", "udp-filter"].contains(&spec.long);
+            let of_socks = ["udp-advertise", "bind-advertise", "udp-any-source", "udp-filter"].contains(&spec.long);
             let is_own =
                 ["listen", "to", "via", "connect", "name", "balance", "udp", "tcp"].contains(&spec.long) || of_socks;
             // These contradict one another.
@@ -87,7 +87,7 @@ impl Choices {
         for index in 0..self.next(4) + 1 {
             let front = self.pick(&[
                 "front = \"socks\"",
-                "front = \"socks\"\nudp-advertise = \"fd00::1\"\nudp-any-source = true\nudp-filter = \"open\"",
+                "front = \"socks\"\nudp-advertise = \"fd00::1\"\nbind-advertise = \"192.0.2.1\"\nudp-any-source = true\nudp-filter = \"open\"",
                 "front = \"http\"",
                 "front = \"static\"\nto = [\"a:1\", \"_x._tcp.b\"]",
             ]);

@@ -1,4 +1,4 @@
-//! UDP ASSOCIATE (RFC 1928, sections 4 and 7): the options of the listener, the address that a client announces, and the handler
+//! UDP ASSOCIATE (RFC 1928, sections 4 and 7): the options of the listener, that of BIND among them, the address that a client announces, and the handler
 //! of the datagrams.
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,17 +17,20 @@ use super::udp;
 pub const OPTIONS: &[FrontEndOption] = &[
     FrontEndOption { name: "udp-advertise", kind: OptionKind::Ip, is_required: false },
     FrontEndOption { name: "udp-any-source", kind: OptionKind::Flag, is_required: false },
+    FrontEndOption { name: "bind-advertise", kind: OptionKind::Ip, is_required: false },
     FrontEndOption { name: "udp-filter", kind: OptionKind::Choice(FILTERS), is_required: false },
 ];
 
 /// The words of `udp-filter`.
 pub const FILTERS: &[&str] = &["sent", "open"];
 
-/// The settings of the associations of one listener.
+/// The settings of the associations of one listener, and of BIND.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Settings {
     /// The address that clients are told, if it is not the one that they have connected to.
     advertised: Option<IpAddr>,
+    /// The address that clients of BIND are told, if it is not the one that they have connected to.
+    pub bind_advertised: Option<IpAddr>,
     /// The first datagram may come from any address.
     any_source: bool,
     /// Datagrams of all hosts pass to the client.
@@ -37,9 +40,11 @@ pub struct Settings {
 impl Settings {
     /// Reads the options of a listener. Returns none if an address is not valid.
     pub fn of(config: &FrontEndConfig) -> Option<Settings> {
-        let advertised = config.text("udp-advertise").map(str::parse).transpose().ok()?;
+        let ip = |name| config.text(name).map(str::parse).transpose().ok();
+        let (advertised, bind_advertised) = (ip("udp-advertise")?, ip("bind-advertise")?);
         let any_source = config.options.get("udp-any-source") == Some(&OptionValue::Flag(true));
-        Some(Settings { advertised, any_source, is_open: config.text("udp-filter") == Some("open") })
+        let is_open = config.text("udp-filter") == Some("open");
+        Some(Settings { advertised, bind_advertised, any_source, is_open })
     }
 
     /// Opens the association of a client that has announced the address of its datagrams, which is 0.0.0.0:0 if the client does

@@ -29,8 +29,9 @@ impl Socks {
             _ => return refused(self, cx, Reply5::AddressTypeNotSupported, "BIND takes an address, and no name"),
         };
         match self.access.await_dest(cx, Rc::new(target)) {
-            Ok(addr) => {
+            Ok(mut addr) => {
                 self.command = Command::Bind;
+                self.settings.bind_advertised.into_iter().for_each(|ip| addr.set_ip(ip));
                 self.bound(cx, addr);
             }
             Err(failure) => {
