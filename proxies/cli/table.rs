@@ -328,7 +328,8 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Addresses, "stdio", Value::Text("HOST:PORT"), "connect standard input and output to a target of the far \
         end; for ProxyCommand of ssh").short('W').no_env().only(LINK),
     option(Group::Access, "allow", Value::Rule, "permit connections that match, such as 10.0.0.0/8, example.org:443, \
-        *.example.org or from:10.0.0.0/8,to:*:80-443; the first matching rule decides, and with any --allow the rest is denied")
+        *.example.org or from:10.0.0.0/8,to:*:80-443; the first matching rule decides, and with any --allow the rest is denied; \
+        udp:*:53 is about datagrams, which rules that do not mention udp: deny")
         .repeat().no_env().only(FRONT_ENDS)
         .fills(Field::Rules(Some(Action::Allow))).key(Sections::CLIENTS),
     option(Group::Access, "deny", Value::Rule, "deny connections that match; without any --allow the rest is permitted")
