@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use super::program::{Program, output};
 use super::seaprox::run_command;
-use super::{Scratch, has, until};
+use super::{START, Scratch, has, until, until_within};
 
 /// A server of HTTP/3 with one file. It is killed when dropped.
 pub struct Http3 {
@@ -42,9 +42,13 @@ impl Http3 {
         server
     }
 
-    /// Fetches the file from this address. Returns true if it is unchanged.
+    /// Fetches the file from this address until it is there unchanged. The client gives a handshake up after 15 s.
     #[track_caller]
-    pub fn fetch(&self, host: &str, port: u16, command: impl Fn(&str) -> Command) -> bool {
+    pub fn fetch(&self, host: &str, port: u16, command: impl Fn(&str) -> Command) {
+        until_within(START, "the file has arrived", || self.try_to_fetch(host, port, &command));
+    }
+
+    fn try_to_fetch(&self, host: &str, port: u16, command: &impl Fn(&str) -> Command) -> bool {
         let got = self.scratch.file("got");
         let _ = std::fs::remove_dir_all(&got);
         std::fs::create_dir(&got).expect("a directory of ours");
