@@ -71,7 +71,8 @@ pub trait Policy: Send + Sync {
     }
 
     /// Returns true if a user is asked for approval of a request that the peer may not make so far; [`LinkEvent::Asked`]
-    /// reports it. A stream then waits for [`Loop::permit`]; a place to listen is refused until the peer asks again.
+    /// reports it. A stream of bytes then waits for [`Loop::permit`]; a flow of datagrams and a place to listen are refused
+    /// until the peer asks again.
     fn asks(&self, _key: &PeerKey, _request: &Request) -> bool {
         false
     }
@@ -391,7 +392,7 @@ pub enum LinkEvent {
         key: PeerKey,
         /// The request.
         request: Request,
-        /// The connection that waits for [`Loop::permit`].
+        /// The connection that waits for [`Loop::permit`]; none for a flow of datagrams and for a place to listen.
         connection: Option<Id>,
     },
     /// The peer does not listen for this node. Another try follows.

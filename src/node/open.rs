@@ -329,6 +329,12 @@ impl Node {
         let target = target_of(open)?.with_proto(if is_flow { Proto::Udp } else { Proto::Tcp });
         match record.policy.may_open(&key, &target) {
             Verdict::Yes => Ok(admitted(target)),
+            Verdict::No if is_flow && record.policy.asks(&key, &Request::Open(target.clone())) => {
+                // A flow does not wait for a user: one of the next datagrams opens another.
+                let request = Request::Open(target);
+                self.tell(core, link, &LinkEvent::Asked { key, request, connection: None });
+                Err(Failure::new(Reason::NotPermitted, "somebody is asked"))
+            }
             Verdict::No
                 if !is_flow
                     && record.asked.len() < ASKED_MAX

@@ -20,6 +20,7 @@ mod embedded;
 mod ends;
 mod errors;
 mod faults;
+mod flows;
 mod forwards;
 mod groups;
 mod handover;
