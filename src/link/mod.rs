@@ -129,7 +129,7 @@ mod wire;
 
 pub use path::estimate::PathStats;
 pub use path::scheduler::Mode;
-pub use session::commands::{DATAGRAM_BYTES_MAX, MESSAGE_BYTES_MAX};
+pub use session::commands::{DATAGRAM_BYTES_MAX, DatagramDrops, MESSAGE_BYTES_MAX};
 pub use session::config::{Config, OPEN_US, OPENS_MAX, RANGES_MAX};
 pub use session::error::{Refused, Violation};
 pub use session::event::{Event, Progress, RoundTrips, Stats};

@@ -101,7 +101,7 @@ metrics! {
             "Associations of datagrams (SOCKS5 UDP ASSOCIATE) that were opened";
         Counter flows_opened: u64, Count, "seaprox_datagram_flows_opened_total", "Flows of datagrams that were opened";
         Counter flows_closed: ByReason, Count, "seaprox_datagram_flows_closed_total", "Flows of datagrams that are over, by reason";
-        Counter datagrams_sent: u64, Count, "seaprox_datagrams_total"["direction" = "sent"], "Datagrams delivered to targets";
+        Counter datagrams_sent: u64, Count, "seaprox_datagrams_total"["direction" = "sent"], "Datagrams delivered to targets, or given to links";
         Counter datagrams_received: u64, Count, "seaprox_datagrams_total"["direction" = "received"],
             "Datagrams of targets delivered to clients";
         Counter datagram_bytes_sent: u64, Bytes, "seaprox_datagram_bytes_total"["direction" = "sent"],

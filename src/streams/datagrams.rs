@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::sessions::Sessions;
 use super::stream::{Slot, StreamAt};
-use crate::link::Refused;
+use crate::link::{DatagramDrops, Refused};
+use crate::types::dropped::Dropped;
 use crate::types::reason::Reason;
 
 /// The result of giving datagrams to a session.
@@ -17,6 +18,38 @@ pub(crate) struct Given {
     pub too_long: u64,
     /// Datagrams that the stream does not take, because it is over.
     pub refused: u64,
+    /// The datagrams of the stream, in both directions, that the session has dropped since it was last asked.
+    pub drops: LinkDrops,
+}
+
+/// Datagrams of a stream that the session has dropped, in both directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LinkDrops {
+    pub late: u64,
+    pub queue_full: u64,
+    pub malformed: u64,
+    /// The number of those above that the session was to send, and their bytes.
+    pub unsent: u64,
+    pub unsent_bytes: u64,
+}
+
+impl LinkDrops {
+    /// Returns the number of all dropped datagrams.
+    pub fn total(&self) -> u64 {
+        self.by_reason().iter().map(|(_, count)| count).sum()
+    }
+
+    /// Returns the number of dropped datagrams for each reason.
+    pub fn by_reason(&self) -> [(Dropped, u64); 3] {
+        [(Dropped::Late, self.late), (Dropped::QueueFull, self.queue_full), (Dropped::Malformed, self.malformed)]
+    }
+}
+
+impl From<DatagramDrops> for LinkDrops {
+    fn from(drops: DatagramDrops) -> LinkDrops {
+        let DatagramDrops { late, queue_full, malformed, unsent, unsent_bytes } = drops;
+        LinkDrops { late, queue_full, malformed, unsent, unsent_bytes }
+    }
 }
 
 impl Sessions {
@@ -36,6 +69,7 @@ impl Sessions {
                 Err(_) => given.refused += 1,
             }
         }
+        given.drops = session.take_datagram_drops(at.id).into();
         self.touch(at.link);
         given
     }
@@ -46,9 +80,15 @@ impl Sessions {
         session.recv_datagram(at.id)
     }
 
-    /// Returns the number of datagrams of a stream that this node has dropped.
-    pub fn datagrams_dropped(&self, at: StreamAt) -> u64 {
-        self.live(at).and_then(|link| link.session.as_ref()).map_or(0, |session| session.datagrams_dropped(at.id))
+    /// Returns the datagrams of a stream that this node has dropped and not counted.
+    pub fn datagram_drops(&self, at: StreamAt) -> LinkDrops {
+        let session = self.live(at).and_then(|link| link.session.as_ref());
+        session.map_or_else(Default::default, |session| session.datagram_drops(at.id).into())
+    }
+
+    /// Returns the datagrams of a stream that this node has dropped since the last call, to be counted.
+    pub fn take_datagram_drops(&mut self, at: StreamAt) -> LinkDrops {
+        self.at(at).map_or_else(Default::default, |(_, session)| session.take_datagram_drops(at.id).into())
     }
 
     /// Returns the reason for which a stream of datagrams is over, if it is: that of the peer's reset, or none if the peer has

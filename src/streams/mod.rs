@@ -15,7 +15,7 @@ mod undelivered;
 
 pub(crate) use answer::{IN_USE, kind_of};
 pub(crate) use chunks::CHUNK_BYTES;
-pub(crate) use datagrams::Given;
+pub(crate) use datagrams::{Given, LinkDrops};
 pub use sessions::LINKS_MAX;
 pub(crate) use sessions::{LinkSession, Sessions};
 pub(crate) use stream::{Slot, StreamAt, Taken};

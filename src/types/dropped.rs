@@ -10,17 +10,17 @@ pub enum Dropped {
     NoRoom,
     /// It is larger than the socket or the link can carry.
     TooLong,
-    /// Its flow waited for a target, and no more datagrams may wait.
+    /// Too many datagrams wait for the target of its flow, or to be sent or received over a link.
     QueueFull,
     /// Its flow could not be opened: a rule, a limit or the front end refused it.
     Refused,
     /// It came from an address that the flow or the association has not sent to, or not from the client.
     Stranger,
-    /// It stayed in the queue of a link for too long, or the queue was full.
+    /// It waited for too long: for its target, to be sent over a link, or for its other parts.
     Late,
     /// The system refused to send it.
     Failed,
-    /// Its header is not valid.
+    /// Its header is not valid, or its parts do not fit together.
     Malformed,
     /// It is a part of a larger datagram, which is not joined here (RFC 1928, section 7).
     Fragment,

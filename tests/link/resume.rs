@@ -106,5 +106,5 @@ fn datagrams_of_before_the_loss_of_all_subflows_are_not_sent_after_it() {
     };
     let sent: Vec<Vec<u8>> = frames.iter().filter_map(|(_, frame)| payload(frame)).collect();
     assert_eq!(sent, [b"new"]);
-    assert_eq!(peer.session.datagrams_dropped(STREAM), 2);
+    assert_eq!(peer.session.datagram_drops(STREAM).late, 2);
 }

@@ -206,6 +206,28 @@ fn datagrams_wait_for_a_link_for_a_second_and_more_of_them_do_not_lengthen_the_w
 }
 
 #[test]
+fn datagrams_that_a_link_drops_are_counted_by_reason_while_their_flow_lives() {
+    let pair = Pair::new(&[]);
+    let near = pair.near(&["static", "--udp", "--listen", "127.0.0.1:0", "--to", &echo().to_string()], "--via");
+    let (to, client) = (said(&near, "listening static "), client());
+    converse(&client, to, b"up");
+    let before = near.status()["flows"][0]["datagrams_sent"].as_u64().unwrap();
+    let Pair { far, keys: _keys } = pair;
+    drop(far);
+    until("the link is down", || near.status()["links"][0]["state"] != "up");
+    // The queue of a flow holds 64 KiB.
+    let mut sent = before;
+    until("the queue is full", || {
+        (0..20).for_each(|_| _ = client.send_to(&[0; 1_200], to).unwrap());
+        sent += 20;
+        near.status().pointer("/datagrams_dropped/queue_full").is_some_and(|count| count.as_u64() > Some(20))
+    });
+    let flow = &near.status()["flows"][0];
+    let [delivered, dropped] = ["datagrams_sent", "dropped"].map(|key| flow[key].as_u64().unwrap());
+    assert!(dropped > 20 && delivered > before && delivered + dropped <= sent, "{flow}, and {sent} were sent");
+}
+
+#[test]
 fn a_full_table_of_flows_and_connections_of_the_same_key_refuse_no_flow_over_a_link() {
     let keys = Keys::new();
     keys.permit(Some("permit-open=\"udp:127.0.0.1:*\",permit-open=\"127.0.0.1:*\""));

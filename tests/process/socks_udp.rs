@@ -507,3 +507,25 @@ fn an_association_over_a_link_has_a_stream_for_each_target() {
         until("the far node has no flow", || far.figure("/usage/flows") == 0);
     }
 }
+
+#[test]
+fn an_association_over_a_link_says_that_the_queue_of_the_link_was_full() {
+    let keys = Keys::new();
+    keys.permit(Some("permit-open=\"udp:127.0.0.1:*\""));
+    let far = keys.start_far(&[]);
+    let via = keys.via(&far.addr(0).to_string());
+    let words = ["socks", "--listen", "127.0.0.1:0"].into_iter().chain(via.iter().map(String::as_str));
+    let near = Seaprox::start(&words.collect::<Vec<_>>());
+    let to = echo("127.0.0.1:0");
+    let client = Client::open(near.addr(0));
+    client.send(&address(to), b"up");
+    client.take(to, b"up");
+    drop(far);
+    until("the link is down", || near.status()["links"][0]["state"] != "up");
+    until("the queue is full", || {
+        (0..20).for_each(|_| client.send(&address(to), &[0; 1_200]));
+        near.status().pointer("/datagrams_dropped/queue_full").is_some_and(|count| count.as_u64() > Some(20))
+    });
+    drop(client);
+    near.wait_for_log(&[" closed ", "conn=socks5-udp[", " queue_full"]);
+}

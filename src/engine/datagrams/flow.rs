@@ -15,7 +15,8 @@ use crate::engine::redirected::OwnSocket;
 use crate::engine::redirected::plain;
 use crate::link::ClientAddrs;
 use crate::relay::dial::Permit;
-use crate::streams::StreamAt;
+use crate::relay::side::Role;
+use crate::streams::{LinkDrops, StreamAt};
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::Id;
 use crate::types::label::Label;
@@ -153,6 +154,13 @@ impl Flow {
         self.headers.get_or_insert_default().told = Some(told);
     }
 
+    /// Notes datagrams that a session has dropped on the stream of one end. Those that were to be sent were counted as delivered.
+    pub fn note_link_drops(&mut self, role: Role, drops: LinkDrops) {
+        self.dropped += drops.total();
+        let moved = if role == Role::Dest { &mut self.sent } else { &mut self.received };
+        moved.take_back(drops);
+    }
+
     /// Returns the address of the target, once there is a way to it.
     pub fn dialled(&self) -> Option<Endpoint> {
         match &self.dest {
@@ -169,6 +177,12 @@ impl Moved {
     pub fn add(&mut self, datagrams: u64, bytes: u64) {
         self.datagrams += datagrams;
         self.bytes += bytes;
+    }
+
+    /// Takes back datagrams that were given to a link, which has dropped them.
+    pub fn take_back(&mut self, drops: LinkDrops) {
+        self.datagrams = self.datagrams.saturating_sub(drops.unsent);
+        self.bytes = self.bytes.saturating_sub(drops.unsent_bytes);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::engine::redirected::plain;
 use crate::link::{Bound, ClientAddrs, Host, Kind, Open};
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Role, Side, SideState};
-use crate::streams::StreamAt;
+use crate::streams::{LinkDrops, StreamAt};
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
 use crate::types::peer::{PeerId, PeerKey};
@@ -144,12 +144,42 @@ impl Core {
         }
         batch.drop_held();
         self.datagrams.batch = Some(batch);
+        let drops = self.pools.sessions.take_datagram_drops(at);
+        self.count_link_drops(id, role, drops);
         if budget.is_used_up() {
             return self.enqueue(side);
         }
         if let Some(reason) = self.pools.sessions.end_of_datagrams(at) {
             let fin = if role == Role::Source { Reason::SourceFin } else { Reason::DestFin };
             self.end_flow(id, reason.unwrap_or(fin), None);
+        }
+    }
+
+    /// Counts the datagrams that the session has dropped on a stream of a flow.
+    pub(super) fn count_link_drops(&mut self, id: Id, role: Role, drops: LinkDrops) {
+        if drops.total() == 0 {
+            return;
+        }
+        let Some(flow) = self.datagrams.flows.get_mut(id) else { return };
+        flow.note_link_drops(role, drops);
+        let association = flow.client.association();
+        self.count_drops_by_reason(association, drops);
+    }
+
+    /// Counts the last drops on the streams of a flow that is over.
+    pub(super) fn count_last_link_drops(&mut self, flow: &mut Flow) {
+        for (role, at) in [(Role::Source, flow.client.stream()), (Role::Dest, flow.dest.stream())] {
+            let Some(at) = at else { continue };
+            let drops = self.pools.sessions.take_datagram_drops(at);
+            flow.note_link_drops(role, drops);
+            self.count_drops_by_reason(flow.client.association(), drops);
+        }
+    }
+
+    fn count_drops_by_reason(&mut self, association: Option<Id>, drops: LinkDrops) {
+        for (why, count) in drops.by_reason().into_iter().filter(|(_, count)| *count > 0) {
+            self.stats.datagrams_dropped[why as usize] += count;
+            association.into_iter().for_each(|connection| self.note_dropped(connection, why, count));
         }
     }
 

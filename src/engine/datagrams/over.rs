@@ -57,15 +57,14 @@ impl Core {
     pub(super) fn release_flow(&mut self, id: Option<Id>, mut flow: Flow, reason: Reason, detail: Option<Box<str>>) {
         let waited = flow.waiting.clear(&mut self.datagrams.waiting_room);
         if waited > 0 {
+            let is_late = matches!(reason, Reason::TimedOut | Reason::LinkLost);
+            let why = if is_late { Dropped::Late } else { Dropped::Refused };
             flow.dropped += waited;
-            self.stats.datagrams_dropped[Dropped::Refused as usize] += waited;
+            self.stats.datagrams_dropped[why as usize] += waited;
             let association = flow.client.association();
-            association.into_iter().for_each(|connection| self.note_dropped(connection, Dropped::Refused, waited));
+            association.into_iter().for_each(|connection| self.note_dropped(connection, why, waited));
         }
-        let streams = [flow.client.stream(), flow.dest.stream()].into_iter().flatten();
-        let late: u64 = streams.map(|at| self.pools.sessions.datagrams_dropped(at)).sum();
-        flow.dropped += late;
-        self.stats.datagrams_dropped[Dropped::Late as usize] += late;
+        self.count_last_link_drops(&mut flow);
         let is_failure = reason.is_futile() && flow.received.datagrams == 0;
         self.log_flow(id, &flow, reason, detail.as_deref());
         self.stats.flows_closed[reason as usize] += 1;

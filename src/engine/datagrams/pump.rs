@@ -13,7 +13,8 @@ use super::flow::{Client, Dest, Flow};
 use crate::datagrams::batch::{Batch, Received};
 use crate::datagrams::socket::{Outgoing, Sent};
 use crate::engine::core::Core;
-use crate::streams::Given;
+use crate::relay::side::Role;
+use crate::streams::{Given, LinkDrops};
 use crate::types::dropped::Dropped;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
@@ -109,6 +110,7 @@ impl Core {
     pub(super) fn send_contents(&mut self, id: Id, contents: &[u8], segment: usize, ecn: Option<EcnCodepoint>) {
         let Datagrams { flows, waiting_room, association_sockets, .. } = &mut self.datagrams;
         let Some(flow) = flows.get_mut(id) else { return };
+        let mut drops = LinkDrops::default();
         let (mut sent, error) = match &mut flow.dest {
             Dest::Socket(socket) => {
                 // The address of the target is that of the connection.
@@ -117,7 +119,11 @@ impl Core {
                 let error = sent.error.take();
                 (sent, error)
             }
-            Dest::Stream(at, _) => (given(self.pools.sessions.send_datagrams(*at, datagrams(contents, segment))), None),
+            Dest::Stream(at, _) => {
+                let given = self.pools.sessions.send_datagrams(*at, datagrams(contents, segment));
+                drops = given.drops;
+                (sent_over_link(given), None)
+            }
             Dest::Shared(socket, to) => {
                 let Some(shared) = association_sockets.get_mut(*socket) else { return };
                 let mut sent = shared.socket.send(Outgoing { to: *to, from: None, ecn, contents, segment });
@@ -137,6 +143,7 @@ impl Core {
         };
         flow.sent.add(sent.datagrams, sent.bytes);
         self.count_sent(id, &mut sent);
+        self.count_link_drops(id, Role::Dest, drops);
         if let Some(error) = error {
             self.flow_failed(id, &error);
         }
@@ -157,7 +164,9 @@ impl Core {
                     let to = socket.peer().unwrap_or_else(|| socket.local());
                     socket.send(Outgoing { to, from: None, ecn: datagram.ecn, contents, segment })
                 }
-                Dest::Stream(at, _) => given(self.pools.sessions.send_datagrams(*at, std::iter::once(contents))),
+                Dest::Stream(at, _) => {
+                    sent_over_link(self.pools.sessions.send_datagrams(*at, std::iter::once(contents)))
+                }
                 Dest::Shared(socket, to) => {
                     let Some(shared) = association_sockets.get_mut(*socket) else { return };
                     shared.socket.send(Outgoing { to: *to, from: None, ecn: datagram.ecn, contents, segment })
@@ -213,6 +222,7 @@ impl Core {
         if let Some(connection) = flow.client.association() {
             return self.answer_association(connection, id, contents, segment, ecn);
         }
+        let mut drops = LinkDrops::default();
         let mut sent = match &flow.client {
             Client::Listener { owner, addr, from, reply_from } => match sockets.get_mut(owner) {
                 Some(client) => {
@@ -221,7 +231,11 @@ impl Core {
                 }
                 None => Sent::default(),
             },
-            Client::Stream(at, _) => given(self.pools.sessions.send_datagrams(*at, datagrams(contents, segment))),
+            Client::Stream(at, _) => {
+                let given = self.pools.sessions.send_datagrams(*at, datagrams(contents, segment));
+                drops = given.drops;
+                sent_over_link(given)
+            }
             Client::Association { .. } => Sent::default(),
         };
         flow.received.add(sent.datagrams, sent.bytes);
@@ -229,6 +243,7 @@ impl Core {
         self.stats.datagrams_received += sent.datagrams;
         self.stats.datagram_bytes_received += sent.bytes;
         self.count_dropped(&mut sent);
+        self.count_link_drops(id, Role::Source, drops);
     }
 
     fn count_sent(&mut self, id: Id, sent: &mut Sent) {
@@ -294,7 +309,7 @@ pub(super) fn datagrams(contents: &[u8], segment: usize) -> impl Iterator<Item =
 }
 
 /// Returns the result of a send over a link.
-fn given(given: Given) -> Sent {
+fn sent_over_link(given: Given) -> Sent {
     let mut sent = Sent { datagrams: given.datagrams, bytes: given.bytes, ..Sent::default() };
     if given.refused > 0 {
         sent.note(given.refused, Dropped::Failed);

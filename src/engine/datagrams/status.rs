@@ -51,6 +51,13 @@ impl Core {
     }
 
     fn flow_status(&self, id: Id, flow: &Flow) -> FlowStatus {
+        let (mut sent, mut received, mut dropped) = (flow.sent, flow.received, flow.dropped);
+        let drops_of = |at: Option<_>| at.map_or_else(Default::default, |at| self.pools.sessions.datagram_drops(at));
+        for (moved, at) in [(&mut sent, flow.dest.stream()), (&mut received, flow.client.stream())] {
+            let drops = drops_of(at);
+            moved.take_back(drops);
+            dropped += drops.total();
+        }
         FlowStatus {
             id,
             description: flow.description(),
@@ -60,9 +67,9 @@ impl Core {
             age: Duration::from_millis(self.now_ms.saturating_sub(flow.opened_ms)),
             is_answered: self.datagrams.flows.is_answered(id),
             dialled: flow.dialled().map(|endpoint| endpoint.to_string()),
-            datagrams: (flow.sent.datagrams, flow.received.datagrams),
-            bytes: (flow.sent.bytes, flow.received.bytes),
-            dropped: flow.dropped,
+            datagrams: (sent.datagrams, received.datagrams),
+            bytes: (sent.bytes, received.bytes),
+            dropped,
         }
     }
 }

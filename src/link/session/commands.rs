@@ -16,7 +16,7 @@ use crate::link::wire::frame::Class;
 use crate::link::wire::ids::{StreamId, SubflowId, Time};
 use crate::link::wire::open::{Bound, Open, TEXT_BYTES_MAX};
 
-pub use crate::link::stream::datagram::DATAGRAM_BYTES_MAX;
+pub use crate::link::stream::datagram::{DATAGRAM_BYTES_MAX, DatagramDrops};
 /// Maximum length of a message in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 4096;
 /// Maximum number of queued messages.
@@ -207,10 +207,17 @@ impl Session {
         self.with_datagrams(slot, |datagrams, _| datagrams.next_incoming()).flatten()
     }
 
-    /// Returns the number of datagrams of a stream that this end dropped.
-    pub fn datagrams_dropped(&self, id: StreamId) -> u64 {
+    /// Returns the datagrams of a stream that this end has dropped and [`Session::take_datagram_drops`] has not returned.
+    pub fn datagram_drops(&self, id: StreamId) -> DatagramDrops {
         let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot));
-        stream.and_then(|stream| stream.datagrams.as_ref()).map_or(0, |datagrams| datagrams.dropped())
+        stream.and_then(|stream| stream.datagrams.as_ref()).map_or_else(Default::default, |datagrams| datagrams.drops())
+    }
+
+    /// Returns the datagrams of a stream that this end has dropped since the last call.
+    pub fn take_datagram_drops(&mut self, id: StreamId) -> DatagramDrops {
+        let slot = self.streams.live_slot(id);
+        let datagrams = slot.and_then(|slot| self.streams.get_mut(slot)?.datagrams.as_mut());
+        datagrams.map_or_else(Default::default, |datagrams| datagrams.take_drops())
     }
 
     /// Sends a message to the peer's user, truncated to [`MESSAGE_BYTES_MAX`] bytes.

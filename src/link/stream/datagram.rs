@@ -28,22 +28,39 @@ const PARTS_MAX: usize = 128;
 /// Time after the first part of a datagram in which the others must arrive.
 pub(in crate::link) const PART_WAIT_US_MAX: u64 = 1_000_000;
 
+/// Datagrams of a stream that this end has dropped, in both directions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DatagramDrops {
+    /// Waited for more than 50 ms to be sent, or for more than a second for their other parts.
+    pub late: u64,
+    /// The queue of the stream, or all queues of the session, were full.
+    pub queue_full: u64,
+    /// Their parts do not fit together.
+    pub malformed: u64,
+    /// The number of those above that this end was to send.
+    pub unsent: u64,
+    /// The bytes of these.
+    pub unsent_bytes: u64,
+}
+
 /// The queue of one direction.
 #[derive(Debug, Default)]
 struct Queue {
     entries: VecDeque<(Time, Bytes)>,
     cost: usize,
-    dropped: u64,
 }
 
 impl Queue {
-    fn push(&mut self, now: Time, payload: Bytes) {
+    /// Adds a datagram, and drops the oldest ones above the limit. Returns the number of these and their bytes.
+    fn push(&mut self, now: Time, payload: Bytes) -> (u64, u64) {
         self.cost += payload.len() + ENTRY_COST;
         self.entries.push_back((now, payload));
+        let (mut count, mut bytes) = (0, 0);
         while self.cost > QUEUE_BYTES_MAX {
-            self.dropped += 1;
-            self.pop();
+            count += 1;
+            bytes += self.pop().map_or(0, |oldest| oldest.len() as u64);
         }
+        (count, bytes)
     }
 
     fn pop(&mut self) -> Option<Bytes> {
@@ -58,6 +75,8 @@ impl Queue {
 pub(in crate::link) struct Datagrams {
     outgoing: Queue,
     incoming: Queue,
+    /// The drops since the application asked for them.
+    drops: DatagramDrops,
     /// A datagram of which some parts are sent.
     sending: Option<Sending>,
     /// The number of the next datagram that is sent in parts.
@@ -107,11 +126,14 @@ pub(in crate::link) struct Part {
 impl Datagrams {
     /// Queues a datagram from the application, or drops it if the session is `full`.
     pub(in crate::link) fn send(&mut self, now: Time, payload: Bytes, full: bool) {
-        if full {
-            self.outgoing.dropped += 1;
-        } else {
-            self.outgoing.push(now, payload);
-        }
+        let (count, bytes) = if full { (1, payload.len() as u64) } else { self.outgoing.push(now, payload) };
+        self.drops.queue_full += count;
+        self.note_unsent(count, bytes);
+    }
+
+    fn note_unsent(&mut self, count: u64, bytes: u64) {
+        self.drops.unsent += count;
+        self.drops.unsent_bytes += bytes;
     }
 
     /// Returns the next frame to send: a datagram, or a part of one that is longer than `frame_max`.
@@ -141,9 +163,10 @@ impl Datagrams {
 
     /// Drops the datagram of which some parts are sent. Returns true if there was one.
     pub(in crate::link) fn give_up_sending(&mut self) -> bool {
-        let had_one = self.sending.take().is_some();
-        self.outgoing.dropped += u64::from(had_one);
-        had_one
+        let Some(sending) = self.sending.take() else { return false };
+        self.drops.late += 1;
+        self.note_unsent(1, sending.payload.len() as u64);
+        true
     }
 
     /// Takes the next datagram to send, and drops those before it that are too old.
@@ -154,7 +177,8 @@ impl Datagrams {
             if !late {
                 return payload;
             }
-            self.outgoing.dropped += 1;
+            self.drops.late += 1;
+            self.note_unsent(1, payload.map_or(0, |late| late.len() as u64));
         }
         None
     }
@@ -183,11 +207,12 @@ impl Datagrams {
         let end = offset.checked_add(part.payload.len());
         let is_sound = total <= DATAGRAM_BYTES_MAX && !part.payload.is_empty() && end.is_some_and(|end| end <= total);
         self.give_up_late_parts(now);
-        if full || !is_sound {
-            if full {
-                self.give_up_parts();
-            }
-            self.incoming.dropped += 1;
+        if full {
+            self.drops.queue_full += 1 + u64::from(self.parts.take().is_some());
+            return false;
+        }
+        if !is_sound {
+            self.drops.malformed += 1;
             return false;
         }
         let is_older = |parts: &Parts| (part.number.wrapping_sub(parts.number) as i32) < 0;
@@ -213,13 +238,12 @@ impl Datagrams {
         let mut whole = Vec::with_capacity(pieces.iter().map(|(_, piece)| piece.len()).sum());
         for (at, piece) in pieces {
             if at != whole.len() {
-                self.incoming.dropped += 1;
+                self.drops.malformed += 1;
                 return false;
             }
             whole.extend_from_slice(&piece);
         }
-        self.incoming.push(now, whole.into());
-        self.incoming.entries.len() == 1
+        self.keep(now, whole.into())
     }
 
     /// Drops the parts of a datagram whose other parts did not arrive in time.
@@ -230,20 +254,24 @@ impl Datagrams {
     }
 
     fn give_up_parts(&mut self) {
-        self.incoming.dropped += u64::from(self.parts.take().is_some());
+        self.drops.late += u64::from(self.parts.take().is_some());
+    }
+
+    /// Queues a complete datagram for the application. Returns true if it is the only one.
+    fn keep(&mut self, now: Time, payload: Bytes) -> bool {
+        self.drops.queue_full += self.incoming.push(now, payload).0;
+        self.incoming.entries.len() == 1
     }
 
     /// Queues a datagram from the peer, or drops it if the session is `full`. Returns true if it is the only one, so
     /// that the application must be told.
     pub(in crate::link) fn receive(&mut self, now: Time, payload: Bytes, full: bool) -> bool {
         if full {
-            self.give_up_parts();
-            self.incoming.dropped += 1;
+            self.drops.queue_full += 1 + u64::from(self.parts.take().is_some());
             return false;
         }
         self.give_up_late_parts(now);
-        self.incoming.push(now, payload);
-        self.incoming.entries.len() == 1
+        self.keep(now, payload)
     }
 
     pub(in crate::link) fn next_incoming(&mut self) -> Option<Bytes> {
@@ -257,9 +285,21 @@ impl Datagrams {
         self.outgoing.cost + self.incoming.cost + sending + parts
     }
 
-    /// Returns the number of dropped datagrams, in both directions.
-    pub(in crate::link) const fn dropped(&self) -> u64 {
-        self.outgoing.dropped + self.incoming.dropped
+    /// Returns the drops since they were last taken.
+    pub(in crate::link) const fn drops(&self) -> DatagramDrops {
+        self.drops
+    }
+
+    /// Returns the drops since the last call.
+    pub(in crate::link) fn take_drops(&mut self) -> DatagramDrops {
+        std::mem::take(&mut self.drops)
+    }
+}
+
+#[cfg(test)]
+impl DatagramDrops {
+    const fn total(&self) -> u64 {
+        self.late + self.queue_full + self.malformed
     }
 }
 
@@ -291,7 +331,7 @@ mod tests {
             let told: Vec<bool> = parts.iter().map(|part| far.receive_part(Time::ZERO, part.clone(), false)).collect();
             assert_eq!(told, [false, false, false, false, true]);
             assert_eq!(far.next_incoming(), Some(long.clone()));
-            assert_eq!((far.cost(), far.dropped()), (0, 0));
+            assert_eq!((far.cost(), far.drops().total()), (0, 0));
         }
     }
 
@@ -309,7 +349,7 @@ mod tests {
         assert!(!flow.receive_part(Time::ZERO, part(3, 4, 2, 2), false), "the second one is given up");
         assert!(flow.receive_part(Time::ZERO, part(3, 4, 0, 2), false));
         assert_eq!((flow.next_incoming().map(|whole| whole.len()), flow.next_incoming()), (Some(4), None));
-        assert_eq!((flow.dropped(), flow.cost()), (6, 0));
+        assert_eq!((flow.drops().malformed, flow.drops().late, flow.cost()), (5, 1, 0));
     }
 
     fn part(number: u32, offset: u32, len: usize) -> Part {
@@ -324,7 +364,7 @@ mod tests {
             assert!(!flow.receive_part(Time::ZERO, part(newer, 0, 5), false));
             assert!(!flow.receive_part(Time::ZERO, part(older, 5, 5), false));
             assert!(flow.receive_part(Time::ZERO, part(newer, 5, 5), false));
-            assert_eq!((flow.next_incoming().map(|whole| whole.len()), flow.dropped()), (Some(10), 1));
+            assert_eq!((flow.next_incoming().map(|whole| whole.len()), flow.drops().total()), (Some(10), 1));
         }
     }
 
@@ -337,9 +377,9 @@ mod tests {
         assert_eq!(flow.cost(), 9 * (ENTRY_COST + 1));
         let later = Time::ZERO.after(PART_WAIT_US_MAX + 1);
         assert!(!flow.receive_part(later, part(7, 9, 1), false), "the others are too old");
-        assert_eq!((flow.cost(), flow.dropped()), (ENTRY_COST + 1, 1));
+        assert_eq!((flow.cost(), flow.drops().total()), (ENTRY_COST + 1, 1));
         assert!(!flow.receive_part(later, part(8, 0, 5), true));
-        assert_eq!((flow.cost(), flow.dropped()), (0, 3));
+        assert_eq!((flow.cost(), flow.drops().total()), (0, 3));
         // An older number is as good as any after that.
         assert!(!flow.receive_part(later, part(3, 0, 5), false));
         assert!(flow.receive_part(later, part(3, 5, 5), false));
@@ -362,7 +402,7 @@ mod tests {
         flow.send(later, vec![2; 3_000].into(), false);
         assert!(is_part_of(flow.next_outgoing(later, 1_000), 1), "the rest of the first one is sent");
         assert!(flow.give_up_sending() && !flow.give_up_sending() && !flow.has_outgoing());
-        assert_eq!((flow.dropped(), flow.cost()), (2, 0));
+        assert_eq!((flow.drops().late, flow.cost()), (2, 0));
     }
 
     #[test]
@@ -370,9 +410,18 @@ mod tests {
         let mut flow = Datagrams::default();
         (0..80u8).for_each(|n| flow.send(Time::ZERO, Bytes::from(vec![n; 1000]), false));
         let first = next(&mut flow, Time::ZERO).unwrap();
-        assert!(first[0] > 0 && flow.dropped() == u64::from(first[0]));
+        let dropped = u64::from(first[0]);
+        let full =
+            DatagramDrops { queue_full: dropped, unsent: dropped, unsent_bytes: 1000 * dropped, ..Default::default() };
+        assert!(dropped > 0 && flow.drops() == full);
+        assert_eq!((flow.take_drops(), flow.drops()), (full, DatagramDrops::default()));
         flow.send(Time::from_us(60_000), Bytes::from_static(b"x"), false);
         assert_eq!(next(&mut flow, Time::from_us(60_000)).unwrap(), "x");
         assert!(!flow.has_outgoing());
+        let late = 79 - dropped;
+        let expected = DatagramDrops { late, unsent: late, unsent_bytes: 1000 * late, ..Default::default() };
+        assert_eq!(flow.take_drops(), expected);
+        flow.send(Time::ZERO, Bytes::from_static(b"xyz"), true);
+        assert_eq!(flow.drops(), DatagramDrops { queue_full: 1, unsent: 1, unsent_bytes: 3, ..Default::default() });
     }
 }
