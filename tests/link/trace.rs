@@ -251,6 +251,7 @@ proptest! {
             Frame::Message { seq: id, text: &text },
             Frame::Pong { token: offset, held_us: offset / 2 },
             Frame::Datagram { id, payload: &payload },
+            Frame::DatagramPart { id, number: offset as u32, total: (offset >> 32) as u32, offset: id ^ 7, payload: &payload },
         ] {
             let wire = bytes_of(&frame);
             prop_assert_eq!(decode(&wire), Ok(frame));

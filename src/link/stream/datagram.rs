@@ -306,6 +306,8 @@ impl DatagramDrops {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     /// Returns the next datagram or part with its bytes.
     fn next(flow: &mut Datagrams, now: Time) -> Option<Bytes> {
@@ -423,5 +425,93 @@ mod tests {
         assert_eq!(flow.take_drops(), expected);
         flow.send(Time::ZERO, Bytes::from_static(b"xyz"), true);
         assert_eq!(flow.drops(), DatagramDrops { queue_full: 1, unsent: 1, unsent_bytes: 3, ..Default::default() });
+    }
+
+    /// Returns the parts of datagrams of these lengths; those of datagram `n` stand together, with `n`.
+    fn parts_of(first: u32, lens: &[usize], frame_max: usize) -> (Vec<Bytes>, Vec<(usize, Part)>) {
+        let content = |n: usize, len| (0..len).map(|at| (at / 3 + 37 * n) as u8).collect::<Bytes>();
+        let whole: Vec<Bytes> = lens.iter().enumerate().map(|(n, len)| content(n, *len)).collect();
+        let mut near = Datagrams { next_number: first, ..Datagrams::default() };
+        let mut parts = Vec::new();
+        for (n, payload) in whole.iter().enumerate() {
+            near.send(Time::ZERO, payload.clone(), false);
+            while let Some(Outgoing::Part { number, total, offset, payload }) =
+                near.next_outgoing(Time::ZERO, frame_max)
+            {
+                parts.push((n, Part { number, total, offset, payload }));
+            }
+        }
+        (whole, parts)
+    }
+
+    fn received(flow: &mut Datagrams) -> Vec<Bytes> {
+        std::iter::from_fn(|| flow.next_incoming()).collect()
+    }
+
+    prop_compose! {
+        fn number_near_the_wrap()(before in 0u32..4, any: u32, near: bool) -> u32 {
+            if near { u32::MAX - before } else { any }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn datagrams_whose_parts_are_reordered_and_repeated_arrive_once_and_in_order(
+            first in number_near_the_wrap(), lens in vec(1_501usize..9_000, 1..6), frame_max in 200usize..1_500,
+            keys in vec(any::<u16>(), 256), repeated in vec(any::<bool>(), 256),
+        ) {
+            let (whole, mut parts) = parts_of(first, &lens, frame_max);
+            let mut key = keys.iter().cycle();
+            parts.sort_by_cached_key(|(n, _)| (*n, *key.next().unwrap()));
+            let mut far = Datagrams::default();
+            for (at, (n, part)) in parts.iter().enumerate() {
+                far.receive_part(Time::ZERO, part.clone(), false);
+                let is_last = parts.get(at + 1).is_none_or(|(next, _)| next != n);
+                if repeated[at % repeated.len()] && !is_last {
+                    prop_assert!(!far.receive_part(Time::ZERO, part.clone(), false));
+                }
+            }
+            prop_assert_eq!(received(&mut far), whole);
+            prop_assert_eq!((far.cost(), far.drops()), (0, DatagramDrops::default()));
+        }
+
+        #[test]
+        fn lost_and_late_parts_make_no_datagram_that_was_not_sent(
+            first in number_near_the_wrap(), lens in vec(1_501usize..6_000, 1..6), frame_max in 200usize..1_500,
+            fates in vec((0u8..9, any::<u16>()), 256),
+        ) {
+            let (whole, parts) = parts_of(first, &lens, frame_max);
+            // A part is lost, or arrives in its place, or some places later.
+            let fates = fates.iter().cycle();
+            let kept = parts.into_iter().enumerate().zip(fates).filter(|(_, (fate, _))| *fate > 0);
+            let late = |fate: u8, key: u16| if fate == 1 { usize::from(key % 30) } else { 0 };
+            let mut kept: Vec<_> = kept.map(|((at, (_, part)), (fate, key))| (at + late(*fate, *key), part)).collect();
+            kept.sort_by_key(|(at, _)| *at);
+            let mut far = Datagrams::default();
+            for (_, part) in kept {
+                far.receive_part(Time::ZERO, part, false);
+            }
+            for datagram in received(&mut far) {
+                prop_assert!(whole.contains(&datagram), "{} bytes", datagram.len());
+            }
+        }
+
+        #[test]
+        fn arbitrary_parts_are_never_mixed_and_stay_within_the_bounds(
+            first in number_near_the_wrap(), parts in vec((0u32..3, 0u32..12, 0u32..12, 0usize..7, 0u64..400_000), 0..200),
+        ) {
+            let (mut flow, mut now) = (Datagrams::default(), Time::ZERO);
+            for (n, total, offset, len, us) in parts {
+                now = now.after(us);
+                let number = first.wrapping_add(n);
+                let part = Part { number, total, offset, payload: vec![number as u8; len].into() };
+                flow.receive_part(now, part, false);
+                prop_assert!(flow.cost() < QUEUE_BYTES_MAX + PARTS_MAX * (ENTRY_COST + 7));
+                for datagram in received(&mut flow) {
+                    prop_assert_eq!(datagram.len(), total as usize);
+                    prop_assert!(datagram.iter().all(|byte| *byte == number as u8));
+                }
+            }
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! The application at one end: writes the planned bytes of each stream, reads the other end's bytes and compares them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use seaprox::link::{Bound, Code, Event, Open, Session, StreamId, Time};
+use seaprox::link::{Bound, Code, Event, Kind, Open, Session, StreamId, Time};
 
 use super::pattern;
 use super::rng::Rng;
@@ -143,10 +143,22 @@ pub struct App {
     pub may_end: bool,
     /// True if a subflow has ever been up.
     pub up: bool,
+    /// The flows that this end has opened and not finished, with the number of their next datagram.
+    pub flow_numbers: BTreeMap<StreamId, u32>,
+    /// The datagrams that have arrived.
+    pub datagrams: BTreeSet<(StreamId, u32)>,
 }
 
 fn salt(id: StreamId, side: usize) -> u64 {
     u64::from(id.0) * 2 + side as u64
+}
+
+/// Returns a datagram of at least four bytes: its number, and bytes that depend on the flow, the number and the length.
+fn datagram(id: StreamId, number: u32, len: usize) -> Bytes {
+    let len = len.max(4);
+    let salt = id.0.wrapping_mul(31).wrapping_add(number.wrapping_mul(7)).wrapping_add(len as u32);
+    let rest = (4..len).map(|at| (at as u32 / 5).wrapping_add(salt) as u8);
+    number.to_be_bytes().into_iter().chain(rest).collect()
 }
 
 impl App {
@@ -157,6 +169,46 @@ impl App {
         self.streams.insert(id, AppStream::new(plan, 0));
         self.write(session, now, id);
         Some(id)
+    }
+
+    /// Opens a flow of datagrams, which carries no bytes. Returns `None` if the session accepts no more streams.
+    pub fn open_flow(&mut self, session: &mut Session, now: Time) -> Option<StreamId> {
+        let open = Open { kind: Kind::Udp, source: Plan::up(0).text(), ..Open::name("example.org", 53) };
+        let id = session.open(now, open).ok()?;
+        self.adopt(id, Plan::up(0));
+        self.flow_numbers.insert(id, 0);
+        Some(id)
+    }
+
+    /// Returns the flows that this end has opened and not finished.
+    pub fn flows(&self) -> Vec<StreamId> {
+        self.flow_numbers.keys().copied().collect()
+    }
+
+    /// Sends the next datagram of a flow. The session may drop it.
+    pub fn send_datagram(&mut self, session: &mut Session, now: Time, id: StreamId, len: usize) {
+        let Some(number) = self.flow_numbers.get_mut(&id) else { return };
+        let _ = session.send_datagram(now, id, datagram(id, *number, len));
+        *number += 1;
+    }
+
+    /// Finishes all flows that this end has opened.
+    pub fn finish_flows(&mut self, session: &mut Session) {
+        for id in std::mem::take(&mut self.flow_numbers).into_keys() {
+            self.stream(id).finished = true;
+            let _ = session.finish(id);
+        }
+    }
+
+    /// Takes the datagrams of all flows. None may arrive twice or with other bytes.
+    pub fn take_datagrams(&mut self, session: &mut Session) {
+        for id in self.streams.keys() {
+            while let Some(payload) = session.recv_datagram(*id) {
+                let number = u32::from_be_bytes(payload[..4].try_into().unwrap());
+                assert!(payload == datagram(*id, number, payload.len()), "{id:?}: wrong bytes in datagram {number}");
+                assert!(self.datagrams.insert((*id, number)), "{id:?}: datagram {number} arrived twice");
+            }
+        }
     }
 
     /// Adds a stream that this end opened without [`App::open`].

@@ -96,6 +96,10 @@ pub fn run(seed: u64) {
     let mut work = rng.scaled(1, 12);
     let bytes_max = rng.scaled(100, 60_000);
     let steps = rng.scaled(50, 600);
+    // Numbers of its own, so that the other draws of a seed stay as they were.
+    let mut flows = Rng::new(seed ^ 0xF10);
+    let flow_rate = if flows.one_in(2) { 0 } else { flows.scaled(5, 100) };
+    let datagram_bytes = flows.scaled(1, 65_000);
     for step in 0..steps {
         world.run_for(1000);
         while work > 0 && world.is_open() && rng.one_in(3) {
@@ -110,6 +114,9 @@ pub fn run(seed: u64) {
         if work > 0 && rng.one_in(50) && world.is_open() {
             let _ = world.session(CLIENT).message("words");
         }
+        if flow_rate > 0 && world.is_open() {
+            drive_flows(&mut world, &mut flows, flow_rate, datagram_bytes);
+        }
         if restart_at == Some(step) {
             restart(&mut world, &mut rng);
             return;
@@ -117,7 +124,28 @@ pub fn run(seed: u64) {
         inject(&mut world, &mut rng, faults);
     }
     heal(&mut world);
+    for super::End { session, app, .. } in &mut world.ends {
+        session.iter_mut().for_each(|session| app.finish_flows(session));
+    }
     world.finish(300_000_000);
+}
+
+/// Takes the datagrams that have arrived, opens flows now and then, and sends datagrams of at most `bytes_max` bytes on them.
+fn drive_flows(world: &mut World, rng: &mut Rng, rate: u64, bytes_max: u64) {
+    for super::End { session, app, .. } in &mut world.ends {
+        session.iter_mut().for_each(|session| app.take_datagrams(session));
+    }
+    let (now, end) = (world.now, rng.range(0, 1) as usize);
+    let super::End { session, app, .. } = &mut world.ends[end];
+    let Some(session) = session.as_mut() else { return };
+    if app.flows().len() < 3 && rng.one_in(rate) {
+        app.open_flow(session, now);
+    }
+    for id in app.flows() {
+        if rng.one_in(3) {
+            app.send_datagram(session, now, id, rng.scaled(1, bytes_max) as usize);
+        }
+    }
 }
 
 fn inject(world: &mut World, rng: &mut Rng, faults: Faults) {
