@@ -159,13 +159,16 @@ impl Core {
             let Some(datagram) = flow.waiting.pop(waiting_room) else { return };
             let contents = &*datagram.payload;
             let segment = contents.len().max(1);
+            let mut drops = LinkDrops::default();
             let mut sent = match &mut flow.dest {
                 Dest::Socket(socket) => {
                     let to = socket.peer().unwrap_or_else(|| socket.local());
                     socket.send(Outgoing { to, from: None, ecn: datagram.ecn, contents, segment })
                 }
                 Dest::Stream(at, _) => {
-                    sent_over_link(self.pools.sessions.send_datagrams(*at, std::iter::once(contents)))
+                    let given = self.pools.sessions.send_datagrams(*at, std::iter::once(contents));
+                    drops = given.drops;
+                    sent_over_link(given)
                 }
                 Dest::Shared(socket, to) => {
                     let Some(shared) = association_sockets.get_mut(*socket) else { return };
@@ -176,6 +179,7 @@ impl Core {
             flow.sent.add(sent.datagrams, sent.bytes);
             let error = sent.error.take();
             self.count_sent(id, &mut sent);
+            self.count_link_drops(id, Role::Dest, drops);
             if let Some(error) = error {
                 return self.flow_failed(id, &error);
             }
