@@ -30,13 +30,12 @@ impl Parsed {
         self.check_link_options(!peers.is_empty(), !served.is_empty())?;
         let draft = self.draft(!peers.is_empty() || !served.is_empty())?;
         let mut config = draft.process;
-        let own = |Listener { name, addresses, front_end, .. }| Listener {
-            name,
-            addresses: Listener::addresses_of(addresses, draft.tcp, draft.udp),
-            front_end,
-            ..draft.listener.clone()
+        let own = |Listener { name, addresses, front_end, .. }| {
+            let addresses = Listener::addresses_of(addresses, draft.tcp, draft.udp)
+                .map_err(|unix| self.error(format!("--listen {unix}: {UNIX_WITHOUT_DATAGRAMS}")))?;
+            Ok(Listener { name, addresses, front_end, ..draft.listener.clone() })
         };
-        config.listeners = listeners.into_iter().map(own).collect();
+        config.listeners = listeners.into_iter().map(own).collect::<Result<_, UsageError>>()?;
         let dials = !peers.is_empty();
         if dials {
             let link = self.link(draft.link, peers, &names)?;
@@ -205,3 +204,7 @@ impl Parsed {
 fn numbered(kind: &str, index: usize) -> String {
     if index == 0 { kind.to_owned() } else { format!("{kind}-{}", index + 1) }
 }
+
+/// The error about an address of a Unix socket where only datagrams are asked for.
+pub const UNIX_WITHOUT_DATAGRAMS: &str =
+    "a Unix socket takes connections, not datagrams; expected HOST:PORT, or --tcp as well";

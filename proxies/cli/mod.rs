@@ -22,6 +22,7 @@ mod values;
 
 pub use command::Command;
 pub use field::{Draft, Field};
+pub use fill::UNIX_WITHOUT_DATAGRAMS;
 pub use invitation_values::InvitingAddress;
 pub use link_values::EXCLUSIVE;
 pub use parse::{Parsed, Request, UsageError, parse};

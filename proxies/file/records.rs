@@ -9,7 +9,9 @@ use toml::de::{DeTable, DeValue};
 
 use super::reader::{Reader, Text, found};
 use super::source::Entry;
-use crate::cli::{Draft, FORWARDS, OPTIONS, OptionSpec, Section, forwards, parsers, split_list, suggest};
+use crate::cli::{
+    Draft, FORWARDS, OPTIONS, OptionSpec, Section, UNIX_WITHOUT_DATAGRAMS, forwards, parsers, split_list, suggest,
+};
 use crate::frontends::FrontEndKind;
 use crate::links::addresses;
 
@@ -169,7 +171,14 @@ impl Reader<'_> {
         let mut listeners: Vec<Listener> = Vec::new();
         for (addresses, to) in relays {
             let mut listener = template.clone();
-            listener.addresses = Listener::addresses_of(addresses, open.draft.tcp, open.draft.udp);
+            match Listener::addresses_of(addresses, open.draft.tcp, open.draft.udp) {
+                Ok(addresses) => listener.addresses = addresses,
+                Err(unix) => {
+                    let position =
+                        open.get("listen").map_or_else(|| open.entry.key_position(), |entry| entry.position());
+                    self.fail(&place, position, format!("listen: {unix}: {UNIX_WITHOUT_DATAGRAMS}"));
+                }
+            }
             if let (Some(target), false) = (target, to.is_empty()) {
                 listener.front_end = listener.front_end.with(target, to);
             }
@@ -482,7 +491,7 @@ fn listener_of(draft: &Draft, base: &Draft, listener: Listener) -> Listener {
         unix_owner: (mine.loops.unix_owner != theirs.loops.unix_owner).then(|| mine.loops.unix_owner.clone()).flatten(),
         egress: (mine.egress != theirs.egress).then(|| mine.egress.clone()),
         name: listener.name,
-        addresses: Listener::addresses_of(listener.addresses, draft.tcp, draft.udp),
+        addresses: listener.addresses,
         front_end: listener.front_end,
         ..draft.listener.clone()
     }

@@ -36,13 +36,14 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
 /// As for [`run`]. An error about a record names the position of the record.
 pub fn run_file(parsed: &Parsed, mut loaded: file::Loaded) -> Result<(), Failed> {
     logging::detach().map_err(failed)?;
-    settings::fit(&mut loaded.config, settings::Fit::First);
+    let has_flows = settings::fit(&mut loaded.config);
     loaded.check()?;
     let again = parsed.clone();
     let load = move || {
         let loaded =
             settings::load(&again).map_err(|failed| failed.text.lines().map(str::to_owned).collect::<Vec<_>>())?;
-        let (config, sources) = (loaded.config.clone(), watched(&loaded));
+        let (mut config, sources) = (loaded.config.clone(), watched(&loaded));
+        settings::fit_again(&mut config, has_flows);
         let position = Arc::new(move |place: &Place| loaded.position(place).to_string());
         Ok(source::Loaded { config, sources, position })
     };

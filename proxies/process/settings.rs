@@ -2,17 +2,19 @@
 
 use std::path::Path;
 
-use seaprox::config::Config;
-use seaprox::{DESCRIPTORS_RESERVED, Limits};
+use seaprox::config::{Config, Listener};
+use seaprox::{DESCRIPTORS_RESERVED, Limits, Proto};
 
 use super::admin;
 use super::exit::{Exit, Failed};
 use crate::cli::{Draft, Parsed};
 use crate::file::{self, Environment, Loaded, Problems};
+use crate::frontends::socks;
 
 /// Raises the descriptor limit as far as the system allows, and reduces pipes, flows of datagrams and connections to it. A
-/// connection takes two descriptors, and so does a pipe; a flow takes one, and all flows at most a quarter.
-fn fit_descriptors(limits: &mut Limits, fit: Fit) {
+/// connection takes two descriptors, and so does a pipe; a flow takes one, and all flows at most a quarter. The flows of a
+/// process that `has_flows` come out of the room of its connections.
+fn fit_descriptors(limits: &mut Limits, has_flows: bool, is_first: bool) {
     let granted = match seaprox::raise_descriptor_limit() {
         Ok(granted) => usize::try_from(granted).unwrap_or(usize::MAX),
         Err(error) => {
@@ -22,40 +24,49 @@ fn fit_descriptors(limits: &mut Limits, fit: Fit) {
     // Under a small limit descriptors are better spent on connections than on pipes.
     limits.pipes = limits.pipes.min(granted / 8);
     let room = granted.saturating_sub(DESCRIPTORS_RESERVED.min(granted / 2) + 2 * limits.pipes);
-    fit_flows(limits, fit, granted, room);
-    let room = room.saturating_sub(limits.flows) / 2;
+    fit_flows(limits, is_first, granted, room);
+    let room = room.saturating_sub(if has_flows { limits.flows } else { 0 }) / 2;
     if limits.connections > room {
         // A warning if the user set a number that cannot be reached, or if the result is low even for the default.
         let is_surprise = room < FEW_CONNECTIONS || limits.connections != Limits::default().connections;
-        let level = if is_surprise && fit == Fit::First { log::Level::Warn } else { log::Level::Debug };
+        let level = if is_surprise && is_first { log::Level::Warn } else { log::Level::Debug };
         log::log!(target: "seaprox::settings", level, descriptors = granted, wished = limits.connections, connections = room; "the descriptor limit allows fewer connections than --max-connections");
         limits.connections = room.max(1);
     }
 }
 
 /// Reduces the flows of datagrams to a part of the descriptors that leaves `room` for connections, too.
-fn fit_flows(limits: &mut Limits, fit: Fit, granted: usize, room: usize) {
+fn fit_flows(limits: &mut Limits, is_first: bool, granted: usize, room: usize) {
     let flows = (granted / FLOWS_SHARE).min(room / 2).max(1);
     if limits.flows > flows {
         let is_surprise = limits.flows != Limits::default().flows;
-        let level = if is_surprise && fit == Fit::First { log::Level::Warn } else { log::Level::Debug };
+        let level = if is_surprise && is_first { log::Level::Warn } else { log::Level::Debug };
         log::log!(target: "seaprox::settings", level, descriptors = granted, wished = limits.flows, flows = flows; "the descriptor limit allows fewer flows than --udp-flows");
         limits.flows = flows;
     }
 }
 
-/// The occasion on which a configuration is fitted to the system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fit {
-    /// The start of the process. Surprising limits are logged as a warning.
-    First,
-    /// A reload.
-    Again,
+/// Reduces the connections and flows of a configuration to what the descriptor limit of the system allows. Returns true if flows
+/// of datagrams have a part of their own.
+pub fn fit(config: &mut Config) -> bool {
+    let has_flows = carries_datagrams(config);
+    fit_descriptors(&mut config.loops.limits, has_flows, true);
+    has_flows
 }
 
-/// Reduces the connections and flows of a configuration to what the descriptor limit of the system allows.
-pub fn fit(config: &mut Config, fit: Fit) {
-    fit_descriptors(&mut config.loops.limits, fit);
+/// Reduces the limits of a configuration that takes the place of another one, with the division that its process has had from its
+/// start.
+pub fn fit_again(config: &mut Config, has_flows: bool) {
+    fit_descriptors(&mut config.loops.limits, has_flows, false);
+}
+
+/// Returns true if clients or peers of a configuration can open flows of datagrams.
+fn carries_datagrams(config: &Config) -> bool {
+    let listens = |listener: &Listener| {
+        listener.front_end.name == socks::SPEC.name
+            || listener.addresses.iter().any(|address| address.proto() == Proto::Udp)
+    };
+    config.has_links() || config.listeners.iter().any(listens)
 }
 
 /// Returns the configuration that the options ask for, with the connections and flows reduced to what the descriptor limit of the
@@ -66,7 +77,7 @@ pub fn fit(config: &mut Config, fit: Fit) {
 pub fn config(parsed: &Parsed) -> Result<Config, Failed> {
     let mut config = parsed.config()?;
     admin::check(&config.admin)?;
-    fit(&mut config, Fit::First);
+    fit(&mut config);
     parsed.check(&config)?;
     Ok(config)
 }

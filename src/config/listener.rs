@@ -124,10 +124,16 @@ pub struct Timers {
 impl Listener {
     /// Returns the addresses of a listener for these protocols: an address that names no protocol has each of them, one after
     /// `udp:` and one of a Unix socket stays as it is. Without `udp` they are unchanged.
-    pub fn addresses_of(addresses: Vec<Bind>, tcp: bool, udp: bool) -> Vec<Bind> {
+    ///
+    /// # Errors
+    /// Returns the address of a Unix socket, if only datagrams are asked for: a Unix socket takes connections.
+    pub fn addresses_of(addresses: Vec<Bind>, tcp: bool, udp: bool) -> Result<Vec<Bind>, Bind> {
         if !udp {
             // An address that stands twice is an error of the configuration.
-            return addresses;
+            return Ok(addresses);
+        }
+        if let Some(unix) = addresses.iter().find(|address| !tcp && matches!(address, Bind::Unix(_))) {
+            return Err(unix.clone());
         }
         let each = |address: Bind| match address {
             Bind::Unix(_) => vec![address],
@@ -141,7 +147,7 @@ impl Listener {
                 all.push(address);
             }
         }
-        all
+        Ok(all)
     }
 
     /// Returns a listener that inherits everything else from the process.

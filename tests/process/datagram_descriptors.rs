@@ -116,6 +116,21 @@ fn a_flood_of_flows_takes_a_quarter_of_the_descriptors_and_connections_go_on() {
 }
 
 #[test]
+fn the_connections_of_a_process_without_datagrams_have_the_descriptors_of_flows_too() {
+    let connections = |words: &[&str]| {
+        let words = [words, &["--listen", "127.0.0.1:0"]].concat();
+        let seaprox = Seaprox::start_with(&words, |command| limit_descriptors(command, 600));
+        seaprox.figure("/limits/connections")
+    };
+    let to_target = ["static", "--to", "127.0.0.1:9"];
+    let with_flows = connections(&[&to_target[..], &["--listen", "udp:127.0.0.1:0"]].concat());
+    // 150 descriptors of flows are 75 connections.
+    assert_eq!(connections(&to_target), with_flows + 75);
+    assert_eq!(connections(&["http"]), with_flows + 75);
+    assert_eq!(connections(&["socks"]), with_flows);
+}
+
+#[test]
 fn the_status_counts_the_sockets_of_flows_among_the_descriptors() {
     let process = Both::start(|_| {});
     let seaprox = &process.seaprox;

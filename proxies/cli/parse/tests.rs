@@ -192,6 +192,10 @@ fn a_udp_address_is_refused_by_the_option_that_names_it() {
             "--listen 1 --to udp:dns:53",
             "--to \"udp:dns:53\": expected a target without udp:, because --listen has a TCP address",
         ),
+        (
+            "--listen unix:/x --to a:1 --udp",
+            "--listen unix:/x: a Unix socket takes connections, not datagrams; expected HOST:PORT, or --tcp as well",
+        ),
         ("--listen udp:1 --to unix:/x", "--to \"unix:/x\": expected HOST:PORT for datagrams"),
     ] {
         assert_eq!(checked(&format!("static {line}")).unwrap_err().to_string(), format!("seaprox static: {text}"));
@@ -209,7 +213,7 @@ fn the_addresses_of_a_static_listener_have_the_protocols_that_are_asked_for() {
         ("--listen 1 --listen udp:1 --to a:1", "1 udp:1"),
         ("--listen udp:1-2 --to udp:a:1 --udp", "udp:1 udp:2"),
         ("--to a:1 --udp", "udp:127.0.0.1:55555"),
-        ("--listen unix:/x --to a:1 --udp", "unix:/x"),
+        ("--listen unix:/x --to a:1 --udp --tcp", "unix:/x"),
     ] {
         let config = parsed(&format!("static {line}")).config().unwrap();
         let found: Vec<_> = config.listeners.iter().flat_map(|it| &it.addresses).map(Bind::to_string).collect();

@@ -14,7 +14,6 @@ use super::reload::check_terminal;
 use crate::Parts;
 use crate::cli::Command;
 use crate::process::link::{self, Instance};
-use crate::process::settings;
 use crate::process::source::{Load, Position};
 use crate::shared_file::Refresh;
 
@@ -84,7 +83,6 @@ impl Job {
             Some(Ok(loaded)) => {
                 read = Some((loaded.sources, Arc::clone(&loaded.position)));
                 let mut config = loaded.config;
-                settings::fit(&mut config, settings::Fit::Again);
                 add_opened_forwards(&mut config, &mut self.opened_forwards);
                 self.instance(&config, &mut instance).and_then(|()| {
                     let (progress, position) = (self.progress.clone(), loaded.position);
