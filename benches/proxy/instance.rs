@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use crate::child::Child;
 use crate::ground::Ground;
-use crate::load::Ping;
+use crate::load::{Datagrams, Ping, Shape};
 use crate::peers::{Launch, Peer, Place, module_directories};
-use crate::route::Route;
+use crate::route::{Handshake, Route};
 use crate::scraper::Scraper;
 use crate::target::Wish;
 
@@ -53,10 +53,11 @@ impl Instance {
             Some(far) => {
                 let program = Peer { family: far.family, ..peer.clone() }.program(&ground.options)?;
                 let config = ground.directory.join(format!("{}-far.conf", peer.name));
-                Some(Node::start(&program, far.launch, &Place { config, ..place.clone() }, &processors)?)
+                Some(Node::start(&program, far.launch, &Place { config, ..place.clone() }, &processors, false)?)
             }
         };
-        let near = Node::start(&program, peer.launch, &place, &processors)?;
+        let datagrams = peer.handshake == Handshake::Datagrams;
+        let near = Node::start(&program, peer.launch, &place, &processors, datagrams)?;
         let route = |dial| Route { dial, target: ground.target.addr, handshake: peer.handshake };
         let (small, bulk, log) = (route(near.launch.small), route(near.launch.bulk), near.log.clone());
         let description = Description {
@@ -70,6 +71,11 @@ impl Instance {
         let scraper = peer.scraped.then(|| Scraper::start(place.listen[1])).transpose();
         let _scraper = scraper.map_err(|error| format!("its admin server: {error}"))?;
         let instance = Instance { children, pids, small, bulk, description, _scraper };
+        if matches!(peer.handshake, Handshake::Datagrams | Handshake::Associate) {
+            let opened = Datagrams::open(&instance.small, Shape::PING);
+            opened.map_err(|error| format!("does not relay: {error}{}", last_line(&log)))?;
+            return Ok(instance);
+        }
         for route in [&instance.small, &instance.bulk] {
             Ping::open(route, Wish::Echo).map_err(|error| format!("does not relay: {error}{}", last_line(&log)))?;
         }
@@ -97,6 +103,7 @@ impl Node {
         launch: fn(&Place) -> Result<Launch, String>,
         place: &Place,
         processors: &[usize],
+        datagrams: bool,
     ) -> Result<Node, String> {
         let launch = launch(place)?;
         if let Some(text) = &launch.file {
@@ -105,16 +112,17 @@ impl Node {
         let log = place.config.with_extension("log");
         let mut child = Child::start(Command::new(program).args(&launch.args), processors, Some(&log))
             .map_err(|error| format!("does not start: {error}"))?;
-        await_ready(&mut child, &launch, &log)?;
+        await_ready(&mut child, &launch, &log, datagrams)?;
         let command = format!("{} {}", program.display(), launch.args.join(" "));
         Ok(Node { child, launch, command, log })
     }
 }
 
-/// Waits until the proxy accepts connections on all its ports.
-fn await_ready(child: &mut Child, launch: &Launch, log: &Path) -> Result<(), String> {
+/// Waits until the proxy accepts connections on all its ports. A proxy of datagrams accepts none: the first ping that
+/// comes back shows that it is ready.
+fn await_ready(child: &mut Child, launch: &Launch, log: &Path, datagrams: bool) -> Result<(), String> {
     let deadline = Instant::now() + START_TIME_MAX;
-    while ![launch.small, launch.bulk].iter().all(|addr| TcpStream::connect(addr).is_ok()) {
+    while !datagrams && ![launch.small, launch.bulk].iter().all(|addr| TcpStream::connect(addr).is_ok()) {
         if let Some(status) = child.ended() {
             return Err(format!("ended at its start: {status}{}", last_line(log)));
         }

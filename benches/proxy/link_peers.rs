@@ -7,7 +7,7 @@
 use crate::link_configurations as conf;
 use crate::peers::{Far, Launch, Peer, Place, plain};
 
-const fn pair(near: Peer, far: &'static str, launch: fn(&Place) -> Result<Launch, String>) -> Peer {
+pub const fn pair(near: Peer, far: &'static str, launch: fn(&Place) -> Result<Launch, String>) -> Peer {
     Peer { far: Some(Far { family: far, launch }), ..near }
 }
 

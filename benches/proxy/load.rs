@@ -5,6 +5,7 @@
 
 mod bulk;
 mod connect;
+mod datagrams;
 mod ping;
 mod request;
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use bulk::Bulk;
 pub use connect::Connect;
+pub use datagrams::{Datagrams, Shape};
 pub use ping::Ping;
 pub use request::Request;
 

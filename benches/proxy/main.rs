@@ -5,13 +5,15 @@
 //! table for each load and writes all samples to a file. Absolute numbers depend on the machine and on its other work;
 //! compare the ratios of the same round.
 //!
-//! In reading order: `sections` and `link_sections` (the list of measurements), `trials` (how each is made), `load`
+//! In reading order: `sections`, `link_sections` and `datagram_sections` (the list of measurements), `trials` (how each is made), `load`
 //! (the clients), `target` (the far end), `measure` and `proc` (the accounts), `peers` and `configurations` (the
 //! proxies), `run`, `report`, `json`.
 #![deny(unsafe_code)]
 
 mod child;
 mod configurations;
+mod datagram_peers;
+mod datagram_sections;
 mod ground;
 mod host;
 mod instance;
@@ -84,8 +86,11 @@ fn bench(options: Options) -> io::Result<()> {
 
     let mut runner = Runner::new(&ground);
     let mut results = Results::new();
-    for section in
-        SECTIONS.iter().chain(&link_sections::SECTIONS).filter(|section| ground.options.wants_section(section.group))
+    for section in SECTIONS
+        .iter()
+        .chain(&link_sections::SECTIONS)
+        .chain(&datagram_sections::SECTIONS)
+        .filter(|section| ground.options.wants_section(section.group))
     {
         let samples = runner.section(section);
         report::print_section(section, &samples);

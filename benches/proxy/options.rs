@@ -153,7 +153,7 @@ fn number(name: &str, value: &str, least: f64, most: f64) -> Result<f64, String>
 }
 
 /// The names that `--only` accepts.
-pub const GROUPS: [&str; 21] = [
+pub const GROUPS: [&str; 22] = [
     "bulk1",
     "bulk8",
     "conn",
@@ -175,6 +175,7 @@ pub const GROUPS: [&str; 21] = [
     "link-ping",
     "link-ping-bulk",
     "link-idle",
+    "datagrams",
 ];
 
 pub const HELP: &str = "\
@@ -186,9 +187,11 @@ usage: cargo bench --bench proxy -- [OPTIONS]
   --rounds N           rounds (default 5; 2 with --quick)
   --seconds N          length of one sample (default 0.8; 0.4 with --quick)
   --only NAME[,NAME]   of: bulk1 bulk8 conn keepalive wrk ping pingbulk idle socks http threads copy admin
-                       link-bulk1 link-bulk8 link-new link-keepalive link-ping link-ping-bulk link-idle; link is all of the last
+                       link-bulk1 link-bulk8 link-new link-keepalive link-ping link-ping-bulk link-idle; link is all of
+                       these; datagrams
   --peers NAME[,NAME]  only these: direct seaprox haproxy nginx rinetd socat microsocks danted tinyproxy
                        seaprox-link ssh haproxy-tls stunnel shadowsocks
+                       seaprox-udp nginx-udp socat-udp seaprox-socks-udp danted-udp seaprox-link-udp
   --idle N             connections held in the idle section (default 9000)
   --seaprox PATH       measure this binary (default: the one that cargo has just built)
   --beside PATH[,PATH] measure these builds of seaprox, too: up to three, named build-1 to build-3

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::configurations as conf;
+use crate::datagram_peers;
 use crate::link_peers;
 use crate::options::Options;
 use crate::route::Handshake;
@@ -95,7 +96,7 @@ pub fn module_directories(given: Option<&Path>) -> Vec<PathBuf> {
 }
 
 pub fn peer(name: &str) -> Option<&'static Peer> {
-    PEERS.iter().chain(&link_peers::PEERS).find(|peer| peer.name == name)
+    PEERS.iter().chain(&link_peers::PEERS).chain(&datagram_peers::PEERS).find(|peer| peer.name == name)
 }
 
 pub const fn plain(name: &'static str, version: &'static str, launch: fn(&Place) -> Result<Launch, String>) -> Peer {

@@ -4,7 +4,7 @@
 //! them with blocking calls; the short connections of `connect.rs` use the same list without blocking.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 /// The handshake that a proxy needs before it relays.
@@ -15,6 +15,10 @@ pub enum Handshake {
     Socks5,
     /// HTTP CONNECT (RFC 9110, section 9.3.6).
     Connect,
+    /// None, and the route is for datagrams.
+    Datagrams,
+    /// SOCKS5 UDP ASSOCIATE (RFC 1928, section 7): each datagram has a header.
+    Associate,
 }
 
 #[derive(Clone)]
@@ -44,11 +48,12 @@ impl Route {
 
     pub fn exchanges(&self) -> Vec<Exchange> {
         match self.handshake {
-            Handshake::None => Vec::new(),
+            Handshake::None | Handshake::Datagrams => Vec::new(),
             Handshake::Socks5 => vec![
                 Exchange { send: vec![5, 1, 0], expect: Expect::Bytes(2) },
                 Exchange { send: self.socks_request(), expect: Expect::Bytes(SOCKS_REPLY_LEN) },
             ],
+            Handshake::Associate => vec![Exchange { send: vec![5, 1, 0], expect: Expect::Bytes(2) }],
             Handshake::Connect => {
                 let head = format!("CONNECT {0} HTTP/1.1\r\nHost: {0}\r\n\r\n", self.target);
                 vec![Exchange { send: head.into_bytes(), expect: Expect::Head }]
@@ -77,8 +82,34 @@ impl Route {
         Ok(stream)
     }
 
+    /// Opens the way for datagrams: a connected socket, the header that each datagram needs, and the connection on which
+    /// the way depends, if it does.
+    pub fn open_datagrams(&self) -> io::Result<(UdpSocket, Vec<u8>, Option<TcpStream>)> {
+        let socket = UdpSocket::bind((self.dial.ip(), 0))?;
+        if self.handshake != Handshake::Associate {
+            socket.connect(self.dial)?;
+            return Ok((socket, Vec::new(), None));
+        }
+        let mut control = self.open()?;
+        control.write_all(&[5, 3, 0, 1, 0, 0, 0, 0, 0, 0])?;
+        let answer = receive(&mut control, Expect::Bytes(SOCKS_REPLY_LEN))?;
+        if answer[1] != 0 {
+            return Err(io::Error::other(format!("the proxy refused: {}", answer.escape_ascii())));
+        }
+        socket.connect((self.dial.ip(), u16::from_be_bytes([answer[8], answer[9]])))?;
+        let mut header = vec![0, 0, 0];
+        self.push_target(&mut header);
+        Ok((socket, header, Some(control)))
+    }
+
     fn socks_request(&self) -> Vec<u8> {
         let mut request = vec![5, 1, 0];
+        self.push_target(&mut request);
+        request
+    }
+
+    /// Appends the target's address as SOCKS5 has it.
+    fn push_target(&self, request: &mut Vec<u8>) {
         match self.target {
             SocketAddr::V4(addr) => {
                 request.push(1);
@@ -90,7 +121,6 @@ impl Route {
             }
         }
         request.extend(self.target.port().to_be_bytes());
-        request
     }
 }
 

@@ -113,6 +113,87 @@ pub fn discard(socket: &impl AsFd, len: usize) -> io::Result<usize> {
     if taken < 0 { Err(Error::last_os_error()) } else { Ok(taken as usize) }
 }
 
+/// Makes the kernel divide what one call sends into datagrams of `len` bytes, as senders of QUIC do (UDP_SEGMENT).
+pub fn segment(socket: &impl AsFd, len: u16) -> io::Result<()> {
+    let len = c_int::from(len);
+    // SAFETY: the value outlives the call and its true size is passed.
+    let code = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw const len).cast(),
+            mem::size_of_val(&len) as libc::socklen_t,
+        )
+    };
+    check(code).map(drop)
+}
+
+/// Buffers for datagrams that are received and sent back in one call each.
+pub struct Batch {
+    buffers: Vec<[u8; DATAGRAM_LEN_MAX]>,
+    addrs: Vec<libc::sockaddr_in>,
+    lens: Vec<usize>,
+}
+
+impl Batch {
+    pub fn new() -> Batch {
+        // SAFETY: sockaddr_in is plain data, for which all zeroes is a valid value.
+        let addr: libc::sockaddr_in = unsafe { mem::zeroed() };
+        let buffers = vec![[0; DATAGRAM_LEN_MAX]; DATAGRAMS_PER_CALL];
+        Batch { buffers, addrs: vec![addr; DATAGRAMS_PER_CALL], lens: Vec::new() }
+    }
+
+    /// Receives the datagrams that wait on a socket of IPv4, up to a limit. Returns how many.
+    pub fn receive(&mut self, socket: &impl AsFd) -> io::Result<usize> {
+        self.lens.clear();
+        self.lens.resize(DATAGRAMS_PER_CALL, DATAGRAM_LEN_MAX);
+        let count = self.call(socket, 0, DATAGRAMS_PER_CALL, true)?;
+        self.lens.truncate(count);
+        Ok(count)
+    }
+
+    /// Returns the datagrams that the last call received.
+    pub fn received(&self) -> impl Iterator<Item = &[u8]> {
+        self.buffers.iter().zip(&self.lens).map(|(buffer, len)| &buffer[..*len])
+    }
+
+    /// Sends the datagrams from `from` to `to` back to their senders. Returns how many the kernel took.
+    pub fn send_back(&mut self, socket: &impl AsFd, from: usize, to: usize) -> io::Result<usize> {
+        self.call(socket, from, to, false)
+    }
+
+    fn call(&mut self, socket: &impl AsFd, from: usize, to: usize, receives: bool) -> io::Result<usize> {
+        // SAFETY: these structures are plain data, for which all zeroes is a valid value.
+        let (mut parts, mut messages): ([libc::iovec; DATAGRAMS_PER_CALL], [libc::mmsghdr; DATAGRAMS_PER_CALL]) =
+            unsafe { (mem::zeroed(), mem::zeroed()) };
+        let to = to.min(self.lens.len());
+        for index in from..to {
+            parts[index].iov_base = self.buffers[index].as_mut_ptr().cast();
+            parts[index].iov_len = self.lens[index];
+            let header = &mut messages[index].msg_hdr;
+            (header.msg_iov, header.msg_iovlen) = (&raw mut parts[index], 1);
+            header.msg_name = (&raw mut self.addrs[index]).cast();
+            header.msg_namelen = mem::size_of::<libc::sockaddr_in>() as libc::socklen_t;
+        }
+        let (fd, count) = (socket.as_fd().as_raw_fd(), (to - from) as libc::c_uint);
+        let first = messages[from..to].as_mut_ptr();
+        // SAFETY: each message names a buffer and an address of `self`, which outlive the call, with their true sizes.
+        let done = check(unsafe {
+            match receives {
+                true => libc::recvmmsg(fd, first, count, libc::MSG_DONTWAIT, ptr::null_mut()),
+                false => libc::sendmmsg(fd, first, count, libc::MSG_DONTWAIT),
+            }
+        })? as usize;
+        if receives {
+            for (len, message) in self.lens.iter_mut().zip(&messages[..done]) {
+                *len = message.msg_len as usize;
+            }
+        }
+        Ok(done)
+    }
+}
+
 /// Makes `bind` set only the source address, and `connect` choose the port. Ports are then unique for each pair of
 /// addresses, not only for each source address.
 pub fn bind_address_only(socket: &impl AsFd) -> io::Result<()> {
@@ -310,3 +391,5 @@ fn check(code: c_int) -> io::Result<c_int> {
 }
 
 const EVENTS_PER_WAIT: usize = 256;
+const DATAGRAMS_PER_CALL: usize = 64;
+const DATAGRAM_LEN_MAX: usize = 2048;

@@ -3,15 +3,15 @@
 //! It listens on one address, because a static proxy has one target, and the first byte of a connection selects the
 //! service (see `Wish`). Small exchanges share one epoll loop. Bulk streams and the timed ping have a thread each: a
 //! bulk stream so that its thread blocks in sendfile and costs little else, a ping so that it never waits behind
-//! another connection.
+//! another connection. Datagrams come to the same port, and the loop sends those back that wish an echo.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::child::Child;
-use crate::sys::{self, Epoll};
+use crate::sys::{self, Batch, Epoll};
 
 /// The service that a client selects with its first byte.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -75,11 +75,16 @@ pub fn serve() -> io::Result<()> {
     println!("{}", listener.local_addr()?);
     let epoll = Epoll::new()?;
     epoll.add(&listener, LISTENER, sys::READABLE)?;
-    Loop { listener, epoll, connections: Vec::new(), free: Vec::new() }.run()
+    let datagrams = UdpSocket::bind(listener.local_addr()?)?;
+    socket2::SockRef::from(&datagrams).set_recv_buffer_size(DATAGRAM_BUFFER)?;
+    epoll.add(&datagrams, DATAGRAMS, sys::READABLE)?;
+    Loop { listener, datagrams, batch: Batch::new(), epoll, connections: Vec::new(), free: Vec::new() }.run()
 }
 
 struct Loop {
     listener: TcpListener,
+    datagrams: UdpSocket,
+    batch: Batch,
     epoll: Epoll,
     connections: Vec<Option<Connection>>,
     free: Vec<usize>,
@@ -110,6 +115,7 @@ impl Loop {
             for token in &ready {
                 match *token {
                     LISTENER => self.accept()?,
+                    DATAGRAMS => self.echo_datagrams()?,
                     index => self.serve(index as usize),
                 }
             }
@@ -133,6 +139,25 @@ impl Loop {
             });
             self.epoll.add(&stream, index as u64, sys::READABLE)?;
             self.connections[index] = Some(Connection { stream, wish: None, received: 0, tail: 0 });
+        }
+        Ok(())
+    }
+
+    /// Receives one batch of datagrams and sends those back that begin with the byte of [`Wish::Echo`].
+    fn echo_datagrams(&mut self) -> io::Result<()> {
+        match self.batch.receive(&self.datagrams) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        let echoes: Vec<bool> = self.batch.received().map(|data| data.first() == Some(&Wish::Echo.byte())).collect();
+        let mut from = 0;
+        for run in echoes.chunk_by(|one, other| one == other) {
+            if run[0] {
+                // A datagram for which the client's buffer has no room is lost, as in any network.
+                let _ = self.batch.send_back(&self.datagrams, from, from + run.len());
+            }
+            from += run.len();
         }
         Ok(())
     }
@@ -236,3 +261,5 @@ const BULK_LEN: usize = 1 << 20;
 const BACKLOG: i32 = 4096;
 const ACCEPTS_PER_TURN: usize = 64;
 const LISTENER: u64 = u64::MAX;
+const DATAGRAMS: u64 = u64::MAX - 1;
+const DATAGRAM_BUFFER: usize = 4 << 20;

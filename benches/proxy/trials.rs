@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::child::Child;
 use crate::ground::Ground;
 use crate::instance::Instance;
-use crate::load::{Bulk, Connect, Load, Ping, Request};
+use crate::load::{Bulk, Connect, Datagrams, Load, Ping, Request, Shape};
 use crate::measure::{self, Meter, Values};
 use crate::proc;
 use crate::route::Route;
@@ -136,6 +136,20 @@ pub fn ping(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     Ok(values)
 }
 
+/// Measures datagrams of one shape. Their times are those from a send to its echo.
+pub fn datagrams(ground: &Ground, subject: &Subject, shape: Shape) -> io::Result<Values> {
+    let mut load = Datagrams::open(&subject.small, shape)?;
+    load.run_for(ground.options.warmup)?;
+    load.take_times_ns();
+    let lost = load.lost();
+    let mut values = units(ground, subject, &mut load, ground.options.window)?;
+    values.push((LOST, (load.lost() - lost) as f64));
+    values.extend(latencies(load.take_times_ns()));
+    let each = values.iter().find(|(key, _)| *key == CPU_US_EACH).map(|(_, each)| *each);
+    values.extend(each.map(|each| (CPU_S_PER_GIB, each / 1e6 * GIB / shape.len as f64)));
+    Ok(values)
+}
+
 /// Measures pings while a bulk stream runs through the same proxy.
 pub fn ping_beside_bulk(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     let mut bulk = Bulk::open(&subject.bulk, 1)?;
@@ -223,6 +237,7 @@ fn gbit(bytes: f64) -> f64 {
 pub const GBIT_PER_S: &str = "gbit_per_s";
 pub const CPU_S_PER_GIB: &str = "cpu_s_per_gib";
 pub const PER_S: &str = "per_s";
+pub const LOST: &str = "lost";
 pub const CPU_US_EACH: &str = "cpu_us_each";
 pub const P50_US: &str = "p50_us";
 pub const P99_US: &str = "p99_us";
