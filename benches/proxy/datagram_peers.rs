@@ -38,9 +38,9 @@ fn seaprox_near(place: &Place) -> Made {
     Ok(launch)
 }
 
-/// Runs nginx as one process without a master, with a session for each client.
+/// Runs nginx as one process without a master, with a session for each client: two of its connections.
 fn nginx(place: &Place) -> Made {
-    let launch = conf::nginx(place)?;
+    let launch = conf::nginx(&Place { connections_max: 2 * place.connections_max, ..place.clone() })?;
     let listen = format!("listen {} backlog=4096;", place.listen[0]);
     let file = launch.file.map(|file| {
         file.replace(&listen, &format!("listen {} udp;", place.listen[0])).replace("        tcp_nodelay on;\n", "")
