@@ -155,10 +155,8 @@ fn salt(id: StreamId, side: usize) -> u64 {
 
 /// Returns a datagram of at least four bytes: its number, and bytes that depend on the flow, the number and the length.
 fn datagram(id: StreamId, number: u32, len: usize) -> Bytes {
-    let len = len.max(4);
-    let salt = id.0.wrapping_mul(31).wrapping_add(number.wrapping_mul(7)).wrapping_add(len as u32);
-    let rest = (4..len).map(|at| (at as u32 / 5).wrapping_add(salt) as u8);
-    number.to_be_bytes().into_iter().chain(rest).collect()
+    let rest = pattern::slice(u64::from(id.0), u64::from(number) * 1_009 + len as u64, len.saturating_sub(4));
+    [&number.to_be_bytes(), &rest[..]].concat().into()
 }
 
 impl App {

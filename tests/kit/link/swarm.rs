@@ -98,8 +98,8 @@ pub fn run(seed: u64) {
     let steps = rng.scaled(50, 600);
     // Numbers of its own, so that the other draws of a seed stay as they were.
     let mut flows = Rng::new(seed ^ 0xF10);
-    let flow_rate = if flows.one_in(2) { 0 } else { flows.scaled(5, 100) };
-    let datagram_bytes = flows.scaled(1, 65_000);
+    let flow_rate = if !flows.one_in(3) { 0 } else { flows.scaled(5, 100) };
+    let datagram_bytes = flows.scaled(1, 50_000);
     for step in 0..steps {
         world.run_for(1000);
         while work > 0 && world.is_open() && rng.one_in(3) {
