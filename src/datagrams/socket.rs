@@ -55,7 +55,8 @@ pub(crate) struct Sent {
     /// Datagrams that were dropped, and the last reason.
     pub dropped: u64,
     pub why: Option<Dropped>,
-    /// The error of the system, unless it means a lack of room or a datagram that is too long.
+    /// The error of the system, unless it means a lack of room or a datagram that is too long. It may be that of an earlier
+    /// datagram of a connected socket: then these have left all the same.
     pub error: Option<io::Error>,
 }
 
@@ -172,7 +173,7 @@ impl DatagramSocket {
             }
             // An earlier datagram was too long for a router. The system knows what fits now, and fragments the next one.
             Err(error) if is_msg_size_err(&error) => {
-                self.drop_error();
+                self.drop_errors();
                 Ok(0)
             }
             Err(error) => Err(error),
@@ -245,7 +246,16 @@ impl DatagramSocket {
     fn send_some(&mut self, out: Outgoing<'_>, sent: &mut Sent) -> bool {
         let Some(state) = &self.sending else { return false };
         let count = out.contents.len().div_ceil(out.segment) as u64;
-        match state.try_send(UdpSockRef::from(&self.socket), &self.transmit(out)) {
+        let try_send = || state.try_send(UdpSockRef::from(&self.socket), &self.transmit(out));
+        let result = match try_send() {
+            // Without a reported error, the length refuses these.
+            Err(error) if self.may_be_earlier(&error) && (self.drop_errors() || !is_msg_size_err(&error)) => {
+                sent.note_earlier(error);
+                try_send()
+            }
+            result => result,
+        };
+        match result {
             Ok(()) => {
                 sent.datagrams += count;
                 sent.bytes += out.contents.len() as u64;
@@ -271,19 +281,27 @@ impl DatagramSocket {
     }
 
     fn send_one(&mut self, out: Outgoing<'_>, sent: &mut Sent) {
-        let mut result = self.try_send_one(out);
-        if self.peer.is_some() && result.as_ref().is_err_and(is_msg_size_err) {
-            // The error may be that of an earlier datagram, which a router has refused.
-            self.drop_error();
-            result = self.try_send_one(out);
-        }
+        let result = match self.try_send_one(out) {
+            Err(error) if self.may_be_earlier(&error) => {
+                self.drop_errors();
+                sent.note_earlier(error);
+                self.try_send_one(out)
+            }
+            result => result,
+        };
         match result {
             Ok(()) => {
                 sent.datagrams += 1;
                 sent.bytes += out.contents.len() as u64;
             }
             Err(error) if is_lack_of_room(&error) => sent.note(1, Dropped::NoRoom),
-            Err(error) if is_msg_size_err(&error) => sent.note(1, Dropped::TooLong),
+            Err(error) if is_msg_size_err(&error) => {
+                if self.peer.is_some() {
+                    // The system reports a datagram that is too long, too.
+                    self.drop_errors();
+                }
+                sent.note(1, Dropped::TooLong);
+            }
             Err(error) => {
                 sent.note(1, Dropped::Failed);
                 sent.error = Some(error);
@@ -300,9 +318,16 @@ impl DatagramSocket {
         }
     }
 
-    /// Drops the copy of a reported error that the system keeps.
-    pub fn drop_error(&self) {
-        sys::drop_error(SockRef::from(&self.socket));
+    /// Returns true if the error of a send may be that of an earlier datagram, which a router or the peer has refused.
+    fn may_be_earlier(&self, error: &io::Error) -> bool {
+        use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
+        let is_reported = matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkUnreachable);
+        self.peer.is_some() && (is_reported || is_msg_size_err(error))
+    }
+
+    /// Drops the copies of reported errors that the system keeps. Returns true if there was one.
+    pub fn drop_errors(&self) -> bool {
+        sys::drop_errors(SockRef::from(&self.socket))
     }
 
     fn send_plain(&self, out: Outgoing<'_>) -> io::Result<()> {
@@ -348,6 +373,13 @@ impl Sent {
         self.dropped += count;
         self.why = Some(why);
     }
+
+    /// Notes the error of an earlier datagram. One that was too long for a router says only what fits from now on.
+    fn note_earlier(&mut self, error: io::Error) {
+        if !is_msg_size_err(&error) {
+            self.error = Some(error);
+        }
+    }
 }
 
 fn is_lack_of_room(error: &io::Error) -> bool {
@@ -362,6 +394,8 @@ const REFUSALS_MAX: u8 = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_os = "linux")]
+    use socket2::{Protocol, Type};
     use std::net::UdpSocket as StdSocket;
     use std::time::{Duration, Instant};
 
@@ -464,21 +498,75 @@ mod tests {
     }
 
     #[test]
-    fn a_reported_error_is_not_taken_as_a_refusal_of_several_datagrams() {
+    fn the_reported_error_of_an_earlier_datagram_costs_no_later_one() {
         let (far, to) = receiver("127.0.0.1:0");
         drop(far);
+        for (contents, count) in [(&b"aabbcc"[..], 3), (b"aa", 1)] {
+            let mut socket = connected(to);
+            let deadline = Instant::now() + Duration::from_secs(5);
+            let sent = loop {
+                assert!(Instant::now() < deadline, "no error");
+                let sent = socket.send(out(to, contents, 2));
+                if sent.error.is_some() {
+                    break sent;
+                }
+            };
+            let error = sent.error.map(|error| error.kind());
+            assert_eq!((sent.datagrams, sent.dropped, error), (count, 0, Some(io::ErrorKind::ConnectionRefused)));
+            assert_eq!(socket.refusals, 0, "the error is no refusal of several datagrams");
+        }
+    }
+
+    /// Reported errors use room of the receive buffer.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn datagrams_that_are_too_long_leave_no_reported_errors_behind() {
+        let (_far, to) = receiver("127.0.0.1:0");
         let mut socket = connected(to);
-        let deadline = Instant::now() + Duration::from_secs(5);
-        let sent = loop {
-            assert!(Instant::now() < deadline, "no error");
-            let sent = socket.send(out(to, b"aabbcc", 2));
-            if sent.error.is_some() {
-                break sent;
+        for _ in 0..5 {
+            assert_eq!(socket.send(out(to, &[0; 65_508], 65_508)).why, Some(Dropped::TooLong));
+            assert!(!sys::has_error(SockRef::from(&socket.socket)));
+        }
+    }
+
+    /// Tells a socket that a datagram was too long for a router. Returns false if this process may not.
+    #[cfg(target_os = "linux")]
+    fn report_too_long(socket: &DatagramSocket) -> bool {
+        let Ok(raw) = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)) else { return false };
+        let (Some(SocketAddr::V4(to)), SocketAddr::V4(from)) = (socket.peer, socket.local) else { panic!("IPv4") };
+        // Type 3, code 4, the length that fits, and the headers of the datagram.
+        let mut message = vec![3, 4, 0, 0, 0, 0, 0x05, 0x78, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0];
+        message.extend([from.ip().octets(), to.ip().octets()].concat());
+        message.extend([from.port(), to.port(), 8, 0].map(u16::to_be_bytes).concat());
+        let words = message.chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+        // The sum is that of ones' complement (RFC 1071).
+        let sum = words.sum::<u32>() % 0xffff;
+        message[2..4].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        raw.send_to(&message, &SocketAddr::from(from).into()).unwrap();
+        true
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_reported_length_is_no_refusal_of_several_datagrams() {
+        // The system notes the length that fits for this address.
+        let (far, to) = receiver("127.83.12.8:0");
+        // An IPv6 socket reports lengths in any case, and an IPv4 socket if the system has chosen its options.
+        let plain = Socket::new(Domain::IPV4, Type::DGRAM.nonblocking(), None).unwrap();
+        plain.connect(&to.into()).unwrap();
+        let mut socket = DatagramSocket::connected(plain, to).unwrap();
+        let (mut poll, mut events) = (mio::Poll::new().unwrap(), mio::Events::with_capacity(8));
+        socket.register(poll.registry(), Token(0)).unwrap();
+        for _ in 0..2 * REFUSALS_MAX {
+            if !report_too_long(&socket) {
+                return;
             }
-        };
-        let error = sent.error.map(|error| error.kind());
-        assert_eq!((sent.dropped, error), (3, Some(io::ErrorKind::ConnectionRefused)));
-        assert_eq!(socket.refusals, 0);
+            poll.poll(&mut events, Some(Duration::from_secs(5))).unwrap();
+            assert!(events.iter().any(mio::event::Event::is_error), "the system has taken the report");
+            let sent = socket.send(out(to, b"aabbc", 2));
+            assert_eq!((sent.datagrams, sent.dropped, socket.refusals), (3, 0, 0), "{sent:?}");
+            [&b"aa"[..], b"bb", b"c"].iter().for_each(|expected| assert_eq!(next(&far), *expected));
+        }
     }
 
     #[test]

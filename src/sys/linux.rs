@@ -53,9 +53,20 @@ pub(crate) fn report_errors(socket: &Socket, domain: Domain) -> io::Result<()> {
     }
 }
 
-/// Drops a reported error from the queue of a socket, where its datagram uses room of the receive buffer.
-pub(crate) fn drop_error(socket: SockRef<'_>) {
-    let _ = socket.recv_with_flags(&mut [], libc::MSG_ERRQUEUE);
+/// Drops the reported errors from the queue of a socket, where their datagrams use room of the receive buffer. Returns true if
+/// there was one.
+pub(crate) fn drop_errors(socket: SockRef<'_>) -> bool {
+    let drop_one = || socket.recv_with_flags(&mut [], libc::MSG_ERRQUEUE).is_ok();
+    (0..ERRORS_AT_ONCE).take_while(|_| drop_one()).count() > 0
+}
+
+/// Reported errors that are dropped at once: routers may report more.
+const ERRORS_AT_ONCE: usize = 16;
+
+/// Returns true if the queue of a socket has a reported error, which leaves the queue.
+#[cfg(test)]
+pub(crate) fn has_error(socket: SockRef<'_>) -> bool {
+    socket.recv_with_flags(&mut [], libc::MSG_ERRQUEUE).is_ok()
 }
 
 /// Makes a UDP socket send datagrams without checksums, so that the system refuses to send several in one call.

@@ -44,8 +44,10 @@ pub(crate) fn report_errors(_: &Socket, _: Domain) -> io::Result<()> {
     Ok(())
 }
 
-/// Does nothing: the system keeps no queue of errors.
-pub(crate) fn drop_error(_: SockRef<'_>) {}
+/// Returns false: the system keeps no queue of errors.
+pub(crate) fn drop_errors(_: SockRef<'_>) -> bool {
+    false
+}
 
 /// Returns true: such calls are not made here.
 pub(crate) fn is_segments_refused(_: &io::Error) -> bool {

@@ -181,7 +181,8 @@ impl Core {
             self.count_sent(id, &mut sent);
             self.count_link_drops(id, Role::Dest, drops);
             if let Some(error) = error {
-                return self.flow_failed(id, &error);
+                // The rest leaves, if the flow goes on.
+                self.flow_failed(id, &error);
             }
         }
     }
@@ -282,7 +283,7 @@ impl Core {
         let failure = Failure::from(error);
         if self.outlives(flow, failure.reason) {
             if let Some(socket) = self.datagrams.socket_mut(id) {
-                socket.drop_error();
+                socket.drop_errors();
             }
             return;
         }
