@@ -97,8 +97,6 @@ pub(crate) use dns::{HAS_DNS, query_dns};
 #[cfg(not(all(target_os = "linux", any(target_env = "gnu", target_env = "musl"))))]
 pub(crate) use no_dns::{HAS_DNS, query_dns};
 
-#[cfg(all(test, target_os = "linux"))]
-pub(crate) use kernel::{has_error, set_no_checksums};
 pub(crate) use kernel::{
     CONTROL_BYTES, Fragmentation, HAS_REDIRECT, INTEREST, REUSE_PORT_BALANCES, SENDS_SEGMENTS, SKIPS,
     bind_to_interface, choose_port_late, datagram_socket, drop_errors, handshake_with_data, is_network_change,
@@ -107,6 +105,8 @@ pub(crate) use kernel::{
     send_before_end, set_mark, set_transparent, set_unsent_bytes, set_user_timeout, skip, splice_in, splice_out,
     tcp_info, trim_memory, unacknowledged, wants_more,
 };
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) use kernel::{has_error, set_no_checksums};
 
 /// The addresses of a datagram that the system has redirected, or of several that it has joined.
 #[derive(Clone, Copy, Debug)]

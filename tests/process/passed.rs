@@ -123,6 +123,9 @@ fn a_socket_of_another_name_or_kind_is_refused_with_the_reason() {
         let said = refused(&line, "web:udp:connected:file", &sockets);
         assert!(said.contains(listen) && said.contains(words), "{said}");
     }
+    let both = ["static", "--listen", "fd:web", "--tcp", "--udp", "--to", "127.0.0.1:9"];
+    let said = refused(&both, "web:udp:connected:file", &sockets);
+    assert!(said.contains("udp:fd:web") && said.contains("the passed descriptor is no UDP socket"), "{said}");
     let ran = kit::run(&["socks", "--listen", "udp:fd:web"]);
     assert!(ran.code == Some(2) && ran.err.contains("udp:fd:web"), "{:?} {}", ran.code, ran.err);
     let twice = ["static", "--listen", "fd:web", "--listen", "fd:web", "--to", "127.0.0.1:9"];

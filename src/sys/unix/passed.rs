@@ -46,11 +46,11 @@ pub(crate) fn take_passed(name: &str, proto: Proto) -> io::Result<Vec<(OwnedFd, 
     // One name may have sockets of both protocols.
     let of_proto: Vec<usize> = of_name.iter().copied().filter(|index| table[*index].proto == proto).collect();
     let of_name = if of_proto.is_empty() { vec![*first] } else { of_proto };
+    let duplicates: Vec<OwnedFd> =
+        of_name.iter().map(|index| duplicate(&table[*index].socket, proto)).collect::<io::Result<_>>()?;
     if of_name.iter().any(|index| table[*index].is_taken) {
         return Err(io::Error::new(ErrorKind::AddrInUse, "another listener has this socket"));
     }
-    let duplicates: Vec<OwnedFd> =
-        of_name.iter().map(|index| duplicate(&table[*index].socket, proto)).collect::<io::Result<_>>()?;
     of_name.iter().for_each(|index| table[*index].is_taken = true);
     Ok(duplicates.into_iter().zip(of_name.into_iter().map(PassedSocket)).collect())
 }
