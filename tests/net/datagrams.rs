@@ -4,8 +4,8 @@
 use crate::kit;
 use crate::net_kit;
 
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -272,16 +272,16 @@ fn an_answered_flow_outlives_a_change_of_routes_and_ends_if_its_target_stays_awa
     let row = Row::new();
     assert!(row.router().sysctl("net/ipv4/icmp_ratelimit", "0"));
     let target = echo(socket(row.target(), TARGET[0]));
-    let (patient, to) = row.start(target, &["--udp-first-answer-timeout", "1h"]);
-    let (hasty, hasty_to) = row.start(target, &["--udp-first-answer-timeout", "300ms"]);
+    let (patient, to) = row.start(target, &["--udp-first-answer-timeout", "300ms"]);
+    let (hasty, hasty_to) = row.start(target, &["--udp-idle-timeout", "2s"]);
     let (one, other) = (client(row.client(), to), client(row.client(), hasty_to));
     [&one, &other].into_iter().for_each(|client| converse(client, b"before"));
     row.router().ip(&format!("route add unreachable {}/32", TARGET[0]));
-    let before = unreachable_told(row.proxy());
+    let (before, since) = (unreachable_told(row.proxy()), Instant::now());
     until("the router has told it", || {
-        one.send(b"lost").unwrap();
+        [&one, &other].into_iter().for_each(|client| _ = client.send(b"lost").unwrap());
         thread::sleep(Duration::from_millis(20));
-        unreachable_told(row.proxy()) >= before + 3
+        unreachable_told(row.proxy()) >= before + 3 && since.elapsed() > Duration::from_secs(1)
     });
     until("the flow ends", || {
         other.send(b"lost").unwrap();
@@ -293,6 +293,71 @@ fn an_answered_flow_outlives_a_change_of_routes_and_ends_if_its_target_stays_awa
     converse(&one, b"after");
     converse(&other, b"after");
     assert_eq!(patient.figure("/flows_opened"), 1);
+}
+
+#[test]
+fn a_change_of_routes_ends_a_flow_that_was_never_answered_and_leaves_no_target_out() {
+    if !has_net() {
+        return;
+    }
+    let row = Row::new();
+    assert!(row.router().sysctl("net/ipv4/icmp_ratelimit", "0"));
+    let sinks = [socket(row.target(), TARGET[0]), socket(row.target(), TARGET[0])];
+    let [to, other] = sinks.each_ref().map(|sink| sink.local_addr().unwrap());
+    let to = format!("{to},{other}");
+    let words = ["static", "--listen", "udp:10.77.1.2:0", "--to", &to, "--udp-first-answer-timeout", "1s"];
+    let seaprox = Seaprox::start_with(&words, |command| row.proxy().enter(command));
+    let client = client(row.client(), seaprox.listens(0).strip_prefix("udp:").unwrap().parse().unwrap());
+    // Each datagram makes the flow wait anew.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(2) {
+        client.send(b"line").unwrap();
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(seaprox.figure("/flows_opened"), 1);
+    row.router().ip(&format!("route add unreachable {}/32", TARGET[0]));
+    client.send(b"line").unwrap();
+    seaprox.wait_for_log(&["closed", "reason=host_unreachable"]);
+    assert_eq!(seaprox.figure("/targets_left_out"), 0);
+}
+
+/// A client of SOCKS5 that has a UDP association.
+fn associate(host: &Host, proxy: SocketAddr) -> (TcpStream, UdpSocket) {
+    let mut control = host.inside(|| TcpStream::connect(proxy).unwrap());
+    control.set_read_timeout(Some(SOON)).unwrap();
+    control.write_all(&[5, 1, 0]).unwrap();
+    control.read_exact(&mut [0; 2]).unwrap();
+    control.write_all(&[5, 3, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+    let mut reply = [0; 10];
+    control.read_exact(&mut reply).unwrap();
+    assert_eq!(reply[..4], [5, 0, 0, 1]);
+    let port = u16::from_be_bytes([reply[8], reply[9]]);
+    (control, client(host, SocketAddr::new(proxy.ip(), port)))
+}
+
+#[test]
+fn an_answered_flow_of_an_association_outlives_a_change_of_routes() {
+    if !has_net() {
+        return;
+    }
+    let row = Row::new();
+    let target = echo(socket(row.target(), TARGET[0]));
+    let words = ["socks", "--listen", "10.77.1.2:0", "--udp-idle-timeout", "3s"];
+    let seaprox = Seaprox::start_with(&words, |command| row.proxy().enter(command));
+    let (_control, client) = associate(row.client(), seaprox.addr(0));
+    let ask = [&[0, 0, 0, 1, 10, 77, 3, 2][..], &target.port().to_be_bytes(), b"ask"].concat();
+    let since = Instant::now();
+    // The flow is older than the time that it outlives an error for.
+    while since.elapsed() < Duration::from_millis(3_500) {
+        converse(&client, &ask);
+        thread::sleep(Duration::from_millis(50));
+    }
+    row.proxy().ip(&format!("route add unreachable {}/32", TARGET[0]));
+    client.send(&ask).unwrap();
+    until("the system refuses a datagram", || dropped(&seaprox, "failed") == 1);
+    row.proxy().ip(&format!("route del unreachable {}/32", TARGET[0]));
+    converse(&client, &ask);
+    assert_eq!(seaprox.figure("/flows_opened"), 1);
 }
 
 /// Returns a socket that sends packets with headers of the test.

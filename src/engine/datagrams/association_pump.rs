@@ -261,6 +261,7 @@ impl Core {
         }
         match answers.flow.and_then(|flow| self.datagrams.flows.get_mut(flow)) {
             Some(flow) => {
+                flow.answered_ms = self.now_ms;
                 flow.received.add(sent.datagrams, bytes);
                 flow.dropped += sent.dropped;
             }

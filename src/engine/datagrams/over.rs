@@ -74,9 +74,7 @@ impl Core {
                 self.end_tally(origin, reason, is_failure);
             }
         }
-        let is_told =
-            matches!(reason, Reason::ConnectionRefused | Reason::HostUnreachable | Reason::NetworkUnreachable);
-        if let Some(lease) = flow.lease.take().filter(|_| is_failure && is_told) {
+        if let Some(lease) = flow.lease.take().filter(|_| is_failure && self.tells_of_target(&flow, reason)) {
             lease.failed(&mut self.stats, reason);
         }
         if let Dest::Socket(socket) = &mut flow.dest {
@@ -101,6 +99,18 @@ impl Core {
                 reply_from.into_iter().for_each(|addr| client.replies.leave(addr));
             }
             self.drop_closed_socket(owner);
+        }
+    }
+
+    /// Returns true if the end of a flow without an answer says that its target cannot be used. An error of the routes says so at
+    /// first only: later it may be that of a change of routes, which concerns other targets, too.
+    fn tells_of_target(&self, flow: &Flow, reason: Reason) -> bool {
+        let patience = self.profiles[flow.profile].settings.timeouts.first_answer.as_millis() as u64;
+        let is_new = patience == 0 || self.now_ms.saturating_sub(flow.opened_ms) <= patience;
+        match reason {
+            Reason::ConnectionRefused => true,
+            Reason::HostUnreachable | Reason::NetworkUnreachable => is_new,
+            _ => false,
         }
     }
 

@@ -281,7 +281,7 @@ impl Core {
     fn flow_failed(&mut self, id: Id, error: &io::Error) {
         let Some(flow) = self.datagrams.flows.get(id) else { return };
         let failure = Failure::from(error);
-        if self.outlives(flow, failure.reason) {
+        if self.outlives(id, flow, failure.reason) {
             if let Some(socket) = self.datagrams.socket_mut(id) {
                 socket.drop_errors();
             }
@@ -298,12 +298,12 @@ impl Core {
 
 impl Core {
     /// Returns true if a flow goes on after an error that may pass, because the routes to its target may only change (RFC 1122,
-    /// section 3.2.2.1): its target has answered within the time that a first answer may take.
-    fn outlives(&self, flow: &Flow, reason: Reason) -> bool {
-        let patience = self.profiles[flow.profile].settings.timeouts.first_answer.as_millis() as u64;
+    /// section 3.2.2.1): its target has answered within the idle time.
+    fn outlives(&self, id: Id, flow: &Flow, reason: Reason) -> bool {
+        let patience = self.profiles[flow.profile].settings.timeouts.flow_idle.as_millis() as u64;
         let may_pass = matches!(reason, Reason::HostUnreachable | Reason::NetworkUnreachable);
         let is_recent = patience == 0 || self.now_ms.saturating_sub(flow.answered_ms) <= patience;
-        may_pass && flow.received.datagrams > 0 && is_recent
+        may_pass && self.datagrams.flows.is_answered(id) && is_recent
     }
 }
 
