@@ -72,7 +72,7 @@ impl ReplySockets {
                 self.close_oldest();
             }
             let mut opened = open(addr, mark);
-            if self.open > 0 && opened.as_ref().is_err_and(sys::is_out_of_descriptors) {
+            if self.open > 0 && opened.as_ref().is_err_and(sys::is_out_of_own_descriptors) {
                 self.close_oldest();
                 opened = open(addr, mark);
             }

@@ -45,6 +45,7 @@ impl Core {
         listener.queued = false;
         // Many unauthenticated peers may connect to a listener for links, and each one delays the established links.
         let most = if matches!(listener.front, Front::Nodes) { NODES_PER_TURN } else { usize::MAX };
+        let mut has_made_room = false;
         for _ in 0..self.accepts_left().min(most) {
             self.queues.accepts.1 += 1;
             let Some(listener) = self.listeners.get_mut(id) else { return };
@@ -53,13 +54,19 @@ impl Core {
             }
             let Some(acceptor) = listener.acceptor.as_ref().filter(|_| listener.ready) else { return };
             match acceptor.accept() {
-                Ok((io, peer)) => self.accepted(id, io, peer),
+                Ok((io, peer)) => {
+                    has_made_room = false;
+                    self.accepted(id, io, peer);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     listener.ready = false;
                     return;
                 }
-                // A flow that waits for an answer gives its descriptor to the client.
-                Err(error) if sys::is_out_of_descriptors(&error) && self.end_waiting_flows() => {}
+                // Flows that wait for an answer give their descriptors to clients. If that is of no use, no more of them end.
+                Err(error)
+                    if sys::is_out_of_own_descriptors(&error)
+                        && !std::mem::replace(&mut has_made_room, true)
+                        && self.end_waiting_flows() => {}
                 Err(error) if sys::is_out_of_descriptors(&error) => {
                     if !self.descriptors.listeners.contains(&id) {
                         self.descriptors.listeners.push(id);
@@ -165,11 +172,10 @@ impl Core {
         }
     }
 
-    /// Pauses accepting and connecting, because the process is out of descriptors, and frees some. Logs this once until no attempt
-    /// has failed for one retry period.
+    /// Pauses accepting and connecting, because the process is out of descriptors, and frees those of
+    /// unused pipes. Logs this once until no attempt has failed for one retry period.
     pub(crate) fn descriptors_short(&mut self) {
         self.pools.splice_pipes.shrink();
-        self.end_waiting_flows();
         self.descriptors.short = true;
         if self.descriptors.since_ms.is_some() {
             return;

@@ -475,6 +475,10 @@ impl Core {
                 dial.racers.retain(|racer| *racer != side);
             }
         }
+        if sys::is_out_of_own_descriptors(error) {
+            // Flows that wait for an answer make room for the next try: a few at first, and then one for each.
+            _ = if self.descriptors.since_ms.is_some() { self.end_waiting_flow() } else { self.end_waiting_flows() };
+        }
         if sys::is_out_of_descriptors(error) {
             return self.dial_starves(dest, addr);
         }

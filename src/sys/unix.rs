@@ -317,6 +317,11 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }
 
+/// Returns true if the error means that this process has no more descriptors (`EMFILE`), so a close of its own makes room.
+pub(crate) fn is_out_of_own_descriptors(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EMFILE)
+}
+
 /// Returns true if registering failed because the descriptor cannot block, as a regular file cannot (`EPERM`).
 pub(crate) fn is_unpollable(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EPERM)

@@ -203,6 +203,12 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| [WSAEMFILE, WSAENOBUFS, too_many].contains(&code))
 }
 
+/// Returns true if the error means that this process has no more sockets, so a close of its own makes room.
+pub(crate) fn is_out_of_own_descriptors(error: &io::Error) -> bool {
+    let too_many = ERROR_TOO_MANY_OPEN_FILES as i32;
+    error.raw_os_error().is_some_and(|code| [WSAEMFILE, too_many].contains(&code))
+}
+
 /// Returns false: no socket is registered twice here.
 pub(crate) fn is_registered(_: &io::Error) -> bool {
     false

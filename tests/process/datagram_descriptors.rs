@@ -160,3 +160,22 @@ fn without_descriptors_flows_that_wait_for_an_answer_end_for_connections_and_for
     });
     assert_eq!(pairs.len(), 8);
 }
+
+#[test]
+fn flows_do_not_end_if_their_descriptors_are_of_no_use_to_connections() {
+    let process = Both::start(|_| {});
+    let (seaprox, pid) = (&process.seaprox, process.seaprox.pid());
+    let clients: Vec<UdpSocket> =
+        (0..200).map(|number| UdpSocket::bind((Ipv4Addr::new(127, 17, 0, number + 1), 0)).unwrap()).collect();
+    for (count, client) in (1..).zip(&clients) {
+        client.send_to(b"flood", process.udp_addr()).unwrap();
+        until("the flow is open", || seaprox.figure("/usage/flows") == count);
+    }
+    // The limit is below the descriptors of all flows, so their end makes no room.
+    proc::limit_descriptors(pid, 5);
+    let _client = Peer::connect(seaprox.addr(0));
+    seaprox.wait_for_log(&["no descriptors left"]);
+    let log = seaprox.log();
+    let before = log.iter().take_while(|line| !line.contains("no descriptors left"));
+    assert_eq!(before.filter(|line| line.contains("its descriptor was needed")).count(), 16);
+}

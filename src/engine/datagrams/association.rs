@@ -177,7 +177,7 @@ impl Core {
         let mut local = local.ok_or_else(|| Failure::new(Reason::Other, why))?;
         local.set_port(0);
         let mut opened = self.bind_association(id, local);
-        if opened.as_ref().is_err_and(sys::is_out_of_descriptors) && self.end_waiting_flows() {
+        if opened.as_ref().is_err_and(sys::is_out_of_own_descriptors) && self.end_waiting_flows() {
             opened = self.bind_association(id, local);
         }
         let (client_socket, bound) = opened.map_err(|error| {

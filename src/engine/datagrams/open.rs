@@ -282,6 +282,10 @@ impl Core {
         let (source, is_associated) = (flow.source().ip().map(|addr| addr.ip()), flow.client.association().is_some());
         let egress = self.settings_of_flow(id).egress.clone();
         let egress = egress.map(|egress| if egress.transparent { Rc::new(egress.of_client(source)) } else { egress });
+        // While connections wait for descriptors, a new flow takes none but that of another flow.
+        if self.descriptors.since_ms.is_some() && !is_associated {
+            self.end_waiting_flow();
+        }
         let mut failure = None;
         for addr in addresses {
             let is_one_of_several = addresses.len() > 1;
@@ -289,12 +293,8 @@ impl Core {
                 true => core.share_socket(id, *addr, egress.as_deref(), is_one_of_several),
                 false => core.connected(id, *addr, egress.as_deref()),
             };
-            // While connections wait for descriptors, a new flow takes none but that of another flow.
-            if self.descriptors.since_ms.is_some() && !is_associated {
-                self.end_waiting_flow();
-            }
             let mut connected = connect(self);
-            if connected.as_ref().is_err_and(sys::is_out_of_descriptors) && self.end_waiting_flows() {
+            if connected.as_ref().is_err_and(sys::is_out_of_own_descriptors) && self.end_waiting_flows() {
                 connected = connect(self);
             }
             match connected {

@@ -33,7 +33,7 @@ impl Core {
     }
 
     /// Ends the flow that waits longest for its first answer and has a socket. Returns false if there is no such flow.
-    pub(super) fn end_waiting_flow(&mut self) -> bool {
+    pub(crate) fn end_waiting_flow(&mut self) -> bool {
         let id = self.datagrams.flows.oldest_waiting(|flow| matches!(flow.dest, Dest::Socket(_)));
         id.into_iter().for_each(|id| self.end_flow(id, Reason::LimitReached, Some("its descriptor was needed".into())));
         id.is_some()
