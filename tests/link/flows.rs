@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use link_kit::app::Plan;
+use link_kit::peer::{FIRST, Peer};
 use link_kit::{CLIENT, SERVER, World, pattern};
-use seaprox::link::{Config, Kind, Open, StreamId, SubflowId};
+use seaprox::link::{Config, Kind, Open, SessionRole, StreamId, SubflowId};
 
 /// Opens a flow from the client.
 fn open_flow(world: &mut World) -> StreamId {
@@ -108,4 +109,78 @@ fn a_keystroke_passes_many_flows_that_wait_for_a_blocked_subflow() {
     world.run_for(60_000);
     assert_eq!(world.ends[SERVER].app.streams[&typed].read, 1);
     assert_eq!(subflows_of(&mut world, flows[59]).len(), 0, "the flow waits");
+}
+
+/// Returns a session with flows that have sent a datagram each on the first subflow.
+fn with_flows(count: usize) -> (Peer, Vec<StreamId>) {
+    let mut peer = Peer::of(SessionRole::Client, Config::default(), 0);
+    peer.session.check_only_when_asked();
+    let udp = || Open { kind: Kind::Udp, ..Open::name("a", 53) };
+    let flows: Vec<StreamId> = (0..count).map(|_| peer.session.open(peer.now, udp()).unwrap()).collect();
+    send_on_each(&mut peer, &flows);
+    (0..8).for_each(|_| drop(peer.keep_alive(FIRST)));
+    (peer, flows)
+}
+
+fn send_on_each(peer: &mut Peer, flows: &[StreamId]) {
+    for id in flows {
+        peer.session.send_datagram(peer.now, *id, Bytes::from_static(b"x")).unwrap();
+    }
+}
+
+/// Returns the subflows of the frames that the session sends now, and the number of streams that it considered for them.
+fn frames_and_turns(peer: &mut Peer) -> (Vec<SubflowId>, u64) {
+    let before = peer.session.stats().turns;
+    let frames = peer.frames().into_iter().map(|(subflow, _)| subflow).collect();
+    (frames, peer.session.stats().turns - before)
+}
+
+#[test]
+fn thousands_of_flows_that_wait_for_a_subflow_are_not_considered_for_each_frame() {
+    const FLOWS: usize = 8000;
+    let (mut peer, flows) = with_flows(FLOWS);
+    let second = peer.join(SubflowId(FIRST.0 + 1));
+    peer.keep_alive(second);
+    peer.session.set_room(FIRST, 0);
+    send_on_each(&mut peer, &flows);
+    let typed = peer.session.open(peer.now, Open::name("a", 22)).unwrap();
+    for _ in 0..20 {
+        peer.session.write(typed, &mut Bytes::from_static(b"key")).unwrap();
+        let (frames, turns) = frames_and_turns(&mut peer);
+        assert!(!frames.is_empty() && frames.iter().all(|subflow| *subflow == second), "{frames:?}");
+        assert!(turns <= 16, "{turns} turns");
+    }
+    // The first subflow takes one frame at a time.
+    let mut sent = 0;
+    while sent < FLOWS {
+        peer.session.set_room(FIRST, 1);
+        let (frames, turns) = frames_and_turns(&mut peer);
+        assert!(frames.len() == 1 && turns <= 16, "{frames:?}, {turns} turns");
+        sent += frames.len();
+        if sent % 1000 == 0 {
+            peer.acknowledge(FIRST);
+        }
+    }
+    peer.session.check_invariants();
+}
+
+#[test]
+fn thousands_of_flows_beside_bulk_are_not_considered_while_their_subflow_is_full() {
+    let (mut peer, flows) = with_flows(8000);
+    let bulk = peer.session.open(peer.now, Open::name("a", 80)).unwrap();
+    peer.keep_alive(FIRST);
+    peer.session.set_window(FIRST, 20_000);
+    peer.session.write(bulk, &mut Bytes::from(vec![0; 100_000])).unwrap();
+    // Each flow has its turn as a new one, and waits with the bulk for the next.
+    send_on_each(&mut peer, &flows);
+    peer.session.set_room(FIRST, 1 << 20);
+    frames_and_turns(&mut peer);
+    send_on_each(&mut peer, &flows);
+    let mut total = 0;
+    for _ in 0..20 {
+        peer.session.set_room(FIRST, 1 << 20);
+        total += frames_and_turns(&mut peer).1;
+    }
+    assert!(total <= 20 * 16, "{total} turns");
+    peer.session.check_invariants();
 }

@@ -175,4 +175,6 @@ pub struct Stats {
     pub unopened_given_up: u64,
     /// Number of times that received bytes were not a valid frame; each ended a subflow.
     pub framing_errors: u64,
+    /// Number of times that a stream was considered for the next frame.
+    pub turns: u64,
 }

@@ -267,6 +267,7 @@ impl Session {
     pub(super) fn remove_subflow(&mut self, now: Time, id: SubflowId, code: Code) {
         let Some(index) = self.subflows.iter().position(|subflow| subflow.id == id) else { return };
         let mut subflow = self.subflows.remove(index);
+        self.drr.forget_subflow(id);
         self.push_event(Event::SubflowDown { id, code });
         for lane in &mut subflow.lanes {
             lane.tx.take_lost().into_iter().for_each(|entry| self.on_frame_lost(entry));

@@ -348,8 +348,11 @@ impl Session {
             self.scheduler.on_stall();
             self.control.push_stream(Key::Blocked(id), &mut stream.queued);
         }
-        if has_new && self.streams.get(slot).is_some_and(|stream| self.route_of(stream) != Route::Blocked) {
-            self.drr.enter(slot, weight);
+        if has_new
+            && let Some(stream) = self.streams.get(slot)
+            && self.route_of(stream) != Route::Blocked
+        {
+            self.drr.enter(slot, weight, self.queue_of(stream));
         }
         if has_lost {
             Self::push_once(&mut self.retransmit, id, &self.streams);

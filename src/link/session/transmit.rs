@@ -11,10 +11,10 @@ use super::phase::Phase;
 use super::state::Session;
 use super::unopened::Route;
 use crate::link::path::lane::Expectation;
-use crate::link::path::scheduler::{Candidate, Mode, Need};
+use crate::link::path::scheduler::{Candidate, Mode, Need, Scheduler};
 use crate::link::path::subflow::Subflow;
 use crate::link::stream::datagram::{Datagrams, Outgoing};
-use crate::link::stream::drr::List;
+use crate::link::stream::drr::{List, Queue};
 use crate::link::stream::quota::QUOTA_MIN;
 use crate::link::stream::state::Stream;
 use crate::link::wire::content::{FrameContent, Key, Piece};
@@ -272,16 +272,23 @@ impl Session {
 
     fn send_from_list(&mut self, now: Time, list: List, out: &mut Outbox) -> Option<Transmit> {
         let mut tries = self.drr.len(list).clamp(1, TRIES_MAX);
-        // Many flows may wait for one subflow, so each is passed by once and does not count as a try.
-        let mut flows = self.drr.len(list).max(1);
-        while let Some(slot) = self.drr.head(list) {
+        loop {
+            let (subflows, scheduler) = (&self.subflows, &self.scheduler);
+            // A new flow may also send on a full subflow: see `subflow_of_flow`.
+            let is_allowed = |queue| match queue {
+                Queue::Streams => true,
+                Queue::Flows(last) => {
+                    subflow_for_flows(subflows, scheduler, last, Route::Any, list == List::New).is_some()
+                }
+            };
+            let slot = self.drr.head(list, is_allowed)?;
+            self.stats.turns += 1;
             let Some(need) = self.need(slot, list) else {
-                self.drr.leave(list);
+                self.drr.leave(slot);
                 continue;
             };
-            let stream = self.streams.get(slot);
-            let route = stream.map_or(Route::Any, |stream| self.route_of(stream));
-            let flow = stream.and_then(Stream::sending_datagrams);
+            let stream = self.streams.get(slot)?;
+            let (route, flow, weight) = (self.route_of(stream), stream.sending_datagrams(), stream.weight);
             let chosen = match flow {
                 Some(flow) => self.subflow_of_flow(flow, route, need.sparse),
                 None => self.choose_subflow(route, need.sparse, || self.scheduler.choose(need)),
@@ -289,7 +296,10 @@ impl Session {
             if let Some(index) = chosen {
                 let sent = self.send_next(now, index, slot, out);
                 let more = self.streams.get(slot).is_some_and(|stream| stream.has_new());
-                self.drr.sent(list, sent.map_or(0, |transmit| transmit.bytes as u64), more);
+                self.drr.sent(slot, sent.map_or(0, |transmit| transmit.bytes as u64), more);
+                if more && let Some(stream) = self.streams.get(slot) {
+                    self.drr.enter(slot, weight, self.queue_of(stream));
+                }
                 if sent.is_some() {
                     return sent;
                 }
@@ -298,14 +308,18 @@ impl Session {
             // A flow, or a new stream behind its OPEN, waits for one subflow: others may be free for the next streams. It
             // stays in its list, because in the old one it would count as bulk.
             let waits_for_one = flow.is_some() || route != Route::Any;
-            tries -= usize::from(flow.is_none());
-            flows -= usize::from(flow.is_some());
-            if list == List::New && !waits_for_one || tries == 0 || flows == 0 {
+            let queue = self.queue_of(stream);
+            tries -= 1;
+            if list == List::New && !waits_for_one || tries == 0 {
                 return None;
             }
-            if waits_for_one { self.drr.skip(list) } else { self.drr.rotate(list) }
+            if waits_for_one {
+                self.drr.skip(slot)
+            } else {
+                self.drr.rotate(slot)
+            }
+            self.drr.enter(slot, weight, queue);
         }
-        None
     }
 
     /// Sends short first data of a stream right behind its OPEN. Later the subflow of the OPEN may be busy, and the
@@ -335,11 +349,18 @@ impl Session {
     /// Returns the subflow for the next datagram of a flow: the one of its last datagram, as long as that is usable, else the
     /// fastest. If this one is busy, the flow waits, because a datagram on another subflow would overtake those on the way.
     fn subflow_of_flow(&self, flow: &Datagrams, route: Route, urgent: bool) -> Option<usize> {
-        let id_of = |candidate: &Candidate| self.subflows.get(candidate.index).map(|subflow| subflow.id);
-        let allowed = || self.scheduler.candidates().filter(|other| id_of(other).is_some_and(|id| route.allows(id)));
-        let last = flow.subflow.and_then(|last| allowed().find(|other| id_of(other) == Some(last)));
-        let chosen = last.or_else(|| allowed().next())?;
-        (chosen.ready && (urgent || !chosen.full)).then_some(chosen.index)
+        subflow_for_flows(&self.subflows, &self.scheduler, flow.subflow, route, urgent)
+    }
+
+    /// Returns the queue in which a stream waits for its turn: that of a flow is the one of the subflow for its next
+    /// datagram.
+    pub(super) fn queue_of(&self, stream: &Stream) -> Queue {
+        let Some(flow) = stream.sending_datagrams() else { return Queue::Streams };
+        let subflow = match self.route_of(stream) {
+            Route::BehindOpen(on) if !on.contains(&flow.subflow) => on.into_iter().flatten().next(),
+            _ => flow.subflow,
+        };
+        Queue::Flows(subflow.filter(|id| self.subflow(*id).is_some()))
     }
 
     /// Returns the lane of a subflow for pieces of a stream: the one of its OPEN while that is in flight.
@@ -485,4 +506,20 @@ impl Session {
         out.frame(|heads| Frame::Close { code, text: "" }.encode(heads));
         Some(Transmit { subflow: subflow.id, lane: 0, bytes: out.len() - before })
     }
+}
+
+/// Returns the subflow for flows whose last datagram was sent on `last`: that one if it is usable, else the fastest. Returns
+/// `None` if it is busy.
+fn subflow_for_flows(
+    subflows: &[Subflow],
+    scheduler: &Scheduler,
+    last: Option<SubflowId>,
+    route: Route,
+    urgent: bool,
+) -> Option<usize> {
+    let id_of = |candidate: &Candidate| subflows.get(candidate.index).map(|subflow| subflow.id);
+    let allowed = || scheduler.candidates().filter(|other| id_of(other).is_some_and(|id| route.allows(id)));
+    let last = last.and_then(|last| allowed().find(|other| id_of(other) == Some(last)));
+    let chosen = last.or_else(|| allowed().next())?;
+    (chosen.ready && (urgent || !chosen.full)).then_some(chosen.index)
 }
