@@ -275,24 +275,30 @@ fn an_answered_flow_outlives_a_change_of_routes_and_ends_if_its_target_stays_awa
     let (patient, to) = row.start(target, &["--udp-first-answer-timeout", "300ms"]);
     let (hasty, hasty_to) = row.start(target, &["--udp-idle-timeout", "2s"]);
     let (one, other) = (client(row.client(), to), client(row.client(), hasty_to));
-    [&one, &other].into_iter().for_each(|client| converse(client, b"before"));
-    row.router().ip(&format!("route add unreachable {}/32", TARGET[0]));
-    let (before, since) = (unreachable_told(row.proxy()), Instant::now());
-    until("the router has told it", || {
-        [&one, &other].into_iter().for_each(|client| _ = client.send(b"lost").unwrap());
-        thread::sleep(Duration::from_millis(20));
-        unreachable_told(row.proxy()) >= before + 3 && since.elapsed() > Duration::from_secs(1)
-    });
-    until("the flow ends", || {
-        other.send(b"lost").unwrap();
-        thread::sleep(Duration::from_millis(20));
-        let was_answered = |line: &String| line.contains("reason=host_unreachable") && !line.contains("/0 dropped");
-        hasty.log().iter().any(was_answered)
-    });
-    row.router().ip(&format!("route del unreachable {}/32", TARGET[0]));
+    let change = |verb: &str| row.router().ip(&format!("route {verb} unreachable {}/32", TARGET[0]));
+    let send_until = |client: &UdpSocket, what: &str, is_done: &dyn Fn() -> bool| {
+        until(what, || {
+            client.send(b"lost").unwrap();
+            thread::sleep(Duration::from_millis(20));
+            is_done()
+        });
+    };
+    converse(&one, b"before");
+    change("add");
+    let since = Instant::now();
+    send_until(&one, "the last answer is old", &|| since.elapsed() > Duration::from_secs(1));
+    // The router tells it once a second.
+    let before = unreachable_told(row.proxy());
+    send_until(&one, "the router has told it", &|| unreachable_told(row.proxy()) >= before + 2);
+    change("del");
     converse(&one, b"after");
-    converse(&other, b"after");
     assert_eq!(patient.figure("/flows_opened"), 1);
+    converse(&other, b"before");
+    change("add");
+    let was_answered = |line: &String| line.contains("reason=host_unreachable") && !line.contains("/0 dropped");
+    send_until(&other, "the flow ends", &|| hasty.log().iter().any(was_answered));
+    change("del");
+    converse(&other, b"after");
 }
 
 #[test]
