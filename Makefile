@@ -109,8 +109,6 @@ bench:
 	$(CARGO) bench --locked --bench link
 	$(CARGO) bench --locked --bench tls
 	$(CARGO) bench --locked --bench paths
-	$(CARGO) build --locked --release --bin seaprox
-	scripts/bench-datagrams target/release/seaprox
 
 # Rates and times that must hold, each one line; ends with an error when one is missed. Wants a machine that is not busy.
 # GATES chooses some of them by a part of their name.
