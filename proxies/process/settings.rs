@@ -43,6 +43,18 @@ fn fit_flows(limits: &mut Limits, is_first: bool, granted: usize, room: usize) {
         let level = if is_surprise && is_first { log::Level::Warn } else { log::Level::Debug };
         log::log!(target: "seaprox::settings", level, descriptors = granted, wished = limits.flows, flows = flows; "the descriptor limit allows fewer flows than --udp-flows");
         limits.flows = flows;
+        fit_flows_per_source(limits, is_first);
+    }
+}
+
+/// Reduces the flows of one client network to a part of the reduced flows of the process, so no client takes all of them.
+fn fit_flows_per_source(limits: &mut Limits, is_first: bool) {
+    let (wished, most) = (limits.flows_per_source, (limits.flows / SOURCE_SHARE).max(1));
+    if wished > most {
+        let is_surprise = wished != Limits::default().flows_per_source;
+        let level = if is_surprise && is_first { log::Level::Warn } else { log::Level::Debug };
+        log::log!(target: "seaprox::settings", level, flows = limits.flows, wished = wished, flows_per_source = most; "the descriptor limit allows fewer flows of one client than --udp-flows-per-source");
+        limits.flows_per_source = most;
     }
 }
 
@@ -102,5 +114,7 @@ impl From<Problems> for Failed {
 
 /// Part of the descriptors that flows of datagrams may take: one in so many. A flood of clients with forged addresses takes it all.
 const FLOWS_SHARE: usize = 4;
+/// Part of the flows that one client network may have, if there are fewer of them than wished: one in so many, as by default.
+const SOURCE_SHARE: usize = 4;
 /// The number of connections below which a reduced default is logged as a warning.
 const FEW_CONNECTIONS: usize = 1000;

@@ -116,6 +116,27 @@ fn a_flood_of_flows_takes_a_quarter_of_the_descriptors_and_connections_go_on() {
 }
 
 #[test]
+fn a_client_has_a_quarter_of_the_flows_that_the_descriptors_allow() {
+    let start = |options: &[&str], most: u64| {
+        let words = ["static", "--udp", "--to", "127.0.0.1:9", "--listen", "127.0.0.1:0"];
+        Seaprox::start_with(&[&words, options].concat(), |command| limit_descriptors(command, most))
+    };
+    let figures = |seaprox: &Seaprox| ["/limits/flows", "/limits/flows_per_source"].map(|of| seaprox.figure(of));
+    let reduced = start(&["--threads", "1"], 600);
+    assert_eq!((figures(&reduced), reduced.count_log(&["--udp-flows-per-source"])), ([150, 37], 0));
+    let set = start(&["--udp-flows-per-source", "100"], 600);
+    set.wait_for_log(&[" WARN ", "--udp-flows-per-source", "wished=100", "flows_per_source=37"]);
+    assert_eq!(figures(&set), [150, 37]);
+    for (options, most, expected) in [
+        (["--udp-flows-per-source", "0"], 600, [150, 0]),
+        (["--udp-flows-per-source", "20"], 600, [150, 20]),
+        (["--udp-flows", "150"], 1_000, [150, 4_096]),
+    ] {
+        assert_eq!(figures(&start(&options, most)), expected, "{options:?}");
+    }
+}
+
+#[test]
 fn the_connections_of_a_process_without_datagrams_have_the_descriptors_of_flows_too() {
     let connections = |words: &[&str]| {
         let words = [words, &["--listen", "127.0.0.1:0"]].concat();
