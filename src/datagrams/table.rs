@@ -7,11 +7,12 @@
 //!                 +---------+-----------+-------+--> remove
 //!                           | the table or the source is full: victim
 //! ```
-//! Each flow is in two lists, both in the order of use: that of its timer, whose members wait in one state for the same
-//! duration, and that of its source in the same state. So the next deadline and the least recently used flow are heads of
-//! lists. Times are milliseconds since the start of the loop.
+//! Each flow is in up to four lists, all in the order of use: that of its timer, whose members wait in one state for the same
+//! duration, those of its source and of its payer in the same state, and that of all flows without an answer that hold a socket.
+//! So the next deadline and the flow that ends for another one are heads of lists. Times are milliseconds since the start of the
+//! loop.
 //!
-//! A full table makes room by the end of one flow. Flows that never got an answer go first, as a flood with forged addresses
+//! A full table, source or payer makes room by the end of one flow. Flows that never got an answer go first, as a flood with forged addresses
 //! opens such ones alone. But a short question to a name server is such a flow too, until its answer comes. So a flow without an
 //! answer goes first only if it is older than [`ANSWER_MS`], or if such flows fill a quarter of the room.
 
@@ -19,6 +20,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use crate::types::id::{Id, Kind, Table};
+use crate::types::peer::PeerId;
 use crate::types::peer_network::PeerNetwork;
 
 /// The addresses by which a flow of a listener is found.
@@ -44,12 +46,18 @@ pub(crate) struct FlowTimeouts {
 pub(crate) struct FlowTable<T> {
     flows: Table<Entry<T>>,
     by_key: HashMap<FlowKey, Id>,
-    sources: HashMap<PeerNetwork, Source>,
+    sources: HashMap<PeerNetwork, Group>,
+    /// The flows of each payer, by its index.
+    payers: Vec<Group>,
     lists: Vec<TimerList>,
+    /// The flows without an answer that hold a socket.
+    sockets: Ends,
     /// Limit of the flows of one source with an address; 0 for none.
     per_source: usize,
     /// Flows without an answer.
     waiting: usize,
+    /// Places that flows leave to other sockets.
+    held: usize,
     /// Number of the last use of any flow.
     uses: u64,
     /// The longest wait of any timer.
@@ -59,16 +67,28 @@ pub(crate) struct FlowTable<T> {
 struct Entry<T> {
     key: Option<FlowKey>,
     source: PeerNetwork,
+    payer: Option<PeerId>,
     timeouts: FlowTimeouts,
     is_answered: bool,
+    has_socket: bool,
     /// Number of the last use, which orders flows that were used in the same millisecond.
     used: u64,
     used_ms: u64,
     list: usize,
-    in_list: Link,
-    in_source: Link,
+    links: [Link; PLACES.len()],
     record: T,
 }
+
+/// The lists that a flow may be in.
+#[derive(Clone, Copy)]
+enum Place {
+    Timer,
+    Source,
+    Payer,
+    Sockets,
+}
+
+const PLACES: [Place; 4] = [Place::Timer, Place::Source, Place::Payer, Place::Sockets];
 
 #[derive(Clone, Copy, Default)]
 struct Link {
@@ -90,10 +110,13 @@ struct TimerList {
     ends: Ends,
 }
 
+/// The flows of one source, or of one payer.
 #[derive(Default)]
-struct Source {
+struct Group {
     flows: usize,
     waiting: usize,
+    /// Places that its flows leave to other sockets of the source.
+    held: usize,
     /// The flows without an answer, and those with one.
     lists: [Ends; 2],
 }
@@ -111,9 +134,12 @@ impl<T> FlowTable<T> {
             },
             by_key: HashMap::new(),
             sources: HashMap::new(),
+            payers: Vec::new(),
             lists: Vec::new(),
+            sockets: Ends::default(),
             per_source,
             waiting: 0,
+            held: 0,
             uses: 0,
             idle_max_ms: None,
         }
@@ -175,32 +201,81 @@ impl<T> FlowTable<T> {
 
     /// Returns the flow that must end before another flow of `source` can be opened; none if there is room.
     pub fn victim(&self, source: PeerNetwork, now_ms: u64) -> Option<Id> {
+        self.victim_for(1, source, now_ms)
+    }
+
+    /// Returns a flow that must end because `source` has taken places with [`FlowTable::hold`]; none if there is room.
+    pub fn excess(&self, source: PeerNetwork, now_ms: u64) -> Option<Id> {
+        self.victim_for(0, source, now_ms)
+    }
+
+    fn victim_for(&self, new: usize, source: PeerNetwork, now_ms: u64) -> Option<Id> {
         if self.per_source > 0
             && source != PeerNetwork::Local
-            && let Some(of_source) = self.sources.get(&source).filter(|source| source.flows >= self.per_source)
+            && let Some(of_source) = self.sources.get(&source)
+            && let room = room_beside(of_source.held, self.per_source)
+            && of_source.flows + new > room
         {
-            let [waiting, answered] = of_source.lists.map(|ends| ends.head);
-            return self.choose(waiting, answered, of_source.waiting * WAITING_SHARE >= self.per_source, now_ms);
+            return self.victim_of(of_source, room, now_ms);
         }
-        if !self.flows.is_full() {
+        let room = room_beside(self.held, self.flows.capacity());
+        if self.len() + new <= room {
             return None;
         }
         let oldest = |is_answered: bool| {
             let its = self.lists.iter().filter(|list| list.is_answered == is_answered);
             its.filter_map(|list| list.ends.head).min_by_key(|id| self.used(*id))
         };
-        self.choose(oldest(false), oldest(true), self.waiting * WAITING_SHARE >= self.flows.capacity(), now_ms)
+        self.choose(oldest(false), oldest(true), self.waiting * WAITING_SHARE >= room, now_ms)
     }
 
-    /// Returns the least recently used flow without an answer for which `is_it` returns true, among the first [`SEARCHED_MAX`] of
-    /// each list.
-    pub fn oldest_waiting(&self, is_it: impl Fn(&T) -> bool) -> Option<Id> {
-        let its = self.lists.iter().filter(|list| !list.is_answered).filter_map(|list| {
-            let next = |id: &Id| self.flows.get(*id).and_then(|entry| entry.in_list.next);
-            let mut ids = std::iter::successors(list.ends.head, next).take(SEARCHED_MAX);
-            ids.find(|id| self.get(*id).is_some_and(&is_it))
-        });
-        its.min_by_key(|id| self.used(*id))
+    /// Takes places of flows for other sockets of a source: at most [`held_max`] of all places and of those of the source, but
+    /// always `count`. Returns false if they are taken. Then [`FlowTable::excess`] tells which flows must end.
+    #[must_use]
+    pub fn hold(&mut self, source: PeerNetwork, count: usize) -> bool {
+        let is_full = |held: usize, places: usize| held + count > held_max(places).max(count);
+        let of_source = self.sources.get(&source).map_or(0, |source| source.held);
+        let is_limited = self.per_source > 0 && source != PeerNetwork::Local;
+        if is_full(self.held, self.flows.capacity()) || is_limited && is_full(of_source, self.per_source) {
+            return false;
+        }
+        self.held += count;
+        self.sources.entry(source).or_default().held += count;
+        true
+    }
+
+    /// Gives places back that [`FlowTable::hold`] has taken.
+    pub fn release(&mut self, source: PeerNetwork, count: usize) {
+        let Some(of_source) = self.sources.get_mut(&source) else { return };
+        of_source.held -= count;
+        self.held -= count;
+        if of_source.is_empty() {
+            self.sources.remove(&source);
+        }
+    }
+
+    /// Returns the flow of a payer that must end before another one can be opened, if the payer has a `share` of flows or more.
+    pub fn victim_of_payer(&self, payer: PeerId, share: usize, now_ms: u64) -> Option<Id> {
+        let of_payer = self.payers.get(payer.0 as usize).filter(|payer| payer.flows >= share)?;
+        self.victim_of(of_payer, share, now_ms)
+    }
+
+    fn victim_of(&self, group: &Group, room: usize, now_ms: u64) -> Option<Id> {
+        let [waiting, answered] = group.lists.map(|ends| ends.head);
+        self.choose(waiting, answered, group.waiting * WAITING_SHARE >= room, now_ms)
+    }
+
+    /// Returns the least recently used flow that holds a socket and got no answer.
+    pub fn oldest_with_socket(&self) -> Option<Id> {
+        self.sockets.head
+    }
+
+    /// Returns the least recently used flow of a source without an answer for which `is_it` returns true, among the first
+    /// [`SEARCHED_MAX`].
+    pub fn oldest_waiting_of(&self, source: PeerNetwork, is_it: impl Fn(&T) -> bool) -> Option<Id> {
+        let next = |id: &Id| self.flows.get(*id)?.links[Place::Source as usize].next;
+        let mut ids = std::iter::successors(self.sources.get(&source)?.lists[0].head, next).take(SEARCHED_MAX);
+        ids.find(|id| self.get(*id).is_some_and(&is_it))
     }
 
     /// Chooses between the least recently used flows without an answer and with one.
@@ -228,13 +303,14 @@ impl<T> FlowTable<T> {
         let entry = Entry {
             key,
             source,
+            payer: None,
             timeouts,
             is_answered: false,
+            has_socket: false,
             used,
             used_ms: now_ms,
             list,
-            in_list: Link::default(),
-            in_source: Link::default(),
+            links: Default::default(),
             record,
         };
         let id = self.flows.insert(entry).map_err(|entry| entry.record)?;
@@ -242,11 +318,34 @@ impl<T> FlowTable<T> {
             self.by_key.insert(key, id);
         }
         self.waiting += 1;
-        let of_source = self.sources.entry(source).or_default();
-        of_source.flows += 1;
-        of_source.waiting += 1;
+        self.sources.entry(source).or_default().add(false);
         self.append(id);
         Ok(id)
+    }
+
+    /// Sets the payer of a flow, which may have had another one.
+    pub fn set_payer(&mut self, id: Id, payer: Option<PeerId>) {
+        let Some(entry) = self.flows.get(id) else { return };
+        let (before, is_answered) = (entry.payer, entry.is_answered);
+        self.unlink_from(id, Place::Payer);
+        before.and_then(|before| self.payers.get_mut(before.0 as usize)).into_iter().for_each(|p| p.take(is_answered));
+        if let Some(payer) = payer {
+            let index = payer.0 as usize;
+            if self.payers.len() <= index {
+                self.payers.resize_with(index + 1, Group::default);
+            }
+            self.payers[index].add(is_answered);
+        }
+        self.flows.get_mut(id).into_iter().for_each(|entry| entry.payer = payer);
+        // Behind flows that were used later: for a flow that has just been opened, which is the rule, there are none.
+        self.append_to(id, Place::Payer);
+    }
+
+    /// Notes that a flow holds a socket from now on.
+    pub fn set_socket(&mut self, id: Id) {
+        self.unlink_from(id, Place::Sockets);
+        self.flows.get_mut(id).into_iter().for_each(|entry| entry.has_socket = true);
+        self.append_to(id, Place::Sockets);
     }
 
     /// Notes a datagram of a flow, in either direction: its timer starts anew.
@@ -254,17 +353,22 @@ impl<T> FlowTable<T> {
         let used = self.next_use();
         let Some(entry) = self.flows.get_mut(id) else { return };
         (entry.used, entry.used_ms) = (used, now_ms);
-        if entry.in_list.next.is_none() && entry.in_source.next.is_none() {
-            return;
+        let links = entry.links;
+        for place in PLACES {
+            // Without a next one it is the last of the list, or in none.
+            if links[place as usize].next.is_some()
+                && let Some((ends, flows)) = self.list_at(id, place)
+            {
+                ends.take_out(id, place, flows);
+                ends.append(id, place, flows);
+            }
         }
-        self.unlink(id);
-        self.append(id);
     }
 
     /// Notes an answer to a flow. The idle timer runs from now on.
     pub fn answered(&mut self, id: Id, now_ms: u64) {
         let Some(entry) = self.flows.get(id).filter(|entry| !entry.is_answered) else { return self.touch(id, now_ms) };
-        let (idle_ms, source) = (entry.timeouts.idle_ms, entry.source);
+        let (idle_ms, source, payer) = (entry.timeouts.idle_ms, entry.source, entry.payer);
         self.unlink(id);
         let (list, used) = (self.list_of(true, idle_ms), self.next_use());
         if let Some(entry) = self.flows.get_mut(id) {
@@ -273,6 +377,8 @@ impl<T> FlowTable<T> {
         }
         self.waiting -= 1;
         self.sources.get_mut(&source).into_iter().for_each(|source| source.waiting -= 1);
+        let of_payer = payer.and_then(|payer| self.payers.get_mut(payer.0 as usize));
+        of_payer.into_iter().for_each(|payer| payer.waiting -= 1);
         self.append(id);
     }
 
@@ -286,11 +392,13 @@ impl<T> FlowTable<T> {
         }
         self.waiting -= usize::from(!entry.is_answered);
         if let Some(source) = self.sources.get_mut(&entry.source) {
-            source.flows -= 1;
-            source.waiting -= usize::from(!entry.is_answered);
-            if source.flows == 0 {
+            source.take(entry.is_answered);
+            if source.is_empty() {
                 self.sources.remove(&entry.source);
             }
+        }
+        if let Some(payer) = entry.payer.and_then(|payer| self.payers.get_mut(payer.0 as usize)) {
+            payer.take(entry.is_answered);
         }
         Some(entry.record)
     }
@@ -334,55 +442,95 @@ impl<T> FlowTable<T> {
         self.lists.iter().position(is_same).unwrap_or_default()
     }
 
-    /// Appends a flow to both of its lists.
+    /// Appends a flow to its lists.
     fn append(&mut self, id: Id) {
-        let Some(entry) = self.flows.get(id) else { return };
-        let (list, source, state) = (entry.list, entry.source, usize::from(entry.is_answered));
-        let before = self.lists[list].ends.tail.replace(id);
-        self.lists[list].ends.head.get_or_insert(id);
-        before.and_then(|before| self.flows.get_mut(before)).into_iter().for_each(|e| e.in_list.next = Some(id));
-        let ends = &mut self.sources.entry(source).or_default().lists[state];
-        let beside = ends.tail.replace(id);
-        ends.head.get_or_insert(id);
-        beside.and_then(|beside| self.flows.get_mut(beside)).into_iter().for_each(|e| e.in_source.next = Some(id));
-        if let Some(entry) = self.flows.get_mut(id) {
-            (entry.in_list, entry.in_source) =
-                (Link { previous: before, next: None }, Link { previous: beside, next: None });
+        PLACES.into_iter().for_each(|place| self.append_to(id, place));
+    }
+
+    /// Takes a flow out of its lists.
+    fn unlink(&mut self, id: Id) {
+        PLACES.into_iter().for_each(|place| self.unlink_from(id, place));
+    }
+
+    fn append_to(&mut self, id: Id, place: Place) {
+        self.list_at(id, place).into_iter().for_each(|(ends, flows)| ends.append(id, place, flows));
+    }
+
+    fn unlink_from(&mut self, id: Id, place: Place) {
+        self.list_at(id, place).into_iter().for_each(|(ends, flows)| ends.take_out(id, place, flows));
+    }
+
+    /// Returns the list of a place for a flow in its state, and the flows. Returns none if the flow belongs to no such list.
+    fn list_at(&mut self, id: Id, place: Place) -> Option<(&mut Ends, &mut Table<Entry<T>>)> {
+        let entry = self.flows.get(id)?;
+        let state = usize::from(entry.is_answered);
+        let ends = match place {
+            Place::Timer => &mut self.lists.get_mut(entry.list)?.ends,
+            Place::Source => &mut self.sources.get_mut(&entry.source)?.lists[state],
+            Place::Payer => &mut self.payers.get_mut(entry.payer?.0 as usize)?.lists[state],
+            Place::Sockets if entry.has_socket && !entry.is_answered => &mut self.sockets,
+            Place::Sockets => return None,
+        };
+        Some((ends, &mut self.flows))
+    }
+}
+
+impl Group {
+    fn add(&mut self, is_answered: bool) {
+        self.flows += 1;
+        self.waiting += usize::from(!is_answered);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.flows == 0 && self.held == 0
+    }
+
+    fn take(&mut self, is_answered: bool) {
+        self.flows -= 1;
+        self.waiting -= usize::from(!is_answered);
+    }
+}
+
+impl Ends {
+    fn append<T>(&mut self, id: Id, place: Place, flows: &mut Table<Entry<T>>) {
+        let previous = self.tail.replace(id);
+        self.head.get_or_insert(id);
+        if let Some(before) = previous.and_then(|previous| flows.get_mut(previous)) {
+            before.links[place as usize].next = Some(id);
+        }
+        if let Some(entry) = flows.get_mut(id) {
+            entry.links[place as usize] = Link { previous, next: None };
         }
     }
 
-    /// Takes a flow out of both of its lists.
-    fn unlink(&mut self, id: Id) {
-        let Some(entry) = self.flows.get(id) else { return };
-        let (list, source, state) = (entry.list, entry.source, usize::from(entry.is_answered));
-        let (in_list, in_source) = (entry.in_list, entry.in_source);
-        let flows = &mut self.flows;
-        take_out(&mut self.lists[list].ends, in_list, |id, change| {
-            flows.get_mut(id).into_iter().for_each(|entry| change(&mut entry.in_list));
-        });
-        if let Some(source) = self.sources.get_mut(&source) {
-            take_out(&mut source.lists[state], in_source, |id, change| {
-                flows.get_mut(id).into_iter().for_each(|entry| change(&mut entry.in_source));
-            });
+    /// Joins the neighbours of a member, which leaves the list.
+    fn take_out<T>(&mut self, id: Id, place: Place, flows: &mut Table<Entry<T>>) {
+        let Some(entry) = flows.get_mut(id) else { return };
+        let link = std::mem::take(&mut entry.links[place as usize]);
+        match link.previous.and_then(|previous| flows.get_mut(previous)) {
+            Some(previous) => previous.links[place as usize].next = link.next,
+            None => self.head = link.next,
+        }
+        match link.next.and_then(|next| flows.get_mut(next)) {
+            Some(next) => next.links[place as usize].previous = link.previous,
+            None => self.tail = link.previous,
         }
     }
 }
 
-/// Joins the neighbours of a member that leaves a list. `with` changes the link of another member.
-fn take_out(ends: &mut Ends, link: Link, mut with: impl FnMut(Id, &mut dyn FnMut(&mut Link))) {
-    match link.previous {
-        Some(previous) => with(previous, &mut |other| other.next = link.next),
-        None => ends.head = link.next,
-    }
-    match link.next {
-        Some(next) => with(next, &mut |other| other.previous = link.previous),
-        None => ends.tail = link.previous,
-    }
+/// Returns the number of flows that have room beside held places.
+fn room_beside(held: usize, places: usize) -> usize {
+    places - held.min(held_max(places))
+}
+
+/// Returns how many of these places can be held: three quarters, so an association, which holds three, has one for a flow.
+pub(crate) fn held_max(places: usize) -> usize {
+    places - places.div_ceil(4)
 }
 
 /// Age from which a flow without an answer is given up before any flow with one. Most name servers answer sooner.
 pub(crate) const ANSWER_MS: u64 = 1_000;
-/// Flows of one list that a search for a waiting flow looks at: it is repeated for each new flow while there is no room.
+/// Flows of one source that a search looks at.
 pub(crate) const SEARCHED_MAX: usize = 1_024;
 /// Part of the room that flows without an answer may fill before they are given up first: one in so many.
 pub(crate) const WAITING_SHARE: usize = 4;

@@ -386,14 +386,14 @@ impl Node {
     }
 
     /// Makes room for one more flow of datagrams of the key of a link's peer. The key has at most half of the flows. With its
-    /// share it gives up its own flow that waits longest for an answer, because strangers may flood a listener for the peer.
+    /// share it gives up one of its own flows, as a full table does, because strangers may flood a listener for the peer.
     ///
     /// # Errors
-    /// Fails with [`Reason::LimitReached`] if it has its share, and no flow that waits.
+    /// Fails with [`Reason::LimitReached`] if it has its share, and no flow that can end.
     pub(super) fn make_room_for_flow(&mut self, core: &mut Core, link: Id) -> Result<(), Failure> {
         let Some(key) = self.links.get(link).and_then(|link| link.key) else { return Ok(()) };
         let share = core.datagrams.flows.capacity().div_ceil(2);
-        if core.peers.of(&key, core.now_ms).flows() < share || core.end_waiting_flow_of(&key) {
+        if core.peers.of(&key, core.now_ms).flows() < share || core.end_flow_of(&key, share) {
             return Ok(());
         }
         Err(Failure::new(Reason::LimitReached, "the peer has its share of the flows"))

@@ -318,6 +318,38 @@ fn a_flood_at_a_listener_for_a_peer_ends_its_oldest_flows_and_not_its_new_ones()
 }
 
 #[test]
+fn an_answered_flood_at_a_listener_for_a_peer_refuses_none_of_its_flows() {
+    let keys = Keys::new();
+    keys.permit(Some("permit-open=\"udp:127.0.0.1:*\",permit-listen=\"udp:*\""));
+    let far = format!(
+        "threads = 1\nudp-flows = 16\nconfig-dir = \"{}\"\n[[serve]]\nlisten = \"127.0.0.1:0\"\n",
+        keys.far_dir()
+    );
+    let far = Seaprox::start(&["run", &keys.write("far.toml", far)]);
+    let (via, back) = (keys.via(""), echo());
+    let near = format!(
+        "[[link]]\nconnect = \"{}\"\npeer-key = \"{}\"\n\
+         forward = [{{ remote = \"udp:127.0.0.1:0:{back}\" }}, {{ local = \"udp:127.0.0.1:0:{back}\" }}]\n",
+        far.addr(0),
+        via[3]
+    );
+    let near = Seaprox::start(&["run", &keys.write("near.toml", near), "--config-dir", &via[5]]);
+    let (mine, theirs) = (said(&near, "listening static "), said(&near, "listening remote "));
+    // Answered flows of strangers fill the half of the key.
+    let strangers: Vec<UdpSocket> = (0..8).map(|_| client()).collect();
+    strangers.iter().for_each(|stranger| converse(stranger, theirs, b"flood"));
+    assert_eq!(far.figure("/usage/flows"), 8);
+    converse(&client(), mine, b"asked");
+    converse(&client(), theirs, b"new");
+    assert_eq!(far.figure("/usage/flows"), 8);
+    far.wait_for_log(&[" closed ", "reason=limit_reached", "another flow of its peer needed its place"]);
+    // Those that were idle for longest have ended.
+    let opened = far.figure("/flows_opened");
+    converse(&strangers[7], theirs, b"kept");
+    assert_eq!(far.figure("/flows_opened"), opened, "the flow of the last stranger is there");
+}
+
+#[test]
 fn dig_asks_a_name_server_behind_a_link() {
     if !has_namespaces() || !has("dig") {
         return;

@@ -65,6 +65,7 @@ impl Core {
             tally.active += 1;
         }
         let id = self.add_flow(None, PeerNetwork::Local, flow)?;
+        self.datagrams.flows.set_payer(id, payer);
         let side = Side::new(Owner::Flow(id, Role::Source), SideState::Connected, Io::Stream(at), endpoint);
         let Ok(side) = self.sides.insert(side) else {
             self.end_flow(id, Reason::LimitReached, None);
@@ -215,6 +216,7 @@ impl Core {
         };
         (flow.via, flow.returns_to) = (Some(link), Some(number));
         let before = std::mem::replace(&mut flow.payer, payer);
+        self.datagrams.flows.set_payer(id, payer);
         before.into_iter().for_each(|payer| self.peers.release_flow(payer, false, self.now_ms));
         true
     }

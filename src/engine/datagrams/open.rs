@@ -325,6 +325,9 @@ impl Core {
     /// Gives a flow the way to its target, and sends what has waited for it.
     pub(crate) fn flow_connected(&mut self, id: Id, dest: Dest) {
         let now_ms = self.now_ms;
+        if matches!(dest, Dest::Socket(_)) {
+            self.datagrams.flows.set_socket(id);
+        }
         let Some(flow) = self.datagrams.flows.get_mut(id) else { return };
         if let Dest::Socket(socket) = &dest {
             flow.own_socket = note_socket(socket.local(), socket.peer());

@@ -9,6 +9,7 @@ use super::flow::Dest;
 use super::{ClientSocket, Datagrams};
 use crate::engine::core::Core;
 use crate::types::peer::PeerKey;
+use crate::types::peer_network::PeerNetwork;
 use crate::types::reason::Reason;
 
 impl Datagrams {
@@ -34,15 +35,26 @@ impl Core {
 
     /// Ends the flow that waits longest for its first answer and has a socket. Returns false if there is no such flow.
     pub(crate) fn end_waiting_flow(&mut self) -> bool {
-        let id = self.datagrams.flows.oldest_waiting(|flow| matches!(flow.dest, Dest::Socket(_)));
+        let id = self.datagrams.flows.oldest_with_socket();
         id.into_iter().for_each(|id| self.end_flow(id, Reason::LimitReached, Some("its descriptor was needed".into())));
         id.is_some()
     }
 
-    /// Ends the flow of a key that waits longest for its first answer. Returns false if there is no such flow.
-    pub(crate) fn end_waiting_flow_of(&mut self, key: &PeerKey) -> bool {
+    /// Ends one flow that waits for its first answer and has a socket, because the association of a client needs a descriptor: a
+    /// flow of the same client, if it has one. Returns false if there is no such flow.
+    pub(super) fn end_flow_for_association(&mut self, source: PeerNetwork) -> bool {
+        let flows = &self.datagrams.flows;
+        let own = flows.oldest_waiting_of(source, |flow| matches!(flow.dest, Dest::Socket(_)));
+        let id = own.or_else(|| flows.oldest_with_socket());
+        id.into_iter().for_each(|id| self.end_flow(id, Reason::LimitReached, Some("its descriptor was needed".into())));
+        id.is_some()
+    }
+
+    /// Ends a flow of a key that has its share of the flows: the one that the table would end if it were full. Returns false if the
+    /// key has no flow.
+    pub(crate) fn end_flow_of(&mut self, key: &PeerKey, share: usize) -> bool {
         let Some(payer) = self.peers.id_of(key) else { return false };
-        let id = self.datagrams.flows.oldest_waiting(|flow| flow.payer == Some(payer));
+        let id = self.datagrams.flows.victim_of_payer(payer, share, self.now_ms);
         let why = "another flow of its peer needed its place";
         id.into_iter().for_each(|id| self.end_flow(id, Reason::LimitReached, Some(why.into())));
         id.is_some()
