@@ -69,6 +69,7 @@ mod socks;
 mod socks_bind;
 mod socks_udp;
 mod socks_udp_clients;
+mod socks_udp_limits;
 mod splice;
 mod status;
 mod targets;

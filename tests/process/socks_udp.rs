@@ -49,7 +49,7 @@ pub fn address(addr: SocketAddr) -> Vec<u8> {
     bytes
 }
 
-fn named(name: &str, port: u16) -> Vec<u8> {
+pub fn named(name: &str, port: u16) -> Vec<u8> {
     [&[3, name.len() as u8], name.as_bytes(), &port.to_be_bytes()].concat()
 }
 
@@ -408,7 +408,8 @@ fn many_targets_of_an_association_stay_within_the_limits() {
         }
         client.send(&address(to), &[round]);
         client.take(to, &[round]);
-        assert!(proxy.figure("/usage/flows") <= 50);
+        // The association takes the places of three.
+        assert!(proxy.figure("/usage/flows") <= 47);
     }
 }
 

@@ -70,6 +70,14 @@ pub enum DatagramPeer<'a> {
 /// The longest header of a datagram of an association.
 pub const DATAGRAM_HEADER_BYTES_MAX: usize = 262;
 
+/// Sockets of one association, each of which takes the place of a flow: that of the client, and those for IPv4 and IPv6.
+const SOCKETS_MAX: usize = 3;
+/// Flows of one association whose targets have the same address. An answer of that address may be for each of them.
+pub(crate) const ALIASES_MAX: usize = 8;
+/// A byte for the kind, the port and the scope of an address.
+const TARGET_KEY_FIXED_BYTES: usize = 7;
+const TARGET_KEY_BYTES_MAX: usize = TARGET_KEY_FIXED_BYTES + 255;
+
 /// The options of an association.
 pub struct Associate {
     /// Reads and writes the headers.
@@ -100,10 +108,10 @@ pub(crate) struct Association {
     pub is_open: bool,
     /// The address of the connection's client.
     source: Endpoint,
-    /// The flows, by the headers of their datagrams.
+    /// The flows, by the keys of their targets.
     flows: HashMap<Box<[u8]>, Id>,
     /// The flows of each address that the client has sent to, and the number of flows of each host. An address has several flows if
-    /// the client knows it by several names.
+    /// the client knows it by several names, at most [`ALIASES_MAX`].
     peers: HashMap<SocketAddr, Vec<Id>>,
     hosts: HashMap<IpAddr, usize>,
     /// Makes what stands in front of datagrams to a target.
@@ -176,16 +184,24 @@ impl Core {
         let why = "datagrams need a client that has connected to an IP address of this host";
         let mut local = local.ok_or_else(|| Failure::new(Reason::Other, why))?;
         local.set_port(0);
+        let network = PeerNetwork::from(&source);
+        if !self.datagrams.flows.hold(network, SOCKETS_MAX) {
+            let why = "the associations of the client, or of all clients, have their share of --udp-flows";
+            return Err(Failure::new(Reason::LimitReached, why));
+        }
+        while let Some(victim) = self.datagrams.flows.excess(network, self.now_ms) {
+            self.end_flow(victim, Reason::LimitReached, Some("an association needed its place".into()));
+        }
         let mut opened = self.bind_association(id, local);
-        if opened.as_ref().is_err_and(sys::is_out_of_own_descriptors) && self.end_waiting_flows() {
+        if opened.as_ref().is_err_and(sys::is_out_of_own_descriptors) && self.end_flow_for_association(network) {
             opened = self.bind_association(id, local);
         }
         let (client_socket, bound) = opened.map_err(|error| {
-            if sys::is_out_of_descriptors(&error) {
-                self.descriptors_short();
-                return Failure::new(Reason::LimitReached, format!("no descriptor is left: {error}"));
+            self.datagrams.flows.release(network, SOCKETS_MAX);
+            match sys::is_out_of_descriptors(&error) {
+                true => Failure::new(Reason::LimitReached, format!("no descriptor is left: {error}")),
+                false => Failure::from(&error),
             }
-            Failure::from(&error)
         })?;
         let source = source.ip().map_or(source, |addr| Endpoint::Ip(Proto::Udp, addr));
         let association = Association {
@@ -252,6 +268,12 @@ impl Core {
         }
         let family = usize::from(addr.is_ipv6());
         let association = self.datagrams.associations.get(&connection).ok_or_else(gone)?;
+        let aliases = association.peers.get(&addr).filter(|flows| flows.len() >= ALIASES_MAX);
+        if let Some(oldest) = aliases.and_then(|flows| flows.first().copied()) {
+            let why = "another name of its target's address needed its place";
+            self.end_flow(oldest, Reason::LimitReached, Some(why.into()));
+        }
+        let association = self.datagrams.associations.get(&connection).ok_or_else(gone)?;
         let socket = match association.target_sockets[family] {
             Some(socket) => socket,
             None => {
@@ -278,16 +300,17 @@ impl Core {
         ip.is_none_or(|ip| ip == source.ip()) && port.is_none_or(|port| port == source.port())
     }
 
-    /// Returns the flow for the datagrams with a header, and opens it if need be. Returns none if the target is refused.
+    /// Returns the flow for the datagrams to a target, and opens it if need be. Returns none if the target is refused.
     pub(super) fn flow_of_association(
         &mut self,
         (connection, client): (Id, SocketAddr),
         handler: &mut dyn AssociationHandler,
-        header: &[u8],
         peer: DatagramPeer<'_>,
     ) -> Option<Id> {
+        let mut room = [0; TARGET_KEY_BYTES_MAX];
+        let key = peer.write_key(&mut room)?;
         let association = self.datagrams.associations.get(&connection)?;
-        if let Some(flow) = association.flows.get(header) {
+        if let Some(flow) = association.flows.get(key) {
             return Some(*flow);
         }
         if self.is_draining() || self.flows_left() == 0 {
@@ -312,11 +335,11 @@ impl Core {
         }
         self.profiles.keep(profile);
         let network = PeerNetwork::from(&source);
-        let client = Client::Association { connection, header: header.into(), source };
+        let client = Client::Association { connection, key: key.into(), source };
         let flow = Flow { kind, listener, profile, via, ..Flow::new(client, target, self.now_ms) };
         let flow = self.add_flow(None, network, flow)?;
         let association = self.datagrams.associations.get_mut(&connection)?;
-        association.flows.insert(header.into(), flow);
+        association.flows.insert(key.into(), flow);
         self.reach(flow);
         self.datagrams.flows.get(flow).map(|_| flow)
     }
@@ -344,10 +367,10 @@ impl Core {
     /// Takes a flow that is over out of its association.
     pub(super) fn leave_association(&mut self, connection: Id, id: Option<Id>, flow: &Flow, refusal: Option<String>) {
         let Some(association) = self.datagrams.associations.get_mut(&connection) else { return };
-        if let Client::Association { header, .. } = &flow.client
-            && association.flows.get(header).copied() == id
+        if let Client::Association { key, .. } = &flow.client
+            && association.flows.get(key).copied() == id
         {
-            association.flows.remove(header);
+            association.flows.remove(key);
         }
         if let Dest::Shared(_, addr) = flow.dest {
             if let Some(flows) = association.peers.get_mut(&addr) {
@@ -390,6 +413,7 @@ impl Core {
         let flows: Vec<Id> = flows(self)?;
         flows.into_iter().for_each(|flow| self.end_flow(flow, reason, None));
         let association = self.datagrams.associations.remove(&connection)?;
+        self.datagrams.flows.release(PeerNetwork::from(&association.source), SOCKETS_MAX);
         let sockets = association.target_sockets.into_iter().flatten().chain([association.client_socket]);
         for socket in sockets {
             if let Some(mut socket) = self.datagrams.association_sockets.remove(socket) {
@@ -444,6 +468,35 @@ impl DatagramPeer<'_> {
                 Ok(target.with_proto(Proto::Udp))
             }
         }
+    }
+
+    /// Writes the key by which an association finds the flow of a target. All headers that name one address, or one name in any
+    /// case, have the same key. Returns none if the name is too long for a header.
+    fn write_key(self, room: &mut [u8; TARGET_KEY_BYTES_MAX]) -> Option<&[u8]> {
+        let (v4, v6);
+        let (octets, port, scope): (&[u8], u16, u32) = match self {
+            DatagramPeer::Name(name, port) => (name.as_bytes(), port, 0),
+            DatagramPeer::Ip(addr) => match plain(addr) {
+                SocketAddr::V4(addr) => {
+                    v4 = addr.ip().octets();
+                    (&v4, addr.port(), 0)
+                }
+                SocketAddr::V6(addr) => {
+                    v6 = addr.ip().octets();
+                    (&v6, addr.port(), addr.scope_id())
+                }
+            },
+        };
+        let len = TARGET_KEY_FIXED_BYTES + octets.len();
+        let key = room.get_mut(..len)?;
+        key[0] = u8::from(matches!(self, DatagramPeer::Name(..)));
+        key[1..3].copy_from_slice(&port.to_be_bytes());
+        key[3..TARGET_KEY_FIXED_BYTES].copy_from_slice(&scope.to_be_bytes());
+        key[TARGET_KEY_FIXED_BYTES..].copy_from_slice(octets);
+        if key[0] == 1 {
+            key[TARGET_KEY_FIXED_BYTES..].make_ascii_lowercase();
+        }
+        Some(key)
     }
 
     /// Returns the target of a flow as its client knows it.

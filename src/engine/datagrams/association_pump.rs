@@ -141,7 +141,7 @@ impl Core {
                 return None;
             }
         };
-        let Some(flow) = self.flow_of_association((connection, client), handler, header, peer) else {
+        let Some(flow) = self.flow_of_association((connection, client), handler, peer) else {
             self.drop_associated(connection, Dropped::Refused, 1);
             return None;
         };
@@ -198,7 +198,7 @@ impl Core {
                     continue;
                 };
                 let flow = its.last().copied();
-                if its.len() > 1 {
+                if its.len() > 1 && before != Some(entry.source) {
                     // Nothing tells which of them the answer is for, so none counts as unanswered.
                     for id in its.iter().copied() {
                         if !flows.is_answered(id) {

@@ -95,8 +95,8 @@ pub(crate) enum Client {
     Association {
         /// The connection that the association belongs to.
         connection: Id,
-        /// The header of the client's datagrams.
-        header: Box<[u8]>,
+        /// The key of the target in the association.
+        key: Box<[u8]>,
         source: Endpoint,
     },
 }

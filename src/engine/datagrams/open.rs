@@ -279,7 +279,8 @@ impl Core {
     /// Connects the socket of a flow to the first of these addresses that has a route.
     fn connect_flow(&mut self, id: Id, addresses: &[SocketAddr]) {
         let Some(flow) = self.datagrams.flows.get(id) else { return };
-        let (source, is_associated) = (flow.source().ip().map(|addr| addr.ip()), flow.client.association().is_some());
+        let (client, is_associated) = (flow.source(), flow.client.association().is_some());
+        let source = client.ip().map(|addr| addr.ip());
         let egress = self.settings_of_flow(id).egress.clone();
         let egress = egress.map(|egress| if egress.transparent { Rc::new(egress.of_client(source)) } else { egress });
         // While connections wait for descriptors, a new flow takes none but that of another flow.
@@ -294,14 +295,20 @@ impl Core {
                 false => core.connected(id, *addr, egress.as_deref()),
             };
             let mut connected = connect(self);
-            if connected.as_ref().is_err_and(sys::is_out_of_own_descriptors) && self.end_waiting_flows() {
+            let has_room = |core: &mut Core| match is_associated {
+                true => core.end_flow_for_association(PeerNetwork::from(&client)),
+                false => core.end_waiting_flows(),
+            };
+            if connected.as_ref().is_err_and(sys::is_out_of_own_descriptors) && has_room(self) {
                 connected = connect(self);
             }
             match connected {
                 Ok(dest) => return self.flow_connected(id, dest),
                 Err(error) if sys::is_out_of_descriptors(&error) => {
                     let limit = Failure::new(Reason::LimitReached, format!("no descriptor is left: {error}"));
-                    self.descriptors_short();
+                    if !is_associated {
+                        self.descriptors_short();
+                    }
                     return self.end_flow(id, limit.reason, limit.detail);
                 }
                 Err(error) => {

@@ -224,7 +224,7 @@ mod tests {
         let source = Endpoint::Ip(Proto::Udp, SocketAddr::from(([127, 0, 0, 1], 9)));
         let client = Client::Association {
             connection: Id::from_u64(1 << 32 | (Kind::Connection as u64) << 28).unwrap(),
-            header: Box::default(),
+            key: Box::default(),
             source,
         };
         let target = Target::from(SocketAddr::from(([127, 0, 0, 1], 53)));
