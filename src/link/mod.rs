@@ -37,7 +37,7 @@
 //! | `wire/` | [`frame`], `header`, `hello`, `open`, `code`, `ids`: the format; `outbox`: frames to send; `content`: what a sent frame carried |
 //! | `stream/` | `state`: one stream; `send` and `recv`: its halves; `credit`, `quota`, `drr`: windows, shares, turns; pools of buffers |
 //! | `path/` | `subflow`, `lane`: what is in flight where; `estimate`: delay and rate; `scheduler`: the choice of a subflow |
-//! | `session/` | `state`: the record of a session; the other files are its operations: `commands` and `listen` for the application, `handshake`, `resume` and `opening`, `receive`, `transmit`, `control`, `reinject`, `acks`, `timers` |
+//! | `session/` | `state`: the record of a session; the other files are its operations: `commands` and `listen` for the application, `handshake`, `resume` and `opening`, `receive`, `transmit`, `flows`, `control`, `reinject`, `acks`, `timers` |
 //!
 //! # The life of a byte
 //! The application passes a chunk to [`Session::write`]; the stream keeps a reference to it. When it is the stream's

@@ -6,9 +6,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use link_kit::app::Plan;
-use link_kit::peer::{FIRST, Peer};
+use link_kit::peer::{FIRST, Peer, decode};
+use link_kit::pipe::Shape;
 use link_kit::{CLIENT, SERVER, World, pattern};
-use seaprox::link::{Config, Kind, Open, SessionRole, StreamId, SubflowId};
+use seaprox::link::frame::Frame;
+use seaprox::link::{Config, Kind, Open, PathStats, SessionRole, StreamId, SubflowId};
 
 /// Opens a flow from the client.
 fn open_flow(world: &mut World) -> StreamId {
@@ -182,5 +184,80 @@ fn thousands_of_flows_beside_bulk_are_not_considered_while_their_subflow_is_full
         total += frames_and_turns(&mut peer).1;
     }
     assert!(total <= 20 * 16, "{total} turns");
+    peer.session.check_invariants();
+}
+
+/// The subflow that joins those sessions whose flows began on the first one, and is faster.
+const SECOND: SubflowId = SubflowId(FIRST.0 + 1);
+
+/// Returns a session with flows on the first subflow, and a faster second one.
+fn with_faster_subflow(count: usize) -> (Peer, Vec<StreamId>) {
+    let (mut peer, flows) = with_flows(count);
+    peer.join(SECOND);
+    peer.session.path_stats(peer.now, SECOND, PathStats { srtt_us: 1000, rate: 1_000_000_000, suspect: false });
+    step(&mut peer, 0);
+    (peer, flows)
+}
+
+/// Waits, acknowledges everything, and returns the subflows of the datagrams that the session sends.
+fn step(peer: &mut Peer, us: u64) -> Vec<SubflowId> {
+    peer.now = peer.now.after(us);
+    peer.session.set_room(SECOND, 1 << 20);
+    let frames = peer.frames();
+    for (id, frame) in &frames {
+        if let Ok(Frame::Ping { token }) = decode(frame) {
+            peer.send_on(*id, &Frame::Pong { token, held_us: 0 }).unwrap();
+        }
+    }
+    peer.acknowledge(FIRST);
+    peer.acknowledge(SECOND);
+    let is_datagram = |frame: &[u8]| matches!(decode(frame), Ok(Frame::Datagram { .. } | Frame::DatagramPart { .. }));
+    frames.into_iter().filter(|(_, frame)| is_datagram(frame)).map(|(id, _)| id).collect()
+}
+
+#[test]
+fn a_flow_leaves_a_living_subflow_on_which_its_datagrams_are_late() {
+    let (mut peer, flows) = with_faster_subflow(1);
+    let mut sent = Vec::new();
+    for n in 0..60 {
+        // The first subflow takes one frame in 200 ms.
+        peer.session.set_room(FIRST, usize::from(n % 20 == 19));
+        send_on_each(&mut peer, &flows);
+        sent.extend(step(&mut peer, 10_000));
+    }
+    assert!(sent.len() >= 50 && sent[1..].iter().all(|id| *id == SECOND), "{sent:?}");
+    assert_eq!(peer.session.stats().suspicions, 0);
+}
+
+#[test]
+fn a_silent_flow_chooses_its_subflow_again() {
+    let mut world = World::with_paths(5, Config::default(), &[(20, 60)]);
+    world.run_until_up(1);
+    let flow = open_flow(&mut world);
+    assert_eq!(exchange(&mut world, &[flow], 20)[0].len(), 20);
+    let first = subflows_of(&mut world, flow);
+    world.add_path(Shape::new(20, 5));
+    world.run_until_up(2);
+    world.run_for(1_000_000);
+    let arrived = exchange(&mut world, &[flow], 20);
+    assert!(arrived[0].len() == 20 && arrived[0].is_sorted(), "{arrived:?}");
+    let second = subflows_of(&mut world, flow);
+    assert!(first.len() == 1 && second.len() == 1 && first != second, "{first:?}, then {second:?}");
+}
+
+#[test]
+fn late_datagrams_for_a_blocked_subflow_leave_room_for_other_flows() {
+    let (mut peer, flows) = with_faster_subflow(80);
+    peer.session.set_room(FIRST, 0);
+    let [flows @ .., other] = flows.as_slice() else { unreachable!() };
+    for id in flows {
+        peer.session.send_datagram(peer.now, *id, Bytes::from(vec![1; 60_000])).unwrap();
+    }
+    let drops = |peer: &mut Peer| peer.session.take_datagram_drops(*other).queue_full;
+    peer.send(&Frame::Datagram { id: other.0, payload: b"full" }).unwrap();
+    assert_eq!((peer.session.recv_datagram(*other), drops(&mut peer)), (None, 1));
+    peer.now = peer.now.after(60_000);
+    peer.send(&Frame::Datagram { id: other.0, payload: b"later" }).unwrap();
+    assert_eq!((peer.session.recv_datagram(*other).as_deref(), drops(&mut peer)), (Some(&b"later"[..]), 0));
     peer.session.check_invariants();
 }

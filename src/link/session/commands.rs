@@ -194,7 +194,8 @@ impl Session {
         }
         let slot = self.streams.live_slot(id).ok_or(Refused::Gone)?;
         self.streams.get(slot).filter(|stream| stream.send.is_open()).ok_or(Refused::Gone)?;
-        self.give_up_late_parts(now);
+        self.drop_late_datagrams(now);
+        self.choose_after_silence(now, slot);
         self.with_datagrams(slot, |datagrams, full| datagrams.send(now, payload, full)).ok_or(Refused::Gone)?;
         self.update_stream(slot);
         self.finish_call();

@@ -12,6 +12,7 @@ pub(super) mod control;
 pub(super) mod control_queue;
 pub(super) mod error;
 pub(super) mod event;
+pub(super) mod flows;
 pub(super) mod handshake;
 pub(super) mod id_gaps;
 pub(super) mod invariants;

@@ -417,7 +417,7 @@ impl Session {
     fn on_datagram(&mut self, now: Time, id: StreamId, payload: Bytes) -> Result<(), Violation> {
         let Some(slot) = self.stream_of_frame(now, id, false)? else { return Ok(()) };
         let wanted = self.streams.get(slot).is_some_and(|stream| stream.recv.is_open());
-        self.give_up_late_parts(now);
+        self.drop_late_datagrams(now);
         let keep = |datagrams: &mut Datagrams, full| datagrams.receive(now, Bytes::copy_from_slice(&payload), full);
         if wanted && self.with_datagrams(slot, keep) == Some(true) {
             self.push_event(Event::Datagram(id));
@@ -428,7 +428,7 @@ impl Session {
     fn on_datagram_part(&mut self, now: Time, id: StreamId, part: Part) -> Result<(), Violation> {
         let Some(slot) = self.stream_of_frame(now, id, false)? else { return Ok(()) };
         let wanted = self.streams.get(slot).is_some_and(|stream| stream.recv.is_open());
-        self.give_up_late_parts(now);
+        self.drop_late_datagrams(now);
         let keep = |datagrams: &mut Datagrams, full| datagrams.receive_part(now, part, full);
         if wanted && self.with_datagrams(slot, keep) == Some(true) {
             self.push_event(Event::Datagram(id));

@@ -16,12 +16,11 @@ use super::unopened::{Route, Unopened};
 use crate::link::path::scheduler::Scheduler;
 use crate::link::path::subflow::Subflow;
 use crate::link::stream::credit::Window;
-use crate::link::stream::datagram::{Datagrams, PART_WAIT_US_MAX, SESSION_BYTES_MAX};
 use crate::link::stream::drr::Drr;
 use crate::link::stream::mix::Mix;
 use crate::link::stream::pools::Pools;
 use crate::link::stream::send::SendStream;
-use crate::link::stream::state::{Stream, StreamState};
+use crate::link::stream::state::StreamState;
 use crate::link::wire::code::Code;
 use crate::link::wire::content::{FrameContent, Key};
 use crate::link::wire::hello::{Capability, Limits};
@@ -400,46 +399,6 @@ impl Session {
         self.tx.sent += send.next() - next;
         self.tx.backlog = self.tx.backlog + stream.backlog() - backlog;
         Some(result)
-    }
-
-    /// Changes the datagrams of a stream, if it has any, and the session's sum accordingly. The second argument of
-    /// `change` is true if the session is full.
-    pub(super) fn with_datagrams<R>(
-        &mut self,
-        slot: usize,
-        change: impl FnOnce(&mut Datagrams, bool) -> R,
-    ) -> Option<R> {
-        let full = self.datagram_bytes >= SESSION_BYTES_MAX as u64;
-        let datagrams = self.streams.get_mut(slot)?.datagrams.as_mut()?;
-        let before = datagrams.cost() as u64;
-        let result = change(datagrams, full);
-        self.datagram_bytes = self.datagram_bytes + datagrams.cost() as u64 - before;
-        Some(result)
-    }
-
-    /// Drops the datagrams, on all streams, of which some parts are sent: these may be lost with the last subflow.
-    pub(super) fn give_up_sending(&mut self) {
-        let is_sending = |stream: &Stream| stream.datagrams.as_ref().is_some_and(|datagrams| datagrams.is_sending());
-        let slots: Vec<usize> =
-            self.streams.iter_mut().filter(|(_, stream)| is_sending(stream)).map(|(slot, _)| slot).collect();
-        for slot in slots {
-            self.with_datagrams(slot, |datagrams, _| datagrams.give_up_sending());
-            self.update_stream(slot);
-        }
-    }
-
-    /// Drops the parts of datagrams, on all streams, that wait for too long for the others, if the session is full of datagrams.
-    /// It does so once in the time that parts may wait.
-    pub(super) fn give_up_late_parts(&mut self, now: Time) {
-        if self.datagram_bytes < SESSION_BYTES_MAX as u64 || now < self.parts_given_up_at.after(PART_WAIT_US_MAX) {
-            return;
-        }
-        self.parts_given_up_at = now;
-        for datagrams in self.streams.iter_mut().filter_map(|(_, stream)| stream.datagrams.as_mut()) {
-            let before = datagrams.cost() as u64;
-            datagrams.give_up_late_parts(now);
-            self.datagram_bytes = self.datagram_bytes + datagrams.cost() as u64 - before;
-        }
     }
 
     /// Resets the sending half of a stream.

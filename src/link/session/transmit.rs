@@ -4,14 +4,15 @@
 //! and PONG, RESUME_STATE); acknowledgements and control frames; retransmissions; then datagrams and new pieces by
 //! turns. Once in nine frames the new pieces go first, so that control frames and retransmissions cannot starve them.
 //! If there is nothing to send, a piece that a stream waits for may be reinjected on the fastest subflow. The datagrams
-//! of a flow stay on one subflow while it is usable.
+//! of a flow stay on one subflow while it is usable and none of them is late.
 
 use super::config::{FRAMES_SLACK, RANGES_MAX};
+use super::flows::subflow_for_flows;
 use super::phase::Phase;
 use super::state::Session;
 use super::unopened::Route;
 use crate::link::path::lane::Expectation;
-use crate::link::path::scheduler::{Candidate, Mode, Need, Scheduler};
+use crate::link::path::scheduler::{Candidate, Mode, Need};
 use crate::link::path::subflow::Subflow;
 use crate::link::stream::datagram::{Datagrams, Outgoing};
 use crate::link::stream::drr::{List, Queue};
@@ -283,6 +284,7 @@ impl Session {
             };
             let slot = self.drr.head(list, is_allowed)?;
             self.stats.turns += 1;
+            self.drop_late_of(now, slot);
             let Some(need) = self.need(slot, list) else {
                 self.drr.leave(slot);
                 continue;
@@ -344,23 +346,6 @@ impl Session {
                 self.scheduler.ready(urgent).find(|index| self.subflows.get(*index).is_some_and(|s| route.allows(s.id)))
             }
         }
-    }
-
-    /// Returns the subflow for the next datagram of a flow: the one of its last datagram, as long as that is usable, else the
-    /// fastest. If this one is busy, the flow waits, because a datagram on another subflow would overtake those on the way.
-    fn subflow_of_flow(&self, flow: &Datagrams, route: Route, urgent: bool) -> Option<usize> {
-        subflow_for_flows(&self.subflows, &self.scheduler, flow.subflow, route, urgent)
-    }
-
-    /// Returns the queue in which a stream waits for its turn: that of a flow is the one of the subflow for its next
-    /// datagram.
-    pub(super) fn queue_of(&self, stream: &Stream) -> Queue {
-        let Some(flow) = stream.sending_datagrams() else { return Queue::Streams };
-        let subflow = match self.route_of(stream) {
-            Route::BehindOpen(on) if !on.contains(&flow.subflow) => on.into_iter().flatten().next(),
-            _ => flow.subflow,
-        };
-        Queue::Flows(subflow.filter(|id| self.subflow(*id).is_some()))
     }
 
     /// Returns the lane of a subflow for pieces of a stream: the one of its OPEN while that is in flight.
@@ -428,8 +413,9 @@ impl Session {
             let id = stream.id;
             let subflow = self.subflows.get(index).map(|subflow| subflow.id);
             let next = |datagrams: &mut Datagrams, _| {
+                let outgoing = datagrams.next_outgoing(now, BODY_BYTES_MAX)?;
                 datagrams.subflow = subflow;
-                datagrams.next_outgoing(now, BODY_BYTES_MAX)
+                Some(outgoing)
             };
             let outgoing = self.with_datagrams(slot, next).flatten()?;
             let before = out.len();
@@ -506,20 +492,4 @@ impl Session {
         out.frame(|heads| Frame::Close { code, text: "" }.encode(heads));
         Some(Transmit { subflow: subflow.id, lane: 0, bytes: out.len() - before })
     }
-}
-
-/// Returns the subflow for flows whose last datagram was sent on `last`: that one if it is usable, else the fastest. Returns
-/// `None` if it is busy.
-fn subflow_for_flows(
-    subflows: &[Subflow],
-    scheduler: &Scheduler,
-    last: Option<SubflowId>,
-    route: Route,
-    urgent: bool,
-) -> Option<usize> {
-    let id_of = |candidate: &Candidate| subflows.get(candidate.index).map(|subflow| subflow.id);
-    let allowed = || scheduler.candidates().filter(|other| id_of(other).is_some_and(|id| route.allows(id)));
-    let last = last.and_then(|last| allowed().find(|other| id_of(other) == Some(last)));
-    let chosen = last.or_else(|| allowed().next())?;
-    (chosen.ready && (urgent || !chosen.full)).then_some(chosen.index)
 }

@@ -84,7 +84,11 @@ pub(in crate::link) struct Datagrams {
     /// The parts of a datagram that has not arrived completely.
     parts: Option<Parts>,
     /// The subflow that carried the last datagram. The next ones follow it there, because another path would reorder them.
+    /// `None` if the flow may choose again: a datagram that waited for the subflow was dropped as late, or the last one
+    /// has arrived long ago.
     pub(in crate::link) subflow: Option<SubflowId>,
+    /// The time at which that datagram was sent.
+    pub(in crate::link) sent_at: Time,
 }
 
 /// The next frame of a flow.
@@ -126,6 +130,7 @@ pub(in crate::link) struct Part {
 impl Datagrams {
     /// Queues a datagram from the application, or drops it if the session is `full`.
     pub(in crate::link) fn send(&mut self, now: Time, payload: Bytes, full: bool) {
+        self.drop_late(now);
         let (count, bytes) = if full { (1, payload.len() as u64) } else { self.outgoing.push(now, payload) };
         self.drops.queue_full += count;
         self.note_unsent(count, bytes);
@@ -138,12 +143,10 @@ impl Datagrams {
 
     /// Returns the next frame to send: a datagram, or a part of one that is longer than `frame_max`.
     pub(in crate::link) fn next_outgoing(&mut self, now: Time, frame_max: usize) -> Option<Outgoing> {
-        // The peer has given up the parts of a datagram that was begun long ago.
-        if self.sending.as_ref().is_some_and(|sending| now.since(sending.begun_at) > PART_WAIT_US_MAX) {
-            self.give_up_sending();
-        }
+        self.drop_late(now);
+        self.sent_at = now;
         if self.sending.is_none() {
-            let payload = self.next_whole(now)?;
+            let payload = self.outgoing.pop()?;
             if payload.len() <= frame_max {
                 return Some(Outgoing::Whole(payload));
             }
@@ -169,18 +172,22 @@ impl Datagrams {
         true
     }
 
-    /// Takes the next datagram to send, and drops those before it that are too old.
-    fn next_whole(&mut self, now: Time) -> Option<Bytes> {
-        while let Some((at, _)) = self.outgoing.entries.front() {
-            let late = now.since(*at) > WAIT_US_MAX;
-            let payload = self.outgoing.pop();
-            if !late {
-                return payload;
-            }
+    /// Drops the datagrams that have waited for too long, and lets the flow choose its subflow again if there were any.
+    /// Returns true if so.
+    pub(in crate::link) fn drop_late(&mut self, now: Time) -> bool {
+        // The peer has given up the parts of a datagram that was begun long ago.
+        let is_old = |sending: &Sending| now.since(sending.begun_at) > PART_WAIT_US_MAX;
+        let mut has_dropped = self.sending.as_ref().is_some_and(is_old) && self.give_up_sending();
+        while self.outgoing.entries.front().is_some_and(|(at, _)| now.since(*at) > WAIT_US_MAX) {
+            let bytes = self.outgoing.pop().map_or(0, |late| late.len() as u64);
             self.drops.late += 1;
-            self.note_unsent(1, payload.map_or(0, |late| late.len() as u64));
+            self.note_unsent(1, bytes);
+            has_dropped = true;
         }
-        None
+        if has_dropped {
+            self.subflow = None;
+        }
+        has_dropped
     }
 
     /// Returns true if some parts of a datagram are sent, and others are not.

@@ -166,7 +166,6 @@ impl Drr {
         }
     }
 
-    #[cfg(test)]
     /// Returns the flow that has waited for the longest time since the last call with it, and moves it behind its own
     /// list.
     pub(in crate::link) fn next_flow(&mut self) -> Option<usize> {
