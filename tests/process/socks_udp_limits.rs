@@ -3,11 +3,12 @@
 use crate::kit;
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 
+use super::linked_datagrams::said;
 use super::socks_udp::{Client, address, echo, named, proxy};
 use kit::names::{NameServer, isolated};
-use kit::{SOON, has_namespaces, until};
+use kit::{SOON, Scratch, Seaprox, has_namespaces, proc, until};
 
 #[test]
 fn headers_that_name_one_target_have_one_flow() {
@@ -100,4 +101,50 @@ fn a_process_with_few_flows_grants_an_association_with_one_flow() {
     client.send(&address(to), b"ask");
     client.take(to, b"ask");
     assert!(associate(Ipv4Addr::LOCALHOST, proxy.addr(0)).is_none());
+}
+
+#[test]
+fn without_descriptors_an_association_ends_one_flow_of_its_own_client_first() {
+    let [own, other] = [1, 2].map(|host| Ipv4Addr::new(127, 0, 0, host));
+    let (scratch, silent) = (Scratch::new(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let text = format!(
+        "threads = 1\n[defaults]\nudp-first-answer-timeout = \"1h\"\n[[listener]]\nfront = \"socks\"\nlisten = \"127.0.0.1:0\"\n\
+         [[listener]]\nfront = \"static\"\nudp = true\nlisten = \"127.0.0.1:0\"\nto = \"{}\"\n",
+        silent.local_addr().unwrap()
+    );
+    let seaprox = Seaprox::start(&["run", &scratch.write("conf.toml", text)]);
+    let (pid, datagrams) = (seaprox.pid(), said(&seaprox, "listening static "));
+    let socks = said(&seaprox, "listening socks ");
+    let controls: Vec<TcpStream> = (0..20).map(|_| TcpStream::connect(socks).unwrap()).collect();
+    until("the connections are accepted", || seaprox.figure("/usage/connections") == 20);
+    // The flows of the other client have waited for longer.
+    for (index, host) in [other, other, other, other, own, own, own].into_iter().enumerate() {
+        UdpSocket::bind((host, 0)).unwrap().send_to(b"ask", datagrams).unwrap();
+        until("a flow", || seaprox.figure("/usage/flows") == index as u64 + 1);
+    }
+    let flows_of = |host: Ipv4Addr| {
+        let flows = seaprox.status()["flows"].clone();
+        let start = format!("[udp:{host}:");
+        flows
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|flow| flow["conn"].to_string().split("->").next().unwrap().contains(&start))
+            .count()
+    };
+    // A question of the status may leave a descriptor, with which an association ends no flow, or a gap between their numbers, so
+    // that the descriptor of the flow does not help.
+    let mut states = vec![(3, 4)];
+    for control in &controls {
+        let limit = (0..).find(|number| !proc::has_descriptor(pid, *number)).expect("a number");
+        proc::limit_descriptors(pid, limit);
+        ask(control);
+        proc::limit_descriptors(pid, 1_000);
+        states.push((flows_of(own), flows_of(other)));
+        states.dedup();
+        if states.last() == Some(&(0, 3)) {
+            break;
+        }
+    }
+    assert_eq!(states, [(3, 4), (2, 4), (1, 4), (0, 4), (0, 3)]);
 }

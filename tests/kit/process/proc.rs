@@ -24,6 +24,11 @@ pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("a process").count()
 }
 
+/// Returns true if a process has a descriptor with this number.
+pub fn has_descriptor(pid: u32, number: u64) -> bool {
+    fs::symlink_metadata(format!("/proc/{pid}/fd/{number}")).is_ok()
+}
+
 /// Returns the names of a process's threads, sorted.
 pub fn threads(pid: u32) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process");
