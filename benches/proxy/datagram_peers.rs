@@ -23,8 +23,9 @@ pub static PEERS: [Peer; 6] = [
 
 fn seaprox(place: &Place) -> Made {
     let (listen, target) = (place.listen[0].to_string(), place.target.to_string());
-    let args = ["static", "--udp", "--listen", &listen, "--to", &target, "-q", "--udp-flows-per-source", "12000"];
-    let args = args.map(String::from).to_vec();
+    let args = ["static", "--udp", "--listen", &listen, "--to", &target, "-q", "--max-connections", "100"];
+    let limits = ["--udp-flows", "12000", "--udp-flows-per-source", "0"];
+    let args = args.into_iter().chain(limits).map(String::from).collect();
     Ok(Launch { args, file: None, small: place.listen[0], bulk: place.listen[0] })
 }
 

@@ -40,7 +40,7 @@ const fn transfer(len: usize, segments: bool) -> Shape {
     Shape { len, flows: 4, busy: 2, batch: 32, segments }
 }
 
-pub static SECTIONS: [Section; 10] = [
+pub static SECTIONS: [Section; 11] = [
     named(
         "datagrams-64",
         "datagrams",
@@ -104,6 +104,12 @@ pub static SECTIONS: [Section; 10] = [
         "datagrams",
         "a link: datagrams of 1,400 bytes, one way, an echo of every 32nd",
         Section { trial: |ground, subject| datagrams(ground, subject, transfer(1400, false)), ..LINKS },
+    ),
+    named(
+        "datagrams-link-segments",
+        "datagrams",
+        "a link: the same from a sender with segmentation offload",
+        Section { trial: |ground, subject| datagrams(ground, subject, transfer(1400, true)), ..LINKS },
     ),
     named(
         "datagrams-link-ping",

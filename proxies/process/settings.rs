@@ -12,8 +12,8 @@ use crate::file::{self, Environment, Loaded, Problems};
 use crate::frontends::socks;
 
 /// Raises the descriptor limit as far as the system allows, and reduces pipes, flows of datagrams and connections to it. A
-/// connection takes two descriptors, and so does a pipe; a flow takes one, and all flows at most a quarter. The flows of a
-/// process that `has_flows` come out of the room of its connections.
+/// connection takes two descriptors, and so does a pipe; a flow takes one, and all flows at most a quarter, or those that fewer
+/// connections leave. The flows of a process that `has_flows` come out of the room of its connections.
 fn fit_descriptors(limits: &mut Limits, has_flows: bool, is_first: bool) {
     let granted = match seaprox::raise_descriptor_limit() {
         Ok(granted) => usize::try_from(granted).unwrap_or(usize::MAX),
@@ -37,7 +37,8 @@ fn fit_descriptors(limits: &mut Limits, has_flows: bool, is_first: bool) {
 
 /// Reduces the flows of datagrams to a part of the descriptors that leaves `room` for connections, too.
 fn fit_flows(limits: &mut Limits, is_first: bool, granted: usize, room: usize) {
-    let flows = (granted / FLOWS_SHARE).min(room / 2).max(1);
+    let spare = room.saturating_sub(2 * limits.connections);
+    let flows = (granted / FLOWS_SHARE).min(room / 2).max(spare).max(1);
     if limits.flows > flows {
         let is_surprise = limits.flows != Limits::default().flows;
         let level = if is_surprise && is_first { log::Level::Warn } else { log::Level::Debug };

@@ -152,6 +152,17 @@ fn the_connections_of_a_process_without_datagrams_have_the_descriptors_of_flows_
 }
 
 #[test]
+fn flows_have_the_descriptors_that_few_connections_leave() {
+    let words = ["static", "--to", "127.0.0.1:9", "--listen", "udp:127.0.0.1:0", "--max-connections", "10"];
+    let seaprox = Seaprox::start_with(&words, |command| limit_descriptors(command, 600));
+    assert_eq!(seaprox.figure("/limits/connections"), 10);
+    assert!(seaprox.figure("/limits/flows") > 200, "more than a quarter of 600");
+    let both = [&words[..5], &["--max-connections", "1000", "--udp-flows", "1000"]].concat();
+    let seaprox = Seaprox::start_with(&both, |command| limit_descriptors(command, 600));
+    assert_eq!(seaprox.figure("/limits/flows"), 150);
+}
+
+#[test]
 fn the_status_counts_the_sockets_of_flows_among_the_descriptors() {
     let process = Both::start(|_| {});
     let seaprox = &process.seaprox;
