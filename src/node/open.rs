@@ -23,7 +23,7 @@ use crate::types::verb_error::VerbError;
 use super::accept::TARGET;
 use super::config::{LinkEvent, PeerKey, Policy, Request, Verdict};
 use super::control::Node;
-use super::opened_stream::{AppStream, Forwarded};
+use super::opened_stream::{AppStream, FirstBytes, Forwarded};
 use crate::streams::{LinkSession, Slot, StreamAt, kind_of};
 
 impl Loop<'_> {
@@ -241,9 +241,12 @@ impl Node {
             Some(handler) => Box::new(AppStream { handler }),
             None => {
                 let preface = self.links.get(link).and_then(|record| record.preface.clone());
-                let addrs = preface.as_ref().and_then(|_| client.or_else(|| self.addrs_of_peer(core, link)));
+                let first = preface.map(|preface| {
+                    let addrs = client.or_else(|| self.addrs_of_peer(core, link));
+                    Box::new(FirstBytes { preface, addrs })
+                });
                 let is_configured = forward.is_some();
-                Box::new(Forwarded { target: Rc::clone(&target), permit, is_configured, waits, preface, addrs })
+                Box::new(Forwarded { target: Rc::clone(&target), permit, is_configured, waits, first })
             }
         };
         let adopted = core.adopt_io(Io::Stream(at), endpoint, "link", None, handler);
@@ -251,7 +254,7 @@ impl Node {
             Some((connection, side)) => {
                 if let Some(record) = core.connections.get_mut(connection) {
                     let notes = record.notes();
-                    (notes.user, notes.client) = (Some((*name).into()), client.map(|client| client.client));
+                    (notes.user, notes.client) = (Some((*name).into()), client.map(|client| Box::new(client.client)));
                 }
                 forward.into_iter().for_each(|forward| core.begin_tally(forward, connection));
                 self.charge(core, connection, link);

@@ -22,8 +22,14 @@ pub(crate) struct Forwarded {
     pub is_configured: bool,
     /// The stream waits for an approval.
     pub waits: bool,
-    /// Makes the first bytes for the target.
-    pub preface: Option<Preface>,
+    /// The first bytes for the target. Few streams have some, so the others hold no room for them.
+    pub first: Option<Box<FirstBytes>>,
+}
+
+/// The first bytes for the target of a stream.
+pub(crate) struct FirstBytes {
+    /// Makes the bytes.
+    pub preface: Preface,
     /// The addresses of the client, as far as they are told and believed, or those of the peer.
     pub addrs: Option<ClientAddrs>,
 }
@@ -51,7 +57,7 @@ impl Handler for Forwarded {
                     Some(addr) => Bound { host: Host::Addr(addr.ip()), port: addr.port(), ..Bound::default() },
                     None => Bound::default(),
                 };
-                let preface = self.preface.take().map(|preface| preface(Proto::Tcp, self.addrs));
+                let preface = self.first.take().map(|first| (first.preface)(Proto::Tcp, first.addrs));
                 if preface.is_some_and(|preface| cx.send(Role::Dest, &preface).is_err()) {
                     let failure = Failure::new(Reason::LimitReached, "no buffer for the first bytes of the connection");
                     answer(cx, Err(Bound::of_failure(&failure)));

@@ -93,7 +93,7 @@ pub(crate) struct Notes {
     /// The address that the client connected to, if a protocol tells it.
     pub local: Option<Endpoint>,
     /// The address of the client, as told by the peer of the link that the source is a stream of.
-    pub client: Option<SocketAddr>,
+    pub client: Option<Box<SocketAddr>>,
     /// The dest is one that connects to this node.
     pub is_awaited: bool,
     /// A wake-up of the source's handler is pending.

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use crate::link::wire::ids::SubflowId;
 
 /// Bytes of frames that a stream of weight 1 may send in a round: one full frame.
-pub(in crate::link) const QUANTUM: i64 = 16 * 1024;
+pub(in crate::link) const QUANTUM: i32 = 16 * 1024;
 
 /// One of the two lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub(in crate::link) enum Queue {
 struct Entry {
     membership: Option<List>,
     queue: Queue,
-    deficit: i64,
+    deficit: i32,
     weight: u8,
     /// Rises when the slot is forgotten or changes its queue; a ticket with an older value is void.
     epoch: u32,
@@ -45,11 +45,17 @@ struct Entry {
 /// The place of a slot in a queue.
 #[derive(Clone, Copy, Debug)]
 struct Ticket {
-    slot: usize,
+    slot: u32,
     /// The epoch of the slot's entry at that time.
     epoch: u32,
     /// Rises with each ticket.
     order: u64,
+}
+
+impl Ticket {
+    fn slot(&self) -> usize {
+        self.slot as usize
+    }
 }
 
 /// The queues of one list. The first one is that of the streams.
@@ -112,7 +118,7 @@ impl Drr {
             return;
         }
         let weight = weight.max(1);
-        let deficit = QUANTUM * i64::from(weight);
+        let deficit = QUANTUM * i32::from(weight);
         *entry = Entry { membership: Some(List::New), queue, deficit, weight, epoch: entry.epoch };
         self.push(List::New, slot);
     }
@@ -120,14 +126,15 @@ impl Drr {
     /// Returns the stream whose turn it is in one of the lists, among the queues that `is_allowed` accepts.
     pub(in crate::link) fn head(&mut self, list: List, is_allowed: impl Fn(Queue) -> bool) -> Option<usize> {
         loop {
-            let (queue, Ticket { slot, epoch, .. }) = self.queues(list).oldest(&is_allowed)?;
+            let (queue, ticket) = self.queues(list).oldest(&is_allowed)?;
+            let (slot, epoch) = (ticket.slot(), ticket.epoch);
             let entry = self.entries.get_mut(slot)?;
             if entry.epoch != epoch {
                 self.queues(list).find(queue)?.pop_front();
             } else if entry.deficit > 0 {
                 return Some(slot);
             } else {
-                entry.deficit += QUANTUM * i64::from(entry.weight);
+                entry.deficit += QUANTUM * i32::from(entry.weight);
                 self.rotate(slot);
             }
         }
@@ -136,7 +143,7 @@ impl Drr {
     /// Charges a frame of `bytes` to a stream at the head; `more` is true if the stream has another.
     pub(in crate::link) fn sent(&mut self, slot: usize, bytes: u64, more: bool) {
         if let Some(entry) = self.entries.get_mut(slot) {
-            entry.deficit -= i64::try_from(bytes).unwrap_or(QUANTUM);
+            entry.deficit = entry.deficit.saturating_sub(i32::try_from(bytes).unwrap_or(QUANTUM));
         }
         if !more {
             self.leave(slot);
@@ -174,9 +181,9 @@ impl Drr {
             let oldest =
                 [List::New, List::Old].map(|list| self.queues(list).oldest(is_flow).map(|found| (list, found)));
             let (list, (queue, ticket)) = oldest.into_iter().flatten().min_by_key(|(_, (_, ticket))| ticket.order)?;
-            if self.entries.get(ticket.slot).is_some_and(|entry| entry.epoch == ticket.epoch) {
-                self.skip(ticket.slot);
-                return Some(ticket.slot);
+            if self.entries.get(ticket.slot()).is_some_and(|entry| entry.epoch == ticket.epoch) {
+                self.skip(ticket.slot());
+                return Some(ticket.slot());
             }
             self.queues(list).find(queue)?.pop_front();
         }
@@ -188,7 +195,7 @@ impl Drr {
         for list in [List::New, List::Old] {
             let Some(moved) = self.queues(list).find(old).map(std::mem::take) else { continue };
             for ticket in &moved {
-                if let Some(entry) = self.entries.get_mut(ticket.slot).filter(|entry| entry.epoch == ticket.epoch) {
+                if let Some(entry) = self.entries.get_mut(ticket.slot()).filter(|entry| entry.epoch == ticket.epoch) {
                     entry.queue = new;
                 }
             }
@@ -239,7 +246,7 @@ impl Drr {
         let Entry { membership, queue, epoch, .. } = *self.entries.get(slot)?;
         let list = membership?;
         let tickets = self.queues(list).find(queue);
-        let is_own = |first: &Ticket| first.slot == slot && first.epoch == epoch;
+        let is_own = |first: &Ticket| first.slot() == slot && first.epoch == epoch;
         if let Some(tickets) = tickets.filter(|tickets| tickets.front().is_some_and(is_own)) {
             tickets.pop_front();
         } else if let Some(entry) = self.entries.get_mut(slot) {
@@ -266,8 +273,9 @@ impl Drr {
         let Some(tickets) = queues.find_or_add(queue) else { return };
         if tickets.len() > 2 * self.entries.len() + SLACK {
             let entries = &self.entries;
-            tickets.retain(|ticket| entries.get(ticket.slot).is_some_and(|entry| entry.epoch == ticket.epoch));
+            tickets.retain(|ticket| entries.get(ticket.slot()).is_some_and(|entry| entry.epoch == ticket.epoch));
         }
+        let Ok(slot) = u32::try_from(slot) else { return };
         tickets.push_back(Ticket { slot, epoch, order });
     }
 }
