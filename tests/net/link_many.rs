@@ -66,12 +66,11 @@ fn an_idle_stream_costs_at_most_3_kib() {
     if !has_net() {
         return;
     }
-    // The far node counts two descriptors for each stream and leaves a quarter to flows of datagrams, and one key gets half of its
-    // connections.
-    let count = (descriptors_max().saturating_sub(400) * 3 / 16).min(10_000);
+    // The far node counts two descriptors for each stream, and one key gets half of its connections.
+    let count = (descriptors_max().saturating_sub(420) / 4).min(10_000);
     let net = Net::of(&[Kind::Veth]);
     let most = (2 * count + 20).to_string();
-    let both = ["--max-connections", &most];
+    let both = ["--max-connections", &most, "--udp-flows", "1"];
     let forward = Forward::start(&net, Options { both: &both, ..Options::default() });
     drop(forward.pair());
     until_idle(&forward);
@@ -133,7 +132,7 @@ fn descriptors_max() -> usize {
 }
 
 /// The number of descriptors that the tests ask for; they also run with 20,000.
-const DESCRIPTORS: libc::rlim_t = 54_000;
+const DESCRIPTORS: libc::rlim_t = 41_000;
 
 /// Makes this many short connections, several at a time.
 fn short_ones(count: usize) {
