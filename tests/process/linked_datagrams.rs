@@ -1,5 +1,6 @@
 //! Datagrams over links: `--via`, `-L udp:…` and `-R udp:…`, permissions, the ends of flows, a link that is away.
 
+use crate::datagrams::ask_until_refused;
 use crate::kit;
 
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -134,8 +135,7 @@ fn a_closed_port_behind_a_link_ends_the_flow_at_both_ends() {
     let pair = Pair::new(&[]);
     let gone = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let near = pair.near(&["static", "--udp", "--listen", "127.0.0.1:0", "--to", &gone], "--via");
-    client().send_to(b"ask", said(&near, "listening static ")).unwrap();
-    near.wait_for_log(&[" closed ", "reason=connection_refused"]);
+    ask_until_refused(&near, said(&near, "listening static "));
     pair.far.wait_for_log(&[" closed ", "reason=connection_refused"]);
 }
 
