@@ -108,6 +108,7 @@ mod types;
 pub use engine::balance::{Attempts, Balance, Balancer, Lease, Next, TargetState, TargetStatus, Woken};
 pub use engine::bound::{Bound, bind};
 pub use engine::connection_view::ConnectionMut;
+pub use engine::connector::{Answer, Connector};
 pub use engine::control::Loop;
 pub use engine::core::Core;
 pub use engine::datagrams::association::{
@@ -117,7 +118,6 @@ pub use engine::datagrams::handler::{
     DatagramFrontEnd, DatagramHandler, DatagramHeader, FlowPrefix, FlowRequest, FlowTarget, HeaderReader, ReadHeader,
 };
 pub use engine::datagrams::status::FlowStatus;
-pub use engine::dial::{Answer, Connector};
 pub use engine::discovery::{CANDIDATES_MAX, Candidate, Candidates, Discovery, can_look_up_services};
 pub use engine::event_loop::Proxy;
 pub use engine::handler::{Cause, Cx, Handler};

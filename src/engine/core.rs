@@ -14,9 +14,9 @@ use mio::{Registry, Token};
 
 use crate::engine::awaited::Awaited;
 use crate::engine::caller_timer::CallerTimers;
+use crate::engine::connector::Connector;
 use crate::engine::control::{Deadline, Request};
 use crate::engine::datagrams::Datagrams;
-use crate::engine::dial::Connector;
 use crate::engine::discovery::Discoveries;
 use crate::engine::ended::Ended;
 use crate::engine::flow::DISCARD_BYTES_MAX;

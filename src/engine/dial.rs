@@ -23,12 +23,12 @@ use std::time::Duration;
 use mio::Token;
 use socket2::{Domain, SockRef};
 
+use crate::engine::connector::Answer;
 use crate::engine::control::Control;
 use crate::engine::core::{Core, OneOff};
 use crate::engine::fair::Asker;
 use crate::engine::guarded::Guarded;
 use crate::engine::limits::{Family, RACERS};
-use crate::engine::mailbox::{Mail, Mailbox};
 use crate::engine::observer::Event;
 use crate::engine::redirected::note_dial;
 use crate::engine::resolve::{self, Resolved, Wanted};
@@ -42,55 +42,6 @@ use crate::sys::{self, duplex::Duplex};
 use crate::types::address::{Endpoint, Name, Target};
 use crate::types::id::{Id, Kind};
 use crate::types::reason::{Failure, Reason};
-
-/// An external connector of dests, such as another proxy or a tunnel. A panic counts in
-/// [`Stats::panics`](crate::Stats::panics) and fails the dial.
-pub trait Connector {
-    /// Returns true if the connector takes this target. The loop connects the others itself.
-    fn wants(&self, target: &Target) -> bool;
-
-    /// Starts to connect, without blocking. The answer may come at any time, from any thread.
-    fn connect(&mut self, target: &Target, answer: Answer);
-}
-
-/// The answer of a [`Connector`], given once. Dropping it reports that the connection could not be made.
-#[must_use = "a dial without an answer ends at its deadline"]
-pub struct Answer {
-    mailbox: Arc<Mailbox>,
-    side: Id,
-    given: bool,
-}
-
-impl Answer {
-    /// Returns the side that is being connected.
-    pub fn side(&self) -> Id {
-        self.side
-    }
-
-    /// Hands over a connected stream socket, or other descriptors that carry the bytes of the connection.
-    pub fn connected(mut self, side: impl Into<Duplex>) {
-        self.give(Ok(side.into()));
-    }
-
-    /// Reports a failure.
-    pub fn failed(mut self, failure: Failure) {
-        self.give(Err(failure));
-    }
-
-    fn give(&mut self, result: Result<Duplex, Failure>) {
-        self.given = true;
-        // The mailbox never refuses an answer, and a loop that has ended needs none.
-        let _ = self.mailbox.post(Mail::Connected(self.side, result));
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        if !self.given {
-            self.give(Err(Failure::new(Reason::Other, "the connector gave no answer")));
-        }
-    }
-}
 
 impl Core {
     /// Starts to connect a side that has just been made. A name with an `address` is not looked up. With an `egress`, its
@@ -149,7 +100,7 @@ impl Core {
         let offered = catch_unwind(AssertUnwindSafe(|| {
             let is_wanted = connector.wants(target);
             if is_wanted {
-                connector.connect(target, Answer { mailbox: Arc::clone(mailbox), side: dest, given: false });
+                connector.connect(target, Answer::new(Arc::clone(mailbox), dest));
             }
             is_wanted
         }));
@@ -418,7 +369,7 @@ impl Core {
     }
 
     fn answer(&self, side: Id) -> Answer {
-        Answer { mailbox: Arc::clone(&self.mailbox), side, given: false }
+        Answer::new(Arc::clone(&self.mailbox), side)
     }
 
     /// Handles an event of a socket that is being connected.
@@ -656,13 +607,6 @@ impl Core {
         if !profile.settings.tcp_keepalive.is_zero() && !profile.delays_keepalive() {
             side.into_iter().for_each(|side| side.io.set_keepalive(profile.settings.tcp_keepalive));
         }
-    }
-}
-
-impl Answer {
-    /// Drops the answer without giving it.
-    fn forget(mut self) {
-        self.given = true;
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod caller_timer;
 pub(crate) mod closing;
 pub(crate) mod connect_failure;
 pub(crate) mod connection_view;
+pub(crate) mod connector;
 pub(crate) mod control;
 pub(crate) mod core;
 pub(crate) mod datagrams;
