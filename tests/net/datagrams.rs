@@ -549,7 +549,7 @@ fn a_suspended_link_delivers_no_old_datagrams_and_its_flows_live() {
                 true
             })
         });
-        // Those that were sent more than once.
+        // Copies of datagrams that were sent more than once.
         for socket in [client, target] {
             while let Ok(len) = socket.recv(&mut buf) {
                 assert_eq!(&buf[..len], payload);

@@ -8,22 +8,10 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::admin::ctl;
+use kit::datagrams::echo;
 use kit::names::isolated;
 use kit::program::{Program, output};
 use kit::{SOON, Scratch, Seaprox, has, has_namespaces, run, until};
-
-/// A target that sends each datagram back, in a thread of its own. Returns its address.
-fn echo() -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let addr = socket.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let mut buf = [0; 65_536];
-        while let Ok((len, from)) = socket.recv_from(&mut buf) {
-            let _ = socket.send_to(&buf[..len], from);
-        }
-    });
-    addr
-}
 
 /// Returns the address of a UDP listener of the process.
 fn udp_addr(seaprox: &Seaprox, index: usize) -> SocketAddr {

@@ -6,23 +6,11 @@ use crate::kit;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use kit::datagrams::echo;
 use kit::link::Keys;
 use kit::names::isolated;
 use kit::program::output;
 use kit::{Seaprox, has, has_namespaces, until};
-
-/// A target that sends each datagram back, in a thread of its own.
-fn echo() -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let addr = socket.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let mut buf = [0; 65_536];
-        while let Ok((len, from)) = socket.recv_from(&mut buf) {
-            let _ = socket.send_to(&buf[..len], from);
-        }
-    });
-    addr
-}
 
 /// Makes the socket of a client.
 fn client() -> UdpSocket {
@@ -343,7 +331,7 @@ fn an_answered_flood_at_a_listener_for_a_peer_refuses_none_of_its_flows() {
     converse(&client(), theirs, b"new");
     assert_eq!(far.figure("/usage/flows"), 8);
     far.wait_for_log(&[" closed ", "reason=limit_reached", "another flow of its peer needed its place"]);
-    // Those that were idle for longest have ended.
+    // The flows that were idle for longest have ended.
     let opened = far.figure("/flows_opened");
     converse(&strangers[7], theirs, b"kept");
     assert_eq!(far.figure("/flows_opened"), opened, "the flow of the last stranger is there");

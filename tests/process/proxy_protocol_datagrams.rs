@@ -5,24 +5,12 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::kit::datagrams::echo;
 use crate::kit::link::Keys;
 use crate::kit::program::{Program, free_port, output};
 use crate::kit::{SOON, Scratch, Seaprox, has, until};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-
-/// A target that sends each datagram back, in a thread of its own. Returns its address.
-fn echo() -> SocketAddr {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    let addr = socket.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let mut buf = [0; 65_536];
-        while let Ok((len, from)) = socket.recv_from(&mut buf) {
-            let _ = socket.send_to(&buf[..len], from);
-        }
-    });
-    addr
-}
 
 /// Starts `static --udp` to a target.
 fn relay(to: &str, options: &[&str]) -> (Seaprox, SocketAddr) {

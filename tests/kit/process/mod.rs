@@ -6,6 +6,7 @@
 #![allow(dead_code, unused_imports)] // Each test file uses its part.
 
 pub mod crowd;
+pub mod datagrams;
 pub mod http;
 pub mod http3;
 pub mod knot;
