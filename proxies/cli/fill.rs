@@ -1,4 +1,4 @@
-//! The configuration that a command line asks for: each option fills its [`Field`](super::field::Field), and the addresses become listeners,
+//! The configuration that a command line asks for: each option fills its [`Field`], and the addresses become listeners,
 //! links and forwards.
 //!
 //! Nothing here touches files or the network.

@@ -1,4 +1,4 @@
-//! Files of configuration in TOML: [`load`] reads a file, and all files that it includes, into a [`Config`]; [`print`] writes a
+//! Files of configuration in TOML: [`load`] reads a file, and all files that it includes, into a [`Config`]; [`print()`] writes a
 //! [`Config`] as a file that means the same.
 //!
 //! A key is a row of the table of options, in the sections that the row names. Nothing here prints, logs or ends the process.

@@ -193,7 +193,7 @@ pub struct LinkConfig {
 /// gets the next event.
 ///
 /// The callback may change the loop. Events that it causes, of any link, are delivered after it has returned and before the
-/// loop sleeps, in their order. The id of a link that has ended since is [`VerbError::Over`](crate::VerbError::Over) by then.
+/// loop sleeps, in their order. The id of a link that has ended since is [`VerbError::Over`] by then.
 pub type OnLinkEvent = Box<dyn FnMut(&mut Loop<'_>, Id, &LinkEvent)>;
 
 /// Makes the handler of a stream that the peer has opened to a target. Without a handler, this node connects to the target.
