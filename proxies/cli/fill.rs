@@ -1,5 +1,5 @@
-//! The configuration that a command line asks for: each option fills its [`Field`], and the addresses become listeners,
-//! links and forwards.
+//! The configuration that a command line asks for: each option fills its [`Field`], and the addresses become listeners, links
+//! and forwards.
 //!
 //! Nothing here touches files or the network.
 

@@ -211,6 +211,7 @@ fn a_port_that_is_unreachable_ends_the_flow_with_its_reason() {
         client.send_to(b"ask", listener).unwrap();
         proxy.core().stats().flows_closed[Reason::ConnectionRefused as usize] > 0
     });
+    rig.until("no flow is left", |proxy| proxy.core().usage().flows == 0);
 }
 
 #[test]

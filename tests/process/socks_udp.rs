@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
+use kit::datagrams::{echo, echo_at};
 use kit::link::Keys;
 use kit::names::{NameServer, isolated};
 use kit::{Scratch, Seaprox, has_namespaces, until};
@@ -96,19 +97,6 @@ impl Client {
     }
 }
 
-/// A target that sends each datagram back, in a thread of its own.
-pub fn echo(addr: &str) -> SocketAddr {
-    let socket = UdpSocket::bind(addr).unwrap();
-    let addr = socket.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let mut buf = [0; 65_536];
-        while let Ok((len, from)) = socket.recv_from(&mut buf) {
-            let _ = socket.send_to(&buf[..len], from);
-        }
-    });
-    addr
-}
-
 pub fn proxy(options: &[&str]) -> Seaprox {
     Seaprox::start(&[&["socks", "--listen", "127.0.0.1:0"], options].concat())
 }
@@ -116,7 +104,7 @@ pub fn proxy(options: &[&str]) -> Seaprox {
 #[test]
 fn an_association_reaches_both_families_and_names_and_ends_with_its_connection() {
     let proxy = proxy(&["--only", "ipv4"]);
-    let (v4, v6) = (echo("127.0.0.1:0"), echo("[::1]:0"));
+    let (v4, v6) = (echo(), echo_at("[::1]:0"));
     let client = Client::open(proxy.addr(0));
     assert_eq!(client.relay.ip(), IpAddr::from([127, 0, 0, 1]));
     client.send(&address(v4), b"four");
@@ -176,7 +164,7 @@ fn answers_pass_only_from_hosts_that_the_client_has_sent_to() {
 #[test]
 fn the_first_datagram_fixes_the_port_of_the_client_and_an_announced_one_is_respected() {
     let proxy = proxy(&[]);
-    let to = echo("127.0.0.1:0");
+    let to = echo();
     let client = Client::open(proxy.addr(0));
     client.send(&address(to), b"first");
     client.take(to, b"first");
@@ -198,7 +186,7 @@ fn the_first_datagram_fixes_the_port_of_the_client_and_an_announced_one_is_respe
 
 #[test]
 fn datagrams_of_another_address_need_an_option_and_are_then_fixed_too() {
-    let to = echo("127.0.0.1:0");
+    let to = echo();
     for (options, is_taken) in [(&[][..], false), (&["--udp-any-source"], true)] {
         let proxy = proxy(options);
         let mut client = Client::open(proxy.addr(0));
@@ -221,7 +209,7 @@ fn datagrams_of_another_address_need_an_option_and_are_then_fixed_too() {
 #[test]
 fn fragments_and_bad_headers_are_dropped_and_counted_by_reason() {
     let proxy = proxy(&[]);
-    let to = echo("127.0.0.1:0");
+    let to = echo();
     let client = Client::open(proxy.addr(0));
     let good = datagram(&address(to), b"x");
     let raw = |bytes: &[u8]| _ = client.socket.send_to(bytes, client.relay).unwrap();
@@ -240,7 +228,7 @@ fn fragments_and_bad_headers_are_dropped_and_counted_by_reason() {
 
 #[test]
 fn rules_are_asked_about_the_address_of_each_datagram() {
-    let (good, bad) = (echo("127.0.0.1:0"), echo("127.0.0.1:0"));
+    let (good, bad) = (echo(), echo());
     let deny = format!("udp:127.0.0.1:{}", bad.port());
     let proxy = proxy(&["--only", "ipv4", "--deny", &deny, "--allow", "udp:*"]);
     let client = Client::open(proxy.addr(0));
@@ -268,7 +256,7 @@ fn a_slow_name_delays_no_other_target_of_the_association() {
         names.set("slow.test", &["127.0.0.1"], Duration::ZERO);
         names.hold("slow.test");
         let proxy = proxy(&["--only", "ipv4"]);
-        let (fast, slow) = (echo("127.0.0.1:0"), echo("127.0.0.1:0"));
+        let (fast, slow) = (echo(), echo());
         let client = Client::open(proxy.addr(0));
         for number in 0..12 {
             client.send(&named("slow.test", slow.port()), &[number]);
@@ -328,7 +316,7 @@ fn a_target_that_has_an_address_and_a_name_answers_both_flows() {
 fn an_idle_association_ends_with_its_connection() {
     const TIMEOUT: Duration = Duration::from_secs(3);
     let proxy = proxy(&["--udp-association-timeout", "3s", "--udp-idle-timeout", "200ms"]);
-    let to = echo("127.0.0.1:0");
+    let to = echo();
     // An attempt in which the machine stands still for too long says nothing.
     let attempt = || {
         let mut client = Client::open(proxy.addr(0));
@@ -373,7 +361,7 @@ fn a_client_is_told_the_advertised_address() {
     let proxy = proxy(&["--udp-advertise", "203.0.113.9"]);
     let (_control, code, relay) = request(proxy.addr(0), "0.0.0.0:0".parse().unwrap());
     assert_eq!((code, relay.ip()), (0, IpAddr::from([203, 0, 113, 9])));
-    let to = echo("127.0.0.1:0");
+    let to = echo();
     let local = SocketAddr::from(([127, 0, 0, 1], relay.port()));
     let own = socket("127.0.0.1:0");
     own.send_to(&datagram(&address(to), b"hello"), local).unwrap();
@@ -387,7 +375,7 @@ fn a_client_is_told_the_advertised_address() {
 #[test]
 fn an_association_over_ipv6_has_an_ipv6_address() {
     let proxy = Seaprox::start(&["socks", "--listen", "[::1]:0"]);
-    let (v4, v6) = (echo("127.0.0.1:0"), echo("[::1]:0"));
+    let (v4, v6) = (echo(), echo_at("[::1]:0"));
     let client = Client::with(proxy.addr(0), "[::]:0".parse().unwrap());
     assert_eq!(client.relay.ip(), "::1".parse::<IpAddr>().unwrap());
     for to in [v4, v6] {
@@ -399,7 +387,7 @@ fn an_association_over_ipv6_has_an_ipv6_address() {
 #[test]
 fn many_targets_of_an_association_stay_within_the_limits() {
     let proxy = proxy(&["--udp-flows-per-source", "50", "--threads", "1"]);
-    let to = echo("127.0.0.1:0");
+    let to = echo();
     let client = Client::open(proxy.addr(0));
     for round in 0..10u8 {
         for port in 0..60u16 {
@@ -416,7 +404,7 @@ fn many_targets_of_an_association_stay_within_the_limits() {
 #[test]
 fn a_drain_ends_associations_when_their_flows_are_idle() {
     let mut proxy = proxy(&[]);
-    let to = echo("127.0.0.1:0");
+    let to = echo();
     let (busy, unused) = (Client::open(proxy.addr(0)), Client::open(proxy.addr(0)));
     busy.send(&address(to), b"hello");
     busy.take(to, b"hello");
@@ -443,7 +431,7 @@ fn pysocks_sends_datagrams_with_a_password() {
     let scratch = Scratch::new();
     let users = scratch.write("users", "joe:secret\n");
     let proxy = proxy(&["--users", &users]);
-    let (to, port) = (echo("127.0.0.1:0"), proxy.addr(0).port());
+    let (to, port) = (echo(), proxy.addr(0).port());
     let ran = std::process::Command::new("/usr/bin/python3")
         .args(["-c", SCRIPT, &port.to_string(), &to.port().to_string()])
         .output()
@@ -479,7 +467,7 @@ fn an_association_over_a_link_has_a_stream_for_each_target() {
     let keys = Keys::new();
     keys.permit(Some("permit-open=\"udp:127.0.0.1:*\",permit-open=\"udp:localhost:*\""));
     let far = keys.start_far(&["--only", "ipv4"]);
-    let (first, second) = (echo("127.0.0.1:0"), echo("127.0.0.1:0"));
+    let (first, second) = (echo(), echo());
     for (words, option) in
         [(&["socks", "--listen", "127.0.0.1:0"][..], "--via"), (&["link", "-D", "127.0.0.1:0"], "--connect")]
     {
@@ -517,7 +505,7 @@ fn an_association_over_a_link_says_that_the_queue_of_the_link_was_full() {
     let via = keys.via(&far.addr(0).to_string());
     let words = ["socks", "--listen", "127.0.0.1:0"].into_iter().chain(via.iter().map(String::as_str));
     let near = Seaprox::start(&words.collect::<Vec<_>>());
-    let to = echo("127.0.0.1:0");
+    let to = echo();
     let client = Client::open(near.addr(0));
     client.send(&address(to), b"up");
     client.take(to, b"up");

@@ -5,7 +5,8 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 
-use super::socks_udp::{Client, address, datagram, echo, proxy};
+use super::socks_udp::{Client, address, datagram, proxy};
+use crate::kit::datagrams::echo;
 use crate::kit::{SOON, until};
 
 /// Sends these bytes at once. Returns the connection and the address that the proxy tells for datagrams.
@@ -28,7 +29,7 @@ fn socket() -> UdpSocket {
 
 #[test]
 fn associations_of_known_clients_are_granted() {
-    let (proxy, to) = (proxy(&[]), echo("127.0.0.1:0"));
+    let (proxy, to) = (proxy(&[]), echo());
     let own = socket();
     let zero = b"\x01\0\0\0\0\0\0".to_vec();
     let forms = [
@@ -55,7 +56,7 @@ fn associations_of_known_clients_are_granted() {
 
 #[test]
 fn reserved_bytes_of_datagrams_are_ignored() {
-    let (proxy, to) = (proxy(&[]), echo("127.0.0.1:0"));
+    let (proxy, to) = (proxy(&[]), echo());
     let client = Client::open(proxy.addr(0));
     let mut bytes = datagram(&address(to), b"hello");
     bytes[..2].copy_from_slice(&[0xff, 7]);
@@ -67,7 +68,7 @@ fn reserved_bytes_of_datagrams_are_ignored() {
 #[test]
 fn each_session_of_a_client_has_an_association_of_its_own() {
     let proxy = proxy(&["--threads", "2"]);
-    let targets: Vec<_> = (0..4).map(|_| echo("127.0.0.1:0")).collect();
+    let targets: Vec<_> = (0..4).map(|_| echo()).collect();
     let clients: Vec<_> = (0..40).map(|_| Client::open(proxy.addr(0))).collect();
     for round in 0..3_u8 {
         for (index, client) in clients.iter().enumerate() {
@@ -85,7 +86,7 @@ fn each_session_of_a_client_has_an_association_of_its_own() {
 /// The client can tell nothing more on this connection, so its FIN is the end of the association, which is answered by a FIN.
 #[test]
 fn a_half_closed_connection_ends_its_association() {
-    let (proxy, to) = (proxy(&[]), echo("127.0.0.1:0"));
+    let (proxy, to) = (proxy(&[]), echo());
     let mut client = Client::open(proxy.addr(0));
     client.send(&address(to), b"hello");
     client.take(to, b"hello");
@@ -98,7 +99,7 @@ fn a_half_closed_connection_ends_its_association() {
 /// Bytes behind the request have no meaning; they must not end the association, nor be kept.
 #[test]
 fn bytes_on_the_connection_of_an_association_are_discarded() {
-    let (proxy, to) = (proxy(&[]), echo("127.0.0.1:0"));
+    let (proxy, to) = (proxy(&[]), echo());
     let mut client = Client::open(proxy.addr(0));
     for _ in 0..64 {
         client.control.write_all(&[7; 65_536]).unwrap();

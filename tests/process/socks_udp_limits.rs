@@ -6,14 +6,15 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 
 use super::linked_datagrams::said;
-use super::socks_udp::{Client, address, echo, named, proxy};
+use super::socks_udp::{Client, address, named, proxy};
+use kit::datagrams::echo;
 use kit::names::{NameServer, isolated};
 use kit::{SOON, Scratch, Seaprox, has_namespaces, proc, until};
 
 #[test]
 fn headers_that_name_one_target_have_one_flow() {
     let proxy = proxy(&["--only", "ipv4"]);
-    let to = echo("127.0.0.1:0");
+    let to = echo();
     let client = Client::open(proxy.addr(0));
     let mapped = SocketAddr::new(Ipv4Addr::LOCALHOST.to_ipv6_mapped().into(), to.port());
     for (number, reserved) in (0..=255).map(|byte| [byte, !byte]).enumerate() {
@@ -38,7 +39,7 @@ fn one_address_has_eight_flows_in_an_association_and_the_oldest_one_ends_for_ano
     let hosts: String = (0..20).map(|number| format!("127.0.0.1 name{number}.test\n")).collect();
     isolated(&hosts, |_: &NameServer| {
         let proxy = proxy(&["--only", "ipv4"]);
-        let to = echo("127.0.0.1:0");
+        let to = echo();
         let client = Client::open(proxy.addr(0));
         for number in 0..20u8 {
             client.send(&named(&format!("name{number}.test"), to.port()), &[number]);
@@ -96,7 +97,7 @@ fn each_association_takes_the_place_of_three_flows_and_all_of_them_three_quarter
 #[test]
 fn a_process_with_few_flows_grants_an_association_with_one_flow() {
     let proxy = proxy(&["--udp-flows", "1", "--threads", "1"]);
-    let to = echo("127.0.0.1:0");
+    let to = echo();
     let client = Client::open(proxy.addr(0));
     client.send(&address(to), b"ask");
     client.take(to, b"ask");

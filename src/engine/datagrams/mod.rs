@@ -7,8 +7,8 @@
 //! ```
 //! A flow is the datagrams between one client and one target. It has a socket of its own, connected to the target, so only the
 //! target can answer, or a stream of a link. Its answers leave from the socket of the listener. A flow has no handler: the
-//! [`DatagramHandler`](handler::DatagramHandler) of its listener chooses the target once, and hears nothing of its datagrams. A flow ends by its
-//! timers, by an error of its target, by a limit, or with its listener.
+//! [`DatagramHandler`](handler::DatagramHandler) of its listener chooses the target once, and hears nothing of its datagrams.
+//! A flow ends by its timers, by an error of its target, by a limit, or with its listener.
 //!
 //! | file | content |
 //! | --- | --- |
