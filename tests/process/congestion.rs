@@ -1,7 +1,9 @@
 //! The congestion notifications of datagrams (ECN, RFC 3168), which the network marks and both ends must see.
 
-use std::io::{IoSliceMut, Read, Write};
+use std::io::{ErrorKind, IoSliceMut, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use quinn_udp::{EcnCodepoint, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Socket, Type};
@@ -27,7 +29,7 @@ impl Marked {
         let socket = UdpSocket::from(socket);
         let state = UdpSocketState::new(UdpSockRef::from(&socket)).unwrap();
         socket.set_nonblocking(false).unwrap();
-        socket.set_read_timeout(Some(SOON)).unwrap();
+        socket.set_read_timeout(Some(SOON / 20)).unwrap();
         Marked { socket, state }
     }
 
@@ -40,13 +42,32 @@ impl Marked {
         self.state.try_send(UdpSockRef::from(&self.socket), &transmit).unwrap();
     }
 
-    /// Receives a datagram with its sender and its mark.
-    #[track_caller]
-    fn receive(&self) -> (Vec<u8>, SocketAddr, Option<EcnCodepoint>) {
+    /// Receives a datagram with its sender and its mark. Returns None if none arrives soon.
+    fn receive(&self) -> Option<(Vec<u8>, SocketAddr, Option<EcnCodepoint>)> {
         let (mut buf, mut meta) = ([0; 2_048], [RecvMeta::default()]);
-        let received = self.state.recv(UdpSockRef::from(&self.socket), &mut [IoSliceMut::new(&mut buf)], &mut meta);
-        assert_eq!(received.expect("a datagram"), 1);
-        (buf[..meta[0].len].to_vec(), meta[0].addr, meta[0].ecn)
+        match self.state.recv(UdpSockRef::from(&self.socket), &mut [IoSliceMut::new(&mut buf)], &mut meta) {
+            Ok(count) => assert_eq!(count, 1),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return None,
+            Err(error) => panic!("recv: {error}"),
+        }
+        Some((buf[..meta[0].len].to_vec(), meta[0].addr, meta[0].ecn))
+    }
+
+    /// Receives the datagram that `send` sends. Sends another one when none arrives: a busy system drops datagrams on loopback, too.
+    #[track_caller]
+    fn receive_sent(&self, send: impl Fn(&[u8])) -> (Vec<u8>, SocketAddr, Option<EcnCodepoint>) {
+        static SENT: AtomicU64 = AtomicU64::new(0);
+        let deadline = Instant::now() + SOON;
+        loop {
+            let contents = SENT.fetch_add(1, Relaxed).to_be_bytes();
+            send(&contents);
+            while let Some(received) = self.receive() {
+                if received.0.ends_with(&contents) {
+                    return received;
+                }
+            }
+            assert!(Instant::now() < deadline, "no datagram arrives at {}", self.addr());
+        }
     }
 }
 
@@ -54,14 +75,13 @@ impl Marked {
 #[track_caller]
 fn converse(client: &Marked, relay: SocketAddr, header: &[u8], target: &Marked) {
     for mark in MARKS {
-        client.send(relay, &[header, b"ask"].concat(), mark);
-        let (asked, from, ecn) = target.receive();
-        assert_eq!((&asked[..], ecn), (&b"ask"[..], mark), "to the target {}", target.addr());
+        let (asked, from, ecn) = target.receive_sent(|ask| client.send(relay, &[header, ask].concat(), mark));
+        assert_eq!((asked.len(), ecn), (8, mark), "to the target {}", target.addr());
         // The socket that answers redirected clients has the address of the target, and takes no datagram of a connected one.
         target.socket.connect(from).unwrap();
-        target.send(from, b"answer", mark);
-        let answered = client.receive();
-        assert_eq!(answered, ([header, b"answer"].concat(), relay, mark), "from the target {}", target.addr());
+        let (answered, from, ecn) = client.receive_sent(|answer| target.send(from, answer, mark));
+        assert_eq!((&answered[..header.len()], answered.len()), (header, header.len() + 8));
+        assert_eq!((from, ecn), (relay, mark), "from the target {}", target.addr());
     }
 }
 
