@@ -155,6 +155,10 @@ fn damaged(text: &str, seed: u64) -> Vec<u8> {
     let mut choices = Choices(seed);
     let mut bytes = text.as_bytes().to_vec();
     for _ in 0..=choices.next(4) {
+        // Nothing is left of it.
+        if bytes.is_empty() {
+            break;
+        }
         let at = choices.next(bytes.len() as u64) as usize;
         match choices.next(6) {
             0 => bytes[at] = choices.next(256) as u8,
