@@ -208,11 +208,16 @@ impl Observer for LoopObserver {
 /// Returns an event of a loop as an object, with the description of its record if that is still there.
 fn describe(core: &mut Loop<'_>, event: &Event) -> Option<Value> {
     Some(match event {
-        Event::ConnectionOpened { connection } | Event::ConnectionConnected { connection } => {
-            let is_new = matches!(event, Event::ConnectionOpened { .. });
+        Event::ConnectionOpened { connection }
+        | Event::ConnectionConnecting { connection }
+        | Event::ConnectionConnected { connection } => {
             let description = core.connection(*connection).ok().map(|connection| connection.description());
             json!({
-                "event": if is_new { "connection_opened" } else { "connection_connected" },
+                "event": match event {
+                    Event::ConnectionOpened { .. } => "connection_opened",
+                    Event::ConnectionConnecting { .. } => "connection_connecting",
+                    _ => "connection_connected",
+                },
                 "connection": connection.to_string(),
                 "conn": description,
             })

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::front_end::FrontEndConfig;
+use super::maker::MadeFrontEnd;
 use crate::engine::limits::{Family, Timeouts};
+use crate::engine::listener::ListenConfig;
 use crate::relay::dial::Egress;
 use crate::types::address::Bind;
+use crate::types::id::Id;
 use crate::types::proto::Proto;
 use crate::types::rules::{Rules, SourceNetwork};
 use crate::types::unix_file::{UnixMode, UnixOwner};
@@ -122,6 +125,25 @@ pub struct Timers {
 }
 
 impl Listener {
+    /// Returns the configuration of this listener in one loop, in the thread of that loop, without a name. `timeouts` are those
+    /// of the loop, for the timers that the listener lacks. `link` is the link that its clients go over.
+    pub fn listen_config(&self, front_end: &MadeFrontEnd, timeouts: &Timeouts, link: Option<Id>) -> ListenConfig {
+        ListenConfig {
+            datagrams: front_end.datagrams.as_ref().map(|make| make()),
+            link,
+            timeouts: Some(self.timers.timeouts(timeouts)),
+            family: self.family,
+            nodelay: self.nodelay,
+            tcp_keepalive: self.tcp_keepalive,
+            egress: self.egress.clone(),
+            backlog: self.backlog,
+            balancer: front_end.balancer.clone(),
+            redirected: front_end.redirected,
+            counts_at_accept: self.proxy_protocol.accept_from.is_empty(),
+            ..ListenConfig::new(front_end.kind, (front_end.make)())
+        }
+    }
+
     /// Returns the addresses of a listener for these protocols: an address that names no protocol has each of them, one after
     /// `udp:` and one of a Unix socket stays as it is. Without `udp` they are unchanged.
     ///

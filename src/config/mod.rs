@@ -53,6 +53,7 @@ pub use problem::Problem;
 pub use running::{Listening, PreparedChange, Preparer, Running};
 
 use crate::auth::{ConfigDirectory, Modes};
+use crate::engine::bound::Bound;
 use crate::relay::dial::Egress;
 
 /// The configuration of a process.
@@ -128,6 +129,19 @@ impl Config {
             Some(path) => ConfigDirectory::at(path),
             None => ConfigDirectory::find(|name| std::env::var_os(name)),
         }
+    }
+
+    /// Binds the addresses of a listener, for a loop that a program runs itself. See [`Listener::listen_config`].
+    ///
+    /// # Errors
+    /// The first address that cannot be bound.
+    pub fn bind_listener(&self, listener: &Listener) -> Result<Vec<Bound>, ApplyError> {
+        let listener = self.resolved_listener(listener);
+        let mut all = Vec::new();
+        for place in &listener.addresses {
+            all.extend(sockets::bind_listener(self, &listener, place)?);
+        }
+        Ok(all)
     }
 
     /// Returns the link with this name.

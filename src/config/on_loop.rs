@@ -192,21 +192,7 @@ impl Terms {
 
     /// Returns the configuration of one listener, in the thread of its loop.
     fn config(&self) -> ListenConfig {
-        let Listener { timers, backlog, family, nodelay, tcp_keepalive, egress, .. } = &*self.listener;
-        ListenConfig {
-            datagrams: self.front_end.datagrams.as_ref().map(|make| make()),
-            link: self.link,
-            timeouts: Some(timers.timeouts(&self.timeouts)),
-            family: *family,
-            nodelay: *nodelay,
-            tcp_keepalive: *tcp_keepalive,
-            egress: egress.clone(),
-            backlog: *backlog,
-            balancer: self.front_end.balancer.clone(),
-            redirected: self.front_end.redirected,
-            counts_at_accept: self.listener.proxy_protocol.accept_from.is_empty(),
-            ..ListenConfig::new(self.front_end.kind, (self.front_end.make)())
-        }
+        self.listener.listen_config(&self.front_end, &self.timeouts, self.link)
     }
 }
 

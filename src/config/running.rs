@@ -90,18 +90,7 @@ impl Running {
         maker: Arc<dyn Maker>,
         workers: &Arc<Workers>,
     ) -> Result<(Running, Loops), ApplyErrors> {
-        let nothing = Config { listeners: Vec::new(), links: Vec::new(), servers: Vec::new(), ..config.clone() };
-        let mut running = Running {
-            config: nothing,
-            maker,
-            remotes: Vec::new(),
-            listeners: BTreeMap::new(),
-            servers: BTreeMap::new(),
-            links: BTreeMap::new(),
-            remote_forwards: BTreeMap::new(),
-            shares: Vec::new(),
-            changes: 0,
-        };
+        let mut running = Running::of_nothing(&config, maker);
         let change = running.preparer().prepare(config)?;
         let config = change.config();
         let failed = |error| ApplyError::new(Place::root(), ApplyFailure::System(error));
@@ -116,6 +105,42 @@ impl Running {
                 let _ = loops.join();
                 Err(error)
             }
+        }
+    }
+
+    /// Puts a configuration into effect in a loop that a program runs itself, as part of it: listeners and links that the program
+    /// has opened there are left alone. The loop keeps the limits that it was made with. The thread of the loop must not call
+    /// this, and turns the loop meanwhile.
+    ///
+    /// # Errors
+    /// The problems of the configuration, or the parts that cannot be made, bound or started. Nothing of it stays in the loop
+    /// then.
+    pub fn over(remote: &Remote, config: Config, maker: Arc<dyn Maker>) -> Result<Running, ApplyErrors> {
+        let config = Config { threads: 1, ..config };
+        let mut running = Running::of_nothing(&config, maker);
+        let change = running.preparer().prepare(config)?;
+        (running.remotes, running.shares) = (vec![remote.clone()], shares(change.config()));
+        if let Err(error) = running.put(change) {
+            let nothing =
+                Config { listeners: Vec::new(), links: Vec::new(), servers: Vec::new(), ..running.config.clone() };
+            // The first error counts.
+            let _ = running.apply(nothing);
+            return Err(error);
+        }
+        Ok(running)
+    }
+
+    fn of_nothing(config: &Config, maker: Arc<dyn Maker>) -> Running {
+        Running {
+            config: Config { listeners: Vec::new(), links: Vec::new(), servers: Vec::new(), ..config.clone() },
+            maker,
+            remotes: Vec::new(),
+            listeners: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            links: BTreeMap::new(),
+            remote_forwards: BTreeMap::new(),
+            shares: Vec::new(),
+            changes: 0,
         }
     }
 

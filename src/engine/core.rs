@@ -411,6 +411,7 @@ impl Core {
             record.halves[Role::Source.out()].flow = Flow::Hold;
         }
         self.set_stage(connection, Stage::Connecting);
+        self.observe(Event::ConnectionConnecting { connection });
         Some(dest)
     }
 

@@ -27,6 +27,11 @@ pub enum Event {
         /// The connection.
         connection: Id,
     },
+    /// A dest of a connection is being connected.
+    ConnectionConnecting {
+        /// The connection.
+        connection: Id,
+    },
     /// The dest of a connection was connected. A connection whose handler tries several dests may report several.
     ConnectionConnected {
         /// The connection.

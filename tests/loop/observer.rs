@@ -39,10 +39,11 @@ fn relay_once(rig: &mut Rig) -> Id {
     id
 }
 
-fn events_of(connection: Id) -> [Event; 3] {
+fn events_of(connection: Id) -> [Event; 4] {
     let (reason, ending, fault) = (Reason::SourceFin, Ending::Graceful, Fault::Source);
     [
         Event::ConnectionOpened { connection },
+        Event::ConnectionConnecting { connection },
         Event::ConnectionConnected { connection },
         Event::ConnectionEnded { connection, reason, ending, fault, sent: 5, received: 2 },
     ]
@@ -65,6 +66,6 @@ fn a_panic_in_the_observer_is_counted_and_the_observer_hears_the_next_event() {
     let id = relay_once(&mut rig);
     rig.turn();
     assert_eq!(*notes.events.borrow(), events_of(id));
-    assert_eq!(rig.stats().panics, 3);
+    assert_eq!(rig.stats().panics, 4);
     assert_eq!(rig.closed(Reason::SourceFin), 1, "the connection was not ended by the panic");
 }
