@@ -13,6 +13,7 @@
 //! | `file` | files of configuration in TOML | `cli`, `frontends`, `links` |
 //! | `top` | the live view of a running process | `admin` |
 //! | `admin` | the status of a running process, as JSON and as text, and its socket | the library |
+//! | `embedded` | for a loop that another program runs: its configuration from text, its status, its metrics | `admin`, `file` |
 //! | `process` | the commands of the binary, the log, signals and exit codes | all of the above |
 //!
 //! Everything here uses the public interface of the library and nothing else.
@@ -20,6 +21,7 @@
 
 mod admin;
 mod cli;
+pub mod embedded;
 mod file;
 pub mod frontends;
 pub mod links;

@@ -27,7 +27,9 @@ mod text;
 
 pub use command::{AdminCommand, Cause, CommandError, Commands};
 pub use guard::{Rules, TOKEN_BYTES_MIN, is_fit};
-pub use reporter::Reporter;
+pub use reporter::{Reporter, metrics_of, status_of};
 pub use server::Server;
 pub use service::Service;
-pub use text::{escape, is_unfit, to_text};
+#[cfg(feature = "top")]
+pub use text::escape;
+pub use text::{is_unfit, to_text};

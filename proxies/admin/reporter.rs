@@ -271,6 +271,54 @@ impl Reporter {
     }
 }
 
+/// Returns the whole status of one loop as JSON, in the thread of that loop: at most `most` connections, and as many flows.
+pub fn status_of(core: &mut Loop<'_>, workers: &[u64], uptime: Duration, most: usize) -> Value {
+    settle_all(core);
+    let mut status = document::process(&core.totals(), 1, workers, uptime);
+    status["draining"] = core.is_draining().into();
+    status["listeners"] = clients_listeners(core).iter().map(listeners::to_json).collect();
+    status["links"] = core.links().iter().map(links::to_json).collect();
+    status["forwards"] = core.forwards().iter().map(forwards::to_json).collect();
+    status["flows"] = core.some_flows(None, most).iter().map(|flow| document::flow(flow, 0)).collect();
+    let some = core.some_connections(None, most);
+    status["connections"] = some.iter().map(|connection| document::connection(connection, 0)).collect();
+    status
+}
+
+/// Returns the metrics of one loop in the text format of Prometheus, in the thread of that loop.
+///
+/// # Errors
+/// Fails if a metric cannot be encoded.
+pub fn metrics_of(core: &mut Loop<'_>) -> Result<String, fmt::Error> {
+    let stages = settle_all(core);
+    let (totals, links, forwards) = (core.totals(), core.links(), core.forwards());
+    let listeners = clients_listeners(core);
+    let scrape = prometheus::Scrape {
+        totals: &totals,
+        listeners: &listeners,
+        links: &links,
+        forwards: &forwards,
+        stages: &stages,
+    };
+    prometheus::text(&scrape)
+}
+
+fn clients_listeners(core: &Loop<'_>) -> Vec<ListenerStatus> {
+    let mut all = Vec::new();
+    listeners::add(&mut all, core.listeners());
+    all
+}
+
+/// Adds the bytes of all running connections of one loop to the sums of their listeners.
+fn settle_all(core: &mut Loop<'_>) -> StagesByName {
+    let (mut all, mut after) = (StagesByName::new(), None);
+    while let Some((last, stages)) = settle_some(core, after) {
+        stages.into_iter().for_each(|(key, count)| *all.entry(key).or_default() += count);
+        after = Some(last);
+    }
+    all
+}
+
 /// Writes the connections of all loops, some at a time, so that a process with many connections holds the text of a few.
 fn write_connections(out: &mut impl Write, remotes: &[Remote], most: usize) -> io::Result<()> {
     let mut left = most;

@@ -69,7 +69,19 @@ pub struct Positions {
 /// # Errors
 /// Fails with all errors, each with its position.
 pub fn load(path: &Path, environment: &Environment<'_>) -> Result<Loaded, Problems> {
-    let sources = Sources::read(path, environment.variable, environment.modes);
+    load_sources(path, Sources::read(path, environment.variable, environment.modes), environment)
+}
+
+/// Loads a configuration from a text, and from the files that it includes. `name` stands for the file of the text in errors,
+/// and relative paths begin in its directory.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_text(name: &Path, text: &str, environment: &Environment<'_>) -> Result<Loaded, Problems> {
+    load_sources(name, Sources::of_text(name, text, environment.variable, environment.modes), environment)
+}
+
+fn load_sources(path: &Path, sources: Sources<'_>, environment: &Environment<'_>) -> Result<Loaded, Problems> {
     let start = Position { order: 0, path: path.into(), line: 1, column: 1 };
     let paths = sources.files.iter().map(|file| file.path.to_path_buf()).collect();
     let directories = sources.directories;

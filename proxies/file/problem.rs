@@ -41,6 +41,15 @@ impl Problems {
         self.0.is_empty()
     }
 
+    /// Returns the errors of a text in front of which another program has put this number of lines.
+    #[must_use]
+    pub fn without_lines(mut self, count: usize) -> Problems {
+        self.0
+            .iter_mut()
+            .for_each(|problem| problem.position.line = problem.position.line.saturating_sub(count).max(1));
+        self
+    }
+
     /// Sorts the errors by their positions.
     pub fn sort(&mut self) {
         self.0.sort();

@@ -121,7 +121,21 @@ impl<'a> Entry<'a> {
 impl<'a> Sources<'a> {
     /// Reads a file, and all files that it includes. `modes` are the checks of their owners and modes.
     pub fn read(path: &Path, variable: &'a dyn Fn(&str) -> Option<String>, modes: Modes) -> Sources<'a> {
-        let mut sources = Sources {
+        let mut sources = Sources::new(variable, modes);
+        let start = Position { order: 0, path: path.into(), line: 1, column: 1 };
+        sources.add(path, start, 0);
+        sources
+    }
+
+    /// Takes a text as the content of a file that does not exist, and reads all files that it includes.
+    pub fn of_text(name: &Path, text: &str, variable: &'a dyn Fn(&str) -> Option<String>, modes: Modes) -> Sources<'a> {
+        let mut sources = Sources::new(variable, modes);
+        sources.add_text(name, text.as_bytes().to_vec(), 0);
+        sources
+    }
+
+    fn new(variable: &'a dyn Fn(&str) -> Option<String>, modes: Modes) -> Sources<'a> {
+        Sources {
             files: Vec::new(),
             directories: Vec::new(),
             problems: Problems::default(),
@@ -130,10 +144,7 @@ impl<'a> Sources<'a> {
             modes,
             bytes: 0,
             seen: HashSet::new(),
-        };
-        let start = Position { order: 0, path: path.into(), line: 1, column: 1 };
-        sources.add(path, start, 0);
-        sources
+        }
     }
 
     /// Reads a file that stands at `origin`, which an error names if the file cannot be read.
@@ -157,6 +168,10 @@ impl<'a> Sources<'a> {
             let text = format!("include: expected at most {} in all files", format_size(BYTES_MAX));
             return self.problems.add(origin, text);
         }
+        self.add_text(path, bytes, depth);
+    }
+
+    fn add_text(&mut self, path: &Path, bytes: Vec<u8>, depth: usize) {
         let file = self.source(path, bytes);
         let (table, errors) = DeTable::parse_recoverable(&file.text);
         self.is_incomplete |= !errors.is_empty();
