@@ -19,11 +19,15 @@ FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %canary.rs,$(wildcard
 # The tests that a mode of the relay makes a difference to. What a link carries is never spliced.
 RELAY_TESTS = --test loop --test process
 
-.PHONY: all test test-tools test-system system-tools check check-systems try-windows try-static try-container try-deb try-browser try-prometheus static deb bench interop gates \
+.PHONY: all capi install-capi test test-tools test-system system-tools check check-systems try-windows try-static try-container try-deb try-browser try-prometheus static deb bench interop gates \
 	soak mutate race fuzz install uninstall clean
 
 all:
 	$(CARGO) build --release --locked
+
+# The C library.
+capi:
+	$(CARGO) build --release --locked --package seaprox-capi
 
 test-tools:
 	@scripts/install-test-tools
@@ -32,6 +36,7 @@ test-tools:
 # It passes on a machine that is busy: `scripts/under-load make test`.
 test: test-tools check-systems
 	$(CARGO) test --locked --no-fail-fast
+	$(CARGO) test --locked --no-fail-fast --package seaprox-capi
 	SEAPROX_TEST_NO_SPLICE=1 $(CARGO) test --locked --no-fail-fast $(RELAY_TESTS)
 
 # Tier 2, 60 minutes at most, before a larger change ends: many more of the simulated and random faults of tier 1, links between
@@ -43,6 +48,7 @@ test-system: test-tools system-tools
 	$(CARGO) test --locked --test process mail:: -- --ignored
 	$(CARGO) test --locked --test net link_groups:: -- --ignored
 	$(CARGO) test --locked --test net datagrams:: -- --ignored
+	$(CARGO) test --locked --package seaprox-capi -- --ignored
 	$(MAKE) interop
 	$(MAKE) race
 	$(MAKE) try-windows
@@ -90,7 +96,9 @@ try-deb: deb
 # Form: format, lints, the order of the layers, types on other systems, the documentation.
 check:
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --workspace -- -D warnings
+	scripts/check-capi
+	scripts/check-capi-size
 	scripts/check-layers
 	scripts/check-systems
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
@@ -142,7 +150,7 @@ fuzz:
 			|| exit 1; \
 	done
 
-install: all
+install: all install-capi
 	install -d $(BINDIR) $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions \
 		$(SHARE)/fish/vendor_completions.d
 	install -m 755 $(BINARY) $(BINDIR)/seaprox
@@ -151,7 +159,12 @@ install: all
 	$(BINARY) completions zsh >$(SHARE)/zsh/site-functions/_seaprox
 	$(BINARY) completions fish >$(SHARE)/fish/vendor_completions.d/seaprox.fish
 
+# The C library with its header, for programs that are built with `pkg-config --cflags --libs seaprox`.
+install-capi: capi
+	STRIP_DEBUG=1 scripts/install-capi $(TARGET_DIR)/release/libseaprox_c.a $(PREFIX) $(DESTDIR)
+
 uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/include/seaprox.h $(DESTDIR)$(PREFIX)/lib/libseaprox.* $(DESTDIR)$(PREFIX)/lib/pkgconfig/seaprox.pc
 	rm -f $(BINDIR)/seaprox $(SHARE)/man/man1/seaprox.1 $(SHARE)/bash-completion/completions/seaprox \
 		$(SHARE)/zsh/site-functions/_seaprox $(SHARE)/fish/vendor_completions.d/seaprox.fish
 

@@ -48,7 +48,7 @@ fn tests() -> HashSet<String> {
     for (_, rest) in gates.lines().filter_map(|line| line.trim().split_once("name: \"")) {
         names.insert(rest.split('"').next().unwrap().to_owned());
     }
-    let folders = ["src", "proxies", "tests"];
+    let folders = ["src", "proxies", "capi", "tests"];
     for text in folders.iter().flat_map(|folder| sources(&top().join(folder))) {
         let mut is_test = false;
         for line in text.lines().map(str::trim) {

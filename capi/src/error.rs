@@ -1,0 +1,142 @@
+//! Errors: one promised list of negative numbers, and the text of the last one of each thread.
+
+use std::cell::RefCell;
+use std::ffi::{CStr, c_char, c_int};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use seaprox::{DescriptorError, Full, VerbError};
+
+use crate::memory::{Buffer, Out};
+
+/// Declares functions of the C interface. Each returns 0 or a count, or the negative number of its error.
+macro_rules! export {
+    ($(fn $name:ident($($arg:ident: $type:ty),* $(,)?) $body:block)*) => {$(
+        #[allow(missing_docs, reason = "the header has the comment")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name($($arg: $type),*) -> std::ffi::c_int {
+            $crate::error::guard(move || $body)
+        }
+    )*};
+}
+
+/// Declares functions of the C interface that return another value; `$none` if a panic ends them.
+macro_rules! export_value {
+    ($(fn $name:ident($($arg:ident: $type:ty),* $(,)?) -> $result:ty, $none:expr; $body:block)*) => {$(
+        #[allow(missing_docs, reason = "the header has the comment")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name($($arg: $type),*) -> $result {
+            let call = std::panic::AssertUnwindSafe(move || $body);
+            std::panic::catch_unwind(call).unwrap_or($none)
+        }
+    )*};
+}
+
+/// An error of a function, as the caller gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// The promised number, or the negated errno of the system.
+    pub code: c_int,
+    /// The text for people.
+    pub text: String,
+}
+
+/// The numbers of the errors that are not those of [`VerbError::code`], each with its name in the header.
+pub const THREAD: c_int = -1;
+pub const BUSY: c_int = -16;
+pub const CONFIG: c_int = -74;
+pub const PANIC: c_int = -131;
+
+impl Error {
+    /// Makes an error.
+    pub fn new(code: c_int, text: impl Into<String>) -> Error {
+        Error { code, text: text.into() }
+    }
+
+    /// Makes the error of a parameter that cannot be meant.
+    pub fn invalid(text: impl Into<String>) -> Error {
+        Error::new(VerbError::Invalid.code(), text)
+    }
+
+    /// Makes the error of a call at a moment at which the loop cannot be used.
+    pub fn busy() -> Error {
+        Error::new(BUSY, "the loop runs: this function cannot be called here")
+    }
+
+    /// Makes the error of a configuration.
+    pub fn config(error: impl ToString) -> Error {
+        Error::new(CONFIG, error.to_string())
+    }
+}
+
+impl From<VerbError> for Error {
+    fn from(error: VerbError) -> Error {
+        Error::new(error.code(), error.to_string())
+    }
+}
+
+impl From<DescriptorError> for Error {
+    fn from(error: DescriptorError) -> Error {
+        Error::new(error.code(), error.to_string())
+    }
+}
+
+impl From<Full> for Error {
+    fn from(error: Full) -> Error {
+        Error::new(VerbError::Full.code(), error.to_string())
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        let code = error.raw_os_error().map_or(VerbError::Invalid.code(), |code| -code);
+        Error::new(code, error.to_string())
+    }
+}
+
+/// Runs the body of a function. Keeps the text of its error, and ends a panic.
+pub fn guard(body: impl FnOnce() -> Result<c_int, Error>) -> c_int {
+    let result = catch_unwind(AssertUnwindSafe(body));
+    let error = match result {
+        Ok(Ok(value)) => return value,
+        Ok(Err(error)) => error,
+        Err(_) => Error::new(PANIC, "a defect of seaprox: the function panicked"),
+    };
+    // A thread that ends has no text any more.
+    let _ = LAST.try_with(|last| last.replace(error.text));
+    error.code
+}
+
+thread_local! {
+    static LAST: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+export! {
+    fn seaprox_last_error(buf: Buffer, cap: usize, len: Out<usize>) {
+        let text = LAST.try_with(|last| last.borrow().clone()).unwrap_or_default();
+        buf.fill(cap, len, text.as_bytes());
+        Ok(0)
+    }
+}
+
+export_value! {
+    fn seaprox_strerror(error: c_int) -> *const c_char, c"".as_ptr(); {
+        text_of(error).as_ptr()
+    }
+}
+
+fn text_of(error: c_int) -> &'static CStr {
+    match error {
+        0.. => c"no error",
+        THREAD => c"the loop belongs to another thread",
+        BUSY => c"the loop runs: this function cannot be called here",
+        -22 => c"a parameter is invalid",
+        -28 => c"there is no room",
+        -53 => c"the handle names nothing",
+        CONFIG => c"the configuration is wrong: see seaprox_last_error",
+        -108 => c"the connection is over",
+        -114 => c"it is there already",
+        PANIC => c"a defect of seaprox",
+        _ => c"an error of the system: the number is a negated errno",
+    }
+}

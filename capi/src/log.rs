@@ -1,0 +1,99 @@
+//! The log of the process, for a callback.
+
+use std::cell::Cell;
+use std::ffi::{c_char, c_int, c_void};
+use std::fmt::Write;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+
+use log::kv::{Key, Value, VisitSource};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+use crate::error::Error;
+
+/// A function that is told each line.
+pub type LogFn = Option<unsafe extern "C" fn(c_int, *const c_char, usize, *const c_char, usize, *mut c_void)>;
+
+/// The log that is handed to the callback.
+struct Forwarded;
+
+/// The callback with its pointer.
+#[derive(Clone, Copy)]
+struct Sink(LogFn, *mut c_void);
+
+// SAFETY: the header says that any thread calls the function with the pointer.
+unsafe impl Send for Sink {}
+
+static SINK: Mutex<Sink> = Mutex::new(Sink(None, std::ptr::null_mut()));
+static INSTALL: Once = Once::new();
+
+thread_local! {
+    /// The callback runs: lines that it causes are dropped.
+    static RUNS: Cell<bool> = const { Cell::new(false) };
+}
+
+export! {
+    fn seaprox_set_log(level: c_int, callback: LogFn, user: *mut c_void) {
+        let filter = match level {
+            0 => LevelFilter::Off,
+            1 => LevelFilter::Error,
+            2 => LevelFilter::Warn,
+            3 => LevelFilter::Info,
+            4 => LevelFilter::Debug,
+            5 => LevelFilter::Trace,
+            _ => return Err(Error::invalid("a level is SEAPROX_LOG_OFF to SEAPROX_LOG_TRACE")),
+        };
+        *sink() = Sink(callback, user);
+        // A Rust program around this library may have a logger of its own, which stays.
+        INSTALL.call_once(|| _ = log::set_logger(&Forwarded));
+        log::set_max_level(if callback.is_some() { filter } else { LevelFilter::Off });
+        Ok(0)
+    }
+}
+
+impl Log for Forwarded {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let Sink(Some(callback), user) = *sink() else { return };
+        if RUNS.try_with(|runs| runs.replace(true)).unwrap_or(true) {
+            return;
+        }
+        let mut line = Line(record.args().to_string());
+        // Text takes everything.
+        let _ = record.key_values().visit(&mut line);
+        let (target, text) = (record.target(), line.0);
+        let level = match record.level() {
+            Level::Error => 1,
+            Level::Warn => 2,
+            Level::Info => 3,
+            Level::Debug => 4,
+            Level::Trace => 5,
+        };
+        // SAFETY: the header says what the function is called with; both texts live until it returns.
+        unsafe { callback(level, target.as_ptr().cast(), target.len(), text.as_ptr().cast(), text.len(), user) };
+        RUNS.set(false);
+    }
+
+    fn flush(&self) {}
+}
+
+/// A line: the message, and each key with its value behind it.
+struct Line(String);
+
+impl<'kvs> VisitSource<'kvs> for Line {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
+        // Bytes of the network are escaped before they are printed.
+        let text: String = value.to_string().chars().flat_map(escaped).collect();
+        write!(self.0, " {key}={text}").map_err(log::kv::Error::from)
+    }
+}
+
+fn escaped(char: char) -> Vec<char> {
+    if char.is_control() { char.escape_default().collect() } else { vec![char] }
+}
+
+fn sink() -> MutexGuard<'static, Sink> {
+    SINK.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,165 @@
+//! Memory of the caller: the pointers that functions take. The header demands that each is null where it may be, or valid and
+//! of the length that stands beside it; this file is where they are followed.
+
+use std::ffi::c_char;
+use std::slice;
+
+use crate::error::Error;
+
+/// A pointer to bytes that the caller lends for the call.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct Bytes(*const u8);
+
+/// A pointer to text that the caller lends for the call.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct Chars(*const c_char);
+
+/// A pointer to a result, or null if the caller does not want it.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct Out<T>(*mut T);
+
+/// A pointer to a buffer that is filled.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct Buffer(*mut c_char);
+
+/// A pointer to a struct that begins with its size, or null for a struct of zeros.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub struct Struct<T>(*const T);
+
+/// A struct of the header that begins with its size in bytes, a `uint32_t`.
+///
+/// # Safety
+/// It is `repr(C)`, its first field is a `u32`, and a struct of zeros is valid.
+pub unsafe trait Versioned: Copy {}
+
+impl Bytes {
+    /// Returns the bytes. Null is no bytes if the length is 0.
+    pub fn of<'a>(self, len: usize) -> Result<&'a [u8], Error> {
+        if len == 0 {
+            return Ok(&[]);
+        }
+        if self.0.is_null() || len > isize::MAX as usize {
+            return Err(Error::invalid("a pointer is null, or a length is too large"));
+        }
+        // SAFETY: the caller lends this many bytes for the call, and the result is dropped with it.
+        Ok(unsafe { slice::from_raw_parts(self.0, len) })
+    }
+}
+
+impl Chars {
+    /// Returns the text.
+    pub fn of<'a>(self, len: usize) -> Result<&'a str, Error> {
+        let bytes = Bytes(self.0.cast()).of(len)?;
+        std::str::from_utf8(bytes).map_err(|_| Error::invalid("a text is not UTF-8"))
+    }
+
+    /// Returns the text; none if it is empty.
+    pub fn some<'a>(self, len: usize) -> Result<Option<&'a str>, Error> {
+        self.of(len).map(|text| Some(text).filter(|text| !text.is_empty()))
+    }
+}
+
+impl From<*const c_char> for Chars {
+    fn from(pointer: *const c_char) -> Chars {
+        Chars(pointer)
+    }
+}
+
+impl<T> Out<T> {
+    /// Writes the result.
+    pub fn set(self, value: T) {
+        if !self.0.is_null() {
+            // SAFETY: the caller lends room for one value. It may lie anywhere in memory of the caller.
+            unsafe { self.0.write_unaligned(value) };
+        }
+    }
+}
+
+impl Buffer {
+    /// Copies a text, as much as there is room for, and a zero behind it. Tells the whole length without the zero.
+    pub fn fill(self, capacity: usize, len: Out<usize>, text: &[u8]) {
+        len.set(text.len());
+        if self.0.is_null() || capacity == 0 {
+            return;
+        }
+        let count = text.len().min(capacity - 1);
+        // SAFETY: the caller lends `capacity` bytes, of which at most `count + 1` are written.
+        unsafe {
+            self.0.copy_from_nonoverlapping(text.as_ptr().cast(), count);
+            self.0.add(count).write(0);
+        }
+    }
+}
+
+impl<T: Versioned> Struct<T> {
+    /// Reads the struct. A shorter one is of a program for an earlier version: what it lacks is zero. A longer one is of a
+    /// program for a later version, which may use it if all that this version does not know is zero.
+    pub fn read(self) -> Result<T, Error> {
+        // SAFETY: zeros are valid, says the trait.
+        let mut value: T = unsafe { std::mem::zeroed() };
+        if self.0.is_null() {
+            return Ok(value);
+        }
+        // SAFETY: the caller lends a struct that begins with its size.
+        let size = unsafe { self.0.cast::<u32>().read_unaligned() } as usize;
+        if !(size_of::<u32>()..=SIZE_MAX).contains(&size) {
+            return Err(Error::invalid("the first field of a struct must be its size"));
+        }
+        let bytes = Bytes(self.0.cast()).of(size)?;
+        let known = size.min(size_of::<T>());
+        if bytes[known..].iter().any(|byte| *byte != 0) {
+            return Err(Error::invalid("a struct has fields that this version does not know"));
+        }
+        // SAFETY: `known` bytes are within both.
+        unsafe { std::ptr::from_mut(&mut value).cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), known) };
+        Ok(value)
+    }
+}
+
+/// The longest struct of any version.
+const SIZE_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Sample {
+        size: u32,
+        a: u32,
+        b: u64,
+    }
+
+    // SAFETY: integers in repr(C), the size first.
+    unsafe impl Versioned for Sample {}
+
+    fn read(words: &[u32]) -> Result<(u32, u64), i32> {
+        let sample = Struct(words.as_ptr().cast::<Sample>()).read();
+        sample.map(|sample| (sample.a, sample.b)).map_err(|error| error.code)
+    }
+
+    #[test]
+    fn a_struct_of_another_version_is_read_as_far_as_it_is_known() {
+        assert_eq!(read(&[16, 1, 2, 0]), Ok((1, 2)));
+        assert_eq!(read(&[8, 1]), Ok((1, 0)), "an earlier one");
+        assert_eq!(read(&[20, 1, 2, 0, 0]), Ok((1, 2)), "a later one whose new field is not used");
+        assert_eq!(read(&[20, 1, 2, 0, 7]), Err(-22), "a later one whose new field is used");
+        for size in [0, 3, 4097, u32::MAX] {
+            assert_eq!(read(&[size, 1, 2, 0]), Err(-22), "{size}");
+        }
+    }
+
+    #[test]
+    fn a_buffer_is_filled_as_far_as_it_reaches_and_ends_with_a_zero() {
+        let (mut room, mut len) = ([b'x' as c_char; 4], 0);
+        Buffer(room.as_mut_ptr()).fill(3, Out(&mut len), b"abcd");
+        assert_eq!((len, room.map(|byte| byte as u8)), (4, *b"ab\0x"));
+        Buffer(std::ptr::null_mut()).fill(0, Out(std::ptr::null_mut()), b"abcd");
+    }
+}

@@ -1,0 +1,87 @@
+//! Watches: descriptors of the caller, whose readiness the loop reports.
+
+use std::ffi::{c_int, c_void};
+use std::os::fd::BorrowedFd;
+
+use seaprox::{Interest, Loop, Readiness, VerbError};
+
+use crate::current::lend;
+use crate::error::Error;
+use crate::handle::{self, RawLoop, Record, with};
+
+/// A function that is called while a descriptor is ready.
+pub type PollFn = Option<unsafe extern "C" fn(RawLoop, c_int, c_int, *mut c_void)>;
+
+/// The events of the header.
+const READABLE: c_int = 1;
+const WRITABLE: c_int = 2;
+const CLOSED: c_int = 4;
+const FAILED: c_int = 8;
+
+export! {
+    fn seaprox_poll_add(raw: RawLoop, fd: c_int, events: c_int, callback: PollFn, user: *mut c_void) {
+        let callback = callback.ok_or_else(|| Error::invalid("the function is null"))?;
+        let interest = interest(events)?;
+        if fd < 0 {
+            return Err(Error::invalid("the descriptor is negative"));
+        }
+        with(raw, |record, core| {
+            forget_ended(record, core, fd, interest)?;
+            // SAFETY: the header demands that the descriptor is open until it is removed.
+            let descriptor = unsafe { BorrowedFd::borrow_raw(fd) };
+            let handle = record.handle;
+            let id = core.watch(descriptor, interest, move |core, _, seen| {
+                // SAFETY: the header says what the function is called with.
+                lend(handle, core, || unsafe { callback(handle::raw(handle), fd, number(seen), user) });
+            })?;
+            record.watches.borrow_mut().insert(fd, id);
+            Ok(0)
+        })
+    }
+
+    fn seaprox_poll_modify(raw: RawLoop, fd: c_int, events: c_int) {
+        let interest = interest(events)?;
+        with(raw, |record, core| {
+            let id = record.watches.borrow().get(&fd).copied().ok_or(VerbError::Stale)?;
+            core.modify_watch(id, interest)?;
+            Ok(0)
+        })
+    }
+
+    fn seaprox_poll_remove(raw: RawLoop, fd: c_int) {
+        with(raw, |record, core| {
+            let id = record.watches.borrow_mut().remove(&fd).ok_or(VerbError::Stale)?;
+            core.unwatch(id)?;
+            Ok(0)
+        })
+    }
+}
+
+/// Answers that a descriptor is watched already. A watch that has ended by itself, because its descriptor was closed, is in
+/// nobody's way.
+fn forget_ended(record: &Record, core: &mut Loop<'_>, fd: c_int, interest: Interest) -> Result<(), Error> {
+    let known = record.watches.borrow().get(&fd).copied();
+    // A descriptor that was closed cannot be changed any more, also if another one has its number.
+    if known.is_some_and(|id| core.modify_watch(id, interest).is_ok()) {
+        return Err(VerbError::Already.into());
+    }
+    if let Some(id) = record.watches.borrow_mut().remove(&fd) {
+        // It has ended, or ends now.
+        let _ = core.unwatch(id);
+    }
+    Ok(())
+}
+
+fn interest(events: c_int) -> Result<Interest, Error> {
+    match events {
+        READABLE => Ok(Interest::Readable),
+        WRITABLE => Ok(Interest::Writable),
+        _ if events == READABLE | WRITABLE => Ok(Interest::Both),
+        _ => Err(Error::invalid("events are SEAPROX_READABLE, SEAPROX_WRITABLE, or both")),
+    }
+}
+
+fn number(seen: Readiness) -> c_int {
+    let bit = |is_set, bit| if is_set { bit } else { 0 };
+    bit(seen.readable, READABLE) | bit(seen.writable, WRITABLE) | bit(seen.closed, CLOSED) | bit(seen.error, FAILED)
+}

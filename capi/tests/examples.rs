@@ -1,0 +1,131 @@
+//! The examples, each with real clients.
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
+use std::process::{Command, Stdio};
+
+use crate::kit::{Program, capitals, closed_port, compile, connect, has, succeed, top, web};
+
+/// Sends bytes over curl or a socket, and returns what comes back.
+fn exchange(port: u16, bytes: &[u8]) -> Vec<u8> {
+    let mut client = connect(port);
+    client.write_all(bytes).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).unwrap();
+    answer
+}
+
+/// Starts an example.
+fn start(name: &str, args: &[&str]) -> Program {
+    let path = compile(&format!("examples/{name}.c"), &format!("example-{name}"), &[]);
+    Program::start(&path, args)
+}
+
+/// Returns the page that curl gets over a SOCKS proxy, or the exit code of curl.
+fn curl_over_socks(port: u16, target: &str) -> Result<String, i32> {
+    let proxy = format!("socks5h://127.0.0.1:{port}");
+    let mut curl = Command::new("curl");
+    curl.args(["-s", "--max-time", "50", "--noproxy", "", "-x", &proxy, &format!("http://{target}/")]);
+    let output = curl.stdin(Stdio::null()).output().unwrap();
+    match output.status.code() {
+        Some(0) => Ok(String::from_utf8(output.stdout).unwrap()),
+        code => Err(code.unwrap_or(-1)),
+    }
+}
+
+#[test]
+fn each_c_example_has_at_most_sixty_lines() {
+    for entry in std::fs::read_dir(top().join("capi/examples")).unwrap() {
+        let path = entry.unwrap().path();
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= 60, "{}: {lines}", path.display());
+    }
+}
+
+#[test]
+fn a_c_program_is_a_static_proxy() {
+    let mut proxy = start("static", &["127.0.0.1:0", &capitals()]);
+    let port = proxy.port();
+    assert_eq!(exchange(port, b"hello"), b"HELLO");
+    let end = proxy.line();
+    assert!(end.starts_with("closed: ") && end.ends_with("_fin, 5 bytes sent, 5 received"), "{end}");
+    if has("ncat") {
+        let words = format!("printf words | ncat 127.0.0.1 {port}");
+        assert_eq!(succeed(Command::new("sh").args(["-c", &words])), "WORDS");
+    }
+}
+
+#[test]
+fn a_c_program_is_a_socks_proxy_with_rules() {
+    let (target, refused) = (web(), format!("127.0.0.1:{}", closed_port()));
+    let denied = web();
+    let rule = format!("deny = [\"{denied}\"]");
+    let mut proxy = start("socks", &["127.0.0.1:0", &rule]);
+    let port = proxy.port();
+    if !has("curl") {
+        return;
+    }
+    assert_eq!(curl_over_socks(port, &target).as_deref(), Ok("a page"));
+    let line = proxy.line();
+    assert!(line.starts_with("connected: socks5[ipv4[127.0.0.1:") && line.contains(&target), "{line}");
+    assert!(proxy.line().ends_with("_fin"));
+    // curl: the proxy could not connect.
+    assert_eq!(curl_over_socks(port, &refused), Err(97));
+    assert_eq!(proxy.line(), "ended: connection_refused");
+    assert_eq!(curl_over_socks(port, &denied), Err(97));
+    assert_eq!(proxy.line(), "ended: not_permitted");
+    proxy.finish();
+}
+
+#[test]
+fn a_c_program_has_a_line_protocol_of_its_own() {
+    let mut proxy = start("lines", &["127.0.0.1:0"]);
+    let (port, target) = (proxy.port(), capitals());
+    assert_eq!(exchange(port, format!("{target}\nwords").as_bytes()), b"ok\nWORDS");
+    let refused = format!("127.0.0.1:{}\n", closed_port());
+    assert_eq!(exchange(port, refused.as_bytes()), b"connection_refused\n");
+    assert_eq!(exchange(port, b"no target at all\n"), b"no target\n");
+    let mut client = connect(port);
+    for byte in format!("{target}\nslow").bytes() {
+        client.write_all(&[byte]).unwrap();
+    }
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "ok\nSLOW");
+}
+
+#[test]
+fn threads_of_a_c_program_connect_the_dests() {
+    let mut proxy = start("connector", &["127.0.0.1:0"]);
+    let (port, target) = (proxy.port(), web());
+    if !has("curl") {
+        return;
+    }
+    assert_eq!(curl_over_socks(port, &target).as_deref(), Ok("a page"));
+    let by_name = target.replace("127.0.0.1", "localhost");
+    assert_eq!(curl_over_socks(port, &by_name).as_deref(), Ok("a page"));
+    // The replies of SOCKS5 tell the reasons apart: refused is 5, and an unknown name is 4.
+    for (request, reply) in
+        [(&[5, 1, 0, 5, 1, 0, 1, 127, 0, 0, 1][..], 5), (&b"\x05\x01\x00\x05\x01\x00\x03\x0cname.invalid"[..], 4)]
+    {
+        let mut client = connect(port);
+        client.write_all(request).unwrap();
+        client.write_all(&closed_port().to_be_bytes()).unwrap();
+        let mut answer = [0; 4];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(answer[3], reply, "{answer:?}");
+    }
+}
+
+#[test]
+fn a_c_program_turns_the_loop_from_its_own_epoll() {
+    let mut proxy = start("epoll", &["127.0.0.1:0", &capitals()]);
+    let port = proxy.port();
+    assert_eq!(exchange(port, b"one"), b"ONE");
+    proxy.tell("a line\n");
+    assert_eq!(proxy.line(), "read: a line");
+    assert_eq!(exchange(port, b"two"), b"TWO");
+    proxy.finish();
+}

@@ -1,0 +1,99 @@
+//! The checks of `c/checks.c`: each runs in a process of its own.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::kit::{compile, has, prefix, succeed};
+
+fn checks() -> &'static Path {
+    static CHECKS: OnceLock<std::path::PathBuf> = OnceLock::new();
+    CHECKS.get_or_init(|| compile("tests/c/checks.c", "checks", &[]))
+}
+
+fn check(name: &str) {
+    succeed(Command::new(checks()).arg(name).env("LD_LIBRARY_PATH", prefix().join("lib")));
+}
+
+#[test]
+fn a_c_loop_answers_stale_handles_other_threads_and_nested_runs() {
+    check("loops");
+}
+
+#[test]
+fn descriptors_of_a_c_program_are_added_modified_and_removed() {
+    check("polls");
+}
+
+#[test]
+fn a_c_loop_runs_one_turn_and_is_finished_from_another_thread() {
+    check("finish");
+}
+
+#[test]
+fn timers_of_a_c_program_fire_once_and_full_tables_say_so() {
+    check("timers");
+}
+
+#[test]
+fn any_handle_and_any_size_is_answered_and_does_no_harm() {
+    check("handles");
+}
+
+#[test]
+fn a_c_program_sees_a_side_idle_connecting_and_connected_with_its_data() {
+    check("sides");
+}
+
+#[test]
+fn hooks_of_a_c_program_see_connect_both_directions_and_the_end_and_change_bytes() {
+    check("hooks");
+}
+
+#[test]
+fn descriptors_of_a_c_program_are_source_and_dest() {
+    check("adopt");
+}
+
+#[test]
+fn a_configuration_from_a_c_string_is_applied_changed_and_refused_with_lines() {
+    check("config");
+}
+
+#[test]
+fn a_c_program_gets_status_metrics_and_log() {
+    check("status");
+}
+
+#[test]
+fn ten_thousand_connections_of_a_c_program_leave_nothing_behind() {
+    check("cycles");
+}
+
+/// `make test-system` runs this: it takes a minute.
+#[test]
+#[ignore = "takes a minute"]
+fn valgrind_finds_no_leak_and_no_error_in_the_c_interface() {
+    assert!(has("valgrind"), "scripts/install-system-tools installs it");
+    for name in
+        ["loops", "polls", "finish", "timers", "handles", "sides", "hooks", "adopt", "config", "status", "cycles"]
+    {
+        let mut valgrind = Command::new("valgrind");
+        valgrind.args(["-q", "--error-exitcode=9", "--leak-check=full", "--show-leak-kinds=definite,indirect"]);
+        valgrind.args(["--errors-for-leak-kinds=definite,indirect", "--fair-sched=yes"]).arg(checks()).arg(name);
+        succeed(valgrind.env("LD_LIBRARY_PATH", prefix().join("lib")).env("SEAPROX_CYCLES", "200"));
+    }
+}
+
+/// `make test-system` runs this.
+#[test]
+#[ignore = "takes a minute"]
+fn the_address_sanitizer_finds_nothing_in_programs_of_the_c_interface() {
+    let program =
+        compile("tests/c/checks.c", "checks-asan", &["-fsanitize=address,undefined", "-fno-omit-frame-pointer"]);
+    for name in
+        ["loops", "polls", "finish", "timers", "handles", "sides", "hooks", "adopt", "config", "status", "cycles"]
+    {
+        succeed(Command::new(&program).arg(name).env("LD_LIBRARY_PATH", prefix().join("lib")));
+    }
+}

@@ -1,0 +1,37 @@
+//! What is installed: the header, the symbols, the pkg-config file, and the agreement of header and code.
+
+use std::process::Command;
+
+use crate::kit::{STRICT, has, prefix, succeed, top};
+
+#[test]
+fn the_header_compiles_alone_as_c11_and_as_cpp17() {
+    let header = prefix().join("include/seaprox.h");
+    for (compiler, language, standard) in
+        [("gcc", "c", "c11"), ("g++", "c++", "c++17"), ("clang", "c", "c11"), ("clang++", "c++", "c++17")]
+    {
+        if !has(compiler) {
+            continue;
+        }
+        let mut command = Command::new(compiler);
+        command.args(STRICT).args(["-fsyntax-only", "-x", language, &format!("-std={standard}")]);
+        succeed(command.arg(&header));
+    }
+}
+
+#[test]
+fn the_library_has_a_soname_and_exports_the_functions_of_the_header_alone() {
+    let library = prefix().join("lib/libseaprox.so");
+    let dynamic = succeed(Command::new("readelf").arg("-d").arg(&library));
+    assert!(dynamic.contains("soname: [libseaprox.so.0]"), "{dynamic}");
+    let symbols = succeed(Command::new("nm").args(["-D", "--defined-only", "--with-symbol-versions"]).arg(&library));
+    let foreign: Vec<_> =
+        symbols.lines().filter(|line| !line.ends_with("@@SEAPROX_0") && !line.ends_with(" A SEAPROX_0")).collect();
+    assert!(foreign.is_empty(), "{foreign:?}");
+}
+
+#[test]
+fn header_code_version_script_and_dump_of_the_c_interface_agree() {
+    let check = succeed(Command::new(top().join("scripts/check-capi")).arg(prefix().join("lib/libseaprox.so")));
+    assert!(check.contains("the C interface agrees"), "{check}");
+}
