@@ -36,10 +36,17 @@ mod socks {
     pub mod udp;
 }
 
+#[path = "../src/tls"]
+mod tls {
+    pub mod client_hello;
+}
+
 #[path = "oracles/admin_requests.rs"]
 mod admin_requests;
 #[path = "oracles/chunked.rs"]
 mod chunked;
+#[path = "oracles/client_hellos.rs"]
+mod client_hellos;
 #[path = "oracles/datagrams.rs"]
 mod datagrams;
 #[path = "oracles/heads.rs"]
@@ -55,6 +62,7 @@ mod texts;
 
 pub use admin_requests::admin_request;
 pub use chunked::http_chunked;
+pub use client_hellos::client_hello;
 pub use datagrams::datagrams;
 pub use heads::{http_request, http_response};
 pub use invitations::{claim, invitation};
@@ -66,7 +74,7 @@ pub use texts::{address, rules};
 pub type Oracle = fn(&[u8]);
 
 /// All oracles, each with the name of its fuzz target, which is also the name of its directory in `seeds/`.
-pub const ALL: [(&str, Oracle); 12] = [
+pub const ALL: [(&str, Oracle); 13] = [
     ("socks_proto", socks_proto),
     ("socks_udp", socks_udp),
     ("http_request", http_request),
@@ -79,6 +87,7 @@ pub const ALL: [(&str, Oracle); 12] = [
     ("invitation", invitation),
     ("admin_request", admin_request),
     ("proxy_header", proxy_header),
+    ("client_hello", client_hello),
 ];
 
 /// Returns a copy of `seed` that is changed in one to four places, for a test that runs without a fuzzer. `state` is

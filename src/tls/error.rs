@@ -32,6 +32,8 @@ pub(crate) enum TlsError {
     Truncated,
     /// The peer ended the connection with this alert.
     Alert(Box<str>),
+    /// The peer has sent this node's own ClientHello back.
+    Reflected,
     /// The peer violated the protocol.
     Protocol(Box<str>),
     /// The caller sealed data before the handshake was done or after the end.
@@ -52,6 +54,7 @@ impl fmt::Display for TlsError {
             TlsError::TooMuch => f.write_str("too many bytes before authentication"),
             TlsError::Truncated => f.write_str("the connection ended without the end of TLS"),
             TlsError::Alert(alert) => write!(f, "the peer gave up: {alert}"),
+            TlsError::Reflected => f.write_str("this node's own hello came back: the connection leads to this node"),
             TlsError::Protocol(why) => write!(f, "TLS protocol error: {why}"),
             TlsError::NotOpen => f.write_str("the pipe is not open"),
         }

@@ -53,11 +53,13 @@
 //!
 //! # Reading order
 //! `identity`, `cipher`, `group`, `error`: the types. `verify`, `admission`: the check of the peer's key. `pipe`: the states; `machine` drives
-//! the library for it. `outgoing`, `buffers`: the buffers. `exporter`: key material for the link's proofs.
+//! the library for it. `crossing`, `client_hello`: a connection that both ends have dialed. `outgoing`, `buffers`: the buffers. `exporter`: key material for the link's proofs.
 
 mod admission;
 mod buffers;
 mod cipher;
+mod client_hello;
+mod crossing;
 mod error;
 mod exporter;
 mod group;
@@ -86,6 +88,10 @@ pub(crate) use admission::{Admission, Invites, Protocol};
 #[allow(unused_imports, reason = "tests and benches measure with them")]
 pub(crate) use buffers::{Buffers, READ_BYTES, RECORD_BYTES, RECORD_OVERHEAD, WRITE_BYTES};
 pub use cipher::Cipher;
+#[allow(unused_imports, reason = "the tests read hellos with it")]
+pub(crate) use client_hello::FirstMessage;
+#[allow(unused_imports, reason = "targets that compile this module by path do not use it")]
+pub(crate) use crossing::Crossed;
 pub(crate) use error::TlsError;
 pub use group::Group;
 pub(crate) use identity::Identity;
@@ -95,6 +101,7 @@ pub(crate) use pipe::{NextMessage, TlsPipe};
 pub(crate) use verify::Verify;
 
 use admission::{IsInvited, NotingResolver};
+use crossing::Crossing;
 use exporter::Exporter;
 use machine::Machine;
 use pipe::Expected;
@@ -115,6 +122,8 @@ pub(crate) struct Tls(TlsConfig);
 enum TlsConfig {
     Client(Box<ClientConfig>, ServerName<'static>, Protocol),
     Server(Arc<Server>),
+    /// A client that becomes the server if the peer is a client, too.
+    Either(Box<ClientConfig>, ServerName<'static>, Arc<Server>),
 }
 
 /// The configuration of a server, and its parts, of which the configuration of one connection is made while an invitation is
@@ -171,7 +180,25 @@ impl Tls {
                 config.alpn_protocols = vec![INVITE_ALPN.to_vec()];
                 Ok(Tls(TlsConfig::Client(config, name, Protocol::Invite)))
             }
-            TlsConfig::Server(_) => Err(TlsError::NotOpen),
+            TlsConfig::Server(_) | TlsConfig::Either(..) => Err(TlsError::NotOpen),
+        }
+    }
+
+    /// Makes the configuration for connections that this node and the peer may dial at the same time. `admission` decides on
+    /// the peer's key in either role.
+    ///
+    /// # Errors
+    /// The errors of [`Tls::client`].
+    #[allow(dead_code, reason = "targets that compile this module by path do not use it")]
+    pub fn either<'a>(identity: &Identity, suite: impl Into<Suite<'a>>, admission: Admission) -> Result<Tls, TlsError> {
+        let suite = suite.into();
+        let client = Tls::client(identity, suite, admission.wanted.clone())?.0;
+        let server = Tls::server_for(identity, suite, Admission { invites: None, ..admission })?.0;
+        match (client, server) {
+            (TlsConfig::Client(config, name, _), TlsConfig::Server(server)) => {
+                Ok(Tls(TlsConfig::Either(config, name, server)))
+            }
+            _ => Err(TlsError::NotOpen),
         }
     }
 
@@ -199,12 +226,18 @@ impl Tls {
     /// [`TlsError::Protocol`] if the system has no randomness.
     pub fn pipe(&self, buffers: &Rc<Buffers>) -> Result<TlsPipe, TlsError> {
         let exporter = Arc::new(Exporter::default());
+        let client = |config: &ClientConfig, name: &ServerName<'static>| {
+            let mut config = config.clone();
+            config.key_log = Arc::<Exporter>::clone(&exporter);
+            let connection = UnbufferedClientConnection::new(Arc::new(config), name.clone())?;
+            Ok::<_, TlsError>(Machine::Client(Box::new(connection)))
+        };
         let (machine, expected) = match &self.0 {
-            TlsConfig::Client(config, name, protocol) => {
-                let mut config = ClientConfig::clone(config);
-                config.key_log = Arc::<Exporter>::clone(&exporter);
-                let connection = UnbufferedClientConnection::new(Arc::new(config), name.clone())?;
-                (Machine::Client(Box::new(connection)), Expected::Protocol(*protocol))
+            TlsConfig::Client(config, name, protocol) => (client(config, name)?, Expected::Protocol(*protocol)),
+            TlsConfig::Either(config, name, server) => {
+                let expected = Expected::Protocol(Protocol::Link);
+                let pipe = TlsPipe::new(client(config, name)?, expected, exporter, Rc::clone(buffers));
+                return Ok(pipe.crossing(|hello| Crossing::new(hello, server)));
             }
             TlsConfig::Server(server) => {
                 let (mut config, expected) = server.config_of_connection()?;

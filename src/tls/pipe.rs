@@ -7,6 +7,9 @@
 //!      +-----------> Failed <--+
 //! ```
 //! A failure is final: all later calls return it, and nothing more is decrypted.
+//!
+//! A pipe of a connection that both ends may have dialed looks at the first message of the peer before the library does; see
+//! `crossing`.
 
 use std::io;
 use std::rc::Rc;
@@ -19,6 +22,8 @@ use super::HANDSHAKE_BYTES_MAX;
 use super::admission::{IsInvited, Protocol};
 use super::buffers::{Buffers, READ_BYTES, RECORD_BYTES, RECORD_OVERHEAD};
 use super::cipher::Cipher;
+use super::client_hello::FirstMessage;
+use super::crossing::{Crossed, Crossing};
 use super::error::TlsError;
 use super::exporter::Exporter;
 use super::group::Group;
@@ -60,6 +65,10 @@ pub(crate) struct TlsPipe {
     received_unauthenticated: usize,
     expected: Expected,
     protocol: Protocol,
+    /// Set until the first message of the peer, if both ends may be clients.
+    crossing: Option<Box<Crossing>>,
+    /// Set if the hellos of both ends have crossed.
+    crossed: Option<Box<Crossed>>,
     outgoing: Outgoing,
     /// This node has sent close_notify, and still takes bytes of the peer.
     output_closed: bool,
@@ -79,6 +88,8 @@ impl TlsPipe {
             received_unauthenticated: 0,
             expected,
             protocol: Protocol::Link,
+            crossing: None,
+            crossed: None,
             outgoing: Outgoing::default(),
             output_closed: false,
         };
@@ -87,6 +98,12 @@ impl TlsPipe {
             pipe.state = State::Failed(error);
         }
         pipe
+    }
+
+    /// Lets the pipe of a client become a server, if the peer is a client too. `make` gets the record of the ClientHello.
+    pub(super) fn crossing(mut self, make: impl FnOnce(&[u8]) -> Crossing) -> TlsPipe {
+        self.crossing = Some(Box::new(make(self.outgoing.pending())));
+        self
     }
 
     /// Calls `read` with a buffer for the bytes of the socket, and returns the number of bytes that it has read: at most
@@ -127,7 +144,11 @@ impl TlsPipe {
         }
         let expected = plaintext_bytes(self.incoming.get(..self.filled).unwrap_or_default());
         let mut plain = self.buffers.take_piece(expected);
-        let result = self.process(&mut plain);
+        let result = match self.cross() {
+            Ok(true) => self.process(&mut plain),
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
         let result = result.and(self.check_handshake());
         self.release();
         if !plain.is_empty() && self.peer.is_some() {
@@ -186,6 +207,12 @@ impl TlsPipe {
     #[allow(dead_code, reason = "targets that compile this module by path do not use it")]
     pub const fn protocol(&self) -> Protocol {
         self.protocol
+    }
+
+    /// Returns the roles and the digest, if the hellos of both ends have crossed.
+    #[allow(dead_code, reason = "targets that compile this module by path do not use it")]
+    pub fn crossed(&self) -> Option<&Crossed> {
+        self.crossed.as_deref()
     }
 
     /// Returns true if the peer may send a bounded number of bytes in all: its key is not accepted, or it is any key, of a
@@ -291,6 +318,30 @@ impl TlsPipe {
                 Err(TlsError::Truncated)
             }
         }
+    }
+
+    /// Decides on the roles of a connection that both ends may have dialed. Returns false if the first message of the peer is
+    /// not complete, so that the library must not see it yet.
+    fn cross(&mut self) -> Result<bool, TlsError> {
+        let Some(crossing) = &self.crossing else { return Ok(true) };
+        let (crossed, record_bytes) = match FirstMessage::read(self.incoming.get(..self.filled).unwrap_or_default()) {
+            FirstMessage::Part => return Ok(false),
+            FirstMessage::ClientHello(theirs) => (crossing.decide(&theirs), theirs.record_bytes),
+            FirstMessage::Other => {
+                self.crossing = None;
+                return Ok(true);
+            }
+        };
+        let crossed = crossed.inspect_err(|_| self.filled = 0)?;
+        if crossed.is_server {
+            // The bytes of the own hello that are not written yet stay in front: the peer needs it for the same decision.
+            self.machine = crossing.server(&self.exporter)?;
+        } else {
+            self.incoming.copy_within(record_bytes..self.filled, 0);
+            self.filled -= record_bytes;
+        }
+        (self.crossing, self.crossed) = (None, Some(Box::new(crossed)));
+        Ok(true)
     }
 
     /// Decrypts the complete records.

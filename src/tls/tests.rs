@@ -4,6 +4,8 @@
 mod admission;
 #[path = "tests/crafted.rs"]
 mod crafted;
+#[path = "tests/crossing.rs"]
+mod crossing;
 #[path = "tests/groups.rs"]
 mod groups;
 #[path = "../../tests/kit/tls/hello.rs"]
