@@ -158,6 +158,8 @@ pub(crate) enum Run {
 pub(crate) enum OneOff {
     /// Try the next address beside the one that has not answered.
     NextAddress(Id),
+    /// Connect again on the socket that was refused; see [`Egress::simultaneous`](crate::Egress::simultaneous).
+    ConnectAgain(Id),
     /// Check if there are descriptors again.
     Descriptors,
     /// Pass the reset of a connection's side on. The last field is the time since the last check, in milliseconds.

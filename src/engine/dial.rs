@@ -317,7 +317,7 @@ impl Core {
     }
 
     /// Starts one connect, of a dest or of an attempt beside it.
-    fn attempt(&mut self, side: Id, addr: SocketAddr) {
+    pub(super) fn attempt(&mut self, side: Id, addr: SocketAddr) {
         let started = start_connect(addr, self.egress_of(side), self.config.mark, self.speaks_first(side));
         started.iter().for_each(|io| note_dial(io, addr));
         match started.and_then(|io| self.wait_for_connect(side, io)) {
@@ -387,6 +387,10 @@ impl Core {
         if let Some(addr) = record.endpoint.ip().filter(|addr| record.io.leads_to_itself(*addr)) {
             return self.attempt_failed(side, &sys::connection_refused(), Some(addr));
         }
+        if self.waits_to_connect_again(side) {
+            return;
+        }
+        let Some(record) = self.sides.get_mut(side) else { return };
         match record.owner {
             Owner::Race(dest) => self.win(dest, side),
             Owner::Connection(..) | Owner::Carrier(_) | Owner::Flow(..) => {
@@ -412,7 +416,10 @@ impl Core {
     }
 
     /// Handles a failed connect: tries another address, or waits for descriptors.
-    fn attempt_failed(&mut self, side: Id, error: &io::Error, addr: Option<SocketAddr>) {
+    pub(super) fn attempt_failed(&mut self, side: Id, error: &io::Error, addr: Option<SocketAddr>) {
+        if self.is_to_connect_again(side, error) {
+            return;
+        }
         let Some(record) = self.sides.get_mut(side) else { return };
         record.io = Io::None;
         record.ready = crate::relay::side::Ready { queued: record.ready.queued, ..Default::default() };
@@ -450,7 +457,7 @@ impl Core {
     }
 
     /// Returns the egress of a side, or of the dest that an attempt belongs to.
-    fn egress_of(&self, side: Id) -> Option<&Egress> {
+    pub(super) fn egress_of(&self, side: Id) -> Option<&Egress> {
         let dest = match self.sides.get(side)?.owner {
             Owner::Race(dest) => dest,
             Owner::Connection(..) | Owner::Carrier(_) | Owner::Flow(..) => side,

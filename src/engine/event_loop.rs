@@ -421,6 +421,7 @@ impl Proxy {
             match self.core.one_offs.expire(self.core.now_ms) {
                 None => break,
                 Some(OneOff::NextAddress(dest)) => self.core.next_address(dest),
+                Some(OneOff::ConnectAgain(side)) => self.core.connect_again(side),
                 Some(OneOff::Descriptors) => self.core.descriptors_again(),
                 Some(OneOff::Reset(connection, role, waited_ms)) => {
                     self.core.pass_reset_again(connection, role, waited_ms)

@@ -39,6 +39,7 @@ pub(crate) mod redirected;
 pub(crate) mod resolve;
 pub(crate) mod shares;
 pub(crate) mod side_view;
+pub(crate) mod simultaneous;
 pub(crate) mod sources;
 pub(crate) mod status;
 pub(crate) mod stopping;

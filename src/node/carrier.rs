@@ -256,25 +256,11 @@ impl Node {
 
     /// Handles plaintext: a HELLO, or frames of the session.
     pub(super) fn give(&mut self, core: &mut Core, id: Id, lane: u16, mut bytes: Bytes) -> Result<(), Failure> {
-        let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
-        let is_early = |stage| !matches!(stage, CarrierStage::Live | CarrierStage::Closing);
-        if carrier.server.is_some() && is_early(carrier.stage) {
-            if carrier.transport.as_ref().is_some_and(|transport| transport.protocol() == Protocol::Invite) {
-                return self.hear_invited(core, id, &bytes);
-            }
-            if self.keeps_for_later(id, &bytes) {
-                return Ok(());
-            }
-            let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
-            let (hello, used) = match carrier.greeter.feed(&bytes) {
-                Ok(Some(greeting)) => greeting,
-                Ok(None) => return Ok(()),
-                Err(_) => return Err(Failure::new(Reason::ProtocolError, "it does not speak this protocol")),
-            };
-            bytes = bytes.slice(used..);
-            self.hello_received(core, id, &hello)?;
-            if self.keeps_for_later(id, &bytes) {
-                return Ok(());
+        let Some(carrier) = self.carriers.get(id) else { return Ok(()) };
+        if !matches!(carrier.stage, CarrierStage::Live | CarrierStage::Closing) {
+            match self.give_early(core, id, bytes)? {
+                Some(rest) => bytes = rest,
+                None => return Ok(()),
             }
         }
         let Some(Carrier { link: Some(link), subflow: Some(subflow), .. }) = self.carriers.get(id) else {
@@ -299,6 +285,37 @@ impl Node {
         core.pools.sessions.touch(link);
         self.weigh_link(core, link);
         Ok(())
+    }
+
+    /// Handles the first plaintext of the peer. Returns the bytes that belong to the session, if it has begun.
+    fn give_early(&mut self, core: &mut Core, id: Id, bytes: Bytes) -> Result<Option<Bytes>, Failure> {
+        let Some(carrier) = self.carriers.get(id) else { return Ok(None) };
+        let (is_dialed, transport) = (carrier.server.is_none(), carrier.transport.as_ref());
+        if is_dialed {
+            // The peer of a connection that both nodes have dialed may send its HELLO behind the end of its handshake.
+            self.secured(core, id)?;
+            if self.carriers.get(id).is_none_or(|carrier| carrier.stage != CarrierStage::Greeting) {
+                return Ok(Some(bytes));
+            }
+        } else if transport.is_some_and(|transport| transport.protocol() == Protocol::Invite) {
+            return self.hear_invited(core, id, &bytes).map(|()| None);
+        }
+        if self.keeps_for_later(id, &bytes) {
+            return Ok(None);
+        }
+        let Some(carrier) = self.carriers.get_mut(id) else { return Ok(None) };
+        let (hello, used) = match carrier.greeter.feed(&bytes) {
+            Ok(Some(greeting)) => greeting,
+            Ok(None) => return Ok(None),
+            Err(_) => return Err(Failure::new(Reason::ProtocolError, "it does not speak this protocol")),
+        };
+        if is_dialed {
+            self.hello_on_dialed(core, id, &hello)?;
+        } else {
+            self.hello_received(core, id, &hello)?;
+        }
+        let rest = bytes.slice(used..);
+        Ok((!self.keeps_for_later(id, &rest)).then_some(rest))
     }
 
     /// Returns the bytes that a carrier may read within the rate of its peer, or the time at which it may read again. More

@@ -175,6 +175,9 @@ pub struct LinkConfig {
     pub paths: Vec<Path>,
     /// Number of subflows over each path.
     pub subflows: usize,
+    /// True if the peer may dial this node at the same time, and neither listens (simultaneous open, RFC 9293, section 3.5).
+    /// Each path then has a local port, to which the peer dials, and the carrier is [`CarrierKind::Tcp`].
+    pub simultaneous: bool,
     /// The distribution of frames over subflows.
     pub mode: Mode,
     /// Addresses on which the peer listens for this node, with the targets of their clients.
@@ -440,6 +443,12 @@ impl LinkConfig {
         if is_tcp && is_one { Ok(()) } else { Err(VerbError::Invalid) }
     }
 
+    /// Returns true if both nodes can dial the connections of the link at the same time, or if they need not.
+    pub(super) fn has_ports(&self) -> bool {
+        let has_ports = || self.paths.iter().all(|path| path.local_port.is_some());
+        !self.simultaneous || self.over.is_none() && self.carrier == CarrierKind::Tcp && has_ports()
+    }
+
     /// Returns the configuration of a link with one subflow over the system's default path.
     pub fn new(identity: Identity, policy: Arc<dyn Policy>, peer: Target) -> LinkConfig {
         LinkConfig {
@@ -450,6 +459,7 @@ impl LinkConfig {
             over: None,
             paths: vec![Path::default()],
             subflows: 1,
+            simultaneous: false,
             mode: Mode::default(),
             reverse: Vec::new(),
             timing: Timing::default(),

@@ -36,6 +36,10 @@ pub(crate) struct Dialer {
     pub key: PeerKey,
     /// Subflows over each path.
     pub subflows: usize,
+    /// The peer may dial this node at the same time.
+    pub simultaneous: bool,
+    /// The peer has dialed this node at the same time and has its key, so that chance decides if a carrier fits the session.
+    pub is_by_chance: bool,
     pub slots: Vec<SubflowSlot>,
     pub instance: Option<u32>,
 }
@@ -127,7 +131,14 @@ impl Node {
         slot.carrier = Some(carrier);
         let known = std::mem::take(&mut slot.astray).then(|| slot.path.clone());
         let Path { source, local_port, interface, .. } = &slot.path;
-        let egress = Egress { source: *source, port: *local_port, interface: interface.clone(), ..Egress::default() };
+        let simultaneous = dialer.simultaneous;
+        let egress = Egress {
+            source: *source,
+            port: *local_port,
+            interface: interface.clone(),
+            simultaneous,
+            ..Egress::default()
+        };
         let target = slot.path.peer.clone().unwrap_or_else(|| dialer.peer.clone());
         let known = known.and_then(|path| self.address_of_session(core, link, &path));
         let target = Rc::new(known.map_or(target, Target::from));
@@ -178,6 +189,9 @@ impl Node {
         match dialer.endpoint.carrier(&self.buffers) {
             Ok(mut transport) => {
                 transport.tune(record, link.timing.dead);
+                if dialer.simultaneous {
+                    record.io.reset_on_close();
+                }
                 carrier.transport = Some(transport);
             }
             Err(error) => {
@@ -188,14 +202,11 @@ impl Node {
         self.run_carrier(core, id);
     }
 
-    /// Sends HELLO on a dialed carrier whose TLS handshake is done.
+    /// Goes on with a carrier whose TLS handshake is done: sends HELLO, or waits for that of the peer.
     pub(crate) fn secured(&mut self, core: &mut Core, id: Id) -> Result<(), Failure> {
         if self.carriers.get(id).is_none_or(|carrier| carrier.stage != CarrierStage::Securing) {
             return Ok(());
         }
-        let link = self.carriers.get(id).and_then(|carrier| carrier.link);
-        let instance = link.and_then(|link| self.links.get(link)?.dialer.as_ref()?.instance);
-        let boot = self.boot(instance);
         let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
         let Some(transport) = carrier.transport.as_ref().filter(|transport| !transport.is_handshaking()) else {
             return Ok(());
@@ -210,18 +221,38 @@ impl Node {
             self.admitted(core, id);
             return Ok(());
         }
-        let (Some(link), Some(key)) = (link, transport.peer_key()) else { return Ok(()) };
+        let (Some(link), Some(key), cipher) = (carrier.link, transport.peer_key(), transport.cipher()) else {
+            return Ok(());
+        };
         let Some(record) = self.links.get_mut(link) else { return Ok(()) };
         if record.was_established && record.key != Some(key) {
             return Err(Failure::new(Reason::AuthFailed, "another node answers there"));
         }
-        let now = core.pools.sessions.now;
         let Some(linked) = core.pools.sessions.get_mut(link) else { return Ok(()) };
         if !record.was_established {
-            record.note_key(key, transport.cipher());
+            record.note_key(key, cipher);
             linked.name = record.policy.name(&key).into();
             core.peers.of(&key, core.now_ms).set_name(Arc::clone(&linked.name));
         }
+        match self.session_role(core, id, link, &key)? {
+            SessionRole::Client => self.send_hello(core, id, link),
+            SessionRole::Server => {
+                self.carriers.get_mut(id).into_iter().for_each(|carrier| carrier.stage = CarrierStage::Greeting);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends HELLO on a dialed carrier.
+    fn send_hello(&mut self, core: &mut Core, id: Id, link: Id) -> Result<(), Failure> {
+        let instance = self.links.get(link).and_then(|record| record.dialer.as_ref()?.instance);
+        let (boot, now) = (self.boot(instance), core.pools.sessions.now);
+        let (Some(carrier), Some(record)) = (self.carriers.get_mut(id), self.links.get_mut(link)) else {
+            return Ok(());
+        };
+        let (Some(transport), Some(linked)) = (&carrier.transport, core.pools.sessions.get_mut(link)) else {
+            return Ok(());
+        };
         let config = record.session_config(&self.memory);
         let begin = || Session::new(SessionRole::Client, config, SessionId(super::random()), boot, now);
         let session = linked.session.get_or_insert_with(begin);
@@ -290,7 +321,9 @@ impl Node {
             // The first try follows at once if the subflow has lasted, otherwise after the first pause.
             slot.tries = u32::from(now_ms.saturating_sub(up_ms) < LASTED_MS);
         }
-        let doubled = first.saturating_mul(1 << slot.tries.saturating_sub(1).min(16)).min(longest);
+        let by_chance = if dialer.is_by_chance { TRIES_BY_CHANCE } else { 0 };
+        let doublings = slot.tries.saturating_sub(1).saturating_sub(by_chance).min(16);
+        let doubled = first.saturating_mul(1 << doublings).min(longest);
         let pause = if slot.tries == 0 && was_established { Duration::ZERO } else { jittered(doubled) };
         slot.tries = slot.tries.saturating_add(1);
         slot.failed = Some((failure.clone(), now_ms));
@@ -335,5 +368,7 @@ fn jittered(pause: Duration) -> Duration {
     pause / 2 + pause.mul_f64(f64::from(chance) / 512.0)
 }
 
+/// Tries at the first pause if each fails with a chance of one half.
+const TRIES_BY_CHANCE: u32 = 8;
 /// Minimum age of a subflow that has lasted. Two nodes that displace each other must not do so without a pause.
 pub(super) const LASTED_MS: u64 = 1_000;

@@ -163,7 +163,7 @@ impl LinkMut<'_> {
         if dialer.endpoint.kind() != carrier {
             return Err(VerbError::Invalid);
         }
-        let setup = setup(&identity, &policy);
+        let setup = transport::Setup { simultaneous: dialer.simultaneous, ..setup(&identity, &policy) };
         dialer.key = setup.public_key().map_err(|_| VerbError::Invalid)?;
         dialer.endpoint = transport::Endpoint::client(carrier, &setup).map_err(|_| VerbError::Invalid)?;
         dialer.instance = identity.instance;
@@ -176,11 +176,13 @@ impl LinkMut<'_> {
     ///
     /// # Errors
     /// [`VerbError::Already`] if the link has this path, [`VerbError::Full`] if it has as many subflows as it may have,
-    /// [`VerbError::Invalid`] if the peer dials this link, or if the path has a local port for several subflows.
+    /// [`VerbError::Invalid`] if the peer dials this link, if the path has a local port for several subflows, or if it has none
+    /// and the peer may dial this node at the same time.
     pub fn add_path(&mut self, path: &Path) -> Result<(), VerbError> {
         let subflows_max = self.record().map_or(0, |link| link.timing.subflows);
         let dialer = self.dialer()?;
-        if path.local_port.is_some() && dialer.subflows > 1 {
+        let is_shared = path.local_port.is_some() && dialer.subflows > 1;
+        if is_shared || path.local_port.is_none() && dialer.simultaneous {
             return Err(VerbError::Invalid);
         }
         if dialer.slots.iter().any(|slot| slot.path == *path && !slot.removed) {

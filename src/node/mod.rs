@@ -20,7 +20,7 @@
 //! of a loop can do with links, `link_mut` with one of them · `start` loops with a node · `link` one link · `carrier` the
 //! connections of subflows · `window` the bytes in flight on a carrier · `dialer` dialing carriers · `server` the places
 //! where links are accepted · `accept` accepting carriers · `unauthenticated` the
-//! places of peers without a key · `handshakes` the order of their handshakes · `proof` joining a subflow to its session · `invited` peers
+//! places of peers without a key · `handshakes` the order of their handshakes · `proof` joining a subflow to its session · `crossed` links that both nodes dial · `invited` peers
 //! with an invitation · `counted` sessions that are counted before they begin · `nested` links over streams of other
 //! links ·
 //! `turn` the share of each key in a turn · `drive` events, frames and deadlines of the session · `open` opening and
@@ -40,6 +40,7 @@ mod carrier;
 mod config;
 mod control;
 mod counted;
+mod crossed;
 mod datagrams;
 mod dialer;
 mod drive;

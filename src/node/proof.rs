@@ -1,7 +1,8 @@
 //! Proofs: a subflow shows that it belongs to its session.
 //!
 //! The key is the exporter value (RFC 8446, section 7.5) of the connection that started the session. The text is bound to
-//! the subflow's own connection by its exporter value, so a captured HELLO is useless on another connection.
+//! the subflow's own connection by its exporter value, so a captured HELLO is useless on another connection. On a connection
+//! that both ends have dialed, the context of that value is the digest of both ClientHellos, of which TLS itself covers one.
 
 use ring::hmac;
 
@@ -21,7 +22,9 @@ pub(crate) fn proofs(
     session: SessionId,
     subflow: SubflowId,
 ) -> Option<Proofs> {
-    let channel = carrier.exporter("EXPORTER-seaprox-join", &[])?;
+    let crossed = carrier.crossed();
+    let context = crossed.as_ref().map_or(&[][..], |crossed| &crossed.digest);
+    let channel = carrier.exporter("EXPORTER-seaprox-join", context)?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     let of = |role| {
         let tag = hmac::sign(&key, &proof_text(role, session, subflow, &channel));

@@ -105,7 +105,11 @@ impl Node {
     /// Dials a link; see [`Loop::connect_link`].
     pub(super) fn connect_link(&mut self, core: &mut Core, config: LinkConfig) -> Result<Dialed, VerbError> {
         config.check_protocols()?;
+        if !config.has_ports() {
+            return Err(VerbError::Invalid);
+        }
         let LinkConfig { identity, policy, peer, carrier, over, paths, subflows, mode, reverse, timing, .. } = config;
+        let simultaneous = config.simultaneous;
         let (on_stream, preface, on_event) = (config.on_stream, config.preface, config.on_event);
         let policy = Guarded::wrap(policy, &self.panics);
         let shares_port = subflows > 1 && paths.iter().any(|path| path.local_port.is_some());
@@ -118,7 +122,7 @@ impl Node {
         if let Some(over) = over {
             self.check_outer(core, over, &peer, carrier, &paths)?;
         }
-        let setup = setup(&identity, &policy);
+        let setup = Setup { simultaneous, ..setup(&identity, &policy) };
         let key = setup.public_key().map_err(|_| VerbError::Invalid)?;
         if let Some(id) = self.dialed_link(&peer, &key, over) {
             return Ok(Dialed { id, is_new: false });
@@ -131,7 +135,17 @@ impl Node {
         link.outer = over.map(Over::link);
         let slots = paths.iter().flat_map(|path| (0..subflows).map(|_| SubflowSlot::new(path.clone()))).collect();
         let instance = identity.instance;
-        link.dialer = Some(Box::new(Dialer { endpoint, peer, key, over, subflows, slots, instance }));
+        link.dialer = Some(Box::new(Dialer {
+            endpoint,
+            peer,
+            key,
+            over,
+            subflows,
+            simultaneous,
+            is_by_chance: false,
+            slots,
+            instance,
+        }));
         let session = LinkSession::new(place.into());
         if reverse.len() > self.forwards.capacity() - self.forwards.len() {
             return Err(VerbError::Full);
@@ -255,6 +269,7 @@ pub(crate) fn setup<'a>(identity: &'a Identity, policy: &Arc<dyn Policy>) -> Set
         admits: admits(policy),
         expired: Arc::new(move |key: &PeerKey| expiry.is_expired(key)),
         invites: None,
+        simultaneous: false,
     }
 }
 

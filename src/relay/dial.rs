@@ -45,6 +45,10 @@ pub struct Egress {
     /// without an address is connected from `source`. The answers of the target must be routed to this host, and the
     /// process needs `CAP_NET_ADMIN`.
     pub transparent: bool,
+    /// True if the target may connect to this host at the same time, from the port that is dialed to `port`
+    /// (simultaneous open, RFC 9293, section 3.5). A refused connect is repeated on the same socket, which stays bound, until
+    /// the dial ends.
+    pub simultaneous: bool,
     /// The mark of all packets for the rules of the system (`SO_MARK`, Linux); that of
     /// [`Config`](crate::Config::mark) if there is none.
     pub mark: Option<u32>,

@@ -237,6 +237,20 @@ impl Io {
         }
     }
 
+    /// Makes the close of a TCP socket a reset, so that both addresses can be used again at once: a socket in TIME_WAIT, or
+    /// one that still waits for the acknowledgement of its FIN, would be in the way.
+    pub fn reset_on_close(&self) {
+        if let Io::Tcp(socket) = self {
+            // Without it, the next connection waits for the end of TIME_WAIT.
+            let _ = socket2::SockRef::from(socket).set_linger(Some(Duration::ZERO));
+        }
+    }
+
+    /// Returns true if this is a TCP socket that is not connected.
+    pub fn is_unconnected(&self) -> bool {
+        matches!(self, Io::Tcp(socket) if socket.peer_addr().is_err())
+    }
+
     /// Switches TCP keepalive on, with this idle time before the first probe.
     pub fn set_keepalive(&self, idle: Duration) {
         if let Io::Tcp(socket) = self {

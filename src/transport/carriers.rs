@@ -20,7 +20,7 @@ use crate::types::reason::Failure;
 
 use super::mptcp::Mptcp;
 use super::tcp_tls::{Tcp, TlsStream};
-use super::{Buffers, CarrierError, Demand, NextMessage, PathInfo, Protocol, Setup, Transport};
+use super::{Buffers, CarrierError, Crossed, Demand, NextMessage, PathInfo, Protocol, Setup, Transport};
 
 /// One kind of carrier.
 #[derive(Clone, Copy, Debug)]
@@ -220,6 +220,10 @@ impl Carrier {
 
     pub fn exporter(&self, label: &str, context: &[u8]) -> Option<[u8; 32]> {
         dispatch!(self, carrier => carrier.exporter(label, context))
+    }
+
+    pub fn crossed(&self) -> Option<Crossed> {
+        dispatch!(self, carrier => carrier.crossed())
     }
 
     pub fn close(&mut self) {

@@ -51,7 +51,7 @@ use crate::relay::dial::Egress;
 use crate::relay::side::Side;
 use crate::streams::Sessions;
 pub(crate) use crate::sys::PathInfo;
-pub(crate) use crate::tls::{Buffers, Invites, NextMessage, Protocol};
+pub(crate) use crate::tls::{Buffers, Crossed, Invites, NextMessage, Protocol};
 pub use crate::tls::{Cipher, Group};
 use crate::tls::{Identity, TlsError, Verify};
 use crate::types::address::{Bind, Target};
@@ -168,6 +168,11 @@ pub(crate) trait Transport: Sized {
     /// Returns key material that only the two ends of this connection have. Returns `None` before the end of the handshake.
     fn exporter(&self, label: &str, context: &[u8]) -> Option<[u8; 32]>;
 
+    /// Returns the role of this end and the digest of the first messages, if both ends have dialed the connection.
+    fn crossed(&self) -> Option<Crossed> {
+        None
+    }
+
     /// Tells the peer that this node sends no more. Input is dropped from now on.
     fn close(&mut self);
 
@@ -201,6 +206,8 @@ pub(crate) struct Setup<'a> {
     pub expired: Verify,
     /// Tells a server if an invitation is pending.
     pub invites: Option<Invites>,
+    /// The peer may dial the connections of a client at the same time.
+    pub simultaneous: bool,
 }
 
 impl Setup<'_> {

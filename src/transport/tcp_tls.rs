@@ -28,8 +28,8 @@ use crate::types::peer::PeerKey;
 use crate::types::reason::{Failure, Reason};
 
 use super::{
-    BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Cipher, Demand, Group, NextMessage, PathInfo, Protocol, Setup,
-    Transport,
+    BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Cipher, Crossed, Demand, Group, NextMessage, PathInfo,
+    Protocol, Setup, Transport,
 };
 
 /// A kind of stream socket.
@@ -262,6 +262,10 @@ impl<S: StreamKind> Transport for TlsStream<S> {
         self.tls.exporter(label, context)
     }
 
+    fn crossed(&self) -> Option<Crossed> {
+        self.tls.crossed().copied()
+    }
+
     fn close(&mut self) {
         self.end_batch();
         self.tls.close_notify();
@@ -330,17 +334,20 @@ impl<S> TlsStream<S> {
 
 /// Returns the configuration of TLS for connections that this node dials.
 pub(crate) fn client_tls(setup: &Setup<'_>) -> io::Result<Tls> {
+    if setup.simultaneous {
+        return configure(setup, |identity, suite| Tls::either(identity, suite, admission(setup)));
+    }
     configure(setup, |identity, suite| Tls::client(identity, suite, setup.admits.clone()))
 }
 
 /// Returns the configuration of TLS for connections that this node accepts.
 pub(crate) fn server_tls(setup: &Setup<'_>) -> io::Result<Tls> {
-    let admission = Admission {
-        wanted: setup.admits.clone(),
-        expired: Some(setup.expired.clone()),
-        invites: setup.invites.clone(),
-    };
-    configure(setup, |identity, suite| Tls::server_for(identity, suite, admission))
+    configure(setup, |identity, suite| Tls::server_for(identity, suite, admission(setup)))
+}
+
+/// Returns the keys that a server admits.
+fn admission(setup: &Setup<'_>) -> Admission {
+    Admission { wanted: setup.admits.clone(), expired: Some(setup.expired.clone()), invites: setup.invites.clone() }
 }
 
 /// Makes the configuration of one role.

@@ -33,6 +33,7 @@ mod pipes;
 mod proto;
 mod resume;
 mod servers;
+mod simultaneous;
 mod streams;
 mod trust;
 mod unauthenticated;

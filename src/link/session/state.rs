@@ -229,6 +229,11 @@ impl Session {
         if is_early { 64 << 10 } else { 256 << 10 }
     }
 
+    /// Returns the role of this end.
+    pub fn role(&self) -> SessionRole {
+        self.role
+    }
+
     /// Returns the id of the session.
     pub fn id(&self) -> SessionId {
         self.id
