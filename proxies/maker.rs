@@ -445,11 +445,16 @@ impl Maker for Parts {
             Service::Local(_) => None,
         };
         let reverse: Vec<_> = link.forwards.iter().filter_map(reverse).collect();
-        let (name, peer) = (link.name.clone(), self.dialed_peer(link, &keys)?);
+        let mut peer = self.dialed_peer(link, &keys)?;
+        if link.simultaneous && !keys.is_shared {
+            peer = peer.permitting(AuthorizedPeers::new(Some(&self.directory.authorized_keys()), None, self.modes)?);
+        }
+        let name = link.name.clone();
         let group = Arc::new(DialedGroup { name, peer, paths, links: Mutex::default() });
         lock(&self.new_links).insert(link.name.clone(), Arc::clone(&group));
         let (identity, on_event) = (self.identity(&keys), Arc::clone(&self.on_event));
-        let (subflows, mode) = (link.subflows, link.mode.unwrap_or(self.node.mode));
+        let (subflows, simultaneous) = (link.subflows, link.simultaneous);
+        let mode = link.mode.unwrap_or(self.node.mode);
         let carrier = link.carrier.unwrap_or(self.node.carrier);
         let timing = link.timing.clone().unwrap_or_else(|| self.node.timing.clone());
         let (link, exits) = (link.clone(), link.exits_on_failure);
@@ -471,7 +476,8 @@ impl Maker for Parts {
                 on_event(&owner, id, event);
             });
             let preface = version.map(proxy_protocol::preface);
-            LinkConfig { paths, subflows, carrier, mode, timing: timing.clone(), preface, on_event, ..new }
+            let timing = timing.clone();
+            LinkConfig { paths, subflows, simultaneous, carrier, mode, timing, preface, on_event, ..new }
         }))
     }
 

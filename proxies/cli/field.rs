@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use seaprox::Target;
-use seaprox::config::{Config, FrontEndConfig, Link, Listener, Server};
+use seaprox::config::{Config, FrontEndConfig, Link, LinkPaths, Listener, Server};
 use seaprox::node::Path;
 use seaprox::rules::{Action, Rule, Rules};
 use seaprox::units::{format_duration, format_size};
@@ -34,6 +34,8 @@ pub struct Draft {
     pub rules: Option<Vec<Rule>>,
     /// The paths of the link so far.
     pub paths: Vec<Path>,
+    /// The source port of the paths that name none.
+    pub local_port: Option<usize>,
     /// True if the addresses of listeners have TCP beside UDP.
     pub tcp: bool,
     /// True if the addresses of listeners have UDP.
@@ -103,6 +105,7 @@ impl Default for Draft {
             server: Server::new("links", Vec::new()),
             rules: None,
             paths: Vec::new(),
+            local_port: None,
             tcp: false,
             udp: false,
             splices: true,
@@ -125,6 +128,11 @@ impl Draft {
         }
         if let Some(rules) = self.rules.take() {
             self.process.access.rules = if rules.is_empty() { Rules::default() } else { Rules::new(rules) };
+        }
+        let local_port = self.local_port.and_then(|port| u16::try_from(port).ok());
+        if let (LinkPaths::List(paths), Some(_)) = (&mut self.link.paths, local_port) {
+            paths.iter_mut().for_each(|path| path.local_port = path.local_port.or(local_port));
+            self.paths.clone_from(paths);
         }
         let retry = &mut self.process.node.timing.redial;
         retry.0 = retry.0.min(retry.1);

@@ -93,13 +93,20 @@ impl Parsed {
         let path = |(name, text): (String, String)| {
             addresses::path(&text, port).map_err(|error| self.wrong(&name, &text, error))
         };
-        let paths = self.given("path").into_iter().map(path).collect::<Result<Vec<Path>, UsageError>>()?;
+        let mut paths = self.given("path").into_iter().map(path).collect::<Result<Vec<Path>, UsageError>>()?;
+        if paths.is_empty() {
+            paths.push(Path::default());
+        }
+        if self.count("local-port") > 0 {
+            let local_port = u16::try_from(self.number("local-port")?).ok();
+            paths.iter_mut().for_each(|path| path.local_port = path.local_port.or(local_port));
+        }
         if let Some(path) = paths.iter().find_map(|path| path.local_port)
             && self.number("subflows")? > 1
         {
             return Err(self.error(format!("--path with the source port {path}: expected one subflow over each path")));
         }
-        Ok(if paths.is_empty() { vec![Path::default()] } else { paths })
+        Ok(paths)
     }
 
     /// Checks that options about links are given only with such a link. `dials` is true if this process dials a link,
@@ -160,8 +167,18 @@ impl Parsed {
 }
 
 /// Options about the link that this node dials.
-const FOR_DIALED: &[&str] =
-    &["known-nodes", "peer-key", "links-max", "subflows", "path", "paths", "exit-on-failure", "link-retry-max"];
+const FOR_DIALED: &[&str] = &[
+    "known-nodes",
+    "peer-key",
+    "links-max",
+    "subflows",
+    "path",
+    "paths",
+    "local-port",
+    "simultaneous",
+    "exit-on-failure",
+    "link-retry-max",
+];
 /// Options about clients of SOCKS, which a link has with `-D`.
 const FOR_SOCKS: &[&str] = &["udp-advertise", "udp-any-source"];
 /// Options about the links that peers dial.
@@ -172,5 +189,6 @@ pub const EXCLUSIVE: &[(&str, &str, &str)] = &[
     ("secret", "peer-key", "the key of the peer is derived from the secret"),
     ("secret", "known-nodes", "the key of the peer is derived from the secret"),
     ("path", "paths", "the file contains all paths"),
+    ("local-port", "paths", "the file contains all source ports"),
     ("peer-key", "known-nodes", "a pinned key is not looked up in a file"),
 ];

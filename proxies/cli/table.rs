@@ -457,6 +457,11 @@ pub static OPTIONS: &[OptionSpec] = &[
         .fills(PATH).key(Sections::DIALED),
     option(Group::Links, "paths", Value::File, "file of paths, one path per line; changes are applied while the link is up").only(RELAYS)
         .fills(PATHS).key(Sections::DIALED),
+    option(Group::Links, "local-port", Value::Number(1, 65535), "source port of the link, for each --path that names none").only(RELAYS)
+        .fills(Field::SomeNumber(|d| &mut d.local_port)).key(Sections::DIALED),
+    option(Group::Links, "simultaneous", Value::None, "the peer dials this node at the same time, to --local-port, and neither \
+        listens; authorized_keys says what the peer may do here").only(RELAYS)
+        .fills(Field::Flag(|d| &mut d.link.simultaneous, true)).key(Sections::DIALED),
     option(Group::Links, "mode", MODES, "use of the subflows: all of them, one at a time, or two for small data")
         .fills(MODE).only(RELAYS)
         .key(Sections::LINKS),

@@ -9,6 +9,7 @@ use seaprox::config::Pin;
 use seaprox::node::{LinkServer, PeerKey, Policy, Verdict};
 use seaprox::{Bind, Target};
 
+use super::AuthorizedPeers;
 use crate::shared_file::{Refresh, SharedFile};
 
 /// The policy for the peer that this node dials.
@@ -18,6 +19,8 @@ pub struct DialedPeer {
     /// The name of the link, which is that of the peer in log and status.
     name: String,
     expected: ExpectedKey,
+    /// The permissions of the peer, if it dials this node at the same time.
+    permits: Option<Arc<AuthorizedPeers>>,
 }
 
 /// The source of the key that the peer must have.
@@ -79,12 +82,18 @@ impl DialedPeer {
     }
 
     fn new(target: Target, expected: ExpectedKey) -> DialedPeer {
-        DialedPeer { name: target.to_string(), target, expected }
+        DialedPeer { name: target.to_string(), target, expected, permits: None }
     }
 
     /// Returns the peer at a server, to which the link with this name is dialed. Its key comes from the same source.
     pub fn at(&self, server: &LinkServer, name: &str) -> DialedPeer {
-        DialedPeer { target: server.host.clone(), name: name.to_owned(), expected: self.expected.clone() }
+        let (expected, permits) = (self.expected.clone(), self.permits.clone());
+        DialedPeer { target: server.host.clone(), name: name.to_owned(), expected, permits }
+    }
+
+    /// Lets the peer do what a file of authorized keys permits its key.
+    pub fn permitting(self, permits: AuthorizedPeers) -> DialedPeer {
+        DialedPeer { permits: Some(Arc::new(permits)), ..self }
     }
 
     /// Returns the address under which the key of the peer is known.
@@ -128,10 +137,16 @@ impl DialedPeer {
     /// # Errors
     /// Fails if the file cannot be read or parsed; the previous keys stay in use.
     pub fn refresh(&self, refresh: Refresh) -> Result<bool, KeysError> {
+        let has_changed = self.permits.as_ref().map_or(Ok(false), |permits| permits.refresh(refresh))?;
         match &self.expected {
-            ExpectedKey::Known(nodes) => nodes.refresh(refresh),
-            ExpectedKey::Pinned(_) | ExpectedKey::Secret(_) => Ok(false),
+            ExpectedKey::Known(nodes) => nodes.refresh(refresh).map(|is_new| is_new || has_changed),
+            ExpectedKey::Pinned(_) | ExpectedKey::Secret(_) => Ok(has_changed),
         }
+    }
+
+    /// Returns the permissions of the peer, unless it has all or none.
+    fn permits(&self, key: &PeerKey) -> Option<&AuthorizedPeers> {
+        self.permits.as_deref().filter(|_| !self.shares_secret(key))
     }
 
     /// Returns true if the key is derived from our shared secret. Such a peer may do everything.
@@ -149,25 +164,37 @@ impl Policy for DialedPeer {
         self.name.clone()
     }
 
-    fn may_open(&self, key: &PeerKey, _target: &Target) -> Verdict {
+    fn may_open(&self, key: &PeerKey, target: &Target) -> Verdict {
+        if let Some(permits) = self.permits(key) {
+            return permits.may_open(key, target);
+        }
         if self.shares_secret(key) { Verdict::Yes } else { Verdict::No }
     }
 
     fn may_open_any(&self, key: &PeerKey) -> bool {
-        self.shares_secret(key)
+        self.permits(key).map_or_else(|| self.shares_secret(key), |permits| permits.may_open_any(key))
     }
 
-    fn may_reach(&self, key: &PeerKey, _target: &Target, _addr: SocketAddr) -> bool {
-        self.shares_secret(key)
+    fn may_reach(&self, key: &PeerKey, target: &Target, addr: SocketAddr) -> bool {
+        self.permits(key).map_or_else(|| self.shares_secret(key), |permits| permits.may_reach(key, target, addr))
     }
 
-    fn may_listen(&self, key: &PeerKey, _place: &Bind) -> bool {
-        self.shares_secret(key)
+    fn may_listen(&self, key: &PeerKey, place: &Bind) -> bool {
+        self.permits(key).map_or_else(|| self.shares_secret(key), |permits| permits.may_listen(key, place))
     }
 
-    /// The clients of a remote forward come to the peer, so nobody else knows their addresses.
-    fn may_tell_source(&self, _key: &PeerKey, _client: IpAddr) -> bool {
-        true
+    fn streams_max(&self, key: &PeerKey) -> Option<u32> {
+        self.permits(key).and_then(|permits| permits.streams_max(key))
+    }
+
+    fn rate_max(&self, key: &PeerKey) -> Option<u64> {
+        self.permits(key).and_then(|permits| permits.rate_max(key))
+    }
+
+    /// The clients of a remote forward come to the peer, so nobody else knows their addresses. A peer that may open streams to
+    /// targets of its own needs a permission.
+    fn may_tell_source(&self, key: &PeerKey, client: IpAddr) -> bool {
+        self.permits(key).is_none_or(|permits| permits.may_tell_source(key, client))
     }
 }
 

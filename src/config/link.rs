@@ -56,6 +56,11 @@ pub struct Link {
     pub paths: LinkPaths,
     /// Subflows over each path.
     pub subflows: usize,
+    /// True if the peer dials this node at the same time, and neither listens: see [`LinkConfig::simultaneous`]. The peer may
+    /// then do here what `authorized_keys` permits its key.
+    ///
+    /// [`LinkConfig::simultaneous`]: crate::node::LinkConfig::simultaneous
+    pub simultaneous: bool,
     /// The transport of the subflows; none to inherit it.
     pub carrier: Option<CarrierKind>,
     /// The distribution of frames over subflows; none to inherit it.
@@ -160,6 +165,7 @@ impl Link {
             expected_key: ExpectedKey::Known(None),
             paths: LinkPaths::default(),
             subflows: 1,
+            simultaneous: false,
             carrier: None,
             mode: None,
             timing: None,

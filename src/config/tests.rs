@@ -107,6 +107,25 @@ fn all_problems_are_found_at_once_and_each_names_its_place() {
 }
 
 #[test]
+fn a_link_that_both_nodes_dial_needs_a_local_port_one_server_and_tcp() {
+    let mut link = home();
+    link.simultaneous = true;
+    let no_port = "link \"home\": simultaneous: expected local-port, because the peer dials to that port";
+    assert_eq!(problems(&with_link(link.clone())), [no_port]);
+    link.paths = LinkPaths::File("uplinks".into());
+    assert_eq!(problems(&with_link(link.clone())), [no_port]);
+    link.paths = LinkPaths::List(vec![Path { local_port: Some(7000), ..Path::default() }]);
+    assert_eq!(problems(&with_link(link.clone())), [""; 0]);
+    link.carrier = Some(crate::node::CarrierKind::Mptcp);
+    link.links_max = Some(1);
+    let expected = [
+        "link \"home\": simultaneous with carrier mptcp: expected tcp",
+        "link \"home\": simultaneous with several servers: expected one HOST[:PORT]",
+    ];
+    assert_eq!(problems(&with_link(link)), expected);
+}
+
+#[test]
 fn a_udp_address_is_refused_where_a_tcp_address_is_expected() {
     let mut config = with_listeners(vec![relay("dns", "udp::53", "udp:dns:53")]);
     let mut link = Link::new("home", target("udp:home:23232"));
@@ -232,7 +251,8 @@ fn paths_and_local_forwards_change_while_the_link_lives_on() {
     // A local forward is a listener whose clients go over the link.
     let added = diff(&new).listeners.added;
     assert_eq!((added[0].name.as_str(), added[0].link.as_deref()), ("mail", Some("home")));
-    let others: [fn(&mut Link); 3] = [
+    let others: [fn(&mut Link); 4] = [
+        |link| link.simultaneous = true,
         |link| link.carrier = Some(crate::node::CarrierKind::Mptcp),
         |link| link.subflows = 2,
         |link| link.mode = Some(crate::link::Mode::Single),

@@ -12,7 +12,7 @@ use super::problem::Problem;
 use super::{Config, LoopConfig};
 use crate::engine::discovery::can_look_up_services;
 use crate::engine::limits::Limits;
-use crate::node::{MEMBERS_MAX, Timing};
+use crate::node::{CarrierKind, MEMBERS_MAX, Timing};
 use crate::types::address::{Bind, Target};
 use crate::types::proto::Proto;
 use crate::types::units::{format_duration, format_size};
@@ -242,7 +242,31 @@ impl<'a> Checks<'a> {
             let text = format!(" {subflows} over each of {paths} paths: expected at most {most} subflows in total");
             self.add(place.field("subflows"), text);
         }
+        if link.simultaneous {
+            self.simultaneous(&place, link);
+        }
         link.forwards.iter().for_each(|forward| self.forward(&place, forward));
+    }
+
+    /// Checks a link whose peer dials this node at the same time.
+    fn simultaneous(&mut self, place: &Place, link: &Link) {
+        let has_ports = match &link.paths {
+            LinkPaths::List(paths) => paths.iter().all(|path| path.local_port.is_some()),
+            LinkPaths::File(_) => false,
+        };
+        if !has_ports {
+            let problem = Problem::new(place.field("simultaneous"), ": expected ");
+            self.problems.push(problem.and("local-port", ", because the peer dials to that port"));
+        }
+        let carrier = link.carrier.unwrap_or(self.config.node.carrier);
+        if carrier != CarrierKind::Tcp {
+            let problem = Problem::new(place.field("simultaneous"), " with ");
+            self.problems.push(problem.and("carrier", format!(" {carrier}: expected tcp")));
+        }
+        if link.is_group() {
+            let problem = Problem::new(place.field("simultaneous"), " with several servers: expected one HOST[:PORT]");
+            self.problems.push(problem);
+        }
     }
 
     /// Checks the servers of a link. Two links to one server would be one link under two names.

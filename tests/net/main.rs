@@ -20,6 +20,7 @@ mod link_programs;
 mod link_resume;
 mod link_security;
 mod link_sessions;
+mod link_simultaneous;
 mod link_striping;
 mod link_terminal;
 mod redirect;

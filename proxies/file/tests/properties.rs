@@ -64,7 +64,8 @@ impl Choices {
             let is_own =
                 ["listen", "to", "via", "connect", "name", "balance", "udp", "tcp"].contains(&spec.long) || of_socks;
             // These contradict one another.
-            let is_second = ["secret", "paths"].contains(&spec.long) || spec.long == "known-nodes" && has_peer_key;
+            let is_second = ["secret", "paths", "local-port", "simultaneous"].contains(&spec.long)
+                || spec.long == "known-nodes" && has_peer_key;
             if is_own || is_second || self.next(3) > 0 {
                 continue;
             }
