@@ -16,23 +16,23 @@ struct job {
 static void *work(void *user)
 {
     struct job *job = user;
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL;
-    int fd;
-    if (getaddrinfo(job->host, job->port, &hints, &list) != 0) {
-        seaprox_connector_failed(job->request, SEAPROX_NAME_RESOLUTION_FAILURE, 0);
-    } else {
-        fd = socket(list->ai_family, list->ai_socktype, list->ai_protocol);
-        if (fd < 0 || connect(fd, list->ai_addr, list->ai_addrlen) != 0) {
-            int refused = errno == ECONNREFUSED, error = errno;
-            seaprox_connector_failed(job->request, refused ? SEAPROX_CONNECTION_REFUSED : SEAPROX_OTHER, error);
-            close(fd);
-        } else if (seaprox_connector_connected(job->request, fd) < 0) {
-            close(fd); /* the loop is gone */
-        }
-        freeaddrinfo(list);
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL, *at;
+    int fd = -1, error = 0, is_unknown = getaddrinfo(job->host, job->port, &hints, &list) != 0;
+    for (at = list; at; at = at->ai_next) {
+        fd = socket(at->ai_family, at->ai_socktype, at->ai_protocol);
+        if (connect(fd, at->ai_addr, at->ai_addrlen) == 0)
+            break;
+        error = errno, close(fd), fd = -1;
     }
-    free(job);
-    return NULL;
+    if (is_unknown)
+        seaprox_connector_failed(job->request, SEAPROX_NAME_RESOLUTION_FAILURE, 0);
+    else if (fd < 0)
+        seaprox_connector_failed(job->request, error == ECONNREFUSED ? SEAPROX_CONNECTION_REFUSED : SEAPROX_OTHER, error);
+    else if (seaprox_connector_connected(job->request, fd) < 0)
+        close(fd); /* the loop is gone */
+    if (list)
+        freeaddrinfo(list);
+    return free(job), NULL;
 }
 
 static void on_connect(seaprox_loop *loop, seaprox_connect_request *request, seaprox_id side, const char *host,

@@ -58,7 +58,8 @@ fn a_c_program_is_a_static_proxy() {
 
 #[test]
 fn a_c_program_is_a_socks_proxy_with_rules() {
-    let (target, refused) = (web(), format!("127.0.0.1:{}", closed_port()));
+    let (_kept, port) = closed_port();
+    let (target, refused) = (web(), format!("127.0.0.1:{port}"));
     let denied = web();
     let rule = format!("deny = [\"{denied}\"]");
     let mut proxy = start("socks", &["127.0.0.1:0", &rule]);
@@ -83,7 +84,8 @@ fn a_c_program_has_a_line_protocol_of_its_own() {
     let mut proxy = start("lines", &["127.0.0.1:0"]);
     let (port, target) = (proxy.port(), capitals());
     assert_eq!(exchange(port, format!("{target}\nwords").as_bytes()), b"ok\nWORDS");
-    let refused = format!("127.0.0.1:{}\n", closed_port());
+    let (_kept, closed) = closed_port();
+    let refused = format!("127.0.0.1:{closed}\n");
     assert_eq!(exchange(port, refused.as_bytes()), b"connection_refused\n");
     assert_eq!(exchange(port, b"no target at all\n"), b"no target\n");
     let mut client = connect(port);
@@ -106,13 +108,14 @@ fn threads_of_a_c_program_connect_the_dests() {
     assert_eq!(curl_over_socks(port, &target).as_deref(), Ok("a page"));
     let by_name = target.replace("127.0.0.1", "localhost");
     assert_eq!(curl_over_socks(port, &by_name).as_deref(), Ok("a page"));
+    let (_kept, closed) = closed_port();
     // The replies of SOCKS5 tell the reasons apart: refused is 5, and an unknown name is 4.
     for (request, reply) in
         [(&[5, 1, 0, 5, 1, 0, 1, 127, 0, 0, 1][..], 5), (&b"\x05\x01\x00\x05\x01\x00\x03\x0cname.invalid"[..], 4)]
     {
         let mut client = connect(port);
         client.write_all(request).unwrap();
-        client.write_all(&closed_port().to_be_bytes()).unwrap();
+        client.write_all(&closed.to_be_bytes()).unwrap();
         let mut answer = [0; 4];
         client.read_exact(&mut answer).unwrap();
         assert_eq!(answer[3], reply, "{answer:?}");

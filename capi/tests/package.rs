@@ -1,21 +1,34 @@
 //! What is installed: the header, the symbols, the pkg-config file, and the agreement of header and code.
 
+use std::fs;
 use std::process::Command;
 
 use crate::kit::{STRICT, has, prefix, succeed, top};
 
 #[test]
 fn the_header_compiles_alone_as_c11_and_as_cpp17() {
-    let header = prefix().join("include/seaprox.h");
-    for (compiler, language, standard) in
-        [("gcc", "c", "c11"), ("g++", "c++", "c++17"), ("clang", "c", "c11"), ("clang++", "c++", "c++17")]
-    {
-        if !has(compiler) {
-            continue;
+    compile_header("gcc", "g++");
+}
+
+#[test]
+#[ignore = "`make test-system` installs clang, and runs this"]
+fn the_header_and_the_examples_compile_with_clang() {
+    assert!(has("clang"), "scripts/install-system-tools installs it");
+    compile_header("clang", "clang++");
+    for entry in fs::read_dir(top().join("capi/examples")).unwrap() {
+        let mut command = Command::new("clang");
+        command.args(STRICT).args(["-fsyntax-only", "-std=gnu11", "-I"]).arg(prefix().join("include"));
+        succeed(command.arg(entry.unwrap().path()));
+    }
+}
+
+fn compile_header(c: &str, cpp: &str) {
+    for (compiler, language, standard) in [(c, "c", "c11"), (cpp, "c++", "c++17")] {
+        if has(compiler) {
+            let mut command = Command::new(compiler);
+            command.args(STRICT).args(["-fsyntax-only", "-x", language, &format!("-std={standard}")]);
+            succeed(command.arg(prefix().join("include/seaprox.h")));
         }
-        let mut command = Command::new(compiler);
-        command.args(STRICT).args(["-fsyntax-only", "-x", language, &format!("-std={standard}")]);
-        succeed(command.arg(&header));
     }
 }
 

@@ -780,7 +780,7 @@ int main(int argc, char **argv)
                {"sides", sides}, {"hooks", hooks}, {"adopt", adopt}, {"config", config}, {"status", status},
                {"cycles", cycles}};
     size_t index;
-    alarm(300); /* a check that hangs is killed */
+    alarm(900); /* a check that hangs is killed */
     for (index = 0; index < sizeof all / sizeof *all; index++)
         if (argc == 2 && strcmp(argv[1], all[index].name) == 0)
             return all[index].run(), 0;
