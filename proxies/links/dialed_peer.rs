@@ -228,6 +228,32 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_dials_this_node_at_the_same_time_may_do_what_authorized_keys_permits() {
+        let (one, two) = (key(), key());
+        let scratch = Scratch::new();
+        let lines = format!("permit-open=\"db:5432\",permit-listen=\"2222\",max-streams=3,rate=10mbit {one}\n{two}\n");
+        let file = scratch.write("authorized_keys", lines, 0o600);
+        let permits = || AuthorizedPeers::new(Some(&file), None, Modes::Strict).unwrap();
+        let target = |text: &str| Target::parse(text).unwrap();
+        let peer = DialedPeer::pinned(target("remote:23232"), Pin::Key(one)).permitting(permits());
+        // A line alone lets nobody in.
+        assert!(peer.admits(one.as_bytes()) && !peer.admits(two.as_bytes()));
+        let server = LinkServer::from(target("remote:23232"));
+        for peer in [&peer, &peer.at(&server, "remote")] {
+            let one = one.as_bytes();
+            assert_eq!(peer.may_open(one, &target("db:5432")), Verdict::Yes);
+            assert_eq!(peer.may_open(one, &target("db:5433")), Verdict::No);
+            assert!(peer.may_open_any(one) && !peer.may_open_any(two.as_bytes()));
+            assert!(peer.may_listen(one, &Bind::Loopback(Proto::Tcp, 2222)));
+            assert!(!peer.may_listen(one, &Bind::Loopback(Proto::Tcp, 2223)));
+            assert_eq!((peer.streams_max(one), peer.rate_max(one)), (Some(3), Some(1_250_000)));
+            assert!(!peer.may_tell_source(one, [192, 0, 2, 1].into()));
+        }
+        let secret = DialedPeer::with_secret(target("remote:23232"), two).permitting(permits());
+        assert_eq!(secret.may_open(two.as_bytes(), &target("db:5433")), Verdict::Yes);
+    }
+
+    #[test]
     fn a_pinned_key_and_a_shared_secret_admit_one_key_only() {
         let (one, two) = (key(), key());
         let target = Target::parse("remote:23232").unwrap();

@@ -87,7 +87,11 @@ fn join(one: &TcpStream, other: &TcpStream, change: fn(&mut [Vec<u8>; 2])) {
         socket.read_exact(&mut record[5..])?;
         Ok::<_, io::Error>(record)
     };
-    let (Ok(first), Ok(second)) = (record(one), record(other)) else { return };
+    let (Ok(first), Ok(second)) = (record(one), record(other)) else {
+        // A node that has given its connection up must not hold the other one up.
+        [one, other].into_iter().for_each(|socket| _ = socket.shutdown(Shutdown::Both));
+        return;
+    };
     let mut hellos = [first, second];
     change(&mut hellos);
     let [first, second] = hellos;

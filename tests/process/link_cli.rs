@@ -66,6 +66,21 @@ fn a_wrong_link_command_line_is_refused_in_one_line() {
             "link --connect r --path %a --paths f",
             "--path and --paths: expected one of them, because the file contains all paths",
         ),
+        (
+            "link --connect r --simultaneous",
+            "--simultaneous: expected --local-port, because the peer dials to that port",
+        ),
+        (
+            "link --connect r --simultaneous --local-port 7 --carrier mptcp",
+            "--simultaneous with --carrier mptcp: expected tcp",
+        ),
+        ("link --connect r --local-port 0", "--local-port \"0\": expected a number from 1 to 65535"),
+        ("link --connect r --local-port 7 --subflows 2", "the source port 7: expected one subflow over each path"),
+        (
+            "link --connect r --local-port 7 --paths f",
+            "--local-port and --paths: expected one of them, because the file contains all source ports",
+        ),
+        ("link --listen 0 --simultaneous", "--simultaneous is about a link that this node dials"),
         ("link --listen 0 --paths f", "--paths is about a link that this node dials"),
         ("link --connect r --ask", "--ask is about links that peers dial: expected --listen ADDR too"),
         ("link --connect r --link-hold 0", "--link-hold \"0\": expected a duration above 0"),
