@@ -150,7 +150,8 @@ fuzz:
 			|| exit 1; \
 	done
 
-install: all install-capi
+# The C library is linked by a linker of GNU, so it is installed on Linux.
+install: all $(if $(filter Linux,$(shell uname -s)),install-capi)
 	install -d $(BINDIR) $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/site-functions \
 		$(SHARE)/fish/vendor_completions.d
 	install -m 755 $(BINARY) $(BINDIR)/seaprox

@@ -41,10 +41,11 @@ fn apply(record: &Rc<Record>, config: Config) -> Result<c_int, Error> {
         let core = proxy.core();
         (fitted(config, core.config()), core.remote())
     };
-    let known = record.running.take();
-    let first_parts = Arc::new(Parts::new(&config));
     let (tell, told) = mpsc::channel();
+    let (give, given) = mpsc::channel::<Option<Running>>();
+    let first_parts = Arc::new(Parts::new(&config));
     let work = move || {
+        let Ok(known) = given.recv() else { return };
         let result = match known {
             Some(mut running) => {
                 let result = running.apply(config).map(drop);
@@ -63,6 +64,8 @@ fn apply(record: &Rc<Record>, config: Config) -> Result<c_int, Error> {
         remote.wake();
     };
     let thread = thread::Builder::new().name("apply".into()).spawn(work)?;
+    // The thread waits for it, and keeps it if it panics.
+    let _ = give.send(record.running.take());
     let (running, result) = wait(record, &told)?;
     // It has sent its result.
     let _ = thread.join();
