@@ -12,6 +12,7 @@
 //! | `cli` | the commands, the table of options, parsing, help, completions | `frontends`, `links` |
 //! | `file` | files of configuration in TOML | `cli`, `frontends`, `links` |
 //! | `top` | the live view of a running process | `admin` |
+//! | `console` | the Lua prompt, and scripts that make links and tunnels | `links`, `maker` |
 //! | `admin` | the status of a running process, as JSON and as text, and its socket | the library |
 //! | `embedded` | for a loop that another program runs: its configuration from text, its status, its metrics | `admin`, `file` |
 //! | `process` | the commands of the binary, the log, signals and exit codes | all of the above |
@@ -21,6 +22,8 @@
 
 mod admin;
 mod cli;
+#[cfg(feature = "console")]
+mod console;
 pub mod embedded;
 mod file;
 pub mod frontends;

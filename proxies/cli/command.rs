@@ -21,6 +21,8 @@ pub enum Command {
     Ctl,
     /// Show what a running process does, again and again.
     Top,
+    /// Run a Lua prompt or a script.
+    Console,
     /// Test both ends of a link on this host.
     Selftest,
     /// Make a key.
@@ -107,13 +109,14 @@ impl Command {
             Command::Status => FRONT_ENDS + 4,
             Command::Ctl => FRONT_ENDS + 5,
             Command::Top => FRONT_ENDS + 6,
-            Command::Selftest => FRONT_ENDS + 7,
-            Command::Keygen => FRONT_ENDS + 8,
-            Command::Pubkey => FRONT_ENDS + 9,
-            Command::Invite => FRONT_ENDS + 10,
-            Command::Join => FRONT_ENDS + 11,
-            Command::Completions => FRONT_ENDS + 12,
-            Command::Man => FRONT_ENDS + 13,
+            Command::Console => FRONT_ENDS + 7,
+            Command::Selftest => FRONT_ENDS + 8,
+            Command::Keygen => FRONT_ENDS + 9,
+            Command::Pubkey => FRONT_ENDS + 10,
+            Command::Invite => FRONT_ENDS + 11,
+            Command::Join => FRONT_ENDS + 12,
+            Command::Completions => FRONT_ENDS + 13,
+            Command::Man => FRONT_ENDS + 14,
         }
     }
 }
@@ -161,7 +164,7 @@ fn of_front_end(spec: &'static FrontEndSpec) -> CommandSpec {
 const FRONT_ENDS: usize = FrontEndKind::ALL.len();
 
 /// The commands that are not front ends, in the order of [`Command::index`].
-const SPECS: [(Command, CommandSpec); 14] = [
+const SPECS: [(Command, CommandSpec); 15] = [
     (
         Command::Link,
         CommandSpec {
@@ -290,6 +293,21 @@ const SPECS: [(Command, CommandSpec); 14] = [
             examples: &[
                 ("top", "watch the only running process; ? shows the keys, q leaves"),
                 ("top --once", "print the rates of one second, for scripts"),
+            ],
+        },
+    ),
+    (
+        Command::Console,
+        CommandSpec {
+            name: "console",
+            summary: "make links and tunnels at a Lua prompt, or by a script",
+            synopsis: &["[OPTION]...", "[OPTION]... SCRIPT.lua", "[OPTION]... -e CODE"],
+            frees: (0, 1),
+            listen: None,
+            examples: &[
+                ("console", "type Lua: tc = connect(\"remote\"), tunnel(tc, 8080, \"db\", 5432), quit()"),
+                ("console tunnels.lua", "run a script, and stay while a connection of it is open"),
+                ("console -e 'listen()'", "accept links of the keys in authorized_keys on port 23232"),
             ],
         },
     ),

@@ -54,6 +54,17 @@ impl Parsed {
         Ok(config)
     }
 
+    /// Returns the configuration of a console, without links, and the settings of the links that it will dial and serve.
+    ///
+    /// # Errors
+    /// As for [`Parsed::config`].
+    #[cfg(feature = "console")]
+    pub fn console(&self) -> Result<(Config, Link, Server), UsageError> {
+        self.check_exclusive()?;
+        let Draft { process, link, server, .. } = self.draft(true)?;
+        Ok((process, link, server))
+    }
+
     /// Fills in the fields of the process and its defaults, for a command that reads the rest from a file.
     ///
     /// # Errors

@@ -271,12 +271,15 @@ const INVITE: Commands = Commands::of(&[Command::Invite]);
 const JOIN: Commands = Commands::of(&[Command::Join]);
 const INVITATIONS: Commands = INVITE.and(&[Command::Join]);
 const KEYS: Commands = Commands::of(&[Command::Keygen, Command::Pubkey]);
+/// Commands that dial links.
+const DIALERS: Commands = RELAYS.and(&[Command::Console]);
+const CONSOLE: Commands = Commands::of(&[Command::Console]);
 /// Commands that use files of the configuration directory.
-const CONFIGURED: Commands = RELAYS.and(&[Command::Keygen, Command::Pubkey, Command::Invite, Command::Join]);
+const CONFIGURED: Commands = DIALERS.and(&[Command::Keygen, Command::Pubkey, Command::Invite, Command::Join]);
 /// Commands that use the key of the node.
-const KEYED: Commands = RELAYS.and(&[Command::Invite, Command::Join]);
+const KEYED: Commands = DIALERS.and(&[Command::Invite, Command::Join]);
 /// Commands that read files whose owner and mode are checked.
-const READING: Commands = RELAYS.and(&[Command::Pubkey, Command::Invite, Command::Join]);
+const READING: Commands = DIALERS.and(&[Command::Pubkey, Command::Invite, Command::Join]);
 const EVERY: Commands = Commands::ALL;
 const FAMILIES: Value = Value::Choice(&["ipv4", "ipv6"]);
 const BALANCE: Value = Value::Choice(crate::frontends::r#static::BALANCES);
@@ -379,7 +382,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         --config-dir)").short('i').only(KEYED)
         .fills(KEY_FILE).key(Sections::PROCESS),
     option(Group::Keys, "secret", Value::File, "file of a secret that both nodes share instead of keys; each node that has it \
-        may do everything, in both directions").only(RELAYS)
+        may do everything, in both directions").only(DIALERS)
         .fills(SECRET_FILE).key(Sections::PROCESS),
     option(Group::Keys, "secret", Value::File, "refused, because a node with a shared secret takes no invitations").only(INVITE),
     option(Group::Keys, "force", Value::None, "replace an existing file; peers that know the old key refuse the new one")
@@ -433,17 +436,17 @@ pub static OPTIONS: &[OptionSpec] = &[
         .only(RELAYS)
         .fills(Field::Flag(|d| &mut d.splices, false)).key(Sections::PROCESS),
     option(Group::Links, "authorized-keys", Value::File, "file of the keys that may dial this node, each with its permissions \
-        (default: authorized_keys in --config-dir)").only(LINK.and(&[Command::Join]))
+        (default: authorized_keys in --config-dir)").only(LINK.and(&[Command::Join, Command::Console]))
         .fills(Field::Path(|d| &mut d.server.authorized_keys))
         .key(Sections::SERVED),
     option(Group::Links, "ask", Value::None, "ask on the terminal when a peer requests a target or a listener that its key does \
         not permit; the answer holds until SIGHUP").no_env().only(LINK)
         .fills(Field::Flag(|d| &mut d.server.asks, true))
         .key(Sections::SERVED),
-    option(Group::Links, "known-nodes", Value::File, "file of the keys of peers (default: known_nodes in --config-dir)").only(RELAYS.and(&[Command::Join]))
+    option(Group::Links, "known-nodes", Value::File, "file of the keys of peers (default: known_nodes in --config-dir)").only(DIALERS.and(&[Command::Join]))
         .fills(KNOWN_NODES).key(Sections::DIALED),
     option(Group::Links, "peer-key", Value::Text("KEY|SHA256:..."), "the only key or fingerprint that the peer may have; \
-        known_nodes is not read").only(RELAYS)
+        known_nodes is not read").only(DIALERS)
         .fills(PEER_KEY).key(Sections::DIALED),
     option(Group::Links, "links-max", Value::Number(1, 64), "links to the servers at most; with it, each address of a name is a \
         server; without it, there is a link to each name and each address, and to 8 hosts of a service")
@@ -605,6 +608,9 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Reporting, "once", Value::None, "print the rates of one second as text, and exit").no_env().only(TOP),
     option(Group::Reporting, "print", Value::None, "print the whole configuration with its defaults, as a file that means the same")
         .no_env().only(CHECK),
+    option(Group::General, "execute", Value::Text("CODE"), "run this Lua code").short('e').no_env().only(CONSOLE),
+    option(Group::General, "unsafe", Value::None, "let scripts use files, processes and packages: io, os.execute, require")
+        .no_env().only(CONSOLE),
     option(Group::General, "no-command", Value::None, "accepted and ignored, as a link runs no command; for those who type ssh -N")
         .short('N').repeat().no_env().only(LINK),
     option(Group::General, "no-terminal", Value::None, "accepted and ignored, as a link has no terminal; for those who type ssh -T")

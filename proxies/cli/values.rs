@@ -228,6 +228,12 @@ impl Parsed {
         all.flat_map(|long| self.given(long).into_iter().map(move |(_, text)| (long, text))).collect()
     }
 
+    /// Returns the code of `--execute`, if there is any.
+    #[cfg(feature = "console")]
+    pub fn code(&self) -> Option<String> {
+        self.given("execute").pop().map(|(_, text)| text)
+    }
+
     /// Returns the first name of `--name`, if one is given.
     pub fn first_name(&self) -> Option<String> {
         self.given("name").into_iter().next().map(|(_, text)| text)

@@ -6,6 +6,7 @@ mod ask;
 mod cat;
 mod changes;
 mod check;
+mod console;
 mod ctl;
 mod events;
 mod exit;
@@ -61,8 +62,8 @@ fn run(parsed: &Parsed) -> Result<(), Failed> {
     let loaded = if parsed.command() == Command::Run { Some(settings::load(parsed).inspect_err(tell)?) } else { None };
     let log_format = loaded.as_ref().map_or_else(|| parsed.log_format(), |loaded| Ok(loaded.log_format))?;
     // Commands for one connection, and checks, log warnings only.
-    let is_terse =
-        matches!(parsed.command(), Command::Cat | Command::Check | Command::Selftest) || parsed.stdio()?.is_some();
+    let is_terse = matches!(parsed.command(), Command::Cat | Command::Check | Command::Console | Command::Selftest)
+        || parsed.stdio()?.is_some();
     logging::init(parsed.verbosity(), is_terse, log_format).map_err(|error| parsed.error(error))?;
     if let Some(loaded) = loaded {
         return serve::run_file(parsed, loaded).inspect_err(tell);
@@ -76,6 +77,7 @@ fn run(parsed: &Parsed) -> Result<(), Failed> {
         Command::Status => status::run(parsed),
         Command::Ctl => ctl::run(parsed),
         Command::Top => top::run(parsed),
+        Command::Console => console::run(parsed),
         Command::Selftest => selftest::run(),
         Command::Keygen => keygen::keygen(parsed),
         Command::Pubkey => keygen::pubkey(parsed),

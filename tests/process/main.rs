@@ -23,6 +23,7 @@ mod cat;
 mod cli;
 mod config;
 mod congestion;
+mod console;
 mod datagram_descriptors;
 mod datagram_programs;
 mod datagrams;

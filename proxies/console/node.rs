@@ -1,0 +1,446 @@
+//! The thread that changes the configuration in effect, and writes the states of all links and tunnels on the board.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use seaprox::auth::PublicKey;
+use seaprox::config::{Config, Link, LinkPaths, Maker, Running, Server};
+use seaprox::node::{ForwardConfig, ForwardStatus, LinkEvent, LinkStatus, Path};
+use seaprox::{Bind, Endpoint, ForwardState, Id, LinkState, Loop, Loops, Remote, Target, Workers};
+
+use super::board::{Board, Entry, Kind, Place, Record, State};
+use crate::{LinkOwner, Parts};
+
+/// The parts of a node that the command line has set.
+pub struct NodeSetup {
+    /// The configuration, without links.
+    pub config: Config,
+    /// The settings of each link that this node dials.
+    pub link: Link,
+    /// The settings of each address on which peers dial links.
+    pub server: Server,
+    /// Prepares the process for its first link. The value is kept until the process ends.
+    pub prepare: Prepare,
+}
+
+/// Prepares a process for its first link. Fails with a text for the user.
+pub type Prepare = Box<dyn FnOnce(&Config, &Parts) -> Result<Box<dyn Any>, String> + Send>;
+
+/// A running node, as the main thread sees it.
+pub struct Node {
+    changes: Changes,
+    board: Arc<Board>,
+    thread: JoinHandle<()>,
+}
+
+/// The queue of changes, for the virtual machine.
+#[derive(Clone)]
+pub struct Changes(SyncSender<Change>);
+
+/// A change.
+pub enum Change {
+    /// Dial a link to a peer, from a local port if there is one.
+    Connect(Arc<Entry>, Target, Option<u16>),
+    /// Listen for links.
+    Listen(Arc<Entry>, Bind),
+    /// Listen at an address, here or at the peer, for the clients of a target.
+    Forward(Arc<Entry>, Bind, Target),
+    /// Close an object, a connection after its tunnels.
+    Close(Arc<Entry>),
+    /// Read the states again.
+    Look,
+    /// Close everything, and end the thread.
+    Finish,
+}
+
+/// What the events of links tell, and a status does not: the last refusal, by the name of the link.
+type Refusals = Arc<Mutex<HashMap<String, String>>>;
+
+/// The thread of the configuration.
+struct Keeper {
+    running: Running,
+    parts: Arc<Parts>,
+    link: Link,
+    server: Server,
+    board: Arc<Board>,
+    refusals: Refusals,
+    is_look_due: Arc<AtomicBool>,
+    prepare: Option<Prepare>,
+    /// The value of [`NodeSetup::prepare`].
+    _prepared: Option<Box<dyn Any>>,
+    numbers: u64,
+}
+
+impl Node {
+    /// Starts a node without links.
+    ///
+    /// # Errors
+    /// A thread or a loop cannot be started.
+    pub fn start(setup: NodeSetup) -> Result<Node, String> {
+        let (sender, receiver) = mpsc::sync_channel(CHANGES_MAX);
+        let (refusals, is_look_due) = (Refusals::default(), Arc::new(AtomicBool::new(false)));
+        let handler = handler(sender.clone(), Arc::clone(&refusals), Arc::clone(&is_look_due));
+        let NodeSetup { config, link, server, prepare } = setup;
+        let parts = Arc::new(Parts::with_events(&config, handler));
+        let text = |error: io::Error| error.to_string();
+        let workers = Workers::start(config.workers, config.loops.limits.lookups).map_err(text)?;
+        let maker: Arc<dyn Maker> = Arc::<Parts>::clone(&parts);
+        let (running, loops) = Running::start(config, maker, &workers).map_err(|errors| errors.to_string())?;
+        let board = Arc::<Board>::default();
+        let shared = Arc::clone(&board);
+        let body = move || {
+            let keeper = Keeper {
+                running,
+                parts,
+                link,
+                server,
+                board: shared,
+                refusals,
+                is_look_due,
+                prepare: Some(prepare),
+                _prepared: None,
+                numbers: 0,
+            };
+            keeper.run(&receiver, loops);
+        };
+        let thread = thread::Builder::new().name("console".into()).spawn(body).map_err(text)?;
+        Ok(Node { changes: Changes(sender), board, thread })
+    }
+
+    /// Returns the queue of changes.
+    pub fn changes(&self) -> Changes {
+        self.changes.clone()
+    }
+
+    /// Returns the board.
+    pub fn board(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
+    }
+
+    /// Closes everything in order, and waits for the end: [`FINISH_TIME`] at most for connections that go on.
+    pub fn finish(self) {
+        // A thread that has ended has closed everything.
+        let _ = self.changes.0.send(Change::Finish);
+        let _ = self.thread.join();
+    }
+}
+
+impl Changes {
+    /// Creates a queue whose changes nothing carries out.
+    #[cfg(test)]
+    pub fn to_nowhere() -> (Changes, Receiver<Change>) {
+        let (sender, receiver) = mpsc::sync_channel(CHANGES_MAX);
+        (Changes(sender), receiver)
+    }
+
+    /// Posts a change. Waits at most 10 ms for room.
+    ///
+    /// # Errors
+    /// Too many changes wait.
+    pub fn post(&self, change: Change) -> Result<(), String> {
+        let (since, mut change) = (Instant::now(), change);
+        loop {
+            match self.0.try_send(change) {
+                Ok(()) => return Ok(()),
+                Err(TrySendError::Disconnected(_)) => return Err("the console ends".to_owned()),
+                Err(TrySendError::Full(_)) if since.elapsed() >= POST_TIME => {
+                    return Err(format!("{CHANGES_MAX} changes wait already; try again later"));
+                }
+                Err(TrySendError::Full(back)) => change = back,
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Returns the handler of the events of links, which runs in the loop and never waits.
+fn handler(changes: SyncSender<Change>, refusals: Refusals, is_look_due: Arc<AtomicBool>) -> crate::OnEvent {
+    Arc::new(move |owner: &LinkOwner, _: Id, event: &LinkEvent| {
+        if let LinkOwner::Link(name) = owner {
+            let text = match event {
+                LinkEvent::WrongKey { key } => {
+                    let key = PublicKey::from_bytes(*key).map(|key| key.fingerprint()).unwrap_or_default();
+                    Some(format!("auth_failed: the key of the peer is not known: {key}"))
+                }
+                LinkEvent::Rejected => Some("auth_failed: the peer does not admit the key of this node".to_owned()),
+                LinkEvent::Expired => Some("auth_failed: the time of the key of this node is over".to_owned()),
+                LinkEvent::Up { .. } => Some(String::new()),
+                _ => None,
+            };
+            if let Some(text) = text {
+                let mut all = refusals.lock().unwrap_or_else(PoisonError::into_inner);
+                all.insert(name.clone(), text);
+            }
+        }
+        if !is_look_due.swap(true, Ordering::AcqRel) && changes.try_send(Change::Look).is_err() {
+            // The thread looks after each change that waits.
+            is_look_due.store(false, Ordering::Release);
+        }
+    })
+}
+
+impl Keeper {
+    fn run(mut self, changes: &Receiver<Change>, loops: Loops) {
+        loop {
+            match changes.recv_timeout(LOOK_INTERVAL) {
+                Ok(Change::Finish) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(change) => self.carry_out(change),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.is_look_due.store(false, Ordering::Release);
+            self.look();
+        }
+        for remote in self.running.remotes() {
+            remote.finish(FINISH_TIME);
+        }
+        // A loop that has failed has closed everything.
+        let _ = loops.join();
+        for entry in self.board.open() {
+            self.board.change(&entry, |record| record.state = State::Closed);
+        }
+    }
+
+    fn carry_out(&mut self, change: Change) {
+        let (entry, result) = match change {
+            Change::Connect(entry, peer, local_port) => {
+                let result = self.connect(&entry, peer, local_port);
+                (entry, result)
+            }
+            Change::Listen(entry, bind) => {
+                let result = self.listen(&entry, bind);
+                (entry, result)
+            }
+            Change::Forward(entry, listen, to) => {
+                let result = self.forward(&entry, listen, to);
+                (entry, result)
+            }
+            Change::Close(entry) => return self.close(&entry),
+            Change::Look | Change::Finish => return,
+        };
+        if let Err(reason) = result {
+            self.board.change(&entry, |record| (record.state, record.reason) = (State::Error, reason));
+        }
+    }
+
+    fn prepare(&mut self) -> Result<(), String> {
+        let Some(prepare) = self.prepare.take() else { return Ok(()) };
+        self._prepared = Some(prepare(self.running.config(), &self.parts)?);
+        Ok(())
+    }
+
+    fn connect(&mut self, entry: &Arc<Entry>, peer: Target, local_port: Option<u16>) -> Result<(), String> {
+        self.prepare()?;
+        let name = format!("console-{}", self.next_number());
+        let paths = match local_port {
+            Some(port) => LinkPaths::List(vec![Path { local_port: Some(port), ..Path::default() }]),
+            None => self.link.paths.clone(),
+        };
+        let link = Link { name: name.clone(), peers: vec![peer.into()], paths, ..self.link.clone() };
+        let mut config = self.running.config().clone();
+        config.links.push(link);
+        self.board.change(entry, |record| record.name = Some(name.clone()));
+        self.running.apply(config).map_err(|errors| errors.to_string())?;
+        let id = self.running.link(&name);
+        self.board.change(entry, |record| record.id = id);
+        Ok(())
+    }
+
+    fn listen(&mut self, entry: &Arc<Entry>, bind: Bind) -> Result<(), String> {
+        self.prepare()?;
+        let name = format!("listen-{}", self.next_number());
+        let server = Server { name: name.clone(), addresses: vec![bind], ..self.server.clone() };
+        let mut config = self.running.config().clone();
+        config.servers.push(server);
+        self.board.change(entry, |record| record.name = Some(name.clone()));
+        self.running.apply(config).map_err(|errors| errors.to_string())?;
+        let listening = self.running.listening().into_iter().find(|it| it.name == name);
+        self.board.change(entry, |record| {
+            record.state = State::Connected;
+            if let Some(Endpoint::Ip(_, addr)) = listening.map(|it| it.addr) {
+                record.local = Place::new(addr.ip().to_string(), addr.port());
+            }
+        });
+        Ok(())
+    }
+
+    fn forward(&mut self, entry: &Arc<Entry>, listen: Bind, to: Target) -> Result<(), String> {
+        let Some(link) = entry.parent.as_ref().and_then(|parent| parent.record().id) else {
+            return Err("link_lost: the connection is closed".to_owned());
+        };
+        let (name, is_reverse) = (format!("tunnel-{}", self.next_number()), entry.kind == Kind::Reverse);
+        let id = self.ask(move |core| {
+            let config = match is_reverse {
+                true => ForwardConfig::remote(link, listen, to),
+                false => ForwardConfig::local(link, listen, to),
+            };
+            core.open_forward(ForwardConfig { name: Some(name), ..config }).map_err(|error| error.to_string())
+        })?;
+        let id = id?;
+        self.board.change(entry, |record| record.id = Some(id));
+        Ok(())
+    }
+
+    /// Closes an object, a connection after its tunnels.
+    fn close(&mut self, entry: &Arc<Entry>) {
+        let tunnels = self.board.open().into_iter();
+        let its = tunnels.filter(|it| it.parent.as_ref().is_some_and(|parent| parent.number == entry.number));
+        its.for_each(|tunnel| self.close(&tunnel));
+        let Record { id, name, .. } = entry.record();
+        let closed = match (entry.kind, name, id) {
+            (Kind::Connection | Kind::Listener, Some(name), _) => self.remove(&name),
+            (Kind::Connection, None, Some(id)) => {
+                self.ask(move |core| core.link(id).and_then(|mut it| it.close()).map_err(|error| error.to_string()))
+            }
+            (Kind::Tunnel | Kind::Reverse, _, Some(id)) => self.ask(move |core| {
+                // Connections of the tunnel end with it.
+                core.forward(id).and_then(|mut it| it.close()).map_err(|error| error.to_string())
+            }),
+            _ => Ok(Ok(())),
+        };
+        // An object that is gone already needs no second end.
+        if let Ok(Err(error)) | Err(error) = closed {
+            log::debug!(target: "seaprox::console", error = error; "closed already");
+        }
+        self.board.change(entry, |record| record.state = State::Closed);
+    }
+
+    /// Takes a link or a server out of the configuration.
+    fn remove(&mut self, name: &str) -> Result<Result<(), String>, String> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        let mut config = self.running.config().clone();
+        config.links.retain(|link| link.name != name);
+        config.servers.retain(|server| server.name != name);
+        Ok(self.running.apply(config).map(drop).map_err(|errors| errors.to_string()))
+    }
+
+    /// Writes the states of links and tunnels on the board.
+    fn look(&mut self) {
+        let open = self.board.open();
+        if open.is_empty() {
+            return;
+        }
+        let Ok((links, forwards)) = self.ask(|core| (core.links(), core.forwards())) else { return };
+        for entry in &open {
+            let record = entry.record();
+            match entry.kind {
+                Kind::Connection => self.look_at_link(entry, &record, &links),
+                Kind::Tunnel | Kind::Reverse => self.look_at_tunnel(entry, &record, &forwards),
+                Kind::Listener => {}
+            }
+        }
+        // A link that the peer has dialed is an object from its first session on.
+        for link in links.iter().filter(|link| !link.dialled && link.state == LinkState::Up) {
+            if !open.iter().any(|entry| entry.kind == Kind::Connection && entry.record().id == Some(link.id)) {
+                let new = Record { id: Some(link.id), ..Record::new(Place::default(), Place::parse(&link.peer)) };
+                let entry = self.board.add(Kind::Connection, None, new);
+                self.board.change(&entry, |record| write_link(record, link, ""));
+            }
+        }
+    }
+
+    fn look_at_link(&self, entry: &Arc<Entry>, record: &Record, links: &[LinkStatus]) {
+        let Some(id) = record.id else { return };
+        let refusal = {
+            let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            record.name.as_ref().and_then(|name| refusals.get(name).cloned()).unwrap_or_default()
+        };
+        match links.iter().find(|link| link.id == id) {
+            Some(link) => self.board.change(entry, |record| write_link(record, link, &refusal)),
+            None => self.board.change(entry, |record| {
+                (record.state, record.reason) = (State::Closed, "link_lost".to_owned());
+            }),
+        }
+    }
+
+    fn look_at_tunnel(&self, entry: &Arc<Entry>, record: &Record, forwards: &[ForwardStatus]) {
+        let Some(id) = record.id else { return };
+        match forwards.iter().find(|forward| forward.id == id) {
+            Some(forward) => {
+                let parent = entry.parent.as_ref().map(|parent| parent.record());
+                self.board.change(entry, |record| write_tunnel(record, entry.kind, forward, parent.as_ref()));
+            }
+            None => self.board.change(entry, |record| record.state = State::Closed),
+        }
+    }
+
+    fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut Loop<'_>) -> T + Send + 'static) -> Result<T, String> {
+        let remote: &Remote = self.running.remotes().first().ok_or("there is no loop")?;
+        let pending = remote.ask_within(ASK_TIME, question).map_err(|_| "the loop is busy")?;
+        match pending.wait_for(ASK_TIME) {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => Err("the loop does not answer".to_owned()),
+            Err(_) => Err("the loop has ended".to_owned()),
+        }
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+}
+
+/// Writes the status of a link into its record.
+fn write_link(record: &mut Record, link: &LinkStatus, refusal: &str) {
+    let failure = link.failure.as_ref().map(|(failure, _)| failure.to_string());
+    let state = match link.state {
+        LinkState::Up | LinkState::Draining => State::Connected,
+        LinkState::Ended => State::Closed,
+        LinkState::Connecting if !refusal.is_empty() || failure.is_some() => State::Error,
+        _ => State::Connecting,
+    };
+    record.reason = match state {
+        State::Error if !refusal.is_empty() => refusal.to_owned(),
+        State::Error => failure.unwrap_or_default(),
+        _ => String::new(),
+    };
+    record.state = state;
+    if let Some(subflow) = link.subflows.first() {
+        record.local = Place::parse(&subflow.local);
+        if !link.dialled {
+            record.remote = Place::parse(&subflow.remote);
+        }
+    }
+    record.fingerprint = link.key.and_then(|key| PublicKey::from_bytes(key).ok()).map(|key| key.fingerprint());
+    record.cipher = link.cipher;
+}
+
+/// Writes the status of a forward into the record of its tunnel. A tunnel works if it listens and its connection does.
+fn write_tunnel(record: &mut Record, kind: Kind, forward: &ForwardStatus, parent: Option<&Record>) {
+    let parent_state = parent.map_or(State::Closed, |parent| parent.state);
+    record.state = match forward.state {
+        ForwardState::Listening if parent_state == State::Connected => State::Connected,
+        ForwardState::Failed => State::Error,
+        ForwardState::Closed => State::Closed,
+        _ => State::Connecting,
+    };
+    record.reason = match (record.state, &forward.failure) {
+        (State::Error, Some(failure)) => failure.to_string(),
+        _ => String::new(),
+    };
+    if let Some(Endpoint::Ip(_, addr)) = forward.bound.first() {
+        match kind {
+            Kind::Reverse => record.remote.port = addr.port(),
+            _ => record.local = Place::new(addr.ip().to_string(), addr.port()),
+        }
+    }
+    if let (Kind::Reverse, Some(parent)) = (kind, parent) {
+        record.remote.host.clone_from(&parent.remote.host);
+    }
+}
+
+/// Changes that wait at most.
+const CHANGES_MAX: usize = 256;
+/// Longest wait of the virtual machine for room in the queue of changes.
+const POST_TIME: Duration = Duration::from_millis(8);
+/// Interval at which the states are read if no event tells of a change.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// Longest wait for an answer of the loop.
+const ASK_TIME: Duration = Duration::from_secs(10);
+/// Time that running connections have when the console ends.
+const FINISH_TIME: Duration = Duration::from_secs(3);

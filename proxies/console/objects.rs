@@ -1,0 +1,315 @@
+//! The functions and objects of the console: connections, listeners and tunnels, as tnlr names them. Each function is also a
+//! method of its first argument.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use mlua::{
+    AnyUserData, Error, IntoLuaMulti, Lua, MetaMethod, MultiValue, ObjectLike, UserData, UserDataMethods, Value,
+};
+use seaprox::{Bind, Target};
+
+use super::Flags;
+use super::board::{Board, Entry, Kind, Place, Record, State};
+use super::machine::handle_of;
+use super::node::{Change, Changes};
+use crate::links::addresses;
+
+/// An object of Lua: a handle of a connection, a listener or a tunnel, which lives on without it.
+#[derive(Clone)]
+pub struct Handle {
+    entry: Arc<Entry>,
+    shared: Shared,
+}
+
+/// What all handles share.
+#[derive(Clone)]
+struct Shared {
+    changes: Changes,
+    board: Arc<Board>,
+    flags: Flags,
+}
+
+impl Shared {
+    fn handle(&self, entry: Arc<Entry>) -> Handle {
+        Handle { entry, shared: self.clone() }
+    }
+
+    /// Adds an object, and posts the change that makes it.
+    fn make(
+        &self,
+        kind: Kind,
+        parent: Option<Arc<Entry>>,
+        record: Record,
+        change: impl FnOnce(Arc<Entry>) -> Change,
+    ) -> mlua::Result<Handle> {
+        let entry = self.board.add(kind, parent, record);
+        if let Err(error) = self.changes.post(change(Arc::clone(&entry))) {
+            self.board.change(&entry, |record| record.state = State::Closed);
+            return Err(Error::runtime(error));
+        }
+        Ok(self.handle(entry))
+    }
+
+    /// Fails if a signal ends the chunk.
+    fn check_flags(&self) -> mlua::Result<()> {
+        match self.flags.interrupt.load(Ordering::Relaxed) || self.flags.stop.load(Ordering::Relaxed) {
+            true => Err(Error::runtime("interrupted")),
+            false => Ok(()),
+        }
+    }
+
+    fn sleep(&self, seconds: f64) -> mlua::Result<()> {
+        let (since, time) = (Instant::now(), time_of(seconds)?);
+        while let Some(left) = time.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
+            self.check_flags()?;
+            std::thread::sleep(left.min(WAIT_INTERVAL));
+        }
+        Ok(())
+    }
+
+    /// Returns the objects that a test holds for, as a list.
+    fn list(&self, is_it: impl Fn(&Entry) -> bool) -> Vec<Handle> {
+        self.board.open().into_iter().filter(|entry| is_it(entry)).map(|entry| self.handle(entry)).collect()
+    }
+}
+
+impl Handle {
+    fn tunnel(&self, kind: Kind, listen: Bind, to: Target, record: Record) -> mlua::Result<Handle> {
+        if self.entry.kind != Kind::Connection {
+            return Err(Error::runtime("tc: expected a connection"));
+        }
+        if self.entry.state() == State::Closed || self.entry.record().is_closing {
+            return Err(Error::runtime("tc: the connection is closed"));
+        }
+        let parent = Some(Arc::clone(&self.entry));
+        self.shared.make(kind, parent, record, |entry| Change::Forward(entry, listen, to))
+    }
+
+    /// Waits until the object works, or is closed; without a time, also until it has failed for the first time. Returns true if
+    /// it works.
+    fn wait(&self, seconds: Option<f64>) -> mlua::Result<bool> {
+        let time = seconds.map(time_of).transpose()?;
+        let since = Instant::now();
+        loop {
+            let Record { state, is_closing, .. } = self.entry.record();
+            match state {
+                State::Closed => return Ok(false),
+                _ if is_closing => {}
+                State::Connected => return Ok(true),
+                State::Error if time.is_none() => return Ok(false),
+                _ => {}
+            }
+            self.shared.check_flags()?;
+            let left = time.map_or(WAIT_INTERVAL, |time| time.saturating_sub(since.elapsed()));
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.shared.board.wait(left.min(WAIT_INTERVAL));
+        }
+    }
+}
+
+impl UserData for Handle {
+    fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
+        add_tunnels(methods);
+        methods.add_meta_method(MetaMethod::ToString, |_, handle, ()| Ok(handle.entry.text()));
+        methods.add_meta_method(MetaMethod::Eq, |_, handle, other: Value| {
+            Ok(handle_of(&other).is_some_and(|other| other.entry.number == handle.entry.number))
+        });
+        methods.add_method("close", |_, handle, ()| {
+            let Handle { entry, shared } = handle;
+            shared.changes.post(Change::Close(Arc::clone(entry))).map_err(Error::runtime)?;
+            let is_its = |it: &Entry| it.parent.as_ref().is_some_and(|parent| parent.number == entry.number);
+            let tunnels = shared.board.open().into_iter().filter(|it| is_its(it));
+            let all = tunnels.chain([Arc::clone(entry)]);
+            all.for_each(|entry| shared.board.change(&entry, |record| record.is_closing = true));
+            Ok(())
+        });
+        methods.add_method("status", |_, handle, ()| {
+            let Record { state, reason, .. } = handle.entry.record();
+            let reason = Some(reason).filter(|reason| state != State::Connected && !reason.is_empty());
+            Ok((state.as_str(), reason))
+        });
+        methods.add_method("wait", |_, handle, seconds: Option<f64>| handle.wait(seconds));
+        methods.add_method("parent", |_, handle, ()| {
+            Ok(handle.entry.parent.clone().map(|parent| handle.shared.handle(parent)))
+        });
+        methods.add_method("direction", |_, handle, ()| {
+            Ok(match handle.entry.kind {
+                Kind::Tunnel => Some("forward"),
+                Kind::Reverse => Some("reverse"),
+                Kind::Connection | Kind::Listener => None,
+            })
+        });
+        let text = |text: String| Some(text).filter(|text| !text.is_empty());
+        let number = |port: u16| Some(port).filter(|port| *port != 0);
+        methods.add_method("local_host", move |_, handle, ()| Ok(text(handle.entry.record().local.host)));
+        methods.add_method("local_port", move |_, handle, ()| Ok(number(handle.entry.record().local.port)));
+        methods.add_method("remote_host", move |_, handle, ()| Ok(text(handle.entry.record().remote.host)));
+        methods.add_method("remote_port", move |_, handle, ()| Ok(number(handle.entry.record().remote.port)));
+        methods.add_method("fingerprint", |_, handle, ()| Ok(handle.entry.record().fingerprint));
+        methods.add_method("cipher", |_, handle, ()| Ok(handle.entry.record().cipher));
+    }
+}
+
+fn add_tunnels<M: UserDataMethods<Handle>>(methods: &mut M) {
+    methods.add_method("tunnel", |_, handle, (port, host, to): (Value, Value, Value)| {
+        let (port, to) = (port_of("local_port", &port, 0)?, port_of("remote_port", &to, 1)?);
+        let (host, target) = target_of("remote_host", &host, to)?;
+        let listen = bind_of(LOOPBACK, port)?;
+        let record = Record::new(Place::new(LOOPBACK, port), Place::new(host, to));
+        handle.tunnel(Kind::Tunnel, listen, target, record)
+    });
+    methods.add_method("rtunnel", |_, handle, (host, port, remote): (Value, Value, Value)| {
+        let (port, remote) = (port_of("local_port", &port, 1)?, port_of("remote_port", &remote, 0)?);
+        let (host, target) = target_of("local_host", &host, port)?;
+        let listen = bind_of(LOOPBACK, remote)?;
+        let record = Record::new(Place::new(host, port), Place::new("", remote));
+        handle.tunnel(Kind::Reverse, listen, target, record)
+    });
+    methods.add_method("list_tunnels", |_, handle, ()| {
+        let parent = handle.entry.number;
+        Ok(handle.shared.list(|entry| entry.parent.as_ref().is_some_and(|it| it.number == parent)))
+    });
+}
+
+/// Adds the functions of the console to the globals.
+///
+/// # Errors
+/// There is not enough memory.
+pub fn add_to(lua: &Lua, changes: Changes, board: Arc<Board>, flags: Flags) -> mlua::Result<()> {
+    let shared = Shared { changes, board, flags };
+    let globals = lua.globals();
+    let all = shared.clone();
+    let connect = lua.create_function(move |lua, (host, port, local): (Value, Value, Value)| {
+        connect(lua, &all, &host, &port, &local)
+    })?;
+    globals.set("connect", connect)?;
+    let all = shared.clone();
+    globals.set("listen", lua.create_function(move |_, (port, host)| listen(&all, &port, &host))?)?;
+    let all = shared.clone();
+    let list = lua.create_function(move |_, ()| Ok(all.list(|entry| entry.kind == Kind::Connection)))?;
+    globals.set("list_connections", list)?;
+    let all = shared.clone();
+    globals.set("sleep", lua.create_function(move |_, seconds: f64| all.sleep(seconds))?)?;
+    let all = shared;
+    let quit = lua.create_function(move |_, ()| -> mlua::Result<()> {
+        all.flags.stop.store(true, Ordering::Relaxed);
+        Err(Error::runtime("quit"))
+    })?;
+    globals.set("quit", quit)?;
+    for name in METHODS {
+        let method = lua.create_function(move |lua, args: MultiValue| call_method(lua, name, args))?;
+        globals.set(name, method)?;
+    }
+    Ok(())
+}
+
+/// Calls the method of the first argument.
+fn call_method(lua: &Lua, name: &str, args: MultiValue) -> mlua::Result<MultiValue> {
+    let mut args = args;
+    let object = match args.pop_front() {
+        Some(Value::UserData(object)) if object.is::<Handle>() => object,
+        other => {
+            let found = other.map_or("nothing", |value| value.type_name());
+            return Err(Error::runtime(format!("{name}: expected a connection or a tunnel, not {found}")));
+        }
+    };
+    let values: MultiValue = AnyUserData::call_method(&object, name, args)?;
+    values.into_lua_multi(lua)
+}
+
+fn connect(lua: &Lua, shared: &Shared, host: &Value, port: &Value, local: &Value) -> mlua::Result<Handle> {
+    let port = if port.is_nil() { addresses::PORT } else { port_of("remote_port", port, 1)? };
+    let local = if local.is_nil() { None } else { Some(port_of("local_port", local, 0)?).filter(|port| *port != 0) };
+    let (host, target) = target_of("remote_host", host, port)?;
+    let remote = Place::new(host, port);
+    let is_same = |entry: &Entry| {
+        let record = entry.record();
+        entry.kind == Kind::Connection && record.remote == remote && record.name.is_some() && !record.is_closing
+    };
+    if let Some(same) = shared.list(is_same).pop() {
+        let warning = format!("warning: {} is there already", same.entry.text());
+        lua.globals().get::<mlua::Function>("print")?.call::<()>(warning)?;
+        return Ok(same);
+    }
+    // The name marks an object that this node dials; the thread of the configuration replaces it.
+    let record = Record { name: Some(String::new()), ..Record::new(Place::new("", local.unwrap_or(0)), remote) };
+    shared.make(Kind::Connection, None, record, |entry| Change::Connect(entry, target, local))
+}
+
+fn listen(shared: &Shared, port: &Value, host: &Value) -> mlua::Result<Handle> {
+    let port = if port.is_nil() { addresses::PORT } else { port_of("port", port, 0)? };
+    let (host, bind) = match host {
+        Value::Nil => (String::new(), Bind::Any(seaprox::Proto::Tcp, port)),
+        host => {
+            let (host, _) = target_of("host", host, 1)?;
+            let bind = bind_of(&host, port)?;
+            (host, bind)
+        }
+    };
+    let record = Record::new(Place::new(host, port), Place::default());
+    shared.make(Kind::Listener, None, record, |entry| Change::Listen(entry, bind))
+}
+
+fn time_of(seconds: f64) -> mlua::Result<Duration> {
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| Error::runtime(format!("seconds: expected a number from 0 on, not {seconds}")))
+}
+
+/// Returns a port. Fails with the name of the argument.
+fn port_of(argument: &str, value: &Value, least: u16) -> mlua::Result<u16> {
+    let number = match value {
+        Value::Integer(number) => u16::try_from(*number).ok(),
+        Value::Number(number) if number.fract() == 0.0 && (0.0..=65_535.0).contains(number) => Some(*number as u16),
+        _ => None,
+    };
+    number.filter(|port| *port >= least).ok_or_else(|| {
+        let found = match value {
+            Value::Integer(_) | Value::Number(_) => value.to_string().unwrap_or_default(),
+            other => other.type_name().to_owned(),
+        };
+        Error::runtime(format!("{argument}: expected a port from {least} to 65535, not {found}"))
+    })
+}
+
+/// Returns a host, and the target of a port of it. Fails with the name of the argument.
+fn target_of(argument: &str, value: &Value, port: u16) -> mlua::Result<(String, Target)> {
+    let Value::String(host) = value else {
+        return Err(Error::runtime(format!("{argument}: expected a host, not {}", value.type_name())));
+    };
+    let host = host.to_string_lossy();
+    let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let target =
+        Target::from_host(&bare, port).map_err(|error| Error::runtime(format!("{argument} {host:?}: {error}")))?;
+    Ok((bare, target))
+}
+
+fn bind_of(host: &str, port: u16) -> mlua::Result<Bind> {
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    Bind::parse(&format!("{host}:{port}")).map_err(|error| Error::runtime(format!("host {host:?}: {error}")))
+}
+
+/// The methods that are functions, too.
+pub const METHODS: [&str; 14] = [
+    "tunnel",
+    "rtunnel",
+    "list_tunnels",
+    "close",
+    "status",
+    "wait",
+    "parent",
+    "direction",
+    "local_host",
+    "local_port",
+    "remote_host",
+    "remote_port",
+    "fingerprint",
+    "cipher",
+];
+/// The address on which tunnels listen.
+const LOOPBACK: &str = "127.0.0.1";
+/// Interval at which a waiting function looks for an interrupt.
+const WAIT_INTERVAL: Duration = Duration::from_millis(50);
