@@ -11,6 +11,7 @@
 //! | `maker` | makes the parts of a process from its configuration | `frontends`, `links` |
 //! | `cli` | the commands, the table of options, parsing, help, completions | `frontends`, `links` |
 //! | `file` | files of configuration in TOML | `cli`, `frontends`, `links` |
+//! | `files` | sending and receiving files over a link | the library |
 //! | `top` | the live view of a running process | `admin` |
 //! | `console` | the Lua prompt, and scripts that make links and tunnels | `links`, `maker` |
 //! | `admin` | the status of a running process, as JSON and as text, and its socket | the library |
@@ -26,6 +27,7 @@ mod cli;
 mod console;
 pub mod embedded;
 mod file;
+pub mod files;
 pub mod frontends;
 pub mod links;
 mod maker;
