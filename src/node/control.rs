@@ -27,6 +27,7 @@ use super::link::Link;
 use super::link_events::LinkEvents;
 use super::memory::Memory;
 use super::server::{SERVERS_MAX, Server};
+use super::service::OnService;
 use super::shared_listener::SharedListeners;
 use super::unauthenticated::Unauthenticated;
 
@@ -51,6 +52,8 @@ pub(crate) struct Node {
     pub handshakes: Budget,
     /// Set while a deadline is armed that looks for unauthenticated peers that are too slow.
     pub crowd_watched: bool,
+    /// The services that peers can open streams to.
+    pub services: Vec<(String, OnService)>,
     /// Memory of all links.
     pub memory: Memory,
     /// Buffers that all TLS connections share.
@@ -89,6 +92,7 @@ impl Node {
             run: super::random(),
             events: LinkEvents::default(),
             panics: Arc::default(),
+            services: Vec::new(),
             closing: false,
         }
     }

@@ -25,7 +25,7 @@
 //! links ·
 //! `turn` the share of each key in a turn · `drive` events, frames and deadlines of the session · `open` opening and
 //! accepting streams · `waiting` dests that wait for a link · `handover` a node that is about to stop · `opened_stream`
-//! handlers of streams that the peer opened · `group` links to several servers, `group_plan` which of them are dialed, `balance` the choice among them · `forward` the forwards of links · `reverse` listeners at the other end, `shared_listener` those that several peers serve · `memory` the budget that links share ·
+//! handlers of streams that the peer opened · `service` streams to this node itself · `group` links to several servers, `group_plan` which of them are dialed, `balance` the choice among them · `forward` the forwards of links · `reverse` listeners at the other end, `shared_listener` those that several peers serve · `memory` the budget that links share ·
 //! `observed_address` the address at which the peer sees this node · `network` changes of this host's addresses ·
 //! `rate_limit` bytes per second of a key · `guarded` policies whose panics are caught · `status`, `link_event`, `link_events` what is reported.
 //!
@@ -65,6 +65,7 @@ mod proof;
 mod rate_limit;
 mod reverse;
 mod server;
+mod service;
 mod shared_listener;
 mod start;
 mod status;
@@ -90,6 +91,7 @@ pub use link_mut::LinkMut;
 pub use nested::Over;
 pub use network::NetworkChanges;
 pub use server::{LinksOfServer, ServerMut, ServerStatus};
+pub use service::OnService;
 pub use status::{LinkListenerStatus, LinkStatus, MissingStatus, StreamStatus, SubflowState, SubflowStatus};
 pub use verbs::Dialed;
 pub(crate) use verbs::setup;

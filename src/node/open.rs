@@ -24,6 +24,7 @@ use super::accept::TARGET;
 use super::config::{LinkEvent, PeerKey, Policy, Request, Verdict};
 use super::control::Node;
 use super::opened_stream::{AppStream, FirstBytes, Forwarded};
+use super::service::open_of_service;
 use crate::streams::{LinkSession, Slot, StreamAt, kind_of};
 
 impl Loop<'_> {
@@ -113,6 +114,9 @@ impl Node {
         let record = core.connections.get(connection)?;
         let source = core.sides.get(record.source).map(|side| side.endpoint.to_string()).unwrap_or_default();
         let timeout_ms = u32::try_from(core.settings_of(record).timeouts.connect.as_millis()).unwrap_or(0);
+        if let Some(open) = open_of_service(record, timeout_ms) {
+            return Some(open);
+        }
         let open = Open { timeout_ms, source, client: client_of(core, record), ..Open::default() };
         if let Some(listener) = record.returns_to {
             return Some(Open { listener, ..open });
@@ -210,7 +214,10 @@ impl Node {
 
     /// Handles an OPEN of the peer.
     pub(super) fn stream_opened(&mut self, core: &mut Core, link: Id, id: StreamId, open: &Open) {
-        if self.accept_nested(core, link, id, open) || self.answer_observed_address(core, link, id, open) {
+        if self.accept_nested(core, link, id, open)
+            || self.service_opened(core, link, id, open)
+            || self.answer_observed_address(core, link, id, open)
+        {
             return;
         }
         let admitted = self.admit(core, link, open).and_then(|admitted| match open.kind {
@@ -305,16 +312,7 @@ impl Node {
             return Err(Failure::new(Reason::NotPermitted, "this node carries byte streams and datagrams only"));
         }
         let is_flow = open.kind == Kind::Udp;
-        if record.policy.streams_max(&key).is_some_and(|max| self.streams_with(core, &key) >= max as usize) {
-            return Err(Failure::new(Reason::LimitReached, "the peer's limit of streams is reached"));
-        }
-        if !is_flow && self.has_its_share(core, link) {
-            return Err(Failure::new(Reason::LimitReached, "the peer has its share of the connections"));
-        }
-        let now_ms = core.now_ms;
-        if !core.peers.of(&key, now_ms).may_try(now_ms) {
-            return Err(Failure::new(Reason::LimitReached, "too many of the peer's streams come to nothing"));
-        }
+        self.check_limits(core, link, &key, is_flow)?;
         let record = self.links.get(link).ok_or(Reason::LinkLost)?;
         if core.is_draining() && !self.takes_late(core, link, open.listener) {
             return Err(Failure::new(Reason::Drained, "the node is stopping"));
@@ -351,6 +349,31 @@ impl Node {
                 Ok(Admitted { permit: Some(permit), ..admitted(target) })
             }
         }
+    }
+
+    /// Checks that the limits of a key have room for one more stream of its link.
+    ///
+    /// # Errors
+    /// Fails with [`Reason::LimitReached`].
+    pub(super) fn check_limits(
+        &mut self,
+        core: &mut Core,
+        link: Id,
+        key: &PeerKey,
+        is_flow: bool,
+    ) -> Result<(), Failure> {
+        let record = self.links.get(link).ok_or(Reason::LinkLost)?;
+        if record.policy.streams_max(key).is_some_and(|max| self.streams_with(core, key) >= max as usize) {
+            return Err(Failure::new(Reason::LimitReached, "the peer's limit of streams is reached"));
+        }
+        if !is_flow && self.has_its_share(core, link) {
+            return Err(Failure::new(Reason::LimitReached, "the peer has its share of the connections"));
+        }
+        let now_ms = core.now_ms;
+        if !core.peers.of(key, now_ms).may_try(now_ms) {
+            return Err(Failure::new(Reason::LimitReached, "too many of the peer's streams come to nothing"));
+        }
+        Ok(())
     }
 
     /// Returns the addresses of a subflow of a link: that of the peer, and that of this node.

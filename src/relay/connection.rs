@@ -96,6 +96,8 @@ pub(crate) struct Notes {
     pub client: Option<Box<SocketAddr>>,
     /// The dest is one that connects to this node.
     pub is_awaited: bool,
+    /// The source is a stream to a service, which `asked` names.
+    pub is_service: bool,
     /// A wake-up of the source's handler is pending.
     pub is_waking: bool,
 }

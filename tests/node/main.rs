@@ -33,6 +33,7 @@ mod pipes;
 mod proto;
 mod resume;
 mod servers;
+mod services;
 mod simultaneous;
 mod streams;
 mod trust;
