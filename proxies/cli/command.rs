@@ -15,6 +15,10 @@ pub enum Command {
     Check,
     /// Connect standard input and output.
     Cat,
+    /// Send a file.
+    Send,
+    /// Receive files.
+    Receive,
     /// Show the status of a running process.
     Status,
     /// Command a running process.
@@ -106,17 +110,19 @@ impl Command {
             Command::Run => FRONT_ENDS + 1,
             Command::Check => FRONT_ENDS + 2,
             Command::Cat => FRONT_ENDS + 3,
-            Command::Status => FRONT_ENDS + 4,
-            Command::Ctl => FRONT_ENDS + 5,
-            Command::Top => FRONT_ENDS + 6,
-            Command::Console => FRONT_ENDS + 7,
-            Command::Selftest => FRONT_ENDS + 8,
-            Command::Keygen => FRONT_ENDS + 9,
-            Command::Pubkey => FRONT_ENDS + 10,
-            Command::Invite => FRONT_ENDS + 11,
-            Command::Join => FRONT_ENDS + 12,
-            Command::Completions => FRONT_ENDS + 13,
-            Command::Man => FRONT_ENDS + 14,
+            Command::Send => FRONT_ENDS + 4,
+            Command::Receive => FRONT_ENDS + 5,
+            Command::Status => FRONT_ENDS + 6,
+            Command::Ctl => FRONT_ENDS + 7,
+            Command::Top => FRONT_ENDS + 8,
+            Command::Console => FRONT_ENDS + 9,
+            Command::Selftest => FRONT_ENDS + 10,
+            Command::Keygen => FRONT_ENDS + 11,
+            Command::Pubkey => FRONT_ENDS + 12,
+            Command::Invite => FRONT_ENDS + 13,
+            Command::Join => FRONT_ENDS + 14,
+            Command::Completions => FRONT_ENDS + 15,
+            Command::Man => FRONT_ENDS + 16,
         }
     }
 }
@@ -164,7 +170,7 @@ fn of_front_end(spec: &'static FrontEndSpec) -> CommandSpec {
 const FRONT_ENDS: usize = FrontEndKind::ALL.len();
 
 /// The commands that are not front ends, in the order of [`Command::index`].
-const SPECS: [(Command, CommandSpec); 15] = [
+const SPECS: [(Command, CommandSpec); 17] = [
     (
         Command::Link,
         CommandSpec {
@@ -239,6 +245,34 @@ const SPECS: [(Command, CommandSpec); 15] = [
                 ("cat example.org 80", "connect to a port"),
                 ("cat -l 9000", "wait for one connection to port 9000 of loopback"),
             ],
+        },
+    ),
+    (
+        Command::Send,
+        CommandSpec {
+            name: "send",
+            summary: "send a file over a link",
+            synopsis: &["FILE --via HOST[:PORT] [OPTION]..."],
+            frees: (1, 1),
+            listen: None,
+            examples: &[(
+                "send film.mkv --via friend",
+                "send a file to the node friend, where seaprox receive runs; a transfer that was cut goes on where it stopped",
+            )],
+        },
+    ),
+    (
+        Command::Receive,
+        CommandSpec {
+            name: "receive",
+            summary: "receive files of the keys in authorized_keys",
+            synopsis: &["--yes --listen ADDR [OPTION]... [DIRECTORY]"],
+            frees: (0, 1),
+            listen: None,
+            examples: &[(
+                "receive --yes --once --listen :23232 downloads",
+                "take one file into the directory downloads, and check its SHA-256",
+            )],
         },
     ),
     (

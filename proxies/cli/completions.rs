@@ -83,7 +83,7 @@ fn zsh() -> String {
         let frees = match command {
             Command::Completions => format!("1:shell:({})", SHELLS.join(" ")),
             Command::Cat => "*:host or port:_hosts".to_owned(),
-            Command::Pubkey | Command::Run | Command::Check => "1:file:_files".to_owned(),
+            Command::Pubkey | Command::Run | Command::Check | Command::Send => "1:file:_files".to_owned(),
             _ => "*:argument: ".to_owned(),
         };
         let _ = writeln!(out, "                '{frees}'\n            ;;");
@@ -114,7 +114,7 @@ fn fish() -> String {
     }
     let shells = SHELLS.join(" ");
     let _ = writeln!(out, "complete -c seaprox -n '__fish_seen_subcommand_from completions' -a '{shells}'");
-    out.push_str("complete -c seaprox -n '__fish_seen_subcommand_from pubkey run check' -F\n");
+    out.push_str("complete -c seaprox -n '__fish_seen_subcommand_from pubkey run check send receive' -F\n");
     out
 }
 

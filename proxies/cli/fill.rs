@@ -26,7 +26,8 @@ impl Parsed {
             _ => Vec::new(),
         };
         let peers = self.peers()?;
-        let served = if self.command() == Command::Link { self.link_addresses()? } else { Vec::new() };
+        let serves = matches!(self.command(), Command::Link | Command::Receive);
+        let served = if serves { self.link_addresses()? } else { Vec::new() };
         self.check_link_options(!peers.is_empty(), !served.is_empty())?;
         let draft = self.draft(!peers.is_empty() || !served.is_empty())?;
         let mut config = draft.process;

@@ -118,6 +118,9 @@ impl Parsed {
         if matches!(self.command(), Command::Invite | Command::Join) {
             return Ok(());
         }
+        if self.command() == Command::Receive && !accepts {
+            return Err(self.error("expected --listen ADDR, where peers dial"));
+        }
         let dialing = if self.command() == Command::Link { "--connect HOST[:PORT]" } else { "--via HOST[:PORT]" };
         let given = |long: &str| self.count(long) > 0;
         let about_links = |option: &&OptionSpec| matches!(option.group, Group::Links | Group::Keys);

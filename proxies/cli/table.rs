@@ -107,7 +107,8 @@ impl OptionSpec {
     /// no addresses from the environment: a variable that is meant for a front end would change what they do.
     pub fn env_name(&self, command: Command) -> Option<String> {
         let is_address = matches!(self.value, Value::Listen | Value::Target | Value::Peer);
-        let is_ignored = is_address && matches!(command, Command::Cat | Command::Link);
+        let is_ignored =
+            is_address && matches!(command, Command::Cat | Command::Link | Command::Send | Command::Receive);
         let is_read = self.env && self.belongs_to(command) && !is_ignored;
         is_read.then(|| format!("SEAPROX_{}", self.long.replace('-', "_").to_ascii_uppercase()))
     }
@@ -250,9 +251,14 @@ const FRONT_ENDS: Commands = Commands::FRONT_ENDS;
 /// Commands that run until a signal stops them.
 const SERVERS: Commands = FRONT_ENDS.and(&[Command::Link]);
 /// Commands that relay connections.
-const RELAYS: Commands = SERVERS.and(&[Command::Cat]);
+const RELAYS: Commands = SERVERS.and(&[Command::Cat, Command::Send, Command::Receive]);
+/// Commands that listen.
+const LISTENING: Commands = SERVERS.and(&[Command::Cat, Command::Receive]);
+/// Commands that dial links.
+const DIALING: Commands = SERVERS.and(&[Command::Cat, Command::Send]);
+const RECEIVE: Commands = Commands::of(&[Command::Receive]);
 /// Commands that take `--via`.
-const ROUTED: Commands = FRONT_ENDS.and(&[Command::Cat]);
+const ROUTED: Commands = FRONT_ENDS.and(&[Command::Cat, Command::Send]);
 const REPORTING: Commands = SERVERS.and(&[Command::Status, Command::Ctl, Command::Top]);
 /// Commands that ask a running process.
 const ASKING: Commands = Commands::of(&[Command::Status, Command::Ctl]);
@@ -271,7 +277,7 @@ const INVITE: Commands = Commands::of(&[Command::Invite]);
 const JOIN: Commands = Commands::of(&[Command::Join]);
 const INVITATIONS: Commands = INVITE.and(&[Command::Join]);
 const KEYS: Commands = Commands::of(&[Command::Keygen, Command::Pubkey]);
-/// Commands that dial links.
+/// Commands that have links.
 const DIALERS: Commands = RELAYS.and(&[Command::Console]);
 const CONSOLE: Commands = Commands::of(&[Command::Console]);
 /// Commands that use files of the configuration directory.
@@ -294,7 +300,7 @@ const LISTEN: Value = Value::Text("[BIND:]PORT");
 pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Addresses, "listen", Value::Listen, "address to listen on: PORT (loopback), :PORT (every address), \
         HOST:PORT, unix:/path, fd:NAME (sockets that the service manager passes), each of UDP after udp:; HOST:3000-3010 is a range; \
-        link uses port 23232 if none is given").short('l').repeat().only(RELAYS)
+        link uses port 23232 if none is given").short('l').repeat().only(LISTENING)
         .key(Sections::LISTENED),
     option(Group::Addresses, "to", Value::Target, "target to connect to; the first --to belongs to the first --listen and so \
         on, a single --to to all of them; several targets of one --listen stand in one --to with commas between them; a target \
@@ -368,6 +374,9 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Access, "proxy-protocol-udp", Value::Choice(&["each", "first"]), "datagrams of a flow that have a header, of those that \
         are accepted and sent; datagrams always have version 2").only(FRONT_ENDS)
         .fills(PROXY_UDP).key(Sections::LISTENERS),
+    option(Group::Access, "yes", Value::None, "accept each file that a key in authorized_keys sends, without asking").short('y').no_env()
+        .only(RECEIVE),
+    option(Group::Access, "once", Value::None, "stop when one file has arrived").no_env().only(RECEIVE),
     option(Group::Access, "no-strict-modes", Value::None, "accept files of keys, users and paths that other users can change or \
         replace, and private keys that other users can read; without this option such files are refused").only(READING)
         .fills(STRICT_MODES).key(Sections::PROCESS),
@@ -436,34 +445,34 @@ pub static OPTIONS: &[OptionSpec] = &[
         .only(RELAYS)
         .fills(Field::Flag(|d| &mut d.splices, false)).key(Sections::PROCESS),
     option(Group::Links, "authorized-keys", Value::File, "file of the keys that may dial this node, each with its permissions \
-        (default: authorized_keys in --config-dir)").only(LINK.and(&[Command::Join, Command::Console]))
+        (default: authorized_keys in --config-dir)").only(LINK.and(&[Command::Join, Command::Console, Command::Receive]))
         .fills(Field::Path(|d| &mut d.server.authorized_keys))
         .key(Sections::SERVED),
     option(Group::Links, "ask", Value::None, "ask on the terminal when a peer requests a target or a listener that its key does \
         not permit; the answer holds until SIGHUP").no_env().only(LINK)
         .fills(Field::Flag(|d| &mut d.server.asks, true))
         .key(Sections::SERVED),
-    option(Group::Links, "known-nodes", Value::File, "file of the keys of peers (default: known_nodes in --config-dir)").only(DIALERS.and(&[Command::Join]))
+    option(Group::Links, "known-nodes", Value::File, "file of the keys of peers (default: known_nodes in --config-dir)").only(DIALING.and(&[Command::Join, Command::Console]))
         .fills(KNOWN_NODES).key(Sections::DIALED),
     option(Group::Links, "peer-key", Value::Text("KEY|SHA256:..."), "the only key or fingerprint that the peer may have; \
-        known_nodes is not read").only(DIALERS)
+        known_nodes is not read").only(DIALING.and(&[Command::Console]))
         .fills(PEER_KEY).key(Sections::DIALED),
     option(Group::Links, "links-max", Value::Number(1, 64), "links to the servers at most; with it, each address of a name is a \
         server; without it, there is a link to each name and each address, and to 8 hosts of a service")
-        .fills(Field::SomeNumber(|d| &mut d.link.links_max)).only(RELAYS)
+        .fills(Field::SomeNumber(|d| &mut d.link.links_max)).only(DIALING)
         .key(Sections::DIALED),
     option(Group::Links, "subflows", Value::Number(1, 16), "transport connections of the link over each path")
-        .fills(Field::Number(|d| &mut d.link.subflows)).only(RELAYS)
+        .fills(Field::Number(|d| &mut d.link.subflows)).only(DIALING)
         .key(Sections::DIALED),
     option(Group::Links, "path", Value::Text("PATH"), "path to the peer: SOURCE[:PORT][%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, \
-        %wlan0 or 10.0.0.2->198.51.100.7").repeat().only(RELAYS)
+        %wlan0 or 10.0.0.2->198.51.100.7").repeat().only(DIALING)
         .fills(PATH).key(Sections::DIALED),
-    option(Group::Links, "paths", Value::File, "file of paths, one path per line; changes are applied while the link is up").only(RELAYS)
+    option(Group::Links, "paths", Value::File, "file of paths, one path per line; changes are applied while the link is up").only(DIALING)
         .fills(PATHS).key(Sections::DIALED),
-    option(Group::Links, "local-port", Value::Number(1, 65535), "source port of the link, for each --path that names none").only(RELAYS)
+    option(Group::Links, "local-port", Value::Number(1, 65535), "source port of the link, for each --path that names none").only(DIALING)
         .fills(Field::SomeNumber(|d| &mut d.local_port)).key(Sections::DIALED),
     option(Group::Links, "simultaneous", Value::None, "the peer dials this node at the same time, to --local-port, and neither \
-        listens; authorized_keys says what the peer may do here").only(RELAYS)
+        listens; authorized_keys says what the peer may do here").only(DIALING)
         .fills(Field::Flag(|d| &mut d.link.simultaneous, true)).key(Sections::DIALED),
     option(Group::Links, "mode", MODES, "use of the subflows: all of them, one at a time, or two for small data")
         .fills(MODE).only(RELAYS)
@@ -492,7 +501,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         .key(Sections::LINKS),
     option(Group::Links, "link-retry-max", Value::Duration, "longest delay between two attempts to dial a subflow; the delays \
         double from {redial-first}, and are {redial-awaited} at most while clients wait")
-        .fills(Field::Timer(|d| &mut d.process.node.timing.redial.1)).only(RELAYS)
+        .fills(Field::Timer(|d| &mut d.process.node.timing.redial.1)).only(DIALING)
         .key(Sections::LINKS),
     option(Group::Links, "link-memory", Value::Size(1 << 20, 1 << 40), "memory of one link for received data; the same amount \
         again for data to send")
@@ -578,10 +587,10 @@ pub static OPTIONS: &[OptionSpec] = &[
         .fills(Field::Number32(|d| &mut d.process.loops.limits.backlog))
         .key(Sections::CLIENTS),
     option(Group::Access, "unix-mode", Value::Text("MODE"), "octal mode of the files of listening Unix sockets, such as 0660; \
-        the umask decides otherwise").only(RELAYS)
+        the umask decides otherwise").only(LISTENING)
         .fills(UNIX_MODE).key(Sections::CLIENTS),
     option(Group::Access, "unix-owner", Value::Text("USER[:GROUP]"), "owner of the files of listening Unix sockets; :GROUP sets \
-        the group alone").only(RELAYS)
+        the group alone").only(LISTENING)
         .fills(UNIX_OWNER).key(Sections::CLIENTS),
     option(Group::Reporting, "log-format", Value::Choice(&["text", "json"]), "format of the log on stderr")
         .fills(LOG_FORMAT).only(RELAYS)

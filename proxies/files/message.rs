@@ -231,7 +231,11 @@ mod tests {
     #[test]
     fn a_wrong_length_and_an_unknown_type_are_refused_before_the_body_arrives() {
         for header in [[0, 0, 0, 0, 0], [8, 0, 0, 0, 0], [1, 0, 0, 1, 0], [4, 0, 0, 0, 0], [6, 255, 255, 255, 255]] {
-            assert_eq!(Decoder::default().next(&header).map_err(|error| error.fault), Err(Fault::Protocol), "{header:?}");
+            assert_eq!(
+                Decoder::default().next(&header).map_err(|error| error.fault),
+                Err(Fault::Protocol),
+                "{header:?}"
+            );
         }
     }
 

@@ -16,17 +16,24 @@
 //! ```
 //!
 //! `message` the messages and their bytes · `offer` what is sent, and the names that a receiver takes · `fault` why a transfer
-//! fails · `sender` and `receiver` the two state machines, without files and sockets.
+//! fails · `sender` and `receiver` the two state machines, without files and sockets · `folder` the folder of a receiver, with
+//! partial files and their journals · `outgoing` and `incoming` the handlers of the stream, which join all of them.
 
 mod fault;
+mod folder;
+mod incoming;
 mod message;
 mod offer;
+mod outgoing;
 mod receiver;
 mod sender;
 
 pub use fault::{Fault, FileError};
+pub use folder::{Folder, Partial};
+pub use incoming::{Incoming, Received};
 pub use message::{Decoder, Digest, Message};
 pub use offer::{NAME_BYTES_MAX, NameError, Offer, check_name};
+pub use outgoing::{Outgoing, SendError};
 pub use receiver::{Receiver, Step};
 pub use sender::{Sender, Want};
 

@@ -62,6 +62,11 @@ impl Sender {
         }
     }
 
+    /// Returns the size of the file.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Returns the bytes that the receiver has, or that were sent to it.
     pub fn position(&self) -> u64 {
         match self.state {

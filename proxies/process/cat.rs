@@ -25,10 +25,10 @@ type Ended = Rc<RefCell<Option<Failure>>>;
 
 /// State that the connection and its link share.
 #[derive(Clone, Default)]
-struct LinkState {
+pub(super) struct LinkState {
     /// Set if the link ends the process.
-    exit_error: Rc<RefCell<Option<Failed>>>,
-    was_up: Rc<Cell<bool>>,
+    pub exit_error: Rc<RefCell<Option<Failed>>>,
+    pub was_up: Rc<Cell<bool>>,
 }
 
 /// The handler of the only connection.
@@ -120,7 +120,7 @@ fn mode(parsed: &Parsed) -> Result<CatMode, Failed> {
 }
 
 /// Makes the link of a single connection.
-fn make_link(link: &Link, parts: &Parts) -> Result<MadeLink, MakeError> {
+pub(super) fn make_link(link: &Link, parts: &Parts) -> Result<MadeLink, MakeError> {
     let made = parts.dial(link)?;
     parts.commit(&[], std::slice::from_ref(link), &[]);
     Ok(made)
@@ -128,7 +128,7 @@ fn make_link(link: &Link, parts: &Parts) -> Result<MadeLink, MakeError> {
 
 /// Dials the link to each server. The failure of all of them ends the process, because nobody waits for the link of a single
 /// connection.
-fn dial(
+pub(super) fn dial(
     parsed: &Parsed,
     core: &mut Loop<'_>,
     parts: &Rc<Parts>,
@@ -199,7 +199,7 @@ fn listen(proxy: &mut Proxy, addrs: &[Bind], config: &LoopConfig, ended: &Ended)
 }
 
 /// Returns limits for one connection.
-fn few(config: &LoopConfig) -> Limits {
+pub(super) fn few(config: &LoopConfig) -> Limits {
     Limits { connections: 4, ..config.limits.clone() }
 }
 
@@ -292,4 +292,4 @@ fn outcome(cx: &mut Cx<'_>, reason: Reason) -> Failure {
     Failure { reason, detail }
 }
 
-const WORKERS: usize = 1;
+pub(super) const WORKERS: usize = 1;

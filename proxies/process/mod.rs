@@ -17,7 +17,9 @@ mod keygen;
 mod link;
 mod logging;
 mod output;
+mod receive;
 mod selftest;
+mod send;
 mod serve;
 mod service;
 mod settings;
@@ -62,8 +64,11 @@ fn run(parsed: &Parsed) -> Result<(), Failed> {
     let loaded = if parsed.command() == Command::Run { Some(settings::load(parsed).inspect_err(tell)?) } else { None };
     let log_format = loaded.as_ref().map_or_else(|| parsed.log_format(), |loaded| Ok(loaded.log_format))?;
     // Commands for one connection, and checks, log warnings only.
-    let is_terse = matches!(parsed.command(), Command::Cat | Command::Check | Command::Console | Command::Selftest)
-        || parsed.stdio()?.is_some();
+    let is_terse = match parsed.command() {
+        Command::Cat | Command::Send | Command::Receive | Command::Console => true,
+        Command::Check | Command::Selftest => true,
+        _ => parsed.stdio()?.is_some(),
+    };
     logging::init(parsed.verbosity(), is_terse, log_format).map_err(|error| parsed.error(error))?;
     if let Some(loaded) = loaded {
         return serve::run_file(parsed, loaded).inspect_err(tell);
@@ -74,6 +79,8 @@ fn run(parsed: &Parsed) -> Result<(), Failed> {
         Command::Link => serve::run(parsed).inspect_err(tell),
         Command::Check => check::run(parsed),
         Command::Cat => cat::run(parsed),
+        Command::Send => send::run(parsed),
+        Command::Receive => receive::run(parsed),
         Command::Status => status::run(parsed),
         Command::Ctl => ctl::run(parsed),
         Command::Top => top::run(parsed),

@@ -93,7 +93,7 @@ fn a_wrong_link_command_line_is_refused_in_one_line() {
         ("static --to unix:/x --via r", "--to \"unix:/x\" with --via: expected HOST:PORT, because a link carries TCP"),
         ("cat -l 0 --via r", "-l with --via: expected HOST PORT, at the far end"),
         ("cat --via r unix:/x", "expected HOST PORT, because a link carries TCP"),
-        ("selftest --listen 1", "link, cat, not of selftest"),
+        ("selftest --listen 1", "link, cat, receive, not of selftest"),
     ] {
         let ran = refused(&scratch, line);
         assert_eq!(ran.code, Some(2), "{line}: {}", ran.err);

@@ -75,3 +75,4 @@ mod splice;
 mod status;
 mod targets;
 mod top;
+mod transfers;

@@ -47,10 +47,18 @@ fn options_that_are_not_given_have_their_defaults() {
 fn every_printed_default_is_the_value_of_the_configuration() {
     // The configuration of the others comes from a file.
     for command in Command::ALL.into_iter().filter(|command| !matches!(command, Command::Run | Command::Check)) {
-        let line = if command == Command::Completions { "completions zsh" } else { command.name() };
+        let line = match command {
+            Command::Completions => "completions zsh",
+            Command::Send => "send f",
+            command => command.name(),
+        };
         // With a peer the options of links count, too.
         let via = if parsed(line).knows("via") { " --via r" } else { "" };
-        let connect = if command == Command::Link { " --connect r --listen 1" } else { "" };
+        let connect = match command {
+            Command::Link => " --connect r --listen 1",
+            Command::Receive => " --listen 1",
+            _ => "",
+        };
         let to = if parsed(line).knows("to") { " --to a:1" } else { "" };
         let line = format!("{line}{via}{connect}{to}");
         let mut text = line.clone();
@@ -106,6 +114,7 @@ fn every_default_is_valid_for_each_command() {
         let line = match command {
             Command::Completions => "completions zsh",
             Command::Run => "run f",
+            Command::Send => "send f",
             Command::Check => "check f",
             command => command.name(),
         };
