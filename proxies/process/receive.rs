@@ -1,6 +1,6 @@
 //! `seaprox receive`: receives files of peers over links that they dial.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::Path;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use seaprox::config::Maker;
-use seaprox::node::{ClaimReply, PeerKey, Policy, ServeConfig, SessionReply};
-use seaprox::{Bound, Cx, Endpoint, Handler, Loop, Proxy, Workers, human_size};
+use seaprox::node::{ClaimReply, LinkEvent, PeerKey, Policy, SessionReply};
+use seaprox::{Bound, Cx, Endpoint, Handler, Id, Loop, Proxy, Workers, human_size};
 
 use super::exit::{Exit, Failed};
 use super::{link, logging, output, settings};
@@ -50,10 +50,20 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         bounds.extend(bound);
     }
     let unwritten: Rc<RefCell<Option<Failed>>> = Rc::default();
-    offer(&mut proxy.core(), folder, once, &unwritten);
+    let is_done: Rc<Cell<bool>> = Rc::default();
+    let stop = Stop { once, is_done: Rc::clone(&is_done), unwritten: Rc::clone(&unwritten) };
+    offer(&mut proxy.core(), folder, stop);
     for bound in &mut bounds {
-        let config = made();
-        let config = ServeConfig { policy: Arc::new(FilesOnly(Arc::clone(&config.policy))), ..config };
+        let mut config = made();
+        let (mut log, is_done) = (config.on_event, Rc::clone(&is_done));
+        let on_event = move |core: &mut Loop<'_>, id: Id, event: &LinkEvent| {
+            log(core, id, event);
+            if is_done.get() && matches!(event, LinkEvent::Ended { .. }) {
+                core.drain(CLOSING);
+            }
+        };
+        config.policy = Arc::new(FilesOnly(config.policy));
+        config.on_event = Box::new(on_event);
         proxy.core().serve_links(bound, config).map_err(|error| failed(&error))?;
         if let Endpoint::Ip(_, addr) = bound.addr() {
             output::print(&format!("listening receive {addr}\n"))?;
@@ -63,15 +73,29 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     unwritten.take().map_or(Ok(()), Err)
 }
 
+/// The end of the process. The peer closes its link first: one that was closed here would be dialed again.
+#[derive(Clone)]
+struct Stop {
+    /// One file is enough.
+    once: bool,
+    /// The process ends when the link of its sender has ended.
+    is_done: Rc<Cell<bool>>,
+    /// Standard output cannot be written.
+    unwritten: Rc<RefCell<Option<Failed>>>,
+}
+
 /// Offers the service of files to the peers of a loop. A line is printed for each file that has arrived.
-fn offer(core: &mut Loop<'_>, folder: Folder, once: bool, unwritten: &Rc<RefCell<Option<Failed>>>) {
-    let unwritten = Rc::clone(unwritten);
+fn offer(core: &mut Loop<'_>, folder: Folder, stop: Stop) {
     let make = move |key: &PeerKey, peer: &str| -> Option<Box<dyn Handler>> {
-        let (peer, unwritten) = (peer.to_owned(), Rc::clone(&unwritten));
+        let (peer, stop) = (peer.to_owned(), stop.clone());
         let on_end = move |cx: &mut Cx<'_>, received: Received| {
-            report(&peer, &received, &unwritten);
-            if once && received.result.is_ok() || unwritten.borrow().is_some() {
-                cx.core().drain(CLOSING);
+            report(&peer, &received, &stop.unwritten);
+            if stop.once && received.result.is_ok() || stop.unwritten.borrow().is_some() {
+                stop.is_done.set(true);
+                // A sender that keeps its link open must not keep this process.
+                if cx.core().after(CLOSING, |core| core.drain(CLOSING)).is_err() {
+                    cx.core().drain(CLOSING);
+                }
             }
         };
         Some(Box::new(Incoming::new(folder.clone(), *key, Box::new(|_| Ok(())), Box::new(on_end))))
