@@ -22,6 +22,7 @@ pub const TARGETS: &[(&str, &str)] = &[
     ("seaprox::settings", "limits that the system reduces"),
     ("seaprox::status", "the status socket, and the status that SIGUSR1 asks for"),
     ("seaprox::admin", "the admin server, and the commands that it was given"),
+    ("seaprox::console", "the console, at debug: links that are closed already, a history that cannot be written"),
     ("seaprox::panic", "bugs of this program that ended a connection or a thread"),
 ];
 
