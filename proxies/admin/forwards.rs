@@ -29,6 +29,8 @@ pub fn to_json(forward: &ForwardStatus) -> Value {
         "refused": forward.refused,
         "bytes_sent": forward.bytes.0,
         "bytes_received": forward.bytes.1,
+        "datagrams_sent": forward.datagrams.0,
+        "datagrams_received": forward.datagrams.1,
     })
 }
 

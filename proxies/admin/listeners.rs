@@ -17,6 +17,7 @@ pub fn add(all: &mut Vec<ListenerStatus>, of_loop: Vec<ListenerStatus>) {
                 other.failed += one.failed;
                 other.closed.iter_mut().zip(one.closed).for_each(|(sum, count)| *sum += count);
                 other.bytes = (other.bytes.0 + one.bytes.0, other.bytes.1 + one.bytes.1);
+                other.datagrams = (other.datagrams.0 + one.datagrams.0, other.datagrams.1 + one.datagrams.1);
             }
             None => all.push(one),
         }
@@ -35,6 +36,8 @@ pub fn to_json(listener: &ListenerStatus) -> Value {
         "failed": listener.failed,
         "bytes_sent": listener.bytes.0,
         "bytes_received": listener.bytes.1,
+        "datagrams_sent": listener.datagrams.0,
+        "datagrams_received": listener.datagrams.1,
         "targets": listener.targets.iter().map(target).collect::<Vec<_>>(),
     })
 }

@@ -105,6 +105,8 @@ pub(crate) struct Listener {
     pub failed: u64,
     /// Bytes from the clients and to them, as far as they are settled.
     pub bytes: (u64, u64),
+    /// Datagrams from the clients and to them, as far as they are settled.
+    pub datagrams: (u64, u64),
     /// Ended connections by their reasons.
     pub closed: ByReason,
 }
@@ -146,9 +148,11 @@ pub struct ListenerStatus {
     pub refused: u64,
     /// Connections of its clients that failed before a byte was relayed, because of a peer or a rule.
     pub failed: u64,
-    /// Bytes from the clients, and to them: of ended connections, and of others up to the last call of
-    /// [`Core::settle`].
+    /// Bytes from the clients, and to them, those of datagrams included: of ended connections and flows, and of others up to the
+    /// last call of [`Core::settle`].
     pub bytes: (u64, u64),
+    /// Datagrams from the clients, and to them, counted as the bytes.
+    pub datagrams: (u64, u64),
     /// Ended connections by their reasons.
     pub closed: ByReason,
     /// The targets that its clients are balanced among; those of all loops together.
@@ -299,6 +303,7 @@ impl Core {
             active: 0,
             failed: 0,
             bytes: (0, 0),
+            datagrams: (0, 0),
             closed: [0; Reason::ALL.len()],
         };
         let placed = self.listeners.insert(Box::new(listener));
@@ -484,6 +489,7 @@ impl Listener {
             refused: self.refused,
             failed: self.failed,
             bytes: self.bytes,
+            datagrams: self.datagrams,
             closed: self.closed,
             targets: self.balancer.as_ref().map(|balancer| balancer.targets()).unwrap_or_default(),
         }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use crate::engine::core::Core;
 use crate::relay::connection::{Connection, Stage};
 use crate::relay::side::Role;
-use crate::types::id::Id;
+use crate::types::id::{Id, Kind};
 use crate::types::reason::Reason;
 
 /// The number of connections at each stage, by their listener.
@@ -23,10 +23,10 @@ pub(crate) struct Tally {
     pub active: usize,
     /// Connections that were refused, or whose dest could not be reached.
     pub refused: u64,
-    /// Settled bytes from the source to the dest.
-    pub sent: u64,
-    /// Settled bytes from the dest to the source.
-    pub received: u64,
+    /// Settled bytes from the sources to the dests, and back.
+    pub bytes: (u64, u64),
+    /// Settled datagrams from the sources to the dests, and back.
+    pub datagrams: (u64, u64),
 }
 
 impl Core {
@@ -40,13 +40,16 @@ impl Core {
         }
     }
 
-    /// Adds the bytes that connections have relayed since the last call to the sums of the loop and of their listeners: of at
-    /// most `max` connections, from the slot after that of `after` on, or from the first slot on. Returns the last of them, and
-    /// the number of connections at each stage; none if there are no more.
+    /// Adds the bytes that connections have relayed since the last call to the sums of the loop and of their listeners, and then
+    /// the datagrams of flows to those of their listeners: of at most `max` records behind `after`, or from the first connection
+    /// on. Returns the last of them, and the number of connections at each stage; none if there are no more.
     ///
     /// Several calls for many connections delay the loop less than one call.
     pub fn settle(&mut self, after: Option<Id>, max: usize) -> Option<(Id, Stages)> {
         let from = after.map_or(0, |id| id.index() + 1);
+        if after.is_some_and(|after| after.kind() == Kind::Flow) {
+            return self.settle_flows(from, max).map(|last| (last, Stages::new()));
+        }
         let ids: Vec<Id> = self.connections.starting_at(from).take(max).map(|(id, _)| id).collect();
         let mut stages = Stages::new();
         for id in &ids {
@@ -56,7 +59,10 @@ impl Core {
             *stages.entry((listener, stage)).or_default() += 1;
             self.add_bytes(listener, moved);
         }
-        ids.last().map(|last| (*last, stages))
+        match ids.last() {
+            Some(last) => Some((*last, stages)),
+            None => self.settle_flows(0, max).map(|last| (last, stages)),
+        }
     }
 
     /// Adds the bytes that a connection has relayed since they were settled.
@@ -72,7 +78,7 @@ impl Core {
         if let Some(listener) = self.listeners.get_mut(origin) {
             listener.bytes = (listener.bytes.0 + sent, listener.bytes.1 + received);
         } else if let Some(tally) = self.tallies.get_mut(&origin) {
-            (tally.sent, tally.received) = (tally.sent + sent, tally.received + received);
+            tally.bytes = (tally.bytes.0 + sent, tally.bytes.1 + received);
         }
     }
 

@@ -109,6 +109,8 @@ pub struct ForwardStatus {
     pub refused: u64,
     /// Settled bytes from the clients, and to them ([`Core::settle`](crate::Core::settle)).
     pub bytes: (u64, u64),
+    /// Settled datagrams from the clients, and to them; their bytes are among the bytes.
+    pub datagrams: (u64, u64),
 }
 
 /// A forward of a loop, borrowed; see [`Loop::forward`].
@@ -548,13 +550,16 @@ impl Node {
             active: 0,
             refused: 0,
             bytes: (0, 0),
+            datagrams: (0, 0),
         };
         for listener in forward.listeners.iter().flatten().filter_map(|id| core.listeners.get(*id)) {
             status.bound.push(listener.addr.clone());
             status.opened += listener.accepted;
             status.active += listener.active;
             status.refused += listener.refused + listener.failed;
-            status.bytes = (status.bytes.0 + listener.bytes.0, status.bytes.1 + listener.bytes.1);
+            let add = |sum: (u64, u64), more: (u64, u64)| (sum.0 + more.0, sum.1 + more.1);
+            status.bytes = add(status.bytes, listener.bytes);
+            status.datagrams = add(status.datagrams, listener.datagrams);
         }
         if status.direction == Direction::Local && status.bound.is_empty() {
             // A loop that is stopping has closed its listeners.
@@ -571,9 +576,9 @@ impl Node {
             (status.failure, status.tries) = (None, 0);
         }
         if let Some(tally) = core.tallies.get(&id) {
-            let Tally { opened, active, refused, sent, received } = *tally;
+            let Tally { opened, active, refused, bytes, datagrams } = *tally;
             (status.opened, status.active, status.refused) = (opened, active, refused);
-            status.bytes = (sent, received);
+            (status.bytes, status.datagrams) = (bytes, datagrams);
         }
         status
     }

@@ -124,6 +124,14 @@ impl LinkMut<'_> {
         Ok(())
     }
 
+    /// Asks the peer under which address it sees each subflow whose address is not known yet: [`SubflowStatus::seen_as`]. The
+    /// dialing node asks by itself; a node that was dialed hears the address that the peer has reached it at.
+    ///
+    /// [`SubflowStatus::seen_as`]: super::SubflowStatus::seen_as
+    pub fn request_observed_addresses(&mut self) {
+        self.node.request_observed_addresses(self.core, self.id);
+    }
+
     /// Says that another link is about to take the place of this one: [`Loop::connect_link`] dials the peer again, as if this
     /// link were not there. With false the link stays.
     pub fn set_leaving(&mut self, is_leaving: bool) {

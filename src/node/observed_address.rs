@@ -16,14 +16,32 @@ const QUESTION: &str = "where-am-i";
 use super::control::Node;
 
 impl Node {
-    /// Requests the observed address of a subflow.
+    /// Requests the observed addresses of the subflows of a link that the peer has dialed, as far as they are not known.
+    pub(super) fn request_observed_addresses(&mut self, core: &mut Core, link: Id) {
+        let Some(record) = self.links.get(link) else { return };
+        let carriers = record.carriers.iter().filter_map(|carrier| self.carriers.get(*carrier));
+        let unknown: Vec<SubflowId> =
+            carriers.filter(|carrier| carrier.seen_as.is_none()).filter_map(|carrier| carrier.subflow).collect();
+        for subflow in unknown {
+            if self.links.get(link).is_some_and(|record| !record.address_requests.values().any(|it| *it == subflow)) {
+                self.ask_observed_address(core, link, subflow);
+            }
+        }
+    }
+
+    /// Requests the observed address of a subflow that this node has dialed.
     pub(super) fn request_observed_address(&mut self, core: &mut Core, link: Id, subflow: SubflowId) {
+        // A stream has no address that the peer could see.
+        let dialer = self.links.get(link).and_then(|record| record.dialer.as_ref());
+        if dialer.is_some_and(|dialer| dialer.over.is_none()) {
+            self.ask_observed_address(core, link, subflow);
+        }
+    }
+
+    fn ask_observed_address(&mut self, core: &mut Core, link: Id, subflow: SubflowId) {
         let now = core.pools.sessions.now;
         let Some(record) = self.links.get_mut(link) else { return };
-        let session = core.pools.sessions.session_mut(link);
-        // A stream has no address that the peer could see.
-        let is_asked = record.dialer.as_ref().is_some_and(|dialer| dialer.over.is_none());
-        let Some(session) = session.filter(|_| is_asked) else { return };
+        let Some(session) = core.pools.sessions.session_mut(link) else { return };
         let host = Host::Name(QUESTION.to_owned());
         let question = Open { kind: Kind::Internal, host, port: subflow.0, ..Open::default() };
         if let Ok(stream) = session.open(now, question) {

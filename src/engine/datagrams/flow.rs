@@ -61,6 +61,8 @@ pub(crate) struct Flow {
     /// To the target, and from it.
     pub sent: Moved,
     pub received: Moved,
+    /// The part of them that stands in the sums of its listener already.
+    pub settled: [Moved; 2],
     pub dropped: u64,
     /// The time of the last answer.
     pub answered_ms: u64,
@@ -177,6 +179,17 @@ impl Moved {
     pub fn add(&mut self, datagrams: u64, bytes: u64) {
         self.datagrams += datagrams;
         self.bytes += bytes;
+    }
+
+    /// Returns what was delivered beyond `settled`, which is then all of it. Datagrams that were taken back since leave the sums
+    /// as they are, and are made good by the next ones.
+    pub fn settle(self, settled: &mut Moved) -> Moved {
+        let more = Moved {
+            datagrams: self.datagrams.saturating_sub(settled.datagrams),
+            bytes: self.bytes.saturating_sub(settled.bytes),
+        };
+        settled.add(more.datagrams, more.bytes);
+        more
     }
 
     /// Takes back datagrams that were given to a link, which has dropped them.

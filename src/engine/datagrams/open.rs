@@ -386,6 +386,7 @@ impl Flow {
             waiting: WaitingQueue::default(),
             sent: Moved::default(),
             received: Moved::default(),
+            settled: Default::default(),
             dropped: 0,
             answered_ms: now_ms,
             opened_ms: now_ms,

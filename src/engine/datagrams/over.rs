@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::flow::{Client, Dest, Flow};
+use super::flow::{Client, Dest, Flow, Moved};
 use crate::engine::core::Core;
 use crate::engine::describe::describe_target;
 use crate::types::dropped::Dropped;
@@ -69,7 +69,7 @@ impl Core {
         self.log_flow(id, &flow, reason, detail.as_deref());
         self.stats.flows_closed[reason as usize] += 1;
         if let Some(origin) = flow.listener {
-            self.add_flow_bytes(origin, &flow);
+            self.add_datagrams(origin, flow.sent.settle(&mut flow.settled[0]), flow.received.settle(&mut flow.settled[1]));
             if flow.client.association().is_none() {
                 self.end_tally(origin, reason, is_failure);
             }
@@ -114,13 +114,31 @@ impl Core {
         }
     }
 
-    /// Adds the bytes of a flow to the sums of its listener.
-    fn add_flow_bytes(&mut self, origin: Id, flow: &Flow) {
-        if let Some(listener) = self.listeners.get_mut(origin) {
-            listener.bytes = (listener.bytes.0 + flow.sent.bytes, listener.bytes.1 + flow.received.bytes);
-        } else if let Some(tally) = self.tallies.get_mut(&origin) {
-            (tally.sent, tally.received) = (tally.sent + flow.sent.bytes, tally.received + flow.received.bytes);
+    /// Adds the datagrams that flows have delivered since they were settled to the sums of their listeners: of at most `max`
+    /// flows, from the slot `from` on. Returns the last of them.
+    pub(in crate::engine) fn settle_flows(&mut self, from: usize, max: usize) -> Option<Id> {
+        let ids: Vec<Id> = self.datagrams.flows.starting_at(from).take(max).map(|(id, _)| id).collect();
+        for id in &ids {
+            let Some(flow) = self.datagrams.flows.get_mut(*id) else { continue };
+            let Some(origin) = flow.listener else { continue };
+            let [sent, received] = flow.delivered(&self.pools.sessions);
+            let (sent, received) = (sent.settle(&mut flow.settled[0]), received.settle(&mut flow.settled[1]));
+            self.add_datagrams(origin, sent, received);
         }
+        ids.last().copied()
+    }
+
+    /// Adds delivered datagrams to the sums of a listener or a forward.
+    fn add_datagrams(&mut self, origin: Id, sent: Moved, received: Moved) {
+        let (bytes, datagrams) = match self.listeners.get_mut(origin) {
+            Some(listener) => (&mut listener.bytes, &mut listener.datagrams),
+            None => match self.tallies.get_mut(&origin) {
+                Some(tally) => (&mut tally.bytes, &mut tally.datagrams),
+                None => return,
+            },
+        };
+        *bytes = (bytes.0 + sent.bytes, bytes.1 + received.bytes);
+        *datagrams = (datagrams.0 + sent.datagrams, datagrams.1 + received.datagrams);
     }
 
     /// Logs the line of a flow that is over. Lines about flows without an answer are limited by the network of the client,

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::flow::Flow;
+use super::flow::{Flow, Moved};
 use crate::engine::core::Core;
+use crate::streams::{LinkDrops, Sessions};
 use crate::types::id::{Id, Kind};
 use crate::types::verb_error::VerbError;
 
@@ -51,13 +52,8 @@ impl Core {
     }
 
     fn flow_status(&self, id: Id, flow: &Flow) -> FlowStatus {
-        let (mut sent, mut received, mut dropped) = (flow.sent, flow.received, flow.dropped);
-        let drops_of = |at: Option<_>| at.map_or_else(Default::default, |at| self.pools.sessions.datagram_drops(at));
-        for (moved, at) in [(&mut sent, flow.dest.stream()), (&mut received, flow.client.stream())] {
-            let drops = drops_of(at);
-            moved.take_back(drops);
-            dropped += drops.total();
-        }
+        let [sent, received] = flow.delivered(&self.pools.sessions);
+        let dropped = flow.dropped + flow.link_drops(&self.pools.sessions).iter().map(|drops| drops.total()).sum::<u64>();
         FlowStatus {
             id,
             description: flow.description(),
@@ -71,5 +67,20 @@ impl Core {
             bytes: (sent.bytes, received.bytes),
             dropped,
         }
+    }
+}
+
+impl Flow {
+    /// Returns the datagrams that were delivered to the target and from it, without those that a link has dropped.
+    pub(super) fn delivered(&self, sessions: &Sessions) -> [Moved; 2] {
+        let (mut delivered, drops) = ([self.sent, self.received], self.link_drops(sessions));
+        delivered.iter_mut().zip(drops).for_each(|(moved, drops)| moved.take_back(drops));
+        delivered
+    }
+
+    /// Returns the datagrams that links have dropped and that are not noted yet, on the way to the target and from it.
+    fn link_drops(&self, sessions: &Sessions) -> [LinkDrops; 2] {
+        [self.dest.stream(), self.client.stream()]
+            .map(|at| at.map_or_else(Default::default, |at| sessions.datagram_drops(at)))
     }
 }
