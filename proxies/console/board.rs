@@ -1,11 +1,15 @@
 //! The objects of the console with their states. The thread of the configuration writes them, and the virtual machine reads
 //! them without the loop.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use seaprox::Id;
+use seaprox::{Id, Proto};
+
+use super::counts::Counts;
+use super::names::Names;
 
 /// The state of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +35,8 @@ pub enum Kind {
     Tunnel,
     /// A forward from the peer to a target behind this node.
     Reverse,
+    /// A SOCKS proxy here, whose targets are reached through the connection.
+    Socks,
 }
 
 /// A host and a port, as far as they are known.
@@ -62,7 +68,15 @@ pub struct Record {
     /// The fingerprint of the key of the peer.
     pub fingerprint: Option<String>,
     /// The cipher.
-    pub cipher: Option<&'static str>,
+    pub cipher: Option<String>,
+    /// The protocol of a tunnel.
+    pub proto: Proto,
+    /// The name that the user has given it.
+    pub label: Option<String>,
+    /// What was carried.
+    pub counts: Counts,
+    /// The addresses of this node that the peer sees.
+    pub seen_as: Vec<SocketAddr>,
 }
 
 /// An object.
@@ -73,6 +87,8 @@ pub struct Entry {
     pub kind: Kind,
     /// The connection of a tunnel.
     pub parent: Option<Arc<Entry>>,
+    /// The ends as they were asked for, by which its saved name is found; none if it cannot be known again.
+    pub key: Option<String>,
     record: Mutex<Record>,
 }
 
@@ -82,6 +98,8 @@ pub struct Board {
     open: Mutex<Vec<Arc<Entry>>>,
     changed: Condvar,
     numbers: AtomicU64,
+    totals: Mutex<Counts>,
+    names: Mutex<Names>,
 }
 
 impl State {
@@ -135,6 +153,10 @@ impl Record {
             name: None,
             fingerprint: None,
             cipher: None,
+            proto: Proto::Tcp,
+            label: None,
+            counts: Counts::default(),
+            seen_as: Vec::new(),
         }
     }
 }
@@ -152,13 +174,15 @@ impl Entry {
 
     /// Returns the object with its ends and its state, for `print`.
     pub fn text(&self) -> String {
-        let Record { state, reason, local, remote, .. } = self.record();
+        let Record { state, reason, local, remote, proto, label, .. } = self.record();
         let (local, remote) = (local.text(), remote.text());
+        let (label, udp) = (label.map(|label| format!("{label:?} ")).unwrap_or_default(), udp_word(proto));
         let ends = match self.kind {
-            Kind::Connection => format!("tcpconn {local} <-> {remote}"),
-            Kind::Listener => format!("listener {local}"),
-            Kind::Tunnel => format!("tunnel {local} -> {remote}"),
-            Kind::Reverse => format!("tunnel {local} <- {remote}"),
+            Kind::Connection => format!("tcpconn {label}{local} <-> {remote}"),
+            Kind::Listener => format!("listener {label}{local}"),
+            Kind::Tunnel => format!("{udp}tunnel {label}{local} -> {remote}"),
+            Kind::Reverse => format!("{udp}tunnel {label}{local} <- {remote}"),
+            Kind::Socks => format!("socks {label}{local}"),
         };
         match state {
             State::Error => format!("{ends} ERROR: {reason}"),
@@ -168,13 +192,75 @@ impl Entry {
 }
 
 impl Board {
+    /// Creates a board on which objects have the names of earlier ones with the same ends.
+    pub fn with_names(names: Names) -> Board {
+        Board { names: Mutex::new(names), ..Board::default() }
+    }
+
     /// Adds an object.
-    pub fn add(&self, kind: Kind, parent: Option<Arc<Entry>>, record: Record) -> Arc<Entry> {
+    pub fn add(&self, kind: Kind, parent: Option<Arc<Entry>>, mut record: Record) -> Arc<Entry> {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let entry = Arc::new(Entry { number, kind, parent, record: Mutex::new(record) });
-        lock(&self.open).push(Arc::clone(&entry));
+        let key = key_of(kind, parent.as_deref(), &record);
+        let mut open = lock(&self.open);
+        if record.label.is_none() {
+            let saved = key.as_deref().and_then(|key| lock(&self.names).name_of(key));
+            record.label = saved.filter(|name| find(&open, name).is_none());
+        }
+        let entry = Arc::new(Entry { number, kind, parent, key, record: Mutex::new(record) });
+        open.push(Arc::clone(&entry));
+        drop(open);
         self.changed.notify_all();
         entry
+    }
+
+    /// Returns the open object that the user has given this name.
+    pub fn named(&self, name: &str) -> Option<Arc<Entry>> {
+        find(&lock(&self.open), name)
+    }
+
+    /// Gives an object a name, or takes it away. Returns true if there is something to save.
+    ///
+    /// # Errors
+    /// The name is malformed, or that of another object.
+    pub fn rename(&self, entry: &Entry, name: Option<&str>) -> Result<bool, String> {
+        let open = lock(&self.open);
+        if let Some(name) = name {
+            super::names::check(name)?;
+            if let Some(other) = find(&open, name).filter(|other| other.number != entry.number) {
+                return Err(format!("the name {name:?} is that of {}", other.text()));
+            }
+        }
+        let is_saved = lock(&self.names).set(entry.key.as_deref(), name)?;
+        lock(&entry.record).label = name.map(str::to_owned);
+        drop(open);
+        self.changed.notify_all();
+        Ok(is_saved)
+    }
+
+    /// Gives a name up, that of an object that is not open, too. Returns the ends of the object; none if there is no such name.
+    pub fn forget(&self, name: &str) -> Option<String> {
+        let open = lock(&self.open);
+        find(&open, name).into_iter().for_each(|entry| lock(&entry.record).label = None);
+        let mut names = lock(&self.names);
+        let key = names.key_of(name).map(str::to_owned)?;
+        // Taking a name away is never refused.
+        let _ = names.set(Some(&key), None);
+        Some(key)
+    }
+
+    /// Returns the saved names.
+    pub fn names(&self) -> MutexGuard<'_, Names> {
+        lock(&self.names)
+    }
+
+    /// Returns what the whole process has carried.
+    pub fn totals(&self) -> Counts {
+        lock(&self.totals).clone()
+    }
+
+    /// Sets what the whole process has carried.
+    pub fn set_totals(&self, totals: Counts) {
+        *lock(&self.totals) = totals;
     }
 
     /// Changes the record of an object. A closed object stays as it is, and leaves the board.
@@ -206,6 +292,30 @@ impl Board {
         let open = lock(&self.open);
         drop(self.changed.wait_timeout(open, time).unwrap_or_else(PoisonError::into_inner));
     }
+}
+
+/// Returns the beginning of the word for a tunnel of this protocol.
+fn udp_word(proto: Proto) -> &'static str {
+    if proto == Proto::Udp { "udp" } else { "" }
+}
+
+/// Returns the text by which an object is known again: the ends that were asked for, behind those of its connection.
+fn key_of(kind: Kind, parent: Option<&Entry>, record: &Record) -> Option<String> {
+    let (local, remote, udp) = (record.local.text(), record.remote.text(), udp_word(record.proto));
+    let ends = match kind {
+        // A link that this node dials has a name in its configuration; a peer that dials is known by its key.
+        Kind::Connection if record.name.is_some() => return Some(format!("to {remote}")),
+        Kind::Connection => return record.fingerprint.as_ref().map(|key| format!("from {key}")),
+        Kind::Listener => return Some(format!("at {local}")),
+        Kind::Tunnel => format!("{udp}tunnel {local} -> {remote}"),
+        Kind::Reverse => format!("{udp}tunnel {local} <- {remote}"),
+        Kind::Socks => format!("socks {local}"),
+    };
+    Some(format!("{} {ends}", parent?.key.as_ref()?))
+}
+
+fn find(open: &[Arc<Entry>], name: &str) -> Option<Arc<Entry>> {
+    open.iter().find(|entry| lock(&entry.record).label.as_deref() == Some(name)).cloned()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -8,7 +8,7 @@ use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Context, Helper};
 
 use super::machine;
-use super::objects::METHODS;
+use super::objects::methods;
 use super::words::Words;
 
 /// The helper of the line editor. Its machine only reads code, and runs none.
@@ -44,7 +44,7 @@ impl Completer for LuaHelper {
             .map_or(0, |place| place + before[place..].chars().next().map_or(1, char::len_utf8));
         let word = &before[begin..];
         if before[..begin].ends_with(':') {
-            let found = METHODS.iter().filter(|name| name.starts_with(word)).map(|name| format!("{name}(")).collect();
+            let found = methods().filter(|name| name.starts_with(word)).map(|name| format!("{name}(")).collect();
             return Ok((begin, found));
         }
         Ok((begin, if word.is_empty() { Vec::new() } else { self.words.starting_with(word) }))

@@ -13,10 +13,13 @@
 
 mod board;
 mod completion;
+mod counts;
 mod machine;
+mod names;
 mod node;
 mod objects;
 mod prompt;
+mod verbs;
 mod words;
 
 use std::io::Write as _;

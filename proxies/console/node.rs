@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,11 +11,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use seaprox::auth::PublicKey;
-use seaprox::config::{Config, Link, LinkPaths, Maker, Running, Server};
-use seaprox::node::{ForwardConfig, ForwardStatus, LinkEvent, LinkStatus, Path};
+use seaprox::config::{Config, FrontEndConfig, KeySource, Link, LinkPaths, Listener, Maker, Running, Server};
+use seaprox::node::{ForwardConfig, ForwardStatus, LinkEvent, LinkStatus, Path, Service};
 use seaprox::{Bind, Endpoint, ForwardState, Id, LinkState, Loop, Loops, Remote, Target, Workers};
 
 use super::board::{Board, Entry, Kind, Place, Record, State};
+use super::counts::Counts;
+use super::names::{NameChange, Names};
 use crate::{LinkOwner, Parts};
 
 /// The parts of a node that the command line has set.
@@ -27,6 +30,8 @@ pub struct NodeSetup {
     pub server: Server,
     /// Prepares the process for its first link. The value is kept until the process ends.
     pub prepare: Prepare,
+    /// The file of the names that the user gives to objects; none to forget them at the end.
+    pub names: Option<PathBuf>,
 }
 
 /// Prepares a process for its first link. Fails with a text for the user.
@@ -51,8 +56,14 @@ pub enum Change {
     Listen(Arc<Entry>, Bind),
     /// Listen at an address, here or at the peer, for the clients of a target.
     Forward(Arc<Entry>, Bind, Target),
+    /// Listen at an address for the clients of a SOCKS proxy.
+    Socks(Arc<Entry>, Bind),
     /// Close an object, a connection after its tunnels.
     Close(Arc<Entry>),
+    /// Give an object the name that it has on the board, and save it.
+    Rename(Arc<Entry>, Option<NameChange>),
+    /// Save a name.
+    Save(NameChange),
     /// Read the states again.
     Look,
     /// Close everything, and end the thread.
@@ -75,6 +86,8 @@ struct Keeper {
     /// The value of [`NodeSetup::prepare`].
     _prepared: Option<Box<dyn Any>>,
     numbers: u64,
+    /// The time of the last sums of what connections have carried.
+    settled: Option<Instant>,
 }
 
 impl Node {
@@ -86,13 +99,14 @@ impl Node {
         let (sender, receiver) = mpsc::sync_channel(CHANGES_MAX);
         let (refusals, is_look_due) = (Refusals::default(), Arc::new(AtomicBool::new(false)));
         let handler = handler(sender.clone(), Arc::clone(&refusals), Arc::clone(&is_look_due));
-        let NodeSetup { config, link, server, prepare } = setup;
+        let NodeSetup { config, link, server, prepare, names } = setup;
         let parts = Arc::new(Parts::with_events(&config, handler));
         let text = |error: io::Error| error.to_string();
         let workers = Workers::start(config.workers, config.loops.limits.lookups).map_err(text)?;
         let maker: Arc<dyn Maker> = Arc::<Parts>::clone(&parts);
         let (running, loops) = Running::start(config, maker, &workers).map_err(|errors| errors.to_string())?;
-        let board = Arc::<Board>::default();
+        let names = names.map(Names::load).transpose()?.unwrap_or_default();
+        let board = Arc::new(Board::with_names(names));
         let shared = Arc::clone(&board);
         let body = move || {
             let keeper = Keeper {
@@ -106,6 +120,7 @@ impl Node {
                 prepare: Some(prepare),
                 _prepared: None,
                 numbers: 0,
+                settled: None,
             };
             keeper.run(&receiver, loops);
         };
@@ -217,10 +232,19 @@ impl Keeper {
                 (entry, result)
             }
             Change::Forward(entry, listen, to) => {
-                let result = self.forward(&entry, listen, to);
+                let result = self.forward(&entry, listen, Some(to));
+                (entry, result)
+            }
+            Change::Socks(entry, listen) => {
+                let result = self.forward(&entry, listen, None);
                 (entry, result)
             }
             Change::Close(entry) => return self.close(&entry),
+            Change::Rename(entry, saved) => {
+                self.rename(&entry);
+                return saved.iter().for_each(save);
+            }
+            Change::Save(change) => return save(&change),
             Change::Look | Change::Finish => return,
         };
         if let Err(reason) = result {
@@ -236,7 +260,7 @@ impl Keeper {
 
     fn connect(&mut self, entry: &Arc<Entry>, peer: Target, local_port: Option<u16>) -> Result<(), String> {
         self.prepare()?;
-        let name = format!("console-{}", self.next_number());
+        let name = self.name_of(entry, "console");
         let paths = match local_port {
             Some(port) => LinkPaths::List(vec![Path { local_port: Some(port), ..Path::default() }]),
             None => self.link.paths.clone(),
@@ -253,7 +277,7 @@ impl Keeper {
 
     fn listen(&mut self, entry: &Arc<Entry>, bind: Bind) -> Result<(), String> {
         self.prepare()?;
-        let name = format!("listen-{}", self.next_number());
+        let name = self.name_of(entry, "listen");
         let server = Server { name: name.clone(), addresses: vec![bind], ..self.server.clone() };
         let mut config = self.running.config().clone();
         config.servers.push(server);
@@ -269,20 +293,96 @@ impl Keeper {
         Ok(())
     }
 
-    fn forward(&mut self, entry: &Arc<Entry>, listen: Bind, to: Target) -> Result<(), String> {
+    /// Opens a forward for a tunnel; without a target it is a SOCKS proxy.
+    fn forward(&mut self, entry: &Arc<Entry>, listen: Bind, to: Option<Target>) -> Result<(), String> {
         let Some(link) = entry.parent.as_ref().and_then(|parent| parent.record().id) else {
             return Err("link_lost: the connection is closed".to_owned());
         };
-        let (name, is_reverse) = (format!("tunnel-{}", self.next_number()), entry.kind == Kind::Reverse);
+        let name = self.name_of(entry, "tunnel");
+        let make = match (entry.kind, to) {
+            (Kind::Reverse, Some(to)) => {
+                let service = move || Service::Remote { to };
+                Box::new(service) as Box<dyn FnOnce() -> Service + Send>
+            }
+            (_, to) => self.local_service(link, &name, &listen, to)?,
+        };
         let id = self.ask(move |core| {
-            let config = match is_reverse {
-                true => ForwardConfig::remote(link, listen, to),
-                false => ForwardConfig::local(link, listen, to),
-            };
-            core.open_forward(ForwardConfig { name: Some(name), ..config }).map_err(|error| error.to_string())
+            let config = ForwardConfig { name: Some(name), link, listen, service: make() };
+            core.open_forward(config).map_err(|error| error.to_string())
         })?;
         let id = id?;
         self.board.change(entry, |record| record.id = Some(id));
+        Ok(())
+    }
+
+    /// Returns a function that makes, in the loop, the service of a tunnel that listens here.
+    fn local_service(
+        &self,
+        link: Id,
+        name: &str,
+        listen: &Bind,
+        to: Option<Target>,
+    ) -> Result<Box<dyn FnOnce() -> Service + Send>, String> {
+        let front_end = match &to {
+            Some(to) => FrontEndConfig::new("static").with("to", to.clone()),
+            None => FrontEndConfig::new("socks"),
+        };
+        let config = self.running.config();
+        let listener = Listener::new(name, vec![listen.clone()], front_end);
+        // The name says that the targets are behind a link.
+        let listener = config.resolved_listener(&Listener { link: Some(link.to_string()), ..listener });
+        let made = self.parts.front_end(&listener).map_err(|error| error.to_string())?;
+        let timeouts = config.loops.timeouts.clone();
+        Ok(Box::new(move || {
+            let listener = Box::new(listener.listen_config(&made, &timeouts, Some(link)));
+            Service::Local { listener, bounds: Vec::new(), to }
+        }))
+    }
+
+    /// Returns the name of an object in the configuration: that of the user, or a number behind `kind`.
+    fn name_of(&mut self, entry: &Entry, kind: &str) -> String {
+        self.numbers += 1;
+        entry.record().label.unwrap_or_else(|| format!("{kind}-{}", self.numbers))
+    }
+
+    /// Gives an object the name that it has on the board in the configuration, too.
+    fn rename(&mut self, entry: &Arc<Entry>) {
+        let Record { id, name, .. } = entry.record();
+        let renamed = match (entry.kind, name, id) {
+            (Kind::Connection, Some(name), _) => {
+                let new = self.name_of(entry, "console");
+                self.rename_record(entry, &name, new)
+            }
+            (Kind::Listener, Some(name), _) => {
+                let new = self.name_of(entry, "listen");
+                self.rename_record(entry, &name, new)
+            }
+            (Kind::Tunnel | Kind::Reverse | Kind::Socks, _, Some(id)) => {
+                let new = self.name_of(entry, "tunnel");
+                let renamed = self.ask(move |core| core.forward(id).and_then(|mut forward| forward.rename(&new)));
+                renamed.and_then(|renamed| renamed.map_err(|error| error.to_string()))
+            }
+            // A link that the peer has dialed has the name of its key.
+            _ => Ok(()),
+        };
+        if let Err(error) = renamed {
+            log::warn!(target: "seaprox::console", object = entry.text(), error = error; "the name is not in the status");
+        }
+    }
+
+    /// Renames a link or a server in the configuration.
+    fn rename_record(&mut self, entry: &Arc<Entry>, name: &str, new: String) -> Result<(), String> {
+        let mut config = self.running.config().clone();
+        let links = config.links.iter_mut().map(|link| &mut link.name);
+        let names = links.chain(config.servers.iter_mut().map(|server| &mut server.name));
+        names.filter(|it| **it == name).for_each(|it| it.clone_from(&new));
+        self.running.apply(config).map_err(|errors| errors.to_string())?;
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(refusal) = refusals.remove(name) {
+            refusals.insert(new.clone(), refusal);
+        }
+        drop(refusals);
+        self.board.change(entry, |record| record.name = Some(new));
         Ok(())
     }
 
@@ -297,7 +397,7 @@ impl Keeper {
             (Kind::Connection, None, Some(id)) => {
                 self.ask(move |core| core.link(id).and_then(|mut it| it.close()).map_err(|error| error.to_string()))
             }
-            (Kind::Tunnel | Kind::Reverse, _, Some(id)) => self.ask(move |core| {
+            (Kind::Tunnel | Kind::Reverse | Kind::Socks, _, Some(id)) => self.ask(move |core| {
                 // Connections of the tunnel end with it.
                 core.forward(id).and_then(|mut it| it.close()).map_err(|error| error.to_string())
             }),
@@ -321,27 +421,53 @@ impl Keeper {
 
     /// Writes the states of links and tunnels on the board.
     fn look(&mut self) {
+        self.settle();
         let open = self.board.open();
-        if open.is_empty() {
+        let Ok((links, forwards, totals)) = self.ask(|core| (core.links(), core.forwards(), core.totals())) else {
             return;
-        }
-        let Ok((links, forwards)) = self.ask(|core| (core.links(), core.forwards())) else { return };
+        };
+        self.board.set_totals(Counts::of_process(&totals));
         for entry in &open {
             let record = entry.record();
             match entry.kind {
                 Kind::Connection => self.look_at_link(entry, &record, &links),
-                Kind::Tunnel | Kind::Reverse => self.look_at_tunnel(entry, &record, &forwards),
+                Kind::Tunnel | Kind::Reverse | Kind::Socks => self.look_at_tunnel(entry, &record, &forwards),
                 Kind::Listener => {}
             }
         }
         // A link that the peer has dialed is an object from its first session on.
         for link in links.iter().filter(|link| !link.dialled && link.state == LinkState::Up) {
             if !open.iter().any(|entry| entry.kind == Kind::Connection && entry.record().id == Some(link.id)) {
-                let new = Record { id: Some(link.id), ..Record::new(Place::default(), Place::parse(&link.peer)) };
-                let entry = self.board.add(Kind::Connection, None, new);
-                self.board.change(&entry, |record| write_link(record, link, ""));
+                self.add_served(link);
             }
         }
+    }
+
+    fn add_served(&self, link: &LinkStatus) {
+        // A key that several nodes share tells none of them.
+        let is_shared = matches!(self.running.config().node.key, KeySource::Secret(_));
+        let fingerprint = fingerprint(link).filter(|_| !is_shared);
+        let new = Record::new(Place::default(), Place::parse(&link.peer));
+        let entry = self.board.add(Kind::Connection, None, Record { id: Some(link.id), fingerprint, ..new });
+        self.board.change(&entry, |record| write_link(record, link, ""));
+        // A node that has dialed asks by itself.
+        let id = link.id;
+        let asked = self.ask(move |core| core.link(id).map(|mut link| link.request_observed_addresses()));
+        if let Err(error) = asked {
+            log::debug!(target: "seaprox::console", error = error; "the peer is not asked for the address of this node");
+        }
+    }
+
+    /// Adds what connections have carried to the sums, if that was not done a moment ago.
+    fn settle(&mut self) {
+        if self.settled.is_some_and(|settled| settled.elapsed() < SETTLE_INTERVAL) {
+            return;
+        }
+        let mut after = None;
+        while let Ok(Some(last)) = self.ask(move |core| core.settle(after, RECORDS_SETTLED).map(|(last, _)| last)) {
+            after = Some(last);
+        }
+        self.settled = Some(Instant::now());
     }
 
     fn look_at_link(&self, entry: &Arc<Entry>, record: &Record, links: &[LinkStatus]) {
@@ -378,11 +504,18 @@ impl Keeper {
             Err(_) => Err("the loop has ended".to_owned()),
         }
     }
+}
 
-    fn next_number(&mut self) -> u64 {
-        self.numbers += 1;
-        self.numbers
+/// Saves a name.
+fn save(change: &NameChange) {
+    if let Err(error) = change.save() {
+        log::warn!(target: "seaprox::console", error = error.to_string(); "the name cannot be saved");
     }
+}
+
+/// Returns the fingerprint of the key of the peer.
+fn fingerprint(link: &LinkStatus) -> Option<String> {
+    link.key.and_then(|key| PublicKey::from_bytes(key).ok()).map(|key| key.fingerprint())
 }
 
 /// Writes the status of a link into its record.
@@ -406,8 +539,10 @@ fn write_link(record: &mut Record, link: &LinkStatus, refusal: &str) {
             record.remote = Place::parse(&subflow.remote);
         }
     }
-    record.fingerprint = link.key.and_then(|key| PublicKey::from_bytes(key).ok()).map(|key| key.fingerprint());
-    record.cipher = link.cipher;
+    record.fingerprint = fingerprint(link);
+    record.cipher = link.cipher.map(str::to_owned);
+    record.counts = Counts::of_link(link);
+    record.seen_as = link.subflows.iter().filter_map(|subflow| subflow.seen_as).collect();
 }
 
 /// Writes the status of a forward into the record of its tunnel. A tunnel works if it listens and its connection does.
@@ -429,6 +564,7 @@ fn write_tunnel(record: &mut Record, kind: Kind, forward: &ForwardStatus, parent
             _ => record.local = Place::new(addr.ip().to_string(), addr.port()),
         }
     }
+    record.counts = Counts::of_forward(forward);
     if let (Kind::Reverse, Some(parent)) = (kind, parent) {
         record.remote.host.clone_from(&parent.remote.host);
     }
@@ -440,6 +576,10 @@ const CHANGES_MAX: usize = 256;
 const POST_TIME: Duration = Duration::from_millis(8);
 /// Interval at which the states are read if no event tells of a change.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// Interval at which the sums of what connections have carried are made.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(200);
+/// Connections and flows whose counts the loop adds up in one call.
+const RECORDS_SETTLED: usize = 4096;
 /// Longest wait for an answer of the loop.
 const ASK_TIME: Duration = Duration::from_secs(10);
 /// Time that running connections have when the console ends.

@@ -14,25 +14,26 @@ use super::Flags;
 use super::board::{Board, Entry, Kind, Place, Record, State};
 use super::machine::handle_of;
 use super::node::{Change, Changes};
+use super::verbs;
 use crate::links::addresses;
 
 /// An object of Lua: a handle of a connection, a listener or a tunnel, which lives on without it.
 #[derive(Clone)]
 pub struct Handle {
-    entry: Arc<Entry>,
-    shared: Shared,
+    pub(super) entry: Arc<Entry>,
+    pub(super) shared: Shared,
 }
 
 /// What all handles share.
 #[derive(Clone)]
-struct Shared {
-    changes: Changes,
-    board: Arc<Board>,
+pub struct Shared {
+    pub(super) changes: Changes,
+    pub(super) board: Arc<Board>,
     flags: Flags,
 }
 
 impl Shared {
-    fn handle(&self, entry: Arc<Entry>) -> Handle {
+    pub(super) fn handle(&self, entry: Arc<Entry>) -> Handle {
         Handle { entry, shared: self.clone() }
     }
 
@@ -77,6 +78,16 @@ impl Shared {
 
 impl Handle {
     fn tunnel(&self, kind: Kind, listen: Bind, to: Target, record: Record) -> mlua::Result<Handle> {
+        self.make_tunnel(kind, record, |entry| Change::Forward(entry, listen, to))
+    }
+
+    /// Adds a tunnel of this connection, and posts the change that makes it.
+    pub(super) fn make_tunnel(
+        &self,
+        kind: Kind,
+        record: Record,
+        change: impl FnOnce(Arc<Entry>) -> Change,
+    ) -> mlua::Result<Handle> {
         if self.entry.kind != Kind::Connection {
             return Err(Error::runtime("tc: expected a connection"));
         }
@@ -84,7 +95,7 @@ impl Handle {
             return Err(Error::runtime("tc: the connection is closed"));
         }
         let parent = Some(Arc::clone(&self.entry));
-        self.shared.make(kind, parent, record, |entry| Change::Forward(entry, listen, to))
+        self.shared.make(kind, parent, record, change)
     }
 
     /// Waits until the object works, or is closed; without a time, also until it has failed for the first time. Returns true if
@@ -114,6 +125,7 @@ impl Handle {
 impl UserData for Handle {
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
         add_tunnels(methods);
+        verbs::add_methods(methods);
         methods.add_meta_method(MetaMethod::ToString, |_, handle, ()| Ok(handle.entry.text()));
         methods.add_meta_method(MetaMethod::Eq, |_, handle, other: Value| {
             Ok(handle_of(&other).is_some_and(|other| other.entry.number == handle.entry.number))
@@ -138,7 +150,7 @@ impl UserData for Handle {
         });
         methods.add_method("direction", |_, handle, ()| {
             Ok(match handle.entry.kind {
-                Kind::Tunnel => Some("forward"),
+                Kind::Tunnel | Kind::Socks => Some("forward"),
                 Kind::Reverse => Some("reverse"),
                 Kind::Connection | Kind::Listener => None,
             })
@@ -194,21 +206,26 @@ pub fn add_to(lua: &Lua, changes: Changes, board: Arc<Board>, flags: Flags) -> m
     globals.set("list_connections", list)?;
     let all = shared.clone();
     globals.set("sleep", lua.create_function(move |_, seconds: f64| all.sleep(seconds))?)?;
-    let all = shared;
+    let all = shared.clone();
     let quit = lua.create_function(move |_, ()| -> mlua::Result<()> {
         all.flags.stop.store(true, Ordering::Relaxed);
         Err(Error::runtime("quit"))
     })?;
     globals.set("quit", quit)?;
-    for name in METHODS {
+    for name in methods() {
         let method = lua.create_function(move |lua, args: MultiValue| call_method(lua, name, args))?;
         globals.set(name, method)?;
     }
-    Ok(())
+    verbs::add_functions(lua, &shared)
+}
+
+/// Iterates over the methods that are functions, too.
+pub fn methods() -> impl Iterator<Item = &'static str> {
+    METHODS.into_iter().chain(verbs::METHODS)
 }
 
 /// Calls the method of the first argument.
-fn call_method(lua: &Lua, name: &str, args: MultiValue) -> mlua::Result<MultiValue> {
+pub(super) fn call_method(lua: &Lua, name: &str, args: MultiValue) -> mlua::Result<MultiValue> {
     let mut args = args;
     let object = match args.pop_front() {
         Some(Value::UserData(object)) if object.is::<Handle>() => object,
@@ -260,7 +277,7 @@ fn time_of(seconds: f64) -> mlua::Result<Duration> {
 }
 
 /// Returns a port. Fails with the name of the argument.
-fn port_of(argument: &str, value: &Value, least: u16) -> mlua::Result<u16> {
+pub(super) fn port_of(argument: &str, value: &Value, least: u16) -> mlua::Result<u16> {
     let number = match value {
         Value::Integer(number) => u16::try_from(*number).ok(),
         Value::Number(number) if number.fract() == 0.0 && (0.0..=65_535.0).contains(number) => Some(*number as u16),
@@ -276,7 +293,7 @@ fn port_of(argument: &str, value: &Value, least: u16) -> mlua::Result<u16> {
 }
 
 /// Returns a host, and the target of a port of it. Fails with the name of the argument.
-fn target_of(argument: &str, value: &Value, port: u16) -> mlua::Result<(String, Target)> {
+pub(super) fn target_of(argument: &str, value: &Value, port: u16) -> mlua::Result<(String, Target)> {
     let Value::String(host) = value else {
         return Err(Error::runtime(format!("{argument}: expected a host, not {}", value.type_name())));
     };
@@ -287,13 +304,13 @@ fn target_of(argument: &str, value: &Value, port: u16) -> mlua::Result<(String, 
     Ok((bare, target))
 }
 
-fn bind_of(host: &str, port: u16) -> mlua::Result<Bind> {
+pub(super) fn bind_of(host: &str, port: u16) -> mlua::Result<Bind> {
     let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
     Bind::parse(&format!("{host}:{port}")).map_err(|error| Error::runtime(format!("host {host:?}: {error}")))
 }
 
 /// The methods that are functions, too.
-pub const METHODS: [&str; 14] = [
+const METHODS: [&str; 14] = [
     "tunnel",
     "rtunnel",
     "list_tunnels",
@@ -310,6 +327,6 @@ pub const METHODS: [&str; 14] = [
     "cipher",
 ];
 /// The address on which tunnels listen.
-const LOOPBACK: &str = "127.0.0.1";
+pub(super) const LOOPBACK: &str = "127.0.0.1";
 /// Interval at which a waiting function looks for an interrupt.
 const WAIT_INTERVAL: Duration = Duration::from_millis(50);

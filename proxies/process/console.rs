@@ -28,7 +28,7 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
             let text = if text.starts_with('#') { format!("--{text}") } else { text };
             Code::Chunk(format!("@{script}"), text)
         }
-        (None, None) => Code::Prompt(Box::new(Prompt::open(history()).map_err(failed)?)),
+        (None, None) => Code::Prompt(Box::new(Prompt::open(state_file("console_history")).map_err(failed)?)),
     };
     let command = parsed.command();
     let prepare = Box::new(move |config: &_, parts: &_| {
@@ -45,17 +45,18 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         let result = signal_hook::flag::register(signal, std::sync::Arc::clone(flag));
         result.map_err(|error| failed(error.to_string()))?;
     }
-    let node = Node::start(NodeSetup { config, link, server, prepare }).map_err(failed)?;
+    let node =
+        Node::start(NodeSetup { config, link, server, prepare, names: state_file("console_names") }).map_err(failed)?;
     console::run(node, code, parsed.flag("unsafe")?, &flags).map_err(failed)
 }
 
-/// Returns the file of the history in the directory of states.
+/// Returns a file in the directory of states.
 #[cfg(feature = "console")]
-fn history() -> Option<std::path::PathBuf> {
+fn state_file(name: &str) -> Option<std::path::PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(std::path::PathBuf::from);
     let states = variable("XDG_STATE_HOME").filter(|path| path.is_absolute());
     let states = states.or_else(|| variable("HOME").map(|home| home.join(".local/state")))?;
-    Some(states.join("seaprox/console_history"))
+    Some(states.join("seaprox").join(name))
 }
 
 /// Refuses the command, because this binary was built without the console.

@@ -27,7 +27,7 @@ fn start(words: &[&str]) -> Program {
 
 /// Sends a signal to a console, and waits for its end.
 #[track_caller]
-fn end(console: &mut Program, signal: i32) -> ExitStatus {
+pub fn end(console: &mut Program, signal: i32) -> ExitStatus {
     // SAFETY: kill takes two integers, and the child has not been waited for, so its process id is still its own.
     unsafe { libc::kill(console.0.id() as i32, signal) };
     left(console)
@@ -35,7 +35,7 @@ fn end(console: &mut Program, signal: i32) -> ExitStatus {
 
 /// Waits for the end of a console.
 #[track_caller]
-fn left(console: &mut Program) -> ExitStatus {
+pub fn left(console: &mut Program) -> ExitStatus {
     let mut status = None;
     until("the console ends", || {
         status = console.0.try_wait().unwrap();
@@ -44,7 +44,7 @@ fn left(console: &mut Program) -> ExitStatus {
     status.unwrap()
 }
 
-fn secret(scratch: &Scratch) -> String {
+pub fn secret(scratch: &Scratch) -> String {
     let file = scratch.file("secret");
     assert_eq!(run(&["keygen", "--secret", "--key", &file]).code, Some(0));
     file
@@ -52,7 +52,7 @@ fn secret(scratch: &Scratch) -> String {
 
 /// Starts a node that accepts links of those that have the secret. Returns it and its port.
 #[track_caller]
-fn far(secret: &str) -> (Seaprox, u16) {
+pub fn far(secret: &str) -> (Seaprox, u16) {
     let far = Seaprox::start(&["link", "--listen", "127.0.0.1:0", "--secret", secret]);
     let port = far.listens(0).rsplit(':').next().unwrap().parse().unwrap();
     (far, port)

@@ -69,7 +69,11 @@ impl Core {
         self.log_flow(id, &flow, reason, detail.as_deref());
         self.stats.flows_closed[reason as usize] += 1;
         if let Some(origin) = flow.listener {
-            self.add_datagrams(origin, flow.sent.settle(&mut flow.settled[0]), flow.received.settle(&mut flow.settled[1]));
+            self.add_datagrams(
+                origin,
+                flow.sent.settle(&mut flow.settled[0]),
+                flow.received.settle(&mut flow.settled[1]),
+            );
             if flow.client.association().is_none() {
                 self.end_tally(origin, reason, is_failure);
             }

@@ -53,7 +53,8 @@ impl Core {
 
     fn flow_status(&self, id: Id, flow: &Flow) -> FlowStatus {
         let [sent, received] = flow.delivered(&self.pools.sessions);
-        let dropped = flow.dropped + flow.link_drops(&self.pools.sessions).iter().map(|drops| drops.total()).sum::<u64>();
+        let dropped =
+            flow.dropped + flow.link_drops(&self.pools.sessions).iter().map(|drops| drops.total()).sum::<u64>();
         FlowStatus {
             id,
             description: flow.description(),
