@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use seaprox::auth::Modes;
 use seaprox::config::{self, Config, FrontEnds, Listener, LoopConfig};
-use seaprox::{Bind, Id, Loop};
+use seaprox::{Bind, Id, ListenConfig, Loop};
 
 use crate::Parts;
 use crate::file::{self, Environment};
@@ -17,6 +17,14 @@ use crate::frontends::Registry;
 /// An error of a configuration, as text with one line for each problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(String);
+
+/// A listener of [`parse_listener`].
+pub struct Parsed {
+    config: Config,
+    listener: Listener,
+    /// The name that the text gives to it.
+    name: Option<String>,
+}
 
 /// Reads a whole configuration from a text in TOML: what a file of `seaprox run` may contain. Relative paths begin in the
 /// current directory. A loop that a program runs has no admin server, so the text must not name one. An empty text is the
@@ -42,12 +50,7 @@ pub fn parse(text: &str) -> Result<Config, ConfigError> {
 ///
 /// # Errors
 /// The front end is unknown, the address cannot be parsed, or all problems of the text.
-pub fn parse_listener(
-    front_end: &str,
-    address: &str,
-    text: &str,
-    loops: &LoopConfig,
-) -> Result<(Config, Listener), ConfigError> {
+pub fn parse_listener(front_end: &str, address: &str, text: &str, loops: &LoopConfig) -> Result<Parsed, ConfigError> {
     let names = Registry.names();
     if !names.contains(&front_end) {
         let text = format!("front end: found {front_end:?}, expected one of {}", names.join(", "));
@@ -64,7 +67,9 @@ pub fn parse_listener(
     }
     (config.threads, config.loops) = (1, loops.clone());
     let listener = config.resolved_listener(&config.listeners[0]);
-    Ok((config, listener))
+    // Without a name of its own it has the text of its address, and is named by the address that it gets.
+    let name = (listener.name != address).then(|| listener.name.clone());
+    Ok(Parsed { config, listener, name })
 }
 
 /// Opens a listener of [`parse_listener`] in a loop. Returns its id for each address that it stands for.
@@ -74,7 +79,7 @@ pub fn parse_listener(
 pub fn listen(
     core: &mut Loop<'_>,
     parts: &Parts,
-    (config, listener): &(Config, Listener),
+    Parsed { config, listener, name }: &Parsed,
 ) -> Result<Vec<Id>, ListenError> {
     use seaprox::config::Maker;
 
@@ -82,7 +87,8 @@ pub fn listen(
     let mut bounds = config.bind_listener(listener)?;
     let (mut ids, timeouts) = (Vec::new(), core.config().timeouts.clone());
     for bound in &mut bounds {
-        match core.listen(bound, listener.listen_config(&front_end, &timeouts, None)) {
+        let name = name.clone().filter(|_| ids.is_empty());
+        match core.listen(bound, ListenConfig { name, ..listener.listen_config(&front_end, &timeouts, None) }) {
             Ok(id) => ids.push(id),
             Err(error) => {
                 ids.iter().for_each(|id| _ = core.listener(*id).and_then(|listener| listener.unlisten()));
