@@ -99,6 +99,7 @@ check:
 	$(CARGO) clippy --locked --all-targets --workspace -- -D warnings
 	scripts/check-capi
 	scripts/check-capi-size
+	scripts/check-python
 	scripts/check-layers
 	scripts/check-systems
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items

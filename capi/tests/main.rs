@@ -5,3 +5,4 @@ mod examples;
 mod interface;
 mod kit;
 mod package;
+mod python;
