@@ -33,6 +33,11 @@ impl NodeKey {
         Secret::random(SEED_BYTES).map(NodeKey::from_seed)
     }
 
+    /// Returns the key with this seed (RFC 8032), for a program that keeps its key by itself.
+    pub fn from_bytes(seed: &[u8; SEED_BYTES]) -> NodeKey {
+        NodeKey::from_seed(Secret::copied(seed))
+    }
+
     /// Derives the key from a shared secret with PBKDF2-HMAC-SHA256, the salt `seaprox-link-v1` and 600,000 rounds. This
     /// takes a few tenths of a second, so a loop must not call it.
     ///

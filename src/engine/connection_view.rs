@@ -145,6 +145,11 @@ impl ConnectionMut<'_> {
         self.side_record(role).map_or(Endpoint::Unknown, |side| side.io.local())
     }
 
+    /// Returns the link whose stream one side is, if it is one.
+    pub fn link(&self, role: Role) -> Option<Id> {
+        Some(self.side_record(role)?.io.stream()?.link)
+    }
+
     /// Returns the name of the front end.
     pub fn kind(&self) -> Option<&Label> {
         self.record().map(|record| &record.kind)

@@ -15,7 +15,7 @@ use std::time::Duration;
 use crate::engine::bound::{self, Bound};
 use crate::engine::control::Loop;
 use crate::engine::core::Core;
-use crate::engine::datagrams::handler::{DatagramFrontEnd, SharedHandler};
+use crate::engine::datagrams::handler::{DatagramFrontEnd, FlowRequest, FlowTarget, SharedHandler};
 use crate::engine::handler::{Cx, Handler};
 use crate::engine::listener::{FrontEnd, ListenConfig, plain};
 use crate::engine::observer::Event;
@@ -26,6 +26,7 @@ use crate::types::descriptor_error::DescriptorError;
 use crate::types::forward_state::ForwardState;
 use crate::types::id::{Id, Kind};
 use crate::types::label::Label;
+use crate::types::proto::Proto;
 use crate::types::reason::{Failure, Reason};
 use crate::types::verb_error::VerbError;
 
@@ -138,8 +139,13 @@ impl ForwardConfig {
     pub fn local(link: Id, listen: Bind, to: Target) -> ForwardConfig {
         let target = Rc::new(to.clone());
         let front_end = move || -> Box<dyn Handler> { Box::new(ToTarget(Rc::clone(&target))) };
-        let listener = Box::new(ListenConfig::new("static", Box::new(front_end)));
-        let service = Service::Local { listener, bounds: Vec::new(), to: Some(to) };
+        let datagrams = (to.proto() == Proto::Udp).then(|| {
+            let target = Rc::new(to.clone());
+            let open = move |_: &mut Core, _: &FlowRequest<'_>| Ok(FlowTarget::new(Rc::clone(&target)));
+            Box::new(open) as DatagramFrontEnd
+        });
+        let listener = ListenConfig { datagrams, ..ListenConfig::new("static", Box::new(front_end)) };
+        let service = Service::Local { listener: Box::new(listener), bounds: Vec::new(), to: Some(to) };
         ForwardConfig { name: None, link, listen, service }
     }
 

@@ -244,6 +244,7 @@ impl Node {
         let name = Arc::clone(&record.name);
         let endpoint = Endpoint::Link(Arc::clone(&name), id.0);
         let taken = if waits { None } else { self.taken(link, &target) };
+        let is_taken = taken.is_some();
         let handler: Box<dyn Handler> = match taken {
             Some(handler) => Box::new(AppStream { handler }),
             None => {
@@ -260,6 +261,10 @@ impl Node {
         match adopted.ok().and_then(|connection| Some((connection, core.connections.get(connection)?.source))) {
             Some((connection, side)) => {
                 if let Some(record) = core.connections.get_mut(connection) {
+                    if is_taken {
+                        // This node connects to no target that would be noted.
+                        record.asked = Some(Rc::clone(&target));
+                    }
                     let notes = record.notes();
                     (notes.user, notes.client) = (Some((*name).into()), client.map(|client| Box::new(client.client)));
                 }

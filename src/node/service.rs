@@ -38,6 +38,17 @@ impl Loop<'_> {
         node.services.push((name.to_owned(), make));
     }
 
+    /// Offers a service no more. Its streams go on.
+    ///
+    /// # Errors
+    /// [`VerbError::Stale`] if there is no such service.
+    pub fn remove_service(&mut self, name: &str) -> Result<(), VerbError> {
+        let (_, node) = self.parts::<Node>();
+        let before = node.services.len();
+        node.services.retain(|(other, _)| other != name);
+        if node.services.len() < before { Ok(()) } else { Err(VerbError::Stale) }
+    }
+
     /// Opens a stream to a service of the peer of a link, or of one of the peers of a group, for a handler:
     /// [`Handler::connected`] reports the result, then the bytes are the handler's. The stream is the source of a connection
     /// without a dest. It waits if the link is not up.
