@@ -15,7 +15,7 @@
 //! | `top` | the live view of a running process | `admin` |
 //! | `console` | the Lua prompt, and scripts that make links and tunnels | `links`, `maker` |
 //! | `admin` | the status of a running process, as JSON and as text, and its socket | the library |
-//! | `embedded` | for a loop that another program runs: its configuration from text, its status, its metrics | `admin`, `file` |
+//! | `embedded` | for a loop that another program runs: its configuration and its links from text, its status, its metrics | `admin`, `file`, `links` |
 //! | `process` | the commands of the binary, the log, signals and exit codes | all of the above |
 //!
 //! Everything here uses the public interface of the library and nothing else.

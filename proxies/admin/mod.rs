@@ -27,6 +27,7 @@ mod text;
 
 pub use command::{AdminCommand, Cause, CommandError, Commands};
 pub use guard::{Rules, TOKEN_BYTES_MIN, is_fit};
+pub use links::to_json as link_json;
 pub use reporter::{Reporter, metrics_of, status_of};
 pub use server::Server;
 pub use service::Service;
