@@ -361,7 +361,8 @@ typedef struct seaprox_handler {
     void (*timeout)(seaprox_loop *loop, seaprox_id connection, void *user);
     /* The time of seaprox_connection_wake_after has passed. */
     void (*woken)(seaprox_loop *loop, seaprox_id connection, void *user);
-    /* The input of a side has ended while it was not relayed: enum seaprox_cause. NULL closes the connection. */
+    /* The input of a side has ended while it was not relayed: enum seaprox_cause. NULL closes the connection. A reset of the source
+     * ends the connection without this call. */
     void (*ended)(seaprox_loop *loop, seaprox_id side, int cause, void *user);
     /* The connection is over. This is its last callback, and functions answer SEAPROX_ERR_OVER for it. The end lives until the
      * return. */
@@ -427,6 +428,12 @@ int seaprox_connection_target(seaprox_loop *loop, seaprox_id connection, char *b
 
 /* Returns the stage of a connection, one of enum seaprox_stage. */
 int seaprox_connection_stage(seaprox_loop *loop, seaprox_id connection);
+
+/* Sets the stage of a connection, and starts the timer of that stage: SEAPROX_STAGE_HANDSHAKE (the handshake timeout),
+ * SEAPROX_STAGE_ESTABLISHED (the idle timeout) or SEAPROX_STAGE_KEEP_ALIVE. A program that serves its clients by itself, without a
+ * dest, sets ESTABLISHED when it knows them.
+ * Errors: INVALID for other stages. */
+int seaprox_connection_set_stage(seaprox_loop *loop, seaprox_id connection, int stage);
 
 /* Tells the bytes relayed from the source to the dest, and back. */
 int seaprox_connection_bytes(seaprox_loop *loop, seaprox_id connection, uint64_t *sent, uint64_t *received);
@@ -588,6 +595,272 @@ int seaprox_transit_pass(seaprox_transit *transit, size_t count, size_t *passed)
 /* Asks for another call when the other side has taken what was written. */
 int seaprox_transit_call_again(seaprox_transit *transit);
 
+/* ---- Keys of nodes ---- */
+
+/* The bytes of a key, private or public: ed25519 (RFC 8032). */
+#define SEAPROX_KEY_BYTES 32
+
+/* Makes a private key: SEAPROX_KEY_BYTES random bytes. Any thread. */
+int seaprox_key_new(uint8_t *key);
+
+/* Reads the private key in a file as `seaprox keygen` makes it; if there is no file, makes one that only its owner can read. Waits
+ * for the disk. Any thread.
+ * Errors: CONFIG if the file cannot be used. */
+int seaprox_key_load(const char *path, size_t path_len, uint8_t *key);
+
+/* Derives a private key from a secret that several nodes share: all of them have the same key then. It takes some tenths of a
+ * second, so do it once. Any thread.
+ * Errors: INVALID for less than 16 bytes. */
+int seaprox_key_derive(const uint8_t *secret, size_t secret_len, uint8_t *key);
+
+/* Gives the public key of a private key. Any thread. */
+int seaprox_key_public(const uint8_t *key, uint8_t *public_key);
+
+/* Reads a public key from its text, such as the output of `seaprox pubkey`. Any thread.
+ * Errors: INVALID. */
+int seaprox_key_parse(const char *text, size_t text_len, uint8_t *public_key);
+
+/* Gives the text of a public key, as a line of authorized_keys has it. Any thread.
+ * Errors: INVALID if no public key has these bytes. */
+int seaprox_key_text(const uint8_t *public_key, char *buf, size_t cap, size_t *len);
+
+/* Gives the fingerprint of a public key, such as SHA256:... Any thread.
+ * Errors: INVALID if no public key has these bytes. */
+int seaprox_key_fingerprint(const uint8_t *public_key, char *buf, size_t cap, size_t *len);
+
+/* ---- Links ---- */
+
+/* The answers of a policy. */
+enum seaprox_verdict {
+    SEAPROX_REFUSE = 0,
+    SEAPROX_PERMIT = 1,     /* the loop connects to the target, or listens on the address */
+    SEAPROX_ASK = 2,        /* an event asks the program: a stream waits for seaprox_permit, all else is refused until it is
+                             * requested again */
+    SEAPROX_BY_ADDRESS = 3, /* of a target: reach decides about each address of its name */
+    SEAPROX_HANDLE = 4      /* of a target: the handler of the options gets the stream, and nothing is connected */
+};
+
+/* The policy of a link: which keys may have one, and what their nodes may do here. What no callback permits is refused, and so
+ * everything but links if all are NULL. Keys have SEAPROX_KEY_BYTES. The callbacks may be asked several times for one request, and
+ * whenever a permission is checked. They run in the middle of a turn: they must not block, and must not use the loop, whose functions
+ * answer SEAPROX_ERR_BUSY. */
+typedef struct seaprox_policy {
+    uint32_t size;
+    uint32_t max_num_streams;      /* streams that a peer may have open at once; 0: as many as the link has */
+    uint64_t max_bytes_per_second; /* of a peer in each direction, over all its links; 0: no limit */
+    /* Returns 0 if the key may have no link. NULL admits peer_key of the options, and the keys of the files that toml names. */
+    int (*admit)(const uint8_t *key, void *user);
+    /* A peer opens a stream or a flow of datagrams to a target, such as example.org:80 or udp:[::1]:53: enum seaprox_verdict. */
+    int (*open)(const uint8_t *key, const char *target, size_t target_len, void *user);
+    /* After SEAPROX_BY_ADDRESS: is the target permitted with this IP address of its name? SEAPROX_PERMIT or SEAPROX_REFUSE. */
+    int (*reach)(const uint8_t *key, const char *target, size_t target_len, const char *address, size_t address_len,
+                 void *user);
+    /* A peer wants this node to listen on an address for it: enum seaprox_verdict without the last two. */
+    int (*listen)(const uint8_t *key, const char *address, size_t address_len, void *user);
+} seaprox_policy;
+
+/* The kinds of events of links. The numbers never change; a later version may have more. */
+enum seaprox_link_event_kind {
+    SEAPROX_LINK_EVENT_UP = 1,           /* there is a session: key, is_new */
+    SEAPROX_LINK_EVENT_SUSPENDED = 2,    /* the last subflow is gone; streams wait, and nothing is lost */
+    SEAPROX_LINK_EVENT_RESUMED = 3,      /* the session has a subflow again */
+    SEAPROX_LINK_EVENT_DRAINING = 4,     /* the peer is about to stop: new streams get another session */
+    SEAPROX_LINK_EVENT_DRAINED = 5,      /* the session with a peer that was about to stop is over */
+    SEAPROX_LINK_EVENT_SUBFLOW_UP = 6,   /* a subflow is up: subflow, tries before */
+    SEAPROX_LINK_EVENT_SUBFLOW_LOST = 7, /* a subflow failed; it is tried again: subflow, tries, reason, text */
+    SEAPROX_LINK_EVENT_WRONG_KEY = 8,    /* the policy does not admit the key of the peer: key */
+    SEAPROX_LINK_EVENT_REJECTED = 9,     /* the peer does not admit the key of this node */
+    SEAPROX_LINK_EVENT_EXPIRED = 10,     /* the peer does not admit the key any more, because its time is over */
+    SEAPROX_LINK_EVENT_ASKED_OPEN = 11,  /* SEAPROX_ASK: key, text is the target; connection waits for seaprox_permit, 0 if it
+                                          * was a flow of datagrams, which is refused */
+    SEAPROX_LINK_EVENT_ASKED_LISTEN = 12, /* SEAPROX_ASK: key, text is the address; refused for now */
+    SEAPROX_LINK_EVENT_MESSAGE = 13,     /* a message of the peer: key, text, which is the peer's: escape it for terminals */
+    SEAPROX_LINK_EVENT_CLOSED = 14,      /* this node has closed the link; its id is stale soon */
+    SEAPROX_LINK_EVENT_ENDED = 15        /* the session is over, and this node did not close it: reason, text. A link that this
+                                          * node dials is dialed again; one that the peer has dialed is gone */
+};
+
+/* An event of a link. Fields that do not belong to its kind are 0. */
+typedef struct seaprox_link_event {
+    uint32_t size;
+    int kind;              /* enum seaprox_link_event_kind */
+    seaprox_id link;
+    seaprox_id connection; /* the stream that waits */
+    const uint8_t *key;    /* SEAPROX_KEY_BYTES of the peer's public key; NULL if it is not known */
+    const char *text;
+    size_t text_len;
+    int reason;            /* enum seaprox_reason */
+    int is_new;            /* 1 if the session is a new one */
+    uint32_t subflow;      /* the number of the subflow, in the order of the paths */
+    uint32_t tries;        /* consecutive failures of the subflow */
+} seaprox_link_event;
+
+/* Is told an event of a link. The event and what it points to live until the return. */
+typedef void (*seaprox_link_event_fn)(seaprox_loop *loop, const seaprox_link_event *event, void *user);
+
+/* The options of links: of one that this node dials, or of all that peers dial to an address of this node. What the structs point
+ * to is copied, but for the user pointers. A field that is 0 has its default. */
+typedef struct seaprox_link_options {
+    uint32_t size;
+    uint32_t reserved;
+    const char *address;            /* dial: HOST[:PORT], [IPV6]:PORT or unix:/path, port 23232; serve: an address as for
+                                     * seaprox_listen_front_end; needed */
+    size_t address_len;
+    const char *toml;               /* further options, as the section [[link]] or [[serve]] of a file has them
+                                     * (docs/configuration.md), such as subflows = 2, local-port = 23232, simultaneous = true,
+                                     * peer-key = "SHA256:...", or authorized-keys = "FILE"; files are read once */
+    size_t toml_len;
+    const uint8_t *key;             /* the private key of this node, SEAPROX_KEY_BYTES; NULL for a new one */
+    const uint8_t *peer_key;        /* the public key that the peer must have; NULL if policy or toml says it. If both nodes have
+                                     * the key of a secret, this is the public key of that */
+    const seaprox_policy *policy;   /* NULL: the keys are peer_key and those of toml, and they may do what the files of toml
+                                     * permit */
+    seaprox_link_event_fn event;    /* is told the events of the links; NULL if no one is */
+    void *user;                     /* for event and policy */
+    const seaprox_handler *handler; /* for streams that peers open: those with SEAPROX_HANDLE, without a policy all; may be NULL */
+    void *handler_user;             /* for handler */
+} seaprox_link_options;
+
+/* The states of links. The numbers never change. */
+enum seaprox_link_state {
+    SEAPROX_LINK_CONNECTING = 1, /* there is no session yet, or no more; streams wait */
+    SEAPROX_LINK_UP = 2,
+    SEAPROX_LINK_SUSPENDED = 3,  /* the session has no subflow now, and resumes without loss */
+    SEAPROX_LINK_DRAINING = 4,   /* the peer is about to stop */
+    SEAPROX_LINK_ENDED = 5       /* it is being closed */
+};
+
+/* Dials a link, and keeps it up until it is closed. Streams and forwards can be opened at once; they wait for the link.
+ * Errors: INVALID if nothing says which key the peer must have, CONFIG with a line for each problem, ALREADY if this node has
+ * dialed the address with this key, FULL. */
+int seaprox_link_dial(seaprox_loop *loop, const seaprox_link_options *options, seaprox_id *link);
+
+/* Takes links that peers dial to an address. The first event of each is SEAPROX_LINK_EVENT_UP.
+ * Errors: INVALID if nothing says which keys are admitted, CONFIG with a line for each problem, FULL, -EADDRINUSE and others of the
+ * system. */
+int seaprox_link_serve(seaprox_loop *loop, const seaprox_link_options *options, seaprox_id *server);
+
+/* Stops taking links. Those that there are go on if closes_links is 0, and are closed otherwise. */
+int seaprox_server_close(seaprox_loop *loop, seaprox_id server, int closes_links);
+
+/* Gives the address of a server, with the port that the system chose. */
+int seaprox_server_address(seaprox_loop *loop, seaprox_id server, char *buf, size_t cap, size_t *len);
+
+/* Returns the port of a server; 0 for a Unix socket. */
+int seaprox_server_port(seaprox_loop *loop, seaprox_id server);
+
+/* Closes a link in order: its streams are reset, its forwards are closed, and the peer is told.
+ * Errors: ALREADY if it is being closed. */
+int seaprox_link_close(seaprox_loop *loop, seaprox_id link);
+
+/* Returns the state of a link, one of enum seaprox_link_state. */
+int seaprox_link_state(seaprox_loop *loop, seaprox_id link);
+
+/* Gives the public key of the peer.
+ * Errors: INVALID if it is not known yet. */
+int seaprox_link_key(seaprox_loop *loop, seaprox_id link, uint8_t *public_key);
+
+/* Gives the status of a link as JSON: state, key, cipher, subflows with round trips and rates, streams, counts; the member that
+ * `seaprox status --json` has of it. */
+int seaprox_link_json(seaprox_loop *loop, seaprox_id link, char *buf, size_t cap, size_t *len);
+
+/* Dials the missing subflows of a link at once, and forgets earlier failures.
+ * Errors: ALREADY if none is missing, INVALID if the peer dials the link. */
+int seaprox_link_redial(seaprox_loop *loop, seaprox_id link);
+
+/* Adds a path to a link: SOURCE[:PORT][%INTERFACE][->ADDR], each part of which may be absent.
+ * Errors: ALREADY if the link has it, FULL if it has no room for subflows, INVALID if the peer dials the link. */
+int seaprox_link_add_path(seaprox_loop *loop, seaprox_id link, const char *path, size_t path_len);
+
+/* Removes a path of a link, once no data is on its way there. The last path that is up stays until another one is up.
+ * Errors: ALREADY if the link does not have it, INVALID if the peer dials the link. */
+int seaprox_link_remove_path(seaprox_loop *loop, seaprox_id link, const char *path, size_t path_len);
+
+/* Asks the policies again about all links: those whose keys are not admitted any more end, and listeners that their peers may not
+ * have any more are closed. */
+int seaprox_recheck_links(seaprox_loop *loop);
+
+/* Decides about a stream of SEAPROX_LINK_EVENT_ASKED_OPEN: 0 refuses it, all else permits it.
+ * Errors: STALE if it waits no more. */
+int seaprox_permit(seaprox_loop *loop, seaprox_id connection, int may);
+
+/* Sends a message to the program at the other end, of at most 4096 bytes. Messages arrive in order and once; those that wait when the
+ * session ends are lost.
+ * Errors: INVALID if it is longer, FULL if 64 wait, OVER if the link has no session. */
+int seaprox_send_message(seaprox_loop *loop, seaprox_id link, const char *text, size_t text_len);
+
+/* ---- Forwards ---- */
+
+/* The states of forwards. The numbers never change. SEAPROX_EVENT_FORWARD tells changes. */
+enum seaprox_forward_state {
+    SEAPROX_FORWARD_WAITING = 1,   /* the peer has not answered yet */
+    SEAPROX_FORWARD_LISTENING = 2, /* clients are accepted */
+    SEAPROX_FORWARD_FAILED = 3,    /* the peer does not listen; it is asked again. seaprox_forward_failure has the reason */
+    SEAPROX_FORWARD_CLOSED = 4     /* it was closed, or its link has ended */
+};
+
+/* Listens here, and the peer connects each client to the target (ssh -L). link is a link or a group. listen is an address as for
+ * seaprox_listen_front_end, target is HOST:PORT or [IPV6]:PORT; with udp: before both the forward carries datagrams.
+ * Errors: INVALID, FULL, STALE, OVER, -EADDRINUSE and others of the system. */
+int seaprox_forward_local(seaprox_loop *loop, seaprox_id link, const char *listen, size_t listen_len, const char *target,
+                          size_t target_len, seaprox_id *forward);
+
+/* The peer listens, and this node connects each client to the target (ssh -R); otherwise as seaprox_forward_local. The peer must
+ * permit it.
+ * Errors: INVALID, FULL, STALE, OVER. */
+int seaprox_forward_remote(seaprox_loop *loop, seaprox_id link, const char *listen, size_t listen_len, const char *target,
+                           size_t target_len, seaprox_id *forward);
+
+/* Listens here with a front end, to which clients name their targets: "socks" or "http" (ssh -D). toml has options as for
+ * seaprox_listen_front_end. The peer connects.
+ * Errors: CONFIG with a line for each problem, INVALID, FULL, STALE, OVER, -EADDRINUSE and others of the system. */
+int seaprox_forward_dynamic(seaprox_loop *loop, seaprox_id link, const char *listen, size_t listen_len,
+                            const char *front_end, size_t front_end_len, const char *toml, size_t toml_len,
+                            seaprox_id *forward);
+
+/* Closes a forward: its address is free, here or at the peer. Its connections go on. */
+int seaprox_forward_close(seaprox_loop *loop, seaprox_id forward);
+
+/* Returns the state of a forward, one of enum seaprox_forward_state. */
+int seaprox_forward_state(seaprox_loop *loop, seaprox_id forward);
+
+/* Returns the port that a forward listens on, here or at the peer; 0 if it is not known yet. */
+int seaprox_forward_port(seaprox_loop *loop, seaprox_id forward);
+
+/* Gives the failure of a forward that does not listen; empty if there is none. */
+int seaprox_forward_failure(seaprox_loop *loop, seaprox_id forward, char *buf, size_t cap, size_t *len);
+
+/* Tells the bytes that a forward has relayed from clients, and to them. It looks at all connections of the loop. */
+int seaprox_forward_bytes(seaprox_loop *loop, seaprox_id forward, uint64_t *sent, uint64_t *received);
+
+/* ---- Streams of links ---- */
+
+/* Opens a stream to a target, which the peer connects to. The stream is the source of a connection without a dest, whose bytes are
+ * those of the handler: connected tells the result, with the reason of the peer; readable, seaprox_side_send,
+ * seaprox_side_pause, seaprox_connection_finish and the rest are as for clients. It waits if the link is not up.
+ * Errors: INVALID, FULL, STALE, OVER if the link is being closed. */
+int seaprox_stream_open(seaprox_loop *loop, seaprox_id link, const char *target, size_t target_len,
+                        const seaprox_handler *handler, void *user, seaprox_id *connection);
+
+/* Opens a stream to a service of the program at the other end (seaprox_set_service); otherwise as seaprox_stream_open. link may be a
+ * group. A service that is unknown or refused is SEAPROX_NOT_PERMITTED. */
+int seaprox_service_open(seaprox_loop *loop, seaprox_id link, const char *service, size_t service_len,
+                         const seaprox_handler *handler, void *user, seaprox_id *connection);
+
+/* Says if the peer with this key may use a service: 0 refuses it. As for a policy, it must not use the loop. */
+typedef int (*seaprox_service_fn)(const uint8_t *key, const char *service, size_t service_len, void *user);
+
+/* Offers a service to the peers of all links, under a name of at most 255 bytes, in place of another one of this name. Each stream of
+ * a peer is the source of a connection with this handler. permit decides about keys; NULL permits all that have a link. Without a
+ * handler the service is offered no more, and its streams go on.
+ * Errors: STALE if there is no handler and no service. */
+int seaprox_set_service(seaprox_loop *loop, const char *service, size_t service_len, const seaprox_handler *handler,
+                        seaprox_service_fn permit, void *user);
+
+/* Returns the link that carries a connection: that of its source if it is a stream, or else that of its dest; 0 if none does so
+ * far. */
+seaprox_id seaprox_connection_link(seaprox_loop *loop, seaprox_id connection);
+
 /* ---- Observation ---- */
 
 /* The kinds of events. The numbers never change; a later version may have more. */
@@ -609,7 +882,7 @@ typedef struct seaprox_event {
     seaprox_id id;     /* the connection, listener, link or forward */
     seaprox_id side;   /* the side that has changed */
     void *data;        /* the data of that side; of a connection that has ended that of its source */
-    int state;         /* of a side: enum seaprox_side_state; of a link or a forward: its state */
+    int state;         /* enum seaprox_side_state, seaprox_link_state or seaprox_forward_state */
     int reason;        /* of ENDED: enum seaprox_reason */
     int ending;        /* of ENDED: enum seaprox_ending */
     int fault;         /* of ENDED: enum seaprox_fault */

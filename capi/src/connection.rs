@@ -54,6 +54,16 @@ export! {
         with_connection(raw, connection, |it| Ok(stage_number(it.stage())))
     }
 
+    fn seaprox_connection_set_stage(raw: RawLoop, connection: u64, stage: c_int) {
+        let settable = [Stage::Handshake, Stage::Established, Stage::KeepAlive];
+        let stage = settable.into_iter().find(|it| stage_number(*it) == stage);
+        let stage = stage.ok_or_else(|| Error::invalid("no program can set this stage"))?;
+        with_connection(raw, connection, |it| {
+            it.set_stage(stage);
+            Ok(0)
+        })
+    }
+
     fn seaprox_connection_bytes(raw: RawLoop, connection: u64, sent: Out<u64>, received: Out<u64>) {
         with_connection(raw, connection, |it| {
             sent.set(it.bytes(Role::Source));

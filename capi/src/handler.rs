@@ -2,7 +2,7 @@
 
 use std::ffi::{c_char, c_int, c_void};
 
-use seaprox::{Cause, Cx, Ending, Failure, Fault, FrontEnd, Handler, Role};
+use seaprox::{Cause, Cx, Ending, Failure, Fault, FrontEnd, Handler, Role, Stage};
 
 use crate::current::lend;
 use crate::error::Error;
@@ -64,6 +64,11 @@ impl Callbacks {
         Box::new(move || Box::new(self))
     }
 
+    /// Returns the handler of one connection.
+    pub fn boxed(self) -> Box<dyn Handler> {
+        Box::new(self)
+    }
+
     fn call(&self, call: Call, cx: &mut Cx<'_>, id: u64) {
         if let Some(call) = call {
             // SAFETY: the header says what the function is called with.
@@ -113,8 +118,14 @@ impl Handler for Callbacks {
     }
 
     fn connected(&mut self, cx: &mut Cx<'_>, result: Result<(), &Failure>) {
+        let is_stream = cx.side_of(Role::Dest).is_none();
+        if result.is_ok() && is_stream {
+            // A stream has no handshake behind it that would need a timer.
+            cx.set_stage(Stage::Established);
+        }
         let Some(call) = self.calls.connected else {
             match result {
+                Ok(()) if is_stream => {}
                 Ok(()) => cx.relay(),
                 Err(failure) => cx.close(failure.reason),
             }

@@ -144,7 +144,7 @@ fn listen(core: &mut Loop<'_>, options: &seaprox_listen_options, callbacks: Call
 }
 
 /// Keeps the listeners of one address together. Returns the first.
-fn keep(record: &Record, ids: Vec<Id>) -> Result<u64, Error> {
+pub fn keep(record: &Record, ids: Vec<Id>) -> Result<u64, Error> {
     let mut ids = ids.into_iter();
     let first = ids.next().ok_or(VerbError::Invalid)?;
     let others: Vec<_> = ids.collect();

@@ -70,6 +70,18 @@ impl From<*const c_char> for Chars {
     }
 }
 
+impl From<*const u8> for Bytes {
+    fn from(pointer: *const u8) -> Bytes {
+        Bytes(pointer)
+    }
+}
+
+impl<T> From<*const T> for Struct<T> {
+    fn from(pointer: *const T) -> Struct<T> {
+        Struct(pointer)
+    }
+}
+
 impl<T> Out<T> {
     /// Writes the result.
     pub fn set(self, value: T) {
@@ -97,6 +109,11 @@ impl Buffer {
 }
 
 impl<T: Versioned> Struct<T> {
+    /// Returns true if there is no struct.
+    pub fn is_null(self) -> bool {
+        self.0.is_null()
+    }
+
     /// Reads the struct. A shorter one is of a program for an earlier version: what it lacks is zero. A longer one is of a
     /// program for a later version, which may use it if all that this version does not know is zero.
     pub fn read(self) -> Result<T, Error> {

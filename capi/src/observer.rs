@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::rc::Rc;
 
-use seaprox::{Event, ForwardState, Id, LinkState, Loop, Observer, Role};
+use seaprox::{Event, Id, Loop, Observer, Role};
 
 use crate::current::lend;
 use crate::handle::{self, RawLoop, Record, number, with};
@@ -128,10 +128,10 @@ fn described(core: &mut Loop<'_>, event: &Event) -> Option<seaprox_event> {
         Event::ListenerOpened { listener } => seaprox_event { kind: 5, id: listener.to_u64(), ..nothing },
         Event::ListenerClosed { listener } => seaprox_event { kind: 6, id: listener.to_u64(), ..nothing },
         Event::Link { link, state } => {
-            seaprox_event { kind: 7, id: link.to_u64(), state: link_state(state), ..nothing }
+            seaprox_event { kind: 7, id: link.to_u64(), state: crate::link::state_number(state), ..nothing }
         }
         Event::Forward { forward, state } => {
-            seaprox_event { kind: 8, id: forward.to_u64(), state: forward_state(state), ..nothing }
+            seaprox_event { kind: 8, id: forward.to_u64(), state: crate::forward::state_number(state), ..nothing }
         }
         _ => return None,
     })
@@ -147,12 +147,4 @@ fn with_data(record: &Record, told: seaprox_event, event: &Event) -> seaprox_eve
     let data = record.data.borrow().get(&connection).copied().unwrap_or_default();
     let dest_data = if told.kind == 4 { data[1] } else { 0 };
     seaprox_event { data: data[role] as *mut c_void, dest_data: dest_data as *mut c_void, ..told }
-}
-
-fn link_state(state: LinkState) -> c_int {
-    state as c_int + 1
-}
-
-fn forward_state(state: ForwardState) -> c_int {
-    state as c_int + 1
 }

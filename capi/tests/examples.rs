@@ -123,6 +123,31 @@ fn threads_of_a_c_program_connect_the_dests() {
 }
 
 #[test]
+fn two_c_programs_are_the_ends_of_a_link_with_a_forward() {
+    let path = compile("examples/link.c", "example-link", &[]);
+    let start = |args: &[&str]| Program::start_with(&path, args, &[("SECRET", "known to both ends only")]);
+    let target = capitals();
+    let mut server = start(&["serve", "127.0.0.1:0", &target]);
+    let address = format!("127.0.0.1:{}", server.port());
+    let mut client = start(&["dial", &address, "127.0.0.1:0", &target]);
+    let port = client.port();
+    assert_eq!((client.line(), server.line()), ("link: up".to_owned(), "link: up".to_owned()));
+    assert_eq!(exchange(port, b"hello"), b"HELLO");
+    if has("ncat") {
+        let words = format!("printf words | ncat 127.0.0.1 {port}");
+        assert_eq!(succeed(Command::new("sh").args(["-c", &words])), "WORDS");
+    }
+    // The server permits its one target, whatever its peer asks for.
+    let other = web();
+    let mut other = start(&["dial", &address, "127.0.0.1:0", &other]);
+    let mut refused = connect(other.port());
+    assert_eq!(other.line(), "link: up");
+    assert!(!matches!(refused.read(&mut [0]), Ok(1..)), "the peer connects to another target");
+    drop(server);
+    assert_eq!(client.line(), "link: suspended");
+}
+
+#[test]
 fn a_c_program_turns_the_loop_from_its_own_epoll() {
     let mut proxy = start("epoll", &["127.0.0.1:0", &capitals()]);
     let port = proxy.port();

@@ -1,4 +1,4 @@
-//! The checks of `c/checks.c`: each runs in a process of its own.
+//! The checks of `c/checks.c`, `c/links.c` and `c/streams.c`: each runs in a process of its own.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,6 +13,18 @@ fn checks() -> &'static Path {
 
 fn check(name: &str) {
     succeed(Command::new(checks()).arg(name).env("LD_LIBRARY_PATH", prefix().join("lib")));
+}
+
+fn check_links(name: &str) {
+    static CHECKS: OnceLock<std::path::PathBuf> = OnceLock::new();
+    let checks = CHECKS.get_or_init(|| compile("tests/c/links.c", "links", &[]));
+    succeed(Command::new(checks).arg(name).env("LD_LIBRARY_PATH", prefix().join("lib")));
+}
+
+fn check_streams(name: &str) {
+    static CHECKS: OnceLock<std::path::PathBuf> = OnceLock::new();
+    let checks = CHECKS.get_or_init(|| compile("tests/c/streams.c", "streams", &[]));
+    succeed(Command::new(checks).arg(name).env("LD_LIBRARY_PATH", prefix().join("lib")));
 }
 
 #[test]
@@ -68,6 +80,71 @@ fn a_c_program_gets_status_metrics_and_log() {
 #[test]
 fn ten_thousand_connections_of_a_c_program_leave_nothing_behind() {
     check("cycles");
+}
+
+#[test]
+fn a_c_program_makes_reads_and_prints_keys() {
+    check_links("keys");
+}
+
+#[test]
+fn a_link_of_two_c_nodes_carries_local_remote_and_dynamic_forwards() {
+    check_links("forwards");
+}
+
+#[test]
+fn a_forward_of_two_c_nodes_carries_datagrams() {
+    check_links("datagrams");
+}
+
+#[test]
+fn a_policy_in_c_refuses_what_no_callback_permits() {
+    check_links("refusals");
+}
+
+#[test]
+fn a_policy_in_c_admits_keys_and_the_events_tell_who_was_refused() {
+    check_links("admission");
+}
+
+#[test]
+fn messages_pass_between_two_c_nodes_and_the_status_of_their_link_is_json() {
+    check_links("messages");
+}
+
+#[test]
+fn a_c_node_offers_a_service_and_its_streams_are_half_closed_and_refused() {
+    check_streams("services");
+}
+
+#[test]
+fn a_reset_of_a_stream_and_the_end_of_its_link_reach_both_c_nodes() {
+    check_streams("resets");
+}
+
+#[test]
+fn a_paused_c_node_holds_its_peer_back_and_gets_every_byte_in_order() {
+    check_streams("flow");
+}
+
+#[test]
+fn a_handler_in_c_gets_the_streams_that_its_policy_gives_it() {
+    check_streams("handled");
+}
+
+#[test]
+fn a_policy_in_c_may_answer_later() {
+    check_streams("asked");
+}
+
+#[test]
+fn a_peer_that_is_killed_suspends_the_link_of_a_c_node_and_then_ends_its_streams() {
+    check_streams("killed");
+}
+
+#[test]
+fn a_thousand_streams_between_c_nodes_leave_nothing_behind() {
+    check_streams("cycles");
 }
 
 /// `make test-system` runs this: it takes a minute.

@@ -101,8 +101,13 @@ pub struct Program {
 impl Program {
     /// Starts a program with the installed library.
     pub fn start(path: &Path, args: &[&str]) -> Program {
+        Program::start_with(path, args, &[])
+    }
+
+    /// Starts a program with the installed library and these variables.
+    pub fn start_with(path: &Path, args: &[&str], variables: &[(&str, &str)]) -> Program {
         let mut command = Command::new(path);
-        command.args(args).env("LD_LIBRARY_PATH", prefix().join("lib"));
+        command.args(args).envs(variables.iter().copied()).env("LD_LIBRARY_PATH", prefix().join("lib"));
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         Program { child, lines }
