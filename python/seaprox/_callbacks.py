@@ -47,6 +47,14 @@ def bytes_at(pointer: int | None, length: int) -> bytes:
     return ctypes.string_at(pointer, length) if pointer and length else b""
 
 
+def _given(pointer: Any) -> Any:
+    """Returns the struct that C gives. That of an older library ends before fields which this package reads."""
+    struct = pointer.contents
+    if struct.size < ctypes.sizeof(struct):
+        raise RuntimeError(f"the library is older than this package: {type(struct).__name__} has {struct.size} bytes")
+    return struct
+
+
 @_callback("seaprox_post_fn")
 def POST(handle: int, user: int) -> None:
     loop = LOOPS.get(handle)
@@ -76,7 +84,7 @@ def POLL(handle: int, fd: int, events: int, user: int) -> None:
 def EVENT(handle: int, event: Any, user: int) -> None:
     loop = LOOPS.get(handle)
     if loop is not None:
-        loop._call(0, loop._observe, event.contents)
+        loop._call(0, lambda: loop._observe(_given(event)))
 
 
 @_callback("seaprox_connect_fn")
@@ -147,7 +155,9 @@ def _ended(handle: int, side: int, cause: int, user: int) -> None:
 def _closed(handle: int, connection: int, end: Any, user: int) -> None:
     loop = LOOPS.get(handle)
     if loop is not None:
-        _tell_connection(handle, connection, user, "closed", loop._end(end.contents))
+        handler = loop._handler(connection, user)
+        if handler is not None:
+            loop._call(connection, lambda: handler.closed(loop.connection(connection), loop._end(_given(end))))
 
 
 def _tell_connection(handle: int, connection: int, user: int, name: str, *args: Any) -> None:

@@ -275,10 +275,11 @@ class Connections(TestCase):
                     return
                 if role == Role.SOURCE:
                     test.assertGreater(transit.room, 4)
-                    transit.consume(transit.write(b"<" + transit.input + b">") - 2)
+                    test.assertEqual(transit.write(b"<" + transit.input + b">"), len(transit.input) + 2)
+                    transit.consume(len(transit.input))
                     transit.call_again()
                 else:
-                    transit.pass_on()
+                    test.assertEqual(transit.pass_on(), len(seen[-1][1]))
 
             def ended(self, reason: Reason) -> None:
                 seen.append(reason)

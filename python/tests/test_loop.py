@@ -184,8 +184,14 @@ class Loops(TestCase):
 
         before = signal.signal(signal.SIGUSR1, finish)
         self.addCleanup(signal.signal, signal.SIGUSR1, before)
-        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGUSR1)).start()
+        # It arrives in a thread whose system calls it interrupts, so that the wait of the loop ends by nothing else.
+        over = threading.Event()
+        other = threading.Thread(target=over.wait, args=(PATIENCE,))
+        other.start()
+        loop.call_later(0.02, lambda: threading.Timer(0.02, signal.pthread_kill, (other.ident, signal.SIGUSR1)).start())
         loop.run()
+        over.set()
+        other.join()
         self.assertEqual(seen, [1])
         self.assertEqual(signal.set_wakeup_fd(-1), -1)
 
