@@ -44,6 +44,11 @@ fn a_python_program_gets_events_status_metrics_and_log_and_applies_a_configurati
 }
 
 #[test]
+fn python_programs_at_both_ends_of_a_link_have_policies_streams_services_forwards_and_messages() {
+    unittest("test_links");
+}
+
+#[test]
 fn ten_thousand_cycles_of_a_python_program_leave_nothing_behind() {
     unittest("test_leaks");
 }

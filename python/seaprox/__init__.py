@@ -24,13 +24,17 @@ from .enums import (
     ErrorCode,
     EventKind,
     Fault,
+    ForwardState,
     Kind,
+    LinkEventKind,
+    LinkState,
     LogLevel,
     PollEvent,
     Reason,
     Role,
     SideState,
     Stage,
+    Verdict,
 )
 from .errors import (
     AlreadyError,
@@ -48,8 +52,11 @@ from .errors import (
 )
 from .handler import Handler
 from .hook import Hook
+from .keys import PrivateKey, PublicKey
+from .link import Forward, Link, LinkEvent, Server
 from .log import log_off, log_to
 from .loop import Loop, Timer, Watch, check_configuration
+from .policy import Policy
 from .values import End, Event, Transit
 
 __version__ = "0.1.0"
@@ -69,21 +76,31 @@ __all__ = [
     "Event",
     "EventKind",
     "Fault",
+    "Forward",
+    "ForwardState",
     "FullError",
     "Handler",
     "Hook",
     "InvalidError",
     "Kind",
     "LIBRARY_VERSION",
+    "Link",
+    "LinkEvent",
+    "LinkEventKind",
+    "LinkState",
     "Listener",
     "LogLevel",
     "Loop",
     "OsError",
     "OverError",
     "PanicError",
+    "Policy",
     "PollEvent",
+    "PrivateKey",
+    "PublicKey",
     "Reason",
     "Role",
+    "Server",
     "Side",
     "SideState",
     "Stage",
@@ -91,6 +108,7 @@ __all__ = [
     "ThreadError",
     "Timer",
     "Transit",
+    "Verdict",
     "Watch",
     "check_configuration",
     "connect",

@@ -68,12 +68,16 @@ class Interface:
                 self.callbacks[name] = self._function(result, parameters)
             else:
                 self.functions[name] = (self._type(result, False), self._types(parameters, False))
+        # Those that C gives to callbacks, whose texts have no zero at their end.
+        calls = " ".join(parameters for what, _, _, parameters in signatures if what == "callback")
+        calls += " ".join(kind for members in fields.values() for _, kind in members if "(*)" in kind)
         for struct, members in fields.items():
-            self.structs[struct]._fields_ = [(name, self._field(struct, name, kind)) for name, kind in members]
+            is_given = re.search(rf"\b{struct} \*", calls) is not None
+            self.structs[struct]._fields_ = [(name, self._field(struct, name, kind, is_given)) for name, kind in members]
 
-    def _field(self, struct: str, name: str, kind: str) -> Any:
+    def _field(self, struct: str, name: str, kind: str, is_given: bool) -> Any:
         if "(*)" not in kind:
-            return self._type(kind, False)
+            return self._type(kind, is_given)
         result, parameters = _match(r"(.*?) \(\*\)\((.*)\)", kind)
         callback = self._function(result, parameters)
         self.callbacks[f"{struct}.{name}"] = callback

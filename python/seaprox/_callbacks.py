@@ -7,6 +7,7 @@ freed, and an object that is gone is a number that finds nothing. No exception l
 from __future__ import annotations
 
 import ctypes
+import itertools
 import weakref
 from typing import TYPE_CHECKING, Any, Callable
 
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
     from .hook import Hook
     from .loop import Loop
 
+# The numbers that C has in place of objects.
+NUMBERS = itertools.count(1)
+
 # The loops by their handles.
 LOOPS: weakref.WeakValueDictionary[int, Loop] = weakref.WeakValueDictionary()
 
-# The hooks by their numbers, each with its loop: C calls them without one.
-HOOKS: dict[int, tuple[Loop, Hook]] = {}
+# The hooks by their numbers, each with the handle of its loop: C calls them without one.
+HOOKS: dict[int, tuple[int | None, Hook]] = {}
 
 
 def _callback(name: str) -> Callable[[Callable[..., Any]], Any]:
@@ -191,7 +195,8 @@ HANDLER = _Handler(
 
 @_callback("seaprox_hook.connected")
 def _hook_connected(connection: int, user: int) -> None:
-    loop, hook = HOOKS.get(user, (None, None))
+    handle, hook = HOOKS.get(user, (None, None))
+    loop = LOOPS.get(handle or 0)
     if loop is not None and hook is not None and loop._call(0, hook.connected, otherwise=_FAILED) is _FAILED:
         # The loop cannot be used here.
         loop.post(loop._end_failed, connection)
@@ -209,14 +214,16 @@ def _hook_fin(connection: int, role: int, transit: int, user: int) -> int:
 
 @_callback("seaprox_hook.ended")
 def _hook_ended(connection: int, reason: int, user: int) -> None:
-    loop, hook = HOOKS.pop(user, (None, None))
+    handle, hook = HOOKS.pop(user, (None, None))
+    loop = LOOPS.get(handle or 0)
     if loop is not None and hook is not None:
         loop._hooks.discard(user)
         loop._call(0, hook.ended, Reason(reason))
 
 
 def _filter(role: int, transit: int, user: int, name: str) -> int:
-    loop, hook = HOOKS.get(user, (None, None))
+    handle, hook = HOOKS.get(user, (None, None))
+    loop = LOOPS.get(handle or 0)
     if loop is None or hook is None:
         return Reason.INTERNAL
     verdict = loop._call(0, getattr(hook, name), Role(role), Transit(transit), otherwise=Reason.INTERNAL)

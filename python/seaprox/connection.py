@@ -15,6 +15,7 @@ from .enums import Reason, Role, SideState, Stage
 if TYPE_CHECKING:
     from .handler import Handler
     from .hook import Hook
+    from .link import Link
     from .loop import Loop
 
 
@@ -133,9 +134,24 @@ class Connection(_Record):
         """Releases the dest, so that another one can be connected. Bytes that wait for it are dropped."""
         self.loop._do(lib.seaprox_connection_disconnect, self.id)
 
-    def route(self, link: Any) -> None:
+    def route(self, link: Link) -> None:
         """Makes it reach its dest over a link. Call it before connect."""
-        self.loop._do(lib.seaprox_connection_route, self.id, getattr(link, "id", link))
+        self.loop._do(lib.seaprox_connection_route, self.id, link.id)
+
+    @property
+    def link(self) -> Link | None:
+        """The link that carries it: that of its source if that is a stream, or else that of its dest."""
+        id = self.loop._id(lib.seaprox_connection_link, self.id)
+        return self.loop.link(id) if id else None
+
+    def permit(self, may: bool = True) -> None:
+        """Decides about a stream of LinkEventKind.ASKED_OPEN."""
+        self.loop._do(lib.seaprox_permit, self.id, may)
+
+    def set_stage(self, stage: Stage) -> None:
+        """Sets the stage, and starts its timer: HANDSHAKE, ESTABLISHED or KEEP_ALIVE. A program that serves its clients by itself,
+        without a dest, sets ESTABLISHED when it knows them."""
+        self.loop._do(lib.seaprox_connection_set_stage, self.id, stage)
 
     def relay(self) -> None:
         """Relays both directions until the end. No callback but closed runs from then on."""

@@ -156,3 +156,52 @@ class EventKind(enum.IntEnum):
     LISTENER_CLOSED = 6
     LINK = 7
     FORWARD = 8
+
+
+class Verdict(enum.IntEnum):
+    """The answers of a policy."""
+
+    REFUSE = 0
+    PERMIT = 1
+    ASK = 2
+    BY_ADDRESS = 3
+    HANDLE = 4
+
+
+class LinkState(enum.IntEnum):
+    """The states of links."""
+
+    CONNECTING = 1
+    UP = 2
+    SUSPENDED = 3
+    DRAINING = 4
+    ENDED = 5
+
+
+class LinkEventKind(enum.IntEnum):
+    """The kinds of events of links."""
+
+    UP = 1
+    SUSPENDED = 2
+    RESUMED = 3
+    DRAINING = 4
+    DRAINED = 5
+    SUBFLOW_UP = 6
+    SUBFLOW_LOST = 7
+    WRONG_KEY = 8
+    REJECTED = 9
+    EXPIRED = 10
+    ASKED_OPEN = 11
+    ASKED_LISTEN = 12
+    MESSAGE = 13
+    CLOSED = 14
+    ENDED = 15
+
+
+class ForwardState(enum.IntEnum):
+    """The states of forwards."""
+
+    WAITING = 1
+    LISTENING = 2
+    FAILED = 3
+    CLOSED = 4

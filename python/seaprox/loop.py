@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import itertools
 import json
 import threading
 import warnings
@@ -15,16 +14,19 @@ from . import _callbacks, _signals
 from ._abi import INTERFACE
 from ._kept import Data, Kept, Records
 from ._library import lib
+from ._links import HandlerOrFactory, Links, OnLinkEvent
 from .connection import Connection, Descriptor, Listener, Side, milliseconds, taken
 from .connector import ConnectRequest
-from .enums import Ending, EventKind, Fault, Kind, PollEvent, Reason, SideState
+from .enums import Ending, EventKind, Fault, ForwardState, Kind, LinkState, PollEvent, Reason, SideState
 from .errors import Error, StaleError, check, text_of
 from .handler import Handler
 from .hook import Hook
+from .keys import PrivateKey, PublicKey
+from .link import Forward, Link, Server
+from .policy import Policy
 from .toml import toml_of
 from .values import End, Event
 
-HandlerOrFactory = Union[Handler, Callable[[], Handler]]
 ExceptionHandler = Callable[["Loop", BaseException, Union[Connection, None]], None]
 
 
@@ -108,7 +110,7 @@ class Loop:
             buffer_bytes=buffer_bytes,
         )
         # What C may ask for, by the numbers that it has.
-        self._numbers = itertools.count(1)
+        self._numbers = _callbacks.NUMBERS
         self._posts: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
         self._timers: dict[int, Timer] = {}
         self._watches: dict[int, Watch] = {}
@@ -117,6 +119,7 @@ class Loop:
         self._records = Records()
         self._data = Data()
         self._hooks: set[int] = set()
+        self._links = Links(self)
         self._connector: Callable[[ConnectRequest], object] | None = None
         self._on_event: Callable[[Event], object] | None = None
         self._is_observed = False
@@ -157,6 +160,7 @@ class Loop:
             table.clear()
         self._records.clear()
         self._data.clear()
+        self._links.clear()
         self._connector = self._on_event = self._on_call = None
         self._raise()
 
@@ -253,7 +257,7 @@ class Loop:
         name: str = "",
         kind: str = "python",
         backlog: int = 0,
-        link: Any = None,
+        link: Link | None = None,
         handshake_timeout: float | None = None,
         connect_timeout: float | None = None,
         idle_timeout: float | None = None,
@@ -269,7 +273,7 @@ class Loop:
             **texts,
             **{f"{field}_len": len(text) for field, text in texts.items()},
             backlog=backlog,
-            link=getattr(link, "id", link),
+            link=link.id if link is not None else None,
             handshake_timeout_ms=_ms(handshake_timeout),
             connect_timeout_ms=_ms(connect_timeout),
             idle_timeout_ms=_ms(idle_timeout),
@@ -308,6 +312,68 @@ class Loop:
         """Returns the side that has this object as its data; the last one that got it if several have it."""
         number = self._data.number_of(data)
         return self._side_of(lib.seaprox_side_of_data, number) if number else None
+
+    # ---- Links ----
+
+    def dial_link(
+        self,
+        address: str,
+        *,
+        key: PrivateKey | None = None,
+        peer_key: PublicKey | str | None = None,
+        policy: Policy | None = None,
+        on_event: OnLinkEvent | None = None,
+        handler: HandlerOrFactory | None = None,
+        **options: Any,
+    ) -> Link:
+        """Dials a link, and keeps it up until it is closed. Streams and forwards can be opened at once; they wait for it.
+
+        address: HOST[:PORT], [IPV6]:PORT or unix:/path, port 23232; key: of this node, a new one if there is none; peer_key: which the
+        peer must have, if neither policy nor options say it; policy: what the peer may do here, nothing without one; handler: for
+        streams that the peer opens, those with Verdict.HANDLE, without a policy all; options: those of [[link]] in
+        docs/configuration.md, with _ for -.
+        """
+        link = lib.seaprox_link_dial
+        return Link(self, self._links.open(link, False, address, key, peer_key, policy, on_event, handler, options))
+
+    def serve_links(
+        self,
+        address: str,
+        *,
+        key: PrivateKey | None = None,
+        peer_key: PublicKey | str | None = None,
+        policy: Policy | None = None,
+        on_event: OnLinkEvent | None = None,
+        handler: HandlerOrFactory | None = None,
+        **options: Any,
+    ) -> Server:
+        """Takes links that peers dial to an address. The parameters are those of dial_link, with the options of [[serve]]. The first
+        event of each link is LinkEventKind.UP."""
+        server = lib.seaprox_link_serve
+        return Server(self, self._links.open(server, True, address, key, peer_key, policy, on_event, handler, options))
+
+    def link(self, id: int) -> Link:
+        """Returns the link, or the group of links, with an id."""
+        return Link(self, id)
+
+    def recheck_links(self) -> None:
+        """Asks the policies again about all links: those whose keys are not admitted any more end, and listeners that their peers
+        may not have any more are closed."""
+        self._do(lib.seaprox_recheck_links)
+
+    def set_service(
+        self,
+        service: str,
+        handler: HandlerOrFactory,
+        permit: Callable[[PublicKey, str], bool] | None = None,
+    ) -> None:
+        """Offers a service to the peers of all links, in place of another one of this name: each stream of a peer is the source of a
+        connection with a handler, as for listen. permit decides about keys, as a method of Policy; without it all may use it."""
+        self._links.set_service(service, handler, permit, lib.seaprox_set_service)
+
+    def remove_service(self, service: str) -> None:
+        """Offers a service no more. Its streams go on."""
+        self._links.remove_service(service, lib.seaprox_set_service)
 
     # ---- Configuration and connector ----
 
@@ -438,9 +504,8 @@ class Loop:
     def _keep_hook(self, hook: Hook) -> int:
         if not isinstance(hook, Hook):
             raise TypeError(f"{hook!r} is no Hook")
-        # The numbers of hooks are those of the process.
-        number = next(_HOOK_NUMBERS)
-        _callbacks.HOOKS[number] = self, hook
+        number = next(self._numbers)
+        _callbacks.HOOKS[number] = self._handle, hook
         self._hooks.add(number)
         return number
 
@@ -460,8 +525,10 @@ class Loop:
         self._records.set_data(connection, side, number, self._data)
 
     def _forget_listener(self, listener: int) -> None:
-        number = self._factory_of.pop(listener, 0)
-        if number:
+        self._drop_factory(self._factory_of.pop(listener, 0))
+
+    def _drop_factory(self, number: int) -> None:
+        if number in self._factories:
             # A client that was accepted in this turn gets its handler before the next one.
             with contextlib.suppress(Error):
                 self.post(self._factories.pop, number, None)
@@ -499,15 +566,17 @@ class Loop:
 
     def _event(self, told: Any) -> Event:
         kind = Kind(lib.seaprox_kind(told.id))
-        is_of_side = told.kind in (EventKind.OPENED, EventKind.CONNECTING, EventKind.CONNECTED)
+        state = _STATES.get(told.kind)
         return Event(
             kind=EventKind(told.kind),
             id=told.id,
             connection=Connection(self, told.id) if kind == Kind.CONNECTION else None,
             listener=Listener(self, told.id) if kind == Kind.LISTENER else None,
+            link=Link(self, told.id) if kind in (Kind.LINK, Kind.GROUP) else None,
+            forward=Forward(self, told.id) if kind == Kind.FORWARD else None,
             side=Side(self, told.side) if told.side else None,
             data=self._data.get(told.data),
-            state=SideState(told.state) if is_of_side else told.state,
+            state=state(told.state) if state else None,
             end=self._end(told, told.data, told.dest_data) if told.kind == EventKind.ENDED else None,
         )
 
@@ -544,4 +613,10 @@ def _ms(seconds: float | None) -> int | None:
 _INT_MAX = 2**31 - 1
 _UINT32_MAX = 2**32 - 1
 _EVENT_KINDS = frozenset(EventKind)
-_HOOK_NUMBERS = itertools.count(1)
+_STATES: dict[int, type[SideState] | type[LinkState] | type[ForwardState]] = {
+    EventKind.OPENED: SideState,
+    EventKind.CONNECTING: SideState,
+    EventKind.CONNECTED: SideState,
+    EventKind.LINK: LinkState,
+    EventKind.FORWARD: ForwardState,
+}

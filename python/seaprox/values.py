@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ._library import lib
-from .enums import Ending, EventKind, Fault, Reason, SideState
+from .enums import Ending, EventKind, Fault, ForwardState, LinkState, Reason, SideState
 from .errors import check
 
 if TYPE_CHECKING:
     from .connection import Connection, Listener, Side
+    from .link import Forward, Link
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class End:
 class Event:
     """An event of a loop. Fields that do not belong to its kind are None or 0.
 
-    id: the number of the connection, listener, link or forward; state: of a side a SideState, of a link or a forward its state;
+    id: the number of the connection, listener, link or forward; state: of the side, the link or the forward;
     data: that of the side that has changed, and of a connection that has ended that of its source.
     """
 
@@ -39,9 +40,11 @@ class Event:
     id: int
     connection: Connection | None
     listener: Listener | None
+    link: Link | None
+    forward: Forward | None
     side: Side | None
     data: Any
-    state: SideState | int
+    state: SideState | LinkState | ForwardState | None
     end: End | None
 
 

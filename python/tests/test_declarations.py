@@ -30,6 +30,10 @@ ENUMS = {
     "seaprox_log_level": enums.LogLevel,
     "seaprox_poll_event": enums.PollEvent,
     "seaprox_event_kind": enums.EventKind,
+    "seaprox_verdict": enums.Verdict,
+    "seaprox_link_state": enums.LinkState,
+    "seaprox_link_event_kind": enums.LinkEventKind,
+    "seaprox_forward_state": enums.ForwardState,
 }
 
 

@@ -23,7 +23,7 @@ class Program:
     """A running example."""
 
     def __init__(self, test: TestCase, name: str, *args: str) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(TOP / "python")}
+        environment = {**os.environ, "PYTHONPATH": str(TOP / "python"), "SECRET": "a secret of both ends"}
         command = [sys.executable, str(EXAMPLES / name), *args]
         self.child = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -138,6 +138,26 @@ class Examples(TestCase):
         self.assertEqual(self.curl(port, target), "a page")
         self.assertNotEqual(proxy.interrupt(), 0)
 
+    def test_python_programs_are_both_ends_of_a_link(self) -> None:
+        target = self.web()
+        server = Program(self, "link.py", "serve", "127.0.0.1:0", target).port()
+        node = Program(self, "link.py", "dial", f"127.0.0.1:{server}", "127.0.0.1:0", target)
+        port = node.port()
+        command = [self.tool("curl"), "-s", "--max-time", str(PATIENCE), "--noproxy", "*", f"http://127.0.0.1:{port}/"]
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=PATIENCE)
+        self.assertEqual(done.stdout, b"a page")
+        command = [self.tool("ncat"), "127.0.0.1", str(port)]
+        done = subprocess.run(command, input=b"GET / HTTP/1.1\r\n\r\n", stdout=subprocess.PIPE, timeout=PATIENCE)
+        self.assertTrue(done.stdout.endswith(b"a page"))
+        while (line := node.line()) != "link: up":
+            self.assertTrue(line.startswith("link: "), line)
+        # A target that the server does not name is refused.
+        other = Program(self, "link.py", "dial", f"127.0.0.1:{server}", "127.0.0.1:0", self.capitals())
+        try:
+            self.assertEqual(self.exchange(other.port(), b"words"), b"")
+        except ConnectionResetError:
+            pass
+
     def test_each_example_has_at_most_sixty_lines_and_is_run(self) -> None:
         code = (TOP / "python/tests/test_examples.py").read_text()
         for path in EXAMPLES.glob("*.py"):
@@ -152,11 +172,10 @@ class Examples(TestCase):
         self.addCleanup(signal.signal, signal.SIGTERM, before[1])
         self.addCleanup(seaprox.log_off)
         setattr(seaprox.Loop, "run", seaprox.Loop.finish)
-        names: dict[str, Any] = {"seaprox": seaprox, "loop": self.loop(), "__name__": "manual"}
         for block in blocks:
-            # Ports of the manual may be in use; a loop that a block makes is its own.
-            own = dict(names)
-            with contextlib.redirect_stdout(io.StringIO()):
-                exec(compile(block.replace(":1080", ":0"), "docs/python.md", "exec"), own)
-            if "connector" in own:
-                own["connector"].close()
+            with contextlib.redirect_stdout(io.StringIO()), seaprox.Loop() as loop:
+                names: dict[str, Any] = {"seaprox": seaprox, "loop": loop, "__name__": "manual"}
+                # Ports of the manual may be in use.
+                exec(compile(block.replace(":1080", ":0"), "docs/python.md", "exec"), names)
+            if "connector" in names:
+                names["connector"].close()
