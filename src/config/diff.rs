@@ -344,6 +344,7 @@ fn restarts(old: &Config, new: &Config) -> Vec<Place> {
         ("workers", old.workers != new.workers),
         ("status", old.status != new.status),
         ("admin", old.admin != new.admin),
+        ("console-script", old.console_script != new.console_script),
         ("config-dir", old.directory != new.directory),
         ("no-strict-modes", old.modes != new.modes),
         ("limits", limits(mine) != limits(theirs)),

@@ -69,6 +69,8 @@ pub struct Config {
     pub status: StatusSocket,
     /// The admin server.
     pub admin: Admin,
+    /// The script of the console that a process runs beside its services. The library carries its path, and does not run it.
+    pub console_script: Option<PathBuf>,
     /// The directory of the files of keys that the tree does not name; none for the default directory of the user.
     pub directory: Option<PathBuf>,
     /// The check of owner and mode of the files that the tree names.
@@ -109,6 +111,7 @@ impl Default for Config {
             drain: Duration::from_secs(30),
             status: StatusSocket::default(),
             admin: Admin::default(),
+            console_script: None,
             directory: None,
             modes: Modes::default(),
             loops: LoopConfig::default(),
@@ -206,6 +209,7 @@ impl Config {
             workers: old.workers,
             status: old.status.clone(),
             admin: old.admin.clone(),
+            console_script: old.console_script.clone(),
             directory: old.directory.clone(),
             modes: old.modes,
             loops: LoopConfig { limits, timeouts, ..loops },

@@ -177,6 +177,10 @@ impl LinkMut<'_> {
         dialer.instance = identity.instance;
         let record = self.node.links.get_mut(self.id).ok_or(VerbError::Stale)?;
         (record.policy, record.preface, record.watch) = (policy, preface, Some(Rc::new(RefCell::new(on_event))));
+        // The policy names the link.
+        if let (Some(key), Some(linked)) = (record.key, self.core.pools.sessions.get_mut(self.id)) {
+            linked.name = record.policy.name(&key).into();
+        }
         Ok(())
     }
 

@@ -43,6 +43,10 @@ fn the_sessions_of_a_renamed_link_and_of_a_renamed_server_go_on() {
     let id = near.running.link("home");
     near.running.apply(second).unwrap();
     assert_eq!((near.running.link("office"), near.running.link("home")), (id, None));
+    let names =
+        near.running.remotes()[0].ask(|core| core.links().into_iter().map(|link| link.name).collect::<Vec<_>>());
+    let names = names.unwrap().wait_for(std::time::Duration::from_secs(60)).unwrap();
+    assert_eq!(names, Some(vec!["office".to_owned()]), "the status has the new name at once");
     assert_eq!(client.ask().unwrap(), b'1');
     // The server has another name and another file, which permits the same key.
     let at = far.addr("links");
