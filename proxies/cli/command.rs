@@ -341,6 +341,7 @@ const SPECS: [(Command, CommandSpec); 17] = [
             examples: &[
                 ("console", "type Lua: tc = connect(\"remote\"), tunnel(tc, 8080, \"db\", 5432), quit()"),
                 ("console tunnels.lua", "run a script, and stay while a connection of it is open"),
+                ("console --attach", "the links and forwards of a running process"),
                 ("console -e 'listen()'", "accept links of the keys in authorized_keys on port 23232"),
             ],
         },

@@ -259,7 +259,7 @@ const DIALING: Commands = SERVERS.and(&[Command::Cat, Command::Send]);
 const RECEIVE: Commands = Commands::of(&[Command::Receive]);
 /// Commands that take `--via`.
 const ROUTED: Commands = FRONT_ENDS.and(&[Command::Cat, Command::Send]);
-const REPORTING: Commands = SERVERS.and(&[Command::Status, Command::Ctl, Command::Top]);
+const REPORTING: Commands = SERVERS.and(&[Command::Status, Command::Ctl, Command::Top, Command::Console]);
 /// Commands that ask a running process.
 const ASKING: Commands = Commands::of(&[Command::Status, Command::Ctl]);
 const TOP: Commands = Commands::of(&[Command::Top]);
@@ -611,13 +611,18 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Reporting, "admin-host", Value::Text("NAME"), "name under which clients know an address of --admin; requests for other \
         names are refused, because a web page could send them").repeat()
         .fills(ADMIN_HOST).key(Sections::PROCESS),
+    option(Group::Reporting, "console-script", Value::File, "Lua script that runs beside the services from the start on, as at seaprox \
+        console --attach; what it prints stands in the log")
+        .fills(Field::Path(|d| &mut d.process.console_script)).key(Sections::PROCESS),
     option(Group::Reporting, "process", Value::Text("PID|NAME"), "process to command: its number, its command, an address, or the \
-        name of a listener or a link (default: the only one of this user)").no_env().only(CTL),
+        name of a listener or a link (default: the only one of this user)").no_env().only(CTL.and(&[Command::Console])),
     option(Group::Reporting, "json", Value::None, "print JSON").no_env().only(ASKING),
     option(Group::Reporting, "once", Value::None, "print the rates of one second as text, and exit").no_env().only(TOP),
     option(Group::Reporting, "print", Value::None, "print the whole configuration with its defaults, as a file that means the same")
         .no_env().only(CHECK),
     option(Group::General, "execute", Value::Text("CODE"), "run this Lua code").short('e').no_env().only(CONSOLE),
+    option(Group::General, "attach", Value::None, "open the console of a running process, which --process or --status names, by its admin \
+        socket; its links and forwards are the objects").no_env().only(CONSOLE),
     option(Group::General, "unsafe", Value::None, "let scripts use files, processes and packages: io, os.execute, require")
         .no_env().only(CONSOLE),
     option(Group::General, "no-command", Value::None, "accepted and ignored, as a link runs no command; for those who type ssh -N")

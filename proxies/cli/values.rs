@@ -217,7 +217,7 @@ impl Parsed {
     /// Returns the number or the name of the process that `seaprox status` or `seaprox ctl` asks, if one is given.
     pub fn process(&self) -> Option<String> {
         match self.command() {
-            Command::Ctl => self.given("process").pop().map(|(_, text)| text),
+            Command::Ctl | Command::Console => self.given("process").pop().map(|(_, text)| text),
             _ => self.frees().first().cloned(),
         }
     }

@@ -190,6 +190,15 @@ pub fn is_incomplete(lua: &Lua, code: &str) -> bool {
     matches!(load(code.to_owned()), Err(Error::SyntaxError { incomplete_input: true, .. }))
 }
 
+/// Checks that a text is a chunk of Lua. Runs nothing.
+///
+/// # Errors
+/// The error of the syntax.
+pub fn check(name: &str, text: &str) -> Result<(), String> {
+    let chunk = Lua::new().load(text).set_name(name).set_mode(mlua::chunk::ChunkMode::Text).into_function();
+    chunk.map(drop).map_err(|error| error_text(&error))
+}
+
 /// Returns the values of a handle's state that tests and the prompt use.
 pub fn handle_of(value: &Value) -> Option<Handle> {
     let Value::UserData(data) = value else { return None };

@@ -11,7 +11,9 @@
 //! the configuration in effect. The states of all objects stand on the [`board::Board`], so that a question is answered without the
 //! loop. An object of Lua is a handle: what it stands for lives on when the handle is collected.
 
+mod attached;
 mod board;
+mod commands;
 mod completion;
 mod counts;
 mod machine;
@@ -29,8 +31,10 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use attached::{Process, ProcessError};
+pub use machine::check;
 use machine::{Limits, Machine};
-pub use node::{Node, NodeSetup};
+pub use node::{Changes, Node, NodeSetup};
 pub use prompt::Prompt;
 
 /// The source of the code that a console runs.
@@ -84,11 +88,35 @@ pub fn run(node: Node, code: Code, is_unsafe: bool, flags: &Flags) -> Result<(),
             Ok(())
         }
         Code::Chunk(name, text) => submit(&jobs, &name, text, false, flags).map(|()| {
-            while !is_leaving(flags) && node.board().has_open() {
+            // The links of another process are not those of the script.
+            while !is_leaving(flags) && !node.is_attached() && node.board().has_open() {
                 node.board().wait(LOOK_INTERVAL);
             }
         }),
     };
+    node.finish();
+    result
+}
+
+/// Runs a script beside the services of a process, to whose admin server it is attached, until a flag stops it. What it prints
+/// stands in the log.
+///
+/// # Errors
+/// The error of the script, or of a thread that cannot be started.
+pub fn run_beside(process: Box<dyn Process>, name: &str, text: String, flags: &Flags) -> Result<(), String> {
+    let node = Node::attach(process)?;
+    let output: Output = Box::new(|text| {
+        for line in text.lines() {
+            let line: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
+            log::info!(target: "seaprox::console", "{line}");
+        }
+    });
+    let jobs = start_machine(&node, output, false, flags, &words::Words::default())?;
+    let result = submit(&jobs, name, text, false, flags);
+    // What the script has begun goes on.
+    while result.is_ok() && !is_leaving(flags) {
+        node.board().wait(LOOK_INTERVAL);
+    }
     node.finish();
     result
 }

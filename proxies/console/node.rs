@@ -14,10 +14,13 @@ use seaprox::auth::PublicKey;
 use seaprox::config::{Config, FrontEndConfig, KeySource, Link, LinkPaths, Listener, Maker, Running, Server};
 use seaprox::node::{ForwardConfig, ForwardStatus, LinkEvent, LinkStatus, Path, Service};
 use seaprox::{Bind, Endpoint, ForwardState, Id, LinkState, Loop, Loops, Remote, Target, Workers};
+use serde_json::Value;
 
+use super::attached::{self, Attached, Process, ProcessError};
 use super::board::{Board, Entry, Kind, Place, Record, State};
 use super::counts::Counts;
 use super::names::{NameChange, Names};
+use crate::admin::{AdminCommand, CommandError};
 use crate::{LinkOwner, Parts};
 
 /// The parts of a node that the command line has set.
@@ -42,11 +45,16 @@ pub struct Node {
     changes: Changes,
     board: Arc<Board>,
     thread: JoinHandle<()>,
+    loops: Option<(Vec<Remote>, Arc<Workers>)>,
 }
 
 /// The queue of changes, for the virtual machine.
 #[derive(Clone)]
-pub struct Changes(SyncSender<Change>);
+pub struct Changes {
+    sender: SyncSender<Change>,
+    /// True if the console is attached to a process, which does not make every change.
+    is_attached: bool,
+}
 
 /// A change.
 pub enum Change {
@@ -64,6 +72,8 @@ pub enum Change {
     Rename(Arc<Entry>, Option<NameChange>),
     /// Save a name.
     Save(NameChange),
+    /// Carry out a command of the admin server, and send its result.
+    Command(AdminCommand, SyncSender<Result<Value, CommandError>>),
     /// Read the states again.
     Look,
     /// Close everything, and end the thread.
@@ -74,12 +84,12 @@ pub enum Change {
 type Refusals = Arc<Mutex<HashMap<String, String>>>;
 
 /// The thread of the configuration.
-struct Keeper {
-    running: Running,
+pub(super) struct Keeper {
+    pub(super) running: Running,
     parts: Arc<Parts>,
     link: Link,
     server: Server,
-    board: Arc<Board>,
+    pub(super) board: Arc<Board>,
     refusals: Refusals,
     is_look_due: Arc<AtomicBool>,
     prepare: Option<Prepare>,
@@ -104,10 +114,11 @@ impl Node {
         let text = |error: io::Error| error.to_string();
         let workers = Workers::start(config.workers, config.loops.limits.lookups).map_err(text)?;
         let maker: Arc<dyn Maker> = Arc::<Parts>::clone(&parts);
+        let all_workers = Arc::clone(&workers);
         let (running, loops) = Running::start(config, maker, &workers).map_err(|errors| errors.to_string())?;
         let names = names.map(Names::load).transpose()?.unwrap_or_default();
         let board = Arc::new(Board::with_names(names));
-        let shared = Arc::clone(&board);
+        let (shared, remotes) = (Arc::clone(&board), running.remotes().to_vec());
         let body = move || {
             let keeper = Keeper {
                 running,
@@ -125,7 +136,35 @@ impl Node {
             keeper.run(&receiver, loops);
         };
         let thread = thread::Builder::new().name("console".into()).spawn(body).map_err(text)?;
-        Ok(Node { changes: Changes(sender), board, thread })
+        let changes = Changes { sender, is_attached: false };
+        Ok(Node { changes, board, thread, loops: Some((remotes, all_workers)) })
+    }
+
+    /// Attaches a console to a process.
+    ///
+    /// # Errors
+    /// The process cannot be asked, or a thread cannot be started.
+    pub fn attach(process: Box<dyn Process>) -> Result<Node, String> {
+        let (sender, receiver) = mpsc::sync_channel(CHANGES_MAX);
+        let board = Arc::<Board>::default();
+        let mut attached = Attached::new(process, Arc::clone(&board));
+        attached.begin().map_err(|error| match error {
+            ProcessError::Gone => "no process answers".to_owned(),
+            ProcessError::Refused(text) => text,
+        })?;
+        let body = move || attached.run(&receiver);
+        let thread = thread::Builder::new().name("console".into()).spawn(body).map_err(|error| error.to_string())?;
+        Ok(Node { changes: Changes { sender, is_attached: true }, board, thread, loops: None })
+    }
+
+    /// Returns true if the console is attached to a process, which goes on without it.
+    pub fn is_attached(&self) -> bool {
+        self.changes.is_attached
+    }
+
+    /// Returns the loops of this node, and the threads that they share; none if the console is attached to a process.
+    pub fn loops(&self) -> Option<(Vec<Remote>, Arc<Workers>)> {
+        self.loops.clone()
     }
 
     /// Returns the queue of changes.
@@ -141,7 +180,7 @@ impl Node {
     /// Closes everything in order, and waits for the end: [`FINISH_TIME`] at most for connections that go on.
     pub fn finish(self) {
         // A thread that has ended has closed everything.
-        let _ = self.changes.0.send(Change::Finish);
+        let _ = self.changes.sender.send(Change::Finish);
         let _ = self.thread.join();
     }
 }
@@ -151,18 +190,24 @@ impl Changes {
     #[cfg(test)]
     pub fn to_nowhere() -> (Changes, Receiver<Change>) {
         let (sender, receiver) = mpsc::sync_channel(CHANGES_MAX);
-        (Changes(sender), receiver)
+        (Changes { sender, is_attached: false }, receiver)
     }
 
     /// Posts a change. Waits at most 10 ms for room.
     ///
     /// # Errors
-    /// Too many changes wait.
+    /// Too many changes wait, or the process that the console is attached to does not make this one.
     pub fn post(&self, change: Change) -> Result<(), String> {
+        if let Some(refusal) = attached::refusal(&change).filter(|_| self.is_attached) {
+            return Err(refusal.to_owned());
+        }
         let (since, mut change) = (Instant::now(), change);
         loop {
-            match self.0.try_send(change) {
+            match self.sender.try_send(change) {
                 Ok(()) => return Ok(()),
+                Err(TrySendError::Disconnected(_)) if self.is_attached => {
+                    return Err("the process has ended".to_owned());
+                }
                 Err(TrySendError::Disconnected(_)) => return Err("the console ends".to_owned()),
                 Err(TrySendError::Full(_)) if since.elapsed() >= POST_TIME => {
                     return Err(format!("{CHANGES_MAX} changes wait already; try again later"));
@@ -245,6 +290,12 @@ impl Keeper {
                 return saved.iter().for_each(save);
             }
             Change::Save(change) => return save(&change),
+            Change::Command(command, result) => {
+                let done = self.command(command);
+                // A client that waits no longer needs no result.
+                let _ = result.try_send(done);
+                return;
+            }
             Change::Look | Change::Finish => return,
         };
         if let Err(reason) = result {
@@ -387,7 +438,7 @@ impl Keeper {
     }
 
     /// Closes an object, a connection after its tunnels.
-    fn close(&mut self, entry: &Arc<Entry>) {
+    pub(super) fn close(&mut self, entry: &Arc<Entry>) {
         let tunnels = self.board.open().into_iter();
         let its = tunnels.filter(|it| it.parent.as_ref().is_some_and(|parent| parent.number == entry.number));
         its.for_each(|tunnel| self.close(&tunnel));
@@ -495,7 +546,11 @@ impl Keeper {
         }
     }
 
-    fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut Loop<'_>) -> T + Send + 'static) -> Result<T, String> {
+    /// Runs a question in the loop, and waits for its answer.
+    pub(super) fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Loop<'_>) -> T + Send + 'static,
+    ) -> Result<T, String> {
         let remote: &Remote = self.running.remotes().first().ok_or("there is no loop")?;
         let pending = remote.ask_within(ASK_TIME, question).map_err(|_| "the loop is busy")?;
         match pending.wait_for(ASK_TIME) {

@@ -9,9 +9,8 @@ use seaprox::auth::{Modes, Secret};
 use seaprox::config::{Admin, Config, StatusSocket};
 use seaprox::system::group_id;
 
-use super::events::QueuedCommands;
 use super::exit::{Exit, Failed};
-use crate::admin::{Reporter, Rules, Server, Service, TOKEN_BYTES_MIN, is_fit, socket};
+use crate::admin::{Commands, Reporter, Rules, Server, Service, TOKEN_BYTES_MIN, is_fit, socket};
 
 /// Starts the admin server: on a Unix socket of the process unless `--status none` is given, and on the addresses of
 /// `--admin`, which are returned. If the first one cannot be made, a warning says so, and the process runs without it.
@@ -21,11 +20,11 @@ use crate::admin::{Reporter, Rules, Server, Service, TOKEN_BYTES_MIN, is_fit, so
 pub fn serve(
     config: &Config,
     reporter: Arc<Reporter>,
-    commands: QueuedCommands,
+    commands: Box<dyn Commands>,
 ) -> Result<(Server, Vec<String>), Failed> {
     let rules = rules(&config.admin, config.modes)?;
     let group = rules.group;
-    let mut server = Server::new(Arc::new(Service::new(Arc::clone(&reporter), Box::new(commands), rules)));
+    let mut server = Server::new(Arc::new(Service::new(Arc::clone(&reporter), commands, rules)));
     open_own(&mut server, &config.status);
     let own = server.addresses().len();
     for bind in &config.admin.addresses {

@@ -26,6 +26,8 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     Preparer::check(config.clone(), Arc::new(Parts::checked(config)))
         .map_err(|errors| Failed::applied(parsed, errors, Some(&place)))?;
     admin::check_files(config)?;
+    #[cfg(feature = "console")]
+    config.console_script.as_deref().map_or(Ok(()), super::console::check_script)?;
     let counts = [("listener", config.listeners.len()), ("link", config.links.len()), ("server", config.servers.len())];
     let plural = |(kind, count): (&str, usize)| format!("{count} {kind}{}", if count == 1 { "" } else { "s" });
     let counts: Vec<_> = counts.into_iter().filter(|(_, count)| *count > 0).map(plural).collect();

@@ -1,5 +1,15 @@
 //! `seaprox console`: links and tunnels at a Lua prompt, or by a script.
 
+#[cfg(feature = "console")]
+mod attach;
+#[cfg(feature = "console")]
+mod commands;
+#[cfg(feature = "console")]
+mod script;
+
+#[cfg(feature = "console")]
+pub use script::{Script, check_script, start_script};
+
 use super::exit::{Exit, Failed};
 use crate::cli::Parsed;
 
@@ -9,45 +19,61 @@ use crate::cli::Parsed;
 /// Fails if an option is wrong, a script cannot be read, or its code fails.
 #[cfg(feature = "console")]
 pub fn run(parsed: &Parsed) -> Result<(), Failed> {
-    use super::{link, settings};
-    use crate::console::{self, Code, Flags, Node, NodeSetup, Prompt};
+    use crate::console::{self, Code, Node, Prompt};
 
     let failed = |text: String| Failed::new(Exit::Failure, format!("seaprox console: {text}"));
-    let (mut config, link, server) = parsed.console()?;
-    settings::fit(&mut config);
-    parsed.check(&config)?;
     let code = match (parsed.code(), parsed.frees().first()) {
         (Some(_), Some(script)) => {
             return Err(parsed.error(format!("{script}: expected a script or --execute, not both")).into());
         }
         (Some(code), None) => Code::Chunk("=(execute)".to_owned(), code),
-        (None, Some(script)) => {
-            let text = std::fs::read_to_string(script);
-            let text = text.map_err(|error| failed(format!("{script}: {error}")))?;
-            // The first line may name an interpreter. It stays a line, so that errors have the right numbers.
-            let text = if text.starts_with('#') { format!("--{text}") } else { text };
-            Code::Chunk(format!("@{script}"), text)
-        }
+        (None, Some(file)) => Code::Chunk(format!("@{file}"), script::read(file.as_ref()).map_err(failed)?),
         (None, None) => Code::Prompt(Box::new(Prompt::open(state_file("console_history")).map_err(failed)?)),
     };
-    let command = parsed.command();
-    let prepare = Box::new(move |config: &_, parts: &_| {
-        let instance = link::instance(command, config, parts).map_err(|error| error.to_string())?;
-        Ok(Box::new(instance) as Box<dyn std::any::Any>)
-    });
-    let flags = Flags::default();
+    if parsed.flag("attach")? {
+        let process = attach::find(parsed)?;
+        let flags = flags()?;
+        let node = Node::attach(Box::new(process)).map_err(failed)?;
+        return console::run(node, code, parsed.flag("unsafe")?, &flags).map_err(failed);
+    }
+    if parsed.process().is_some() {
+        return Err(parsed.error("--process: expected with --attach only").into());
+    }
+    let setup = setup(parsed)?;
+    let (config, flags) = (setup.config.clone(), flags()?);
+    let node = Node::start(setup).map_err(failed)?;
+    let _admin = commands::serve(&config, &node)?;
+    console::run(node, code, parsed.flag("unsafe")?, &flags).map_err(failed)
+}
+
+/// Has signals set the flags of a console.
+#[cfg(feature = "console")]
+fn flags() -> Result<crate::console::Flags, Failed> {
+    let flags = crate::console::Flags::default();
     #[cfg(unix)]
     for (signal, flag) in [
         (signal_hook::consts::SIGINT, &flags.interrupt),
         (signal_hook::consts::SIGTERM, &flags.stop),
         (signal_hook::consts::SIGHUP, &flags.stop),
     ] {
-        let result = signal_hook::flag::register(signal, std::sync::Arc::clone(flag));
-        result.map_err(|error| failed(error.to_string()))?;
+        signal_hook::flag::register(signal, std::sync::Arc::clone(flag))
+            .map_err(|error| Failed::new(Exit::Failure, format!("seaprox console: {error}")))?;
     }
-    let node =
-        Node::start(NodeSetup { config, link, server, prepare, names: state_file("console_names") }).map_err(failed)?;
-    console::run(node, code, parsed.flag("unsafe")?, &flags).map_err(failed)
+    Ok(flags)
+}
+
+/// Returns the parts of a node that the command line sets.
+#[cfg(feature = "console")]
+fn setup(parsed: &Parsed) -> Result<crate::console::NodeSetup, Failed> {
+    let (mut config, link, server) = parsed.console()?;
+    super::settings::fit(&mut config);
+    parsed.check(&config)?;
+    let command = parsed.command();
+    let prepare = Box::new(move |config: &_, parts: &_| {
+        let instance = super::link::instance(command, config, parts).map_err(|error| error.to_string())?;
+        Ok(Box::new(instance) as Box<dyn std::any::Any>)
+    });
+    Ok(crate::console::NodeSetup { config, link, server, prepare, names: state_file("console_names") })
 }
 
 /// Returns a file in the directory of states.

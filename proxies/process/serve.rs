@@ -82,9 +82,35 @@ fn run_config(
     let announced = Announced::of(&running, &parts);
     let remotes = running.remotes().to_vec();
     let reporter = Arc::new(Reporter::new(parsed.command().name(), announced.addresses(), remotes, workers));
-    let (_admin, addresses) = admin::serve(running.config(), Arc::clone(&reporter), QueuedCommands::new(&queue))?;
+    let (_admin, addresses) =
+        admin::serve(running.config(), Arc::clone(&reporter), Box::new(QueuedCommands::new(&queue)))?;
+    let _script = script(running.config(), &reporter, &queue)?;
     let supervisor = Supervisor::new(parsed, &queue, running, reporter, parts)?;
     supervisor.reloading(source, instance).announcing(announced.with_admin(addresses)).run(queue, loops, signals)
+}
+
+/// Starts the script of the configuration, if there is one. The main thread carries out its commands as those of the admin server.
+#[cfg(feature = "console")]
+fn script(
+    config: &Config,
+    reporter: &Arc<Reporter>,
+    queue: &EventQueue,
+) -> Result<Option<super::console::Script>, Failed> {
+    let start = |path: &PathBuf| {
+        super::console::start_script(path.clone(), Arc::clone(reporter), Box::new(QueuedCommands::new(queue)))
+    };
+    config.console_script.as_ref().map(start).transpose()
+}
+
+/// Refuses a script, because this binary was built without the console.
+#[cfg(not(feature = "console"))]
+fn script(config: &Config, _: &Arc<Reporter>, _: &EventQueue) -> Result<(), Failed> {
+    match config.console_script {
+        Some(_) => {
+            Err(Failed::new(Exit::Config, "seaprox: --console-script: this binary was built without the console"))
+        }
+        None => Ok(()),
+    }
 }
 
 fn failed(error: io::Error) -> Failed {

@@ -24,6 +24,7 @@ mod cli;
 mod config;
 mod congestion;
 mod console;
+mod console_attached;
 mod console_verbs;
 mod datagram_descriptors;
 mod datagram_programs;
