@@ -86,8 +86,9 @@ try-container: static
 	scripts/try-container
 
 # A Debian package of the release binary: target/debian.
-deb: all
+deb: all capi
 	scripts/build-deb
+	scripts/build-deb-library
 
 # Lints the package, and runs it under systemd in a guest of qemu: start, reload, watchdog, sockets, removal.
 try-deb: deb

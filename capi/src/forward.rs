@@ -96,13 +96,12 @@ export! {
     }
 
     fn seaprox_forward_bytes(raw: RawLoop, forward: u64, sent: Out<u64>, received: Out<u64>) {
-        let id = id(forward)?;
         let (from_clients, to_clients) = with(raw, |_, core| {
             let mut after = None;
             while let Some((last, _)) = core.settle(after, SETTLED) {
                 after = Some(last);
             }
-            Ok(core.forward(id)?.status()?.bytes)
+            Ok(core.forward(id(forward)?)?.status()?.bytes)
         })?;
         sent.set(from_clients);
         received.set(to_clients);

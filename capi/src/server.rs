@@ -26,9 +26,9 @@ export! {
     }
 
     fn seaprox_server_close(raw: RawLoop, server: u64, closes_links: c_int) {
-        let first = id(server)?;
         let links = if closes_links == 0 { LinksOfServer::GoOn } else { LinksOfServer::Close };
         with(raw, |record, core| {
+            let first = id(server)?;
             core.server(first)?.stop(links)?;
             let others = record.listeners.borrow_mut().remove(&first).unwrap_or_default();
             // One that is gone has stopped.
@@ -39,15 +39,13 @@ export! {
 
     fn seaprox_server_address(raw: RawLoop, server: u64, buf: Buffer, cap: usize, len: Out<usize>) {
         len.set(0);
-        let id = id(server)?;
-        let text = with(raw, |_, core| Ok(address(&core.server(id)?.address())))?;
+        let text = with(raw, |_, core| Ok(address(&core.server(id(server)?)?.address())))?;
         buf.fill(cap, len, text.as_bytes());
         Ok(0)
     }
 
     fn seaprox_server_port(raw: RawLoop, server: u64) {
-        let id = id(server)?;
-        with(raw, |_, core| Ok(core.server(id)?.address().ip().map_or(0, |addr| addr.port().into())))
+        with(raw, |_, core| Ok(core.server(id(server)?)?.address().ip().map_or(0, |addr| addr.port().into())))
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::process::{Command, Stdio};
 
-use crate::kit::{Program, capitals, closed_port, compile, connect, has, succeed, top, web};
+use crate::kit::{Program, capitals, closed_port, compile, connect, has, prefix, succeed, top, web};
 
 /// Sends bytes over curl or a socket, and returns what comes back.
 fn exchange(port: u16, bytes: &[u8]) -> Vec<u8> {
@@ -145,6 +145,27 @@ fn two_c_programs_are_the_ends_of_a_link_with_a_forward() {
     assert!(!matches!(refused.read(&mut [0]), Ok(1..)), "the peer connects to another target");
     drop(server);
     assert_eq!(client.line(), "link: suspended");
+}
+
+#[test]
+fn a_c_program_opens_a_stream_of_a_link_or_gets_the_reason_why_not() {
+    let secret = [("SECRET", "known to both ends only")];
+    let server = compile("examples/link.c", "example-link-server", &[]);
+    let (target, other) = (capitals(), capitals());
+    let mut server = Program::start_with(&server, &["serve", "127.0.0.1:0", &target], &secret);
+    let address = format!("127.0.0.1:{}", server.port());
+    let path = compile("examples/stream.c", "example-stream", &[]);
+    let run = |target: &str| {
+        let mut command = Command::new(&path);
+        command.args([&address, target, "hello"]).envs(secret).env("LD_LIBRARY_PATH", prefix().join("lib"));
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    assert_eq!(run(&target), (Some(0), "HELLO".to_owned(), String::new()));
+    let (code, stdout, stderr) = run(&other);
+    assert_eq!((code, stdout), (Some(1), String::new()));
+    assert!(stderr.starts_with("stream: not_permitted ("), "{stderr}");
 }
 
 #[test]

@@ -44,19 +44,21 @@ static int asked_to_open;
 
 static int open_loopback(const uint8_t *key, const char *target, size_t len, void *user)
 {
-    CHECK(memcmp(key, publics[0], SEAPROX_KEY_BYTES) == 0 && user == &told[1] && len > 0);
+    CHECK(memcmp(key, publics[0], SEAPROX_KEY_BYTES) == 0 && user == &told[1] && len > 10);
     IS(seaprox_link_close(there, served), SEAPROX_ERR_BUSY); /* a policy has no loop */
     asked_to_open++;
-    if (len > 10 && memcmp(target, "localhost:", 10) == 0)
+    if (memcmp(target, "localhost:", 10) == 0)
         return SEAPROX_BY_ADDRESS;
-    return strstr(target, "127.0.0.1:") && !strstr(target, ":9/") ? SEAPROX_PERMIT : SEAPROX_REFUSE;
+    if (memcmp(target, "udp:", 4) == 0)
+        target += 4;
+    return memcmp(target, "127.0.0.1:", 10) == 0 ? SEAPROX_PERMIT : SEAPROX_REFUSE;
 }
 
 static int reach_none(const uint8_t *key, const char *target, size_t target_len, const char *address, size_t address_len,
                       void *user)
 {
     CHECK(key && target && target_len > 0 && user == &told[1]);
-    CHECK(address_len >= 3 && (strchr(address, '.') || strchr(address, ':')));
+    CHECK(address_len >= 3 && (memchr(address, '.', address_len) || memchr(address, ':', address_len)));
     return SEAPROX_REFUSE;
 }
 
@@ -282,9 +284,145 @@ static void messages(void)
     free_pair();
 }
 
+/* ---- handles and sizes ---- */
+
+/* Calls every function of links with an id, which is none of theirs. */
+static void garbage(seaprox_loop *loop, seaprox_id id, int wanted)
+{
+    seaprox_handler handler = {0};
+    seaprox_id made = 7;
+    uint64_t sent, received;
+    uint8_t key[SEAPROX_KEY_BYTES];
+    size_t len = 7;
+    handler.size = sizeof handler;
+    IS(seaprox_link_state(loop, id), wanted);
+    IS(seaprox_link_close(loop, id), wanted);
+    IS(seaprox_link_key(loop, id, key), wanted);
+    IS(seaprox_link_json(loop, id, NULL, 0, &len), wanted);
+    IS(len, 0);
+    IS(seaprox_link_redial(loop, id), wanted);
+    IS(seaprox_link_add_path(loop, id, SEAPROX_TEXT("127.0.0.1")), wanted);
+    IS(seaprox_link_remove_path(loop, id, SEAPROX_TEXT("127.0.0.1")), wanted);
+    IS(seaprox_send_message(loop, id, SEAPROX_TEXT("x")), wanted);
+    IS(seaprox_stream_open(loop, id, SEAPROX_TEXT("127.0.0.1:9"), &handler, NULL, &made), wanted);
+    IS(made, 0);
+    IS(seaprox_service_open(loop, id, SEAPROX_TEXT("echo"), &handler, NULL, &made), wanted);
+    IS(seaprox_forward_local(loop, id, SEAPROX_TEXT("127.0.0.1:0"), SEAPROX_TEXT("a:1"), &made), wanted);
+    IS(seaprox_forward_remote(loop, id, SEAPROX_TEXT("127.0.0.1:0"), SEAPROX_TEXT("127.0.0.1:9"), &made), wanted);
+    IS(seaprox_forward_dynamic(loop, id, SEAPROX_TEXT("127.0.0.1:0"), SEAPROX_TEXT("socks"), NULL, 0, &made), wanted);
+    IS(made, 0);
+    IS(seaprox_forward_close(loop, id), wanted);
+    IS(seaprox_forward_state(loop, id), wanted);
+    IS(seaprox_forward_port(loop, id), wanted);
+    IS(seaprox_forward_failure(loop, id, NULL, 0, &len), wanted);
+    IS(seaprox_forward_bytes(loop, id, &sent, &received), wanted);
+    IS(seaprox_server_close(loop, id, 1), wanted);
+    IS(seaprox_server_port(loop, id), wanted);
+    IS(seaprox_server_address(loop, id, NULL, 0, &len), wanted);
+    IS(seaprox_permit(loop, id, 1), wanted == SEAPROX_ERR_INVALID ? SEAPROX_ERR_STALE : wanted);
+    IS(seaprox_connection_link(loop, id), 0);
+}
+
+static void *elsewhere(void *user)
+{
+    seaprox_link_options options = {0};
+    seaprox_id id;
+    options.size = sizeof options;
+    garbage(user, 1, SEAPROX_ERR_THREAD);
+    IS(seaprox_link_dial(user, &options, &id), SEAPROX_ERR_CONFIG);
+    IS(seaprox_link_serve(user, &options, &id), SEAPROX_ERR_THREAD);
+    IS(seaprox_recheck_links(user), SEAPROX_ERR_THREAD);
+    return NULL;
+}
+
+static void option_sizes(seaprox_loop *loop)
+{
+    struct {
+        seaprox_link_options options;
+        char more[64];
+    } later = {0};
+    seaprox_link_options options = options_of(0);
+    seaprox_policy policy = {0};
+    seaprox_handler handler = {0};
+    seaprox_id link = 7;
+    options.address = "127.0.0.1:9";
+    options.address_len = strlen(options.address);
+    options.policy = &policy;
+    IS(seaprox_link_dial(loop, &options, &link), SEAPROX_ERR_INVALID); /* a policy without a size */
+    IS(link, 0);
+    policy.size = sizeof policy;
+    options.handler = &handler;
+    IS(seaprox_link_dial(loop, &options, &link), SEAPROX_ERR_INVALID); /* a handler without one */
+    options.handler = NULL;
+    options.size = 0;
+    IS(seaprox_link_dial(loop, &options, &link), SEAPROX_ERR_INVALID);
+    options.size = 5000;
+    IS(seaprox_link_dial(loop, &options, &link), SEAPROX_ERR_INVALID);
+    options.size = 24; /* an early version: the address alone, and no key that the peer must have */
+    IS(seaprox_link_dial(loop, &options, &link), SEAPROX_ERR_INVALID);
+    later.options = options;
+    later.options.size = sizeof later;
+    later.more[60] = 1;
+    IS(seaprox_link_dial(loop, &later.options, &link), SEAPROX_ERR_INVALID);
+    options.size = sizeof options;
+    options.toml = "subflows = true\n";
+    options.toml_len = strlen(options.toml);
+    IS(seaprox_link_dial(loop, &options, &link), SEAPROX_ERR_CONFIG);
+    options.toml = "[[listener]]\nfront = \"socks\"\n";
+    options.toml_len = strlen(options.toml);
+    IS(seaprox_link_dial(loop, &options, &link), SEAPROX_ERR_CONFIG);
+    IS(seaprox_link_serve(loop, &options, &link), SEAPROX_ERR_CONFIG);
+    options.toml = "forward = [{ local = \"1:a:1\" }]\n";
+    options.toml_len = strlen(options.toml);
+    IS(seaprox_link_dial(loop, &options, &link), SEAPROX_ERR_CONFIG);
+    options.toml = "\xff";
+    options.toml_len = 1;
+    IS(seaprox_link_dial(loop, &options, &link), SEAPROX_ERR_INVALID);
+    options.toml = "simultaneous = true\nlocal-port = 23232\nsubflows = 2\n";
+    options.toml_len = strlen(options.toml);
+    CHECK(seaprox_link_dial(loop, &options, &link) < 0); /* one port, two subflows */
+    options.toml = "simultaneous = true\nlocal-port = 23232\nlink-hold = \"5s\"\n";
+    options.toml_len = strlen(options.toml);
+    IS(seaprox_link_dial(loop, &options, &link), 0);
+    IS(seaprox_link_state(loop, link), SEAPROX_LINK_CONNECTING);
+    IS(seaprox_link_close(loop, link), 0);
+    options.toml_len = 0;
+    IS(seaprox_link_dial(loop, &options, NULL), 0); /* nobody wants the id */
+}
+
+static void handles(void)
+{
+    seaprox_loop *loop = new_loop();
+    seaprox_handler handler = {0};
+    seaprox_id timer, id;
+    unsigned seed = 2, count;
+    pthread_t thread;
+    here = loop;
+    make_keys();
+    garbage(loop, 0, SEAPROX_ERR_STALE);
+    garbage(loop, UINT64_MAX, SEAPROX_ERR_STALE);
+    IS(seaprox_after(loop, 60000, NULL, NULL, &timer), SEAPROX_ERR_INVALID);
+    IS(seaprox_poll_remove(loop, 1), SEAPROX_ERR_STALE);
+    for (count = 0; count < 2000; count++) {
+        id = (seaprox_id)rand_r(&seed) << 32 | (seaprox_id)rand_r(&seed) << 3;
+        CHECK(seaprox_link_state(loop, id) < 0 && seaprox_forward_state(loop, id) < 0 && seaprox_server_port(loop, id) < 0);
+        CHECK(seaprox_link_close(loop, id) < 0 && seaprox_forward_close(loop, id) < 0 && seaprox_permit(loop, id, 1) < 0);
+    }
+    IS(pthread_create(&thread, NULL, elsewhere, loop), 0);
+    IS(pthread_join(thread, NULL), 0);
+    handler.size = sizeof handler;
+    IS(seaprox_set_service(loop, NULL, 0, &handler, NULL, NULL), SEAPROX_ERR_INVALID);
+    IS(seaprox_set_service(loop, SEAPROX_TEXT("x"), NULL, NULL, NULL), SEAPROX_ERR_STALE);
+    option_sizes(loop);
+    IS(seaprox_free(loop), 0);
+    garbage(loop, 1, SEAPROX_ERR_STALE);
+    IS(seaprox_recheck_links(loop), SEAPROX_ERR_STALE);
+}
+
 int main(int argc, char **argv)
 {
     static const struct named all[] = {{"keys", key_checks}, {"forwards", forwards}, {"datagrams", datagrams},
-                                       {"refusals", refusals}, {"admission", keys_are_checked}, {"messages", messages}};
+                                       {"refusals", refusals}, {"admission", keys_are_checked}, {"messages", messages},
+                                       {"handles", handles}};
     return run_named(argc, argv, all, sizeof all / sizeof *all);
 }
