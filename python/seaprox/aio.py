@@ -8,8 +8,12 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import Union
 
+from ._transport import ProtocolHandler, Transport
 from .connector import ConnectRequest
-from .errors import BusyError, Error
+from .enums import LinkEventKind, LinkState, Reason
+from .errors import BusyError, ConnectError, Error
+from .handler import Handler
+from .link import Link, LinkEvent
 from .loop import Loop
 
 
@@ -141,4 +145,73 @@ async def connect(host: str, port: int) -> socket.socket:
     raise last or OSError("the name has no address")
 
 
-__all__ = ["Embedded", "connect", "connector"]
+async def up(link: Link) -> None:
+    """Waits until a link is up. ConnectError if the peer does not admit the key of this node or has another key than it must have,
+    and if the link is closed. It is dialed again after any other failure, so bound the time with asyncio.timeout."""
+    if link.state == LinkState.UP:
+        return
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def tell(event: LinkEvent) -> None:
+        if done.done():
+            return
+        if event.kind in (LinkEventKind.UP, LinkEventKind.RESUMED):
+            done.set_result(None)
+        elif event.kind in (LinkEventKind.WRONG_KEY, LinkEventKind.REJECTED, LinkEventKind.EXPIRED):
+            done.set_exception(ConnectError(Reason.AUTH_FAILED, event.kind.name.lower()))
+        elif event.kind == LinkEventKind.CLOSED:
+            done.set_exception(ConnectError(Reason.KILLED))
+
+    waiting = link.loop._links.waiting
+    waiting.setdefault(link.id, []).append(tell)
+    try:
+        await done
+    finally:
+        # The end of the loop forgets all.
+        waiters = waiting.get(link.id, [])
+        with contextlib.suppress(ValueError):
+            waiters.remove(tell)
+        if not waiters:
+            waiting.pop(link.id, None)
+
+
+async def open_stream(link: Link, target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Opens a stream to a target that the peer of a link connects to, as asyncio.open_connection does. ConnectError has the reason of
+    the peer."""
+    return await _open(lambda handler: link.open_stream(target, handler))
+
+
+async def open_service(link: Link, service: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Opens a stream to a service of the program at the other end of a link; otherwise as open_stream."""
+    return await _open(lambda handler: link.open_service(service, handler))
+
+
+async def _open(begin: Callable[[Handler], object]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(loop=loop)
+    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+    opening: asyncio.Future[Transport] = loop.create_future()
+    begin(ProtocolHandler(lambda: protocol, opening))
+    transport = await opening
+    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+def streams(
+    function: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> Callable[[], Handler]:
+    """Returns a handler for Loop.listen, Loop.set_service and the streams of links that calls a coroutine function with each client, as
+    asyncio.start_server does."""
+
+    def make() -> asyncio.Protocol:
+        loop = asyncio.get_running_loop()
+        return asyncio.StreamReaderProtocol(asyncio.StreamReader(loop=loop), function, loop=loop)
+
+    return lambda: ProtocolHandler(make)
+
+
+def protocols(factory: Callable[[], asyncio.Protocol]) -> Callable[[], Handler]:
+    """Returns a handler that gives each client a protocol of asyncio."""
+    return lambda: ProtocolHandler(factory)
+
+
+__all__ = ["Embedded", "connect", "connector", "open_service", "open_stream", "protocols", "streams", "up"]

@@ -79,6 +79,11 @@ class Declarations(TestCase):
         for (struct, field), offset in INTERFACE.offsets.items():
             self.assertEqual(getattr(INTERFACE.structs[struct], field).offset, offset, f"{struct}.{field}")
 
+    def test_texts_and_keys_that_c_gives_are_addresses_because_no_zero_ends_them(self) -> None:
+        for struct, field in (("seaprox_link_event", "text"), ("seaprox_link_event", "key")):
+            fields = {it[0]: it[1] for it in INTERFACE.structs[struct]._fields_}
+            self.assertIs(fields[field], ctypes.c_void_p)
+
     def test_each_reason_has_a_word(self) -> None:
         self.assertEqual([it.word for it in enums.Reason], [it.name.lower() for it in enums.Reason])
         self.assertEqual(enums.Reason(999), enums.Reason.OTHER)
