@@ -11,10 +11,11 @@
 //! | `maker` | makes the parts of a process from its configuration | `frontends`, `links` |
 //! | `cli` | the commands, the table of options, parsing, help, completions | `frontends`, `links` |
 //! | `file` | files of configuration in TOML | `cli`, `frontends`, `links` |
-//! | `files` | sending and receiving files over a link | the library |
+//! | `text` | characters that are unfit for a terminal | nothing |
+//! | `files` | sending and receiving files over a link | the library, `text` |
 //! | `top` | the live view of a running process | `admin` |
-//! | `console` | the Lua prompt, and scripts that make links and tunnels | `links`, `maker` |
-//! | `admin` | the status of a running process, as JSON and as text, and its socket | the library |
+//! | `console` | the Lua prompt, and scripts that make links and tunnels | `links`, `maker`, `text` |
+//! | `admin` | the status of a running process, as JSON and as text, and its socket | the library, `text` |
 //! | `embedded` | for a loop that another program runs: its configuration and its links from text, its status, its metrics | `admin`, `file`, `links` |
 //! | `process` | the commands of the binary, the log, signals and exit codes | all of the above |
 //!
@@ -33,6 +34,7 @@ pub mod links;
 mod maker;
 mod process;
 pub mod shared_file;
+mod text;
 #[cfg(feature = "top")]
 mod top;
 

@@ -33,4 +33,6 @@ pub use server::Server;
 pub use service::Service;
 #[cfg(feature = "top")]
 pub use text::escape;
-pub use text::{is_unfit, to_text};
+pub use text::to_text;
+
+pub use crate::text::is_unfit;

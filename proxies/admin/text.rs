@@ -1,5 +1,6 @@
 //! The status as text for people, made from its JSON.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use seaprox::{human_duration, human_size};
@@ -61,21 +62,15 @@ pub fn to_text(mut status: Value) -> String {
 /// Replaces the control characters in all strings, so that none of them reaches a terminal or makes another line.
 pub fn escape(value: &mut Value) {
     match value {
-        Value::String(text) if text.contains(is_unfit) => {
-            let escaped =
-                text.chars().map(|it| if is_unfit(it) { it.escape_default().collect() } else { String::from(it) });
-            *text = escaped.collect();
+        Value::String(text) => {
+            if let Cow::Owned(escaped) = crate::text::escape(text) {
+                *text = escaped;
+            }
         }
         Value::Array(values) => values.iter_mut().for_each(escape),
         Value::Object(members) => members.values_mut().for_each(escape),
         _ => {}
     }
-}
-
-/// Returns true for characters that are unfit for a line: control characters, line and paragraph separators, and the marks
-/// of text direction.
-pub fn is_unfit(char: char) -> bool {
-    char.is_control() || matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }
 
 fn side_line(role: &str, side: &Value) -> String {

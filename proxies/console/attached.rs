@@ -245,7 +245,8 @@ fn parsed(list: &Value, kind: IdKind) -> Vec<(Id, &Value)> {
 /// Returns the reason and the detail of a failure.
 fn failure(value: &Value) -> Option<String> {
     let reason = text(&value["failure"], "reason")?;
-    Some(text(&value["failure"], "detail").map_or(reason.clone(), |detail| format!("{reason}: {detail}")))
+    let reason = text(&value["failure"], "detail").map_or(reason.clone(), |detail| format!("{reason}: {detail}"));
+    Some(crate::text::escape(&reason).into_owned())
 }
 
 fn link_record(id: Id, link: &Value) -> Record {

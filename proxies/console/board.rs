@@ -10,6 +10,7 @@ use seaprox::{Id, Proto};
 
 use super::counts::Counts;
 use super::names::Names;
+use crate::text::escape;
 
 /// The state of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +62,8 @@ pub struct Record {
     pub remote: Place,
     /// True once the object is to be closed.
     pub is_closing: bool,
+    /// True if the object could not be made, and is not tried again.
+    pub is_final: bool,
     /// The id in the loop.
     pub id: Option<Id>,
     /// The name in the configuration; none for a link that the peer has dialed, and for a tunnel.
@@ -134,7 +137,7 @@ impl Place {
             "" => "*".to_owned(),
             host if host.contains(':') => format!("[{host}]"),
             // A name may come from the peer.
-            host => host.chars().filter(|char| !char.is_control()).collect(),
+            host => escape(host).into_owned(),
         };
         if self.port == 0 { format!("{host}:?") } else { format!("{host}:{}", self.port) }
     }
@@ -149,6 +152,7 @@ impl Record {
             local,
             remote,
             is_closing: false,
+            is_final: false,
             id: None,
             name: None,
             fingerprint: None,
@@ -282,9 +286,19 @@ impl Board {
         lock(&self.open).clone()
     }
 
-    /// Returns true if a connection or a listener is open. Tunnels live in connections.
+    /// Returns true if a connection or a listener is open, or may become so. Tunnels live in connections.
     pub fn has_open(&self) -> bool {
-        lock(&self.open).iter().any(|entry| matches!(entry.kind, Kind::Connection | Kind::Listener))
+        let is_open = |entry: &Arc<Entry>| !lock(&entry.record).is_final;
+        lock(&self.open).iter().any(|entry| matches!(entry.kind, Kind::Connection | Kind::Listener) && is_open(entry))
+    }
+
+    /// Returns the first connection or listener that could not be made, and that nothing has closed, in text.
+    pub fn failure(&self) -> Option<String> {
+        let is_it = |entry: &&Arc<Entry>| {
+            let record = lock(&entry.record);
+            matches!(entry.kind, Kind::Connection | Kind::Listener) && record.is_final && !record.is_closing
+        };
+        lock(&self.open).iter().find(is_it).map(|entry| entry.text())
     }
 
     /// Waits for a change, at most for `time`.
@@ -336,6 +350,23 @@ mod tests {
         board.change(&entry, |record| record.state = State::Closed);
         board.change(&entry, |record| record.state = State::Connected);
         assert_eq!((entry.state(), board.has_open(), board.open().len()), (State::Closed, false, 0));
+    }
+
+    #[test]
+    fn an_object_that_could_not_be_made_is_not_waited_for() {
+        let board = Board::default();
+        let entry = board.add(Kind::Listener, None, Record::new(Place::new("::1", 1), Place::default()));
+        assert_eq!((board.has_open(), board.failure()), (true, None));
+        let reason = "no\u{1b}[2J".to_owned();
+        board.change(&entry, |record| {
+            (record.state, record.reason, record.is_final) = (State::Error, escape(&reason).into_owned(), true);
+        });
+        assert_eq!(
+            (board.has_open(), board.failure()),
+            (false, Some("listener [::1]:1 ERROR: no\\u{1b}[2J".to_owned()))
+        );
+        board.change(&entry, |record| record.state = State::Closed);
+        assert_eq!(board.failure(), None);
     }
 
     #[test]

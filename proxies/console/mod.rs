@@ -87,11 +87,13 @@ pub fn run(node: Node, code: Code, is_unsafe: bool, flags: &Flags) -> Result<(),
             prompt.run(flags, &mut |line| submit(&jobs, "=prompt", line, true, flags));
             Ok(())
         }
-        Code::Chunk(name, text) => submit(&jobs, &name, text, false, flags).map(|()| {
+        Code::Chunk(name, text) => submit(&jobs, &name, text, false, flags).and_then(|()| {
             // The links of another process are not those of the script.
             while !is_leaving(flags) && !node.is_attached() && node.board().has_open() {
                 node.board().wait(LOOK_INTERVAL);
             }
+            // A script whose listener or link could not be made has failed, unless it was stopped or has closed that object.
+            node.board().failure().filter(|_| !is_leaving(flags)).map_or(Ok(()), Err)
         }),
     };
     node.finish();

@@ -21,6 +21,7 @@ use super::board::{Board, Entry, Kind, Place, Record, State};
 use super::counts::Counts;
 use super::names::{NameChange, Names};
 use crate::admin::{AdminCommand, CommandError};
+use crate::text::escape;
 use crate::{LinkOwner, Parts};
 
 /// The parts of a node that the command line has set.
@@ -38,7 +39,7 @@ pub struct NodeSetup {
 }
 
 /// Prepares a process for its first link. Fails with a text for the user.
-pub type Prepare = Box<dyn FnOnce(&Config, &Parts) -> Result<Box<dyn Any>, String> + Send>;
+pub type Prepare = Box<dyn FnMut(&Config, &Parts) -> Result<Box<dyn Any>, String> + Send>;
 
 /// A running node, as the main thread sees it.
 pub struct Node {
@@ -93,6 +94,8 @@ pub(super) struct Keeper {
     refusals: Refusals,
     is_look_due: Arc<AtomicBool>,
     prepare: Option<Prepare>,
+    /// The objects that could not be closed, which is tried again.
+    unclosed: Vec<Arc<Entry>>,
     /// The value of [`NodeSetup::prepare`].
     _prepared: Option<Box<dyn Any>>,
     numbers: u64,
@@ -129,6 +132,7 @@ impl Node {
                 refusals,
                 is_look_due,
                 prepare: Some(prepare),
+                unclosed: Vec::new(),
                 _prepared: None,
                 numbers: 0,
                 settled: None,
@@ -254,6 +258,7 @@ impl Keeper {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             self.is_look_due.store(false, Ordering::Release);
+            self.close_again();
             self.look();
         }
         for remote in self.running.remotes() {
@@ -299,13 +304,17 @@ impl Keeper {
             Change::Look | Change::Finish => return,
         };
         if let Err(reason) = result {
-            self.board.change(&entry, |record| (record.state, record.reason) = (State::Error, reason));
+            self.board.change(&entry, |record| {
+                (record.state, record.reason, record.is_final) = (State::Error, escape(&reason).into_owned(), true);
+            });
         }
     }
 
     fn prepare(&mut self) -> Result<(), String> {
-        let Some(prepare) = self.prepare.take() else { return Ok(()) };
+        let Some(prepare) = &mut self.prepare else { return Ok(()) };
+        // A preparation that fails is tried again for the next object.
         self._prepared = Some(prepare(self.running.config(), &self.parts)?);
+        self.prepare = None;
         Ok(())
     }
 
@@ -454,11 +463,28 @@ impl Keeper {
             }),
             _ => Ok(Ok(())),
         };
-        // An object that is gone already needs no second end.
-        if let Ok(Err(error)) | Err(error) = closed {
-            log::debug!(target: "seaprox::console", error = error; "closed already");
+        match closed {
+            Ok(Ok(())) => {}
+            // An object that is gone already needs no second end.
+            Ok(Err(error)) => log::debug!(target: "seaprox::console", error = error; "closed already"),
+            Err(error) => {
+                // It may live on, and nothing else would close it.
+                log::debug!(target: "seaprox::console", object = entry.text(), error = error; "not closed yet");
+                self.board.change(entry, |record| record.is_closing = true);
+                self.unclosed.push(Arc::clone(entry));
+                return;
+            }
         }
         self.board.change(entry, |record| record.state = State::Closed);
+    }
+
+    /// Closes the objects again that could not be closed.
+    fn close_again(&mut self) {
+        for entry in std::mem::take(&mut self.unclosed) {
+            if entry.state() != State::Closed {
+                self.close(&entry);
+            }
+        }
     }
 
     /// Takes a link or a server out of the configuration.
@@ -467,7 +493,7 @@ impl Keeper {
         let mut config = self.running.config().clone();
         config.links.retain(|link| link.name != name);
         config.servers.retain(|server| server.name != name);
-        Ok(self.running.apply(config).map(drop).map_err(|errors| errors.to_string()))
+        self.running.apply(config).map(|_| Ok(())).map_err(|errors| errors.to_string())
     }
 
     /// Writes the states of links and tunnels on the board.
@@ -484,6 +510,12 @@ impl Keeper {
                 Kind::Connection => self.look_at_link(entry, &record, &links),
                 Kind::Tunnel | Kind::Reverse | Kind::Socks => self.look_at_tunnel(entry, &record, &forwards),
                 Kind::Listener => {}
+            }
+        }
+        // A tunnel that could not be made has no end of its own.
+        for entry in &open {
+            if entry.parent.as_ref().is_some_and(|parent| parent.state() == State::Closed) {
+                self.board.change(entry, |record| record.state = State::Closed);
             }
         }
         // A link that the peer has dialed is an object from its first session on.
@@ -583,8 +615,8 @@ fn write_link(record: &mut Record, link: &LinkStatus, refusal: &str) {
         _ => State::Connecting,
     };
     record.reason = match state {
-        State::Error if !refusal.is_empty() => refusal.to_owned(),
-        State::Error => failure.unwrap_or_default(),
+        State::Error if !refusal.is_empty() => escape(refusal).into_owned(),
+        State::Error => escape(&failure.unwrap_or_default()).into_owned(),
         _ => String::new(),
     };
     record.state = state;
@@ -610,7 +642,8 @@ fn write_tunnel(record: &mut Record, kind: Kind, forward: &ForwardStatus, parent
         _ => State::Connecting,
     };
     record.reason = match (record.state, &forward.failure) {
-        (State::Error, Some(failure)) => failure.to_string(),
+        // The peer chooses the words about its listener.
+        (State::Error, Some(failure)) => escape(&failure.to_string()).into_owned(),
         _ => String::new(),
     };
     if let Some(Endpoint::Ip(_, addr)) = forward.bound.first() {

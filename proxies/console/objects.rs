@@ -248,6 +248,12 @@ fn connect(lua: &Lua, shared: &Shared, host: &Value, port: &Value, local: &Value
         entry.kind == Kind::Connection && record.remote == remote && record.name.is_some() && !record.is_closing
     };
     if let Some(same) = shared.list(is_same).pop() {
+        if local.is_some_and(|port| port != same.entry.record().local.port) {
+            return Err(Error::runtime(format!(
+                "local_port: {} is there already, from another port",
+                same.entry.text()
+            )));
+        }
         let warning = format!("warning: {} is there already", same.entry.text());
         lua.globals().get::<mlua::Function>("print")?.call::<()>(warning)?;
         return Ok(same);

@@ -78,6 +78,13 @@ impl SubflowSlot {
 }
 
 impl Dialer {
+    /// Returns true if the link is dialed from each local port of these paths, and by simultaneous open if these are.
+    pub fn has_ports_of(&self, paths: &[Path], simultaneous: bool) -> bool {
+        let mut ports = paths.iter().filter_map(|path| path.local_port);
+        let has = |port| self.slots.iter().any(|slot| !slot.removed && slot.path.local_port == Some(port));
+        self.simultaneous == simultaneous && ports.all(has)
+    }
+
     /// Returns the slots whose subflow is not up.
     pub fn missing(&self) -> impl Iterator<Item = &SubflowSlot> {
         self.slots.iter().filter(|slot| slot.up_ms.is_none() && !slot.removed)

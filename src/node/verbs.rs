@@ -44,6 +44,8 @@ impl Loop<'_> {
     /// # Errors
     /// [`VerbError::Invalid`] if the configuration has no subflow, more of them than its timing allows, a local port for
     /// several subflows, a UDP address, or a key that cannot be used; [`VerbError::Full`] if the limit of links is reached;
+    /// [`VerbError::Already`] if the first link to the peer is dialed from other local ports than this one, or is
+    /// simultaneous and this one is not, or the other way round;
     /// [`VerbError::Over`] if the loop is stopping. For a nested link also [`VerbError::Stale`] if the outer link is gone,
     /// and [`VerbError::Invalid`] if a path has a source, or the carrier or the peer cannot be reached by streams.
     pub fn connect_link(&mut self, config: LinkConfig) -> Result<Dialed, VerbError> {
@@ -125,6 +127,11 @@ impl Node {
         let setup = Setup { simultaneous, ..setup(&identity, &policy) };
         let key = setup.public_key().map_err(|_| VerbError::Invalid)?;
         if let Some(id) = self.dialed_link(&peer, &key, over) {
+            let dialer = self.links.get(id).and_then(|link| link.dialer.as_ref());
+            if dialer.is_some_and(|dialer| !dialer.has_ports_of(&paths, simultaneous)) {
+                // The caller would wait for connections from a port that this link does not use.
+                return Err(VerbError::Already);
+            }
             return Ok(Dialed { id, is_new: false });
         }
         let endpoint = Endpoint::client(carrier, &setup).map_err(|_| VerbError::Invalid)?;

@@ -301,4 +301,8 @@ fn a_link_that_both_nodes_dial_needs_a_port_and_tcp() {
     assert_eq!(dial(|config| config.carrier = CarrierKind::Mptcp), Err(VerbError::Invalid));
     assert_eq!(dial(|config| config.subflows = 2), Err(VerbError::Invalid));
     assert_eq!(dial(|_| {}), Ok(()));
+    assert_eq!(dial(|_| {}), Ok(()), "the same settings");
+    assert_eq!(dial(|config| config.simultaneous = false), Err(VerbError::Already));
+    let another = |config: &mut LinkConfig| config.paths[0].local_port = Some(7078);
+    assert_eq!(dial(another), Err(VerbError::Already), "another local port");
 }

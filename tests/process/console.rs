@@ -1,5 +1,6 @@
 //! The console (TN-01 to TN-23): scripts and a prompt that make links and tunnels, with real nodes at their other ends.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{ExitStatus, Stdio};
@@ -213,6 +214,53 @@ fn a_script_without_end_is_interrupted() {
     let mut console = start(&["-e", "print('begun') while true do end"]);
     assert_eq!(console.first_line(), "begun");
     assert_eq!(end(&mut console, libc::SIGINT).code(), Some(1));
+}
+
+#[test]
+fn a_second_connect_from_another_local_port_is_an_error() {
+    let code = "a = connect('127.0.0.1', 9) b = connect('127.0.0.1', 9) assert(a == b)
+        print(pcall(connect, '127.0.0.1', 9, 7000)) quit()";
+    let ran = run(&["console", "-e", code]);
+    let lines = out(&ran);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(lines[1].starts_with("false") && lines[1].contains("from another port"), "{lines:?}");
+}
+
+#[test]
+fn a_script_whose_listener_cannot_be_made_fails_unless_it_has_closed_it() {
+    // An address of documentation, which no system has.
+    let code = "l = listen(4000, '203.0.113.1') print(wait(l))";
+    let ran = run(&["console", "-e", code]);
+    assert_eq!((ran.code, out(&ran)), (Some(1), vec!["false".to_owned()]), "{}", ran.err);
+    assert!(ran.err.contains("listener 203.0.113.1:4000 ERROR: "), "{}", ran.err);
+    let ran = run(&["console", "-e", &format!("{code} close(l)")]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+}
+
+#[test]
+fn tunnels_that_could_not_be_made_end_with_their_connection() {
+    let scratch = Scratch::new();
+    let secret = secret(&scratch);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let code = format!(
+        "l = listen(0, '127.0.0.1') assert(wait(l, 60), tostring(l)) print(l:local_port())
+        while #list_connections() == 0 do sleep(0.02) end
+        tc = list_connections()[1]
+        for i = 1, 3 do wait(tunnel(tc, {}, '127.0.0.1', 9)) end
+        print(#list_tunnels(tc))
+        while status(tc) ~= 'CLOSED' do sleep(0.02) end
+        for i = 1, 500 do if #list_tunnels(tc) == 0 then break end sleep(0.02) end
+        print(#list_tunnels(tc)) quit()",
+        taken.local_addr().unwrap().port()
+    );
+    let mut console = start(&["--secret", &secret, "-e", &code]);
+    let mut lines = BufReader::new(console.0.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let addr = format!("127.0.0.1:{}", lines.next().unwrap());
+    let peer = Seaprox::spawn(&["link", "--connect", &addr, "--secret", &secret], |_| {});
+    assert_eq!(lines.next().as_deref(), Some("3"));
+    peer.signal(libc::SIGTERM);
+    assert_eq!(lines.next().as_deref(), Some("0"));
+    assert!(left(&mut console).success());
 }
 
 /// Returns the port of a server, which answers each client with its letter.
