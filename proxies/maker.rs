@@ -284,7 +284,7 @@ impl Parts {
         // The nodes of a shared secret have its key, and no key of their own to name in an invitation.
         let authorized =
             if keys.is_shared { authorized } else { authorized.inviting(&self.directory.invitations())? };
-        Ok(authorized.asking(server.asks))
+        Ok(authorized.with_ends(&server.ends).asking(server.asks))
     }
 
     fn paths(&self, link: &Link) -> Result<PathSource, KeysError> {
@@ -449,6 +449,7 @@ impl Maker for Parts {
         if link.simultaneous && !keys.is_shared {
             peer = peer.permitting(AuthorizedPeers::new(Some(&self.directory.authorized_keys()), None, self.modes)?);
         }
+        let peer = peer.with_ends(&link.ends);
         let name = link.name.clone();
         let group = Arc::new(DialedGroup { name, peer, paths, links: Mutex::default() });
         lock(&self.new_links).insert(link.name.clone(), Arc::clone(&group));

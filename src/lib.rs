@@ -145,6 +145,7 @@ pub use types::address::{
 };
 pub use types::descriptor_error::DescriptorError;
 pub use types::dropped::Dropped;
+pub use types::end::{END_USERS_MAX, End, EndError, EndName, EndTarget};
 pub use types::forward_state::ForwardState;
 pub use types::human::{human_duration, human_rate, human_size};
 pub use types::id::{Id, Kind};

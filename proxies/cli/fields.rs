@@ -7,7 +7,7 @@ use seaprox::config::{ExpectedKey, KeySource, LinkPaths, ProxyDatagrams, ProxyVe
 use seaprox::link::Mode;
 use seaprox::node::{CARRIERS, Path};
 use seaprox::rules::RuleError;
-use seaprox::{Bind, Egress, Family, UnixFileError, Upstream};
+use seaprox::{Bind, Egress, End, EndError, Family, UnixFileError, Upstream};
 
 use super::field::Field;
 use super::parsers;
@@ -217,6 +217,23 @@ pub const PROXY_SEND_LINKS: Field = Field::Choice(
     },
 );
 const PROXY_VERSIONS: [ProxyVersion; 2] = [ProxyVersion::V1, ProxyVersion::V2];
+/// The ends of the peers of links of both kinds.
+pub const PERMIT_END: Field = Field::List(
+    |d, text| {
+        let end: End = text.parse().map_err(|error: EndError| error.to_string())?;
+        if d.server.ends.iter().any(|other| other.name == end.name) {
+            return Err(format!("each name once; {} is there already", end.name));
+        }
+        d.link.ends.push(end.clone());
+        d.server.ends.push(end);
+        Ok(())
+    },
+    |d| {
+        let ends = if d.link.ends.is_empty() { &d.server.ends } else { &d.link.ends };
+        ends.iter().map(End::to_string).collect()
+    },
+    |d| (d.link.ends, d.server.ends) = (Vec::new(), Vec::new()),
+);
 pub const KNOWN_NODES: Field = Field::Text(
     |d, text| {
         d.link.expected_key = ExpectedKey::Known(Some(text.into()));

@@ -1,14 +1,16 @@
 //! The grammar of forwards, which is that of ssh: the address to listen on, and the target of its clients.
 //!
 //! ```text
-//! -L  LISTEN:HOST:PORT             listens here, connects from the far end
-//! -R  FAR:HOST:PORT | FAR:unix:/path    listens at the far end, connects from here
+//! -L  LISTEN:HOST:PORT | LISTEN:end:NAME             listens here, connects from the far end
+//! -R  FAR:HOST:PORT | FAR:unix:/path | FAR:end:NAME  listens at the far end, connects from here
 //! -D, -H  LISTEN                   listens here, connects from the far end to the target that the client names
-//! -W  HOST:PORT                    connects standard input and output from the far end
+//! -W  HOST:PORT | end:NAME         connects standard input and output from the far end
 //!
 //! LISTEN = [BIND:]PORT | unix:/path            FAR = [BIND:]PORT
 //! BIND   = address | name | [IPV6] | * or an empty text (every address) | localhost (loopback, as without BIND)
 //! ```
+//!
+//! The name of an end begins with a letter, so `end:80` is a port of a host called `end`.
 //!
 //! `-L` and `-R` may begin with `udp:`, and carry datagrams then; the others refuse it. So a host called `udp` is written with a
 //! final dot. A link carries TCP and UDP, so Unix sockets are possible at this end only. All functions are pure: they resolve no name.
@@ -17,7 +19,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
-use seaprox::{Bind, Proto, Target};
+use seaprox::{Bind, EndName, Proto, Target};
 
 /// A forward of `-L` or `-R`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +127,7 @@ pub fn far_target(text: &str) -> Result<Target, ForwardError> {
 fn of_datagrams(text: &str, parse: fn(&str) -> Result<Forward, ForwardError>) -> Result<Forward, ForwardError> {
     let (proto, rest) = Proto::split(text);
     let Forward { listen, to } = parse(rest)?;
-    if proto == Proto::Udp && (matches!(listen, Bind::Unix(_)) || matches!(to, Target::Unix(_))) {
+    if proto == Proto::Udp && (matches!(listen, Bind::Unix(_)) || matches!(to, Target::Unix(_) | Target::End(_))) {
         return Err(expected(UDP_UNIX));
     }
     Ok(Forward { listen: listen.with_proto(proto), to: to.with_proto(proto) })
@@ -171,14 +173,14 @@ fn place(bind: Option<&str>, port: &str) -> Result<Bind, ForwardError> {
     match bind {
         None | Some("localhost") => Ok(Bind::Loopback(Proto::Tcp, port)),
         Some("" | "*") => Ok(Bind::Any(Proto::Tcp, port)),
-        Some(host) => match Target::from_host(host, port) {
-            Ok(target) => Ok(target.into()),
-            Err(_) => Err(part("the address to listen on", host, BIND_FORM)),
-        },
+        Some(host) => Bind::from_host(host, port).map_err(|_| part("the address to listen on", host, BIND_FORM)),
     }
 }
 
 fn target(host: &str, port: &str) -> Result<Target, ForwardError> {
+    if let Some(Ok(name)) = (host == "end").then(|| EndName::new(port)) {
+        return Ok(Target::End(name));
+    }
     let port = number(port, 1)?;
     Target::from_host(host, port).map_err(|_| part("the host", host, HOST_FORM))
 }
@@ -245,7 +247,7 @@ const REVERSE_FIXED: &str =
     "a target behind the port, such as 2222:127.0.0.1:22 or 2222:unix:/path; -R without a target is not supported";
 const LISTEN_FORM: &str = "[BIND:]PORT, such as 1080, or unix:/path";
 const TARGET_FORM: &str = "HOST:PORT, such as db:5432 or [::1]:22";
-const UDP_UNIX: &str = "addresses and ports after udp:, because a Unix socket carries no datagrams here";
+const UDP_UNIX: &str = "addresses and ports after udp:, because Unix sockets and ends carry no datagrams here";
 const FAR_UNIX: &str = "a TCP port at the far end, because Unix sockets are possible at this end only";
 const BIND_FORM: &str = "an address, a name, [IPV6], or * for every address";
 const HOST_FORM: &str = "a host name of letters, digits, '-', '_' and '.', an address, or [IPV6]";
@@ -278,6 +280,10 @@ mod tests {
             ("unix:/tmp/db:db:5432", "unix:/tmp/db -> db:5432"),
             ("unix:/tmp/a:b:db:5432", "unix:/tmp/a:b -> db:5432"),
             ("unix:/tmp/db:[::1]:5432", "unix:/tmp/db -> [::1]:5432"),
+            ("2000:end:backup", "2000 -> end:backup"),
+            ("*:2000:end:backup", ":2000 -> end:backup"),
+            ("unix:/tmp/b:end:backup", "unix:/tmp/b -> end:backup"),
+            ("2000:end:80", "2000 -> end:80"),
         ] {
             assert_eq!(shown(local(text)), meaning, "{text}");
         }
@@ -332,6 +338,7 @@ mod tests {
             ("2222:unix:/run/a.sock", "2222 -> unix:/run/a.sock"),
             ("0.0.0.0:2222:unix:/run/a:b.sock", "0.0.0.0:2222 -> unix:/run/a:b.sock"),
             ("[::1]:2222:unix:/run/a.sock", "[::1]:2222 -> unix:/run/a.sock"),
+            ("2222:end:motd", "2222 -> end:motd"),
         ] {
             assert_eq!(shown(reverse(text)), meaning, "{text}");
         }

@@ -22,7 +22,7 @@ impl Parsed {
     /// Returns the permissions of the other node.
     pub fn invited_permissions(&self) -> Result<Permissions, UsageError> {
         let mut options = Vec::new();
-        for long in ["permit-open", "permit-listen", "permit-source", "name"] {
+        for long in ["permit-open", "permit-end", "permit-listen", "permit-source", "name"] {
             for (name, text) in self.given(long) {
                 // A quote or another option within the value would end it.
                 let option = format!("{long}=\"{text}\"");

@@ -51,6 +51,8 @@ impl Sections {
     pub const CLIENTS: Sections = Sections::of(&[Section::Defaults, Section::Listener]);
     /// Links of both kinds, and their defaults.
     pub const LINKS: Sections = Sections::of(&[Section::Defaults, Section::Link, Section::Serve]);
+    /// Links of both kinds.
+    pub const LINKED: Sections = Sections::of(&[Section::Link, Section::Serve]);
     /// Links that this node dials.
     pub const DIALED: Sections = Sections::of(&[Section::Link]);
     /// Links that peers dial.

@@ -7,8 +7,8 @@ use super::command::{Command, Commands};
 use super::field::Field;
 use super::fields::{
     ADMIN, ADMIN_GROUP, ADMIN_HOST, BIND_SOURCE, CARRIER, CIPHER, KEY_EXCHANGE, KEY_FILE, KNOWN_NODES, LOG_FORMAT,
-    MODE, ONLY, PATH, PATHS, PEER_KEY, PREFER, PROXY_ACCEPT, PROXY_SEND, PROXY_SEND_LINKS, PROXY_SEND_TO, PROXY_UDP,
-    SECRET_FILE, SOURCE, STATUS_SOCKET, STRICT_MODES, UNIX_MODE, UNIX_OWNER, USERS,
+    MODE, ONLY, PATH, PATHS, PEER_KEY, PERMIT_END, PREFER, PROXY_ACCEPT, PROXY_SEND, PROXY_SEND_LINKS, PROXY_SEND_TO,
+    PROXY_UDP, SECRET_FILE, SOURCE, STATUS_SOCKET, STRICT_MODES, UNIX_MODE, UNIX_OWNER, USERS,
 };
 use super::section::{Section, Sections};
 
@@ -448,6 +448,10 @@ pub static OPTIONS: &[OptionSpec] = &[
         (default: authorized_keys in --config-dir)").only(LINK.and(&[Command::Join, Command::Console, Command::Receive]))
         .fills(Field::Path(|d| &mut d.server.authorized_keys))
         .key(Sections::SERVED),
+    option(Group::Links, "permit-end", Value::Text("NAME=KIND:..."), "end that the peers may open by its name: NAME=unix:/path, \
+        NAME=read:/path, NAME=append:/path or NAME=command:/path ARGUMENTS, such as motd=read:/etc/motd; authorized_keys has \
+        ends for single keys").repeat().no_env().only(LINK.and(&[Command::Invite, Command::Join]))
+        .fills(PERMIT_END).key(Sections::LINKED),
     option(Group::Links, "ask", Value::None, "ask on the terminal when a peer requests a target or a listener that its key does \
         not permit; the answer holds until SIGHUP").no_env().only(LINK)
         .fills(Field::Flag(|d| &mut d.server.asks, true))

@@ -48,7 +48,11 @@ pub fn listen(text: &str) -> Result<Bind, AddressError> {
     match Bind::parse(text) {
         Ok(place) => Ok(place),
         Err(_) if text == "*" => Ok(Bind::Any(Proto::Tcp, PORT)),
-        Err(error) => portless(text, PORT).map(Bind::from).ok_or(error),
+        Err(error) => match portless(text, PORT) {
+            Some(Target::Ip(proto, addr)) => Ok(Bind::Ip(proto, addr)),
+            Some(Target::Name(proto, name, port)) => Ok(Bind::Name(proto, name, port)),
+            _ => Err(error),
+        },
     }
 }
 

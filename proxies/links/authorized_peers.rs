@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use seaprox::auth::{AuthorizedKeys, KeysError, Modes, Permissions, PublicKey};
 use seaprox::node::{ClaimReply, PeerKey, Policy, Request, SessionReply, Verdict};
 use seaprox::rules::Decision;
-use seaprox::{Bind, Target, UtcTime};
+use seaprox::{Bind, End, EndName, Target, UtcTime};
 
 use super::fingerprint;
 use super::invited_peers::InvitedPeers;
@@ -25,6 +25,8 @@ pub struct AuthorizedPeers {
     invited: Option<InvitedPeers>,
     /// The time at which the next key expires.
     next_expiry: Mutex<Option<UtcTime>>,
+    /// The ends of all keys.
+    ends: Vec<Arc<End>>,
     /// The key that is derived from a shared secret. It may do everything.
     secret: Option<PublicKey>,
     rejected: Mutex<RejectedKeys>,
@@ -48,7 +50,7 @@ impl AuthorizedPeers {
         let invited = keys.as_ref().map(|keys| InvitedPeers::new(Arc::clone(keys), modes));
         let next_expiry = Mutex::new(keys.as_ref().and_then(|keys| keys.value().next_expiry()));
         let (rejected, answers) = (Mutex::default(), Mutex::default());
-        Ok(AuthorizedPeers { keys, invited, next_expiry, secret, rejected, asks: false, answers })
+        Ok(AuthorizedPeers { keys, invited, next_expiry, ends: Vec::new(), secret, rejected, asks: false, answers })
     }
 
     /// Takes peers that hold an invitation of this file.
@@ -74,6 +76,11 @@ impl AuthorizedPeers {
             *next = self.keys.as_ref().and_then(|keys| keys.value().next_expiry());
         }
         has_expired
+    }
+
+    /// Sets the ends that all of these peers may open, beside those of their own lines, which come first.
+    pub fn with_ends(self, ends: &[End]) -> AuthorizedPeers {
+        AuthorizedPeers { ends: ends.iter().cloned().map(Arc::new).collect(), ..self }
     }
 
     /// Sets whether the user can be asked about requests that a key does not permit.
@@ -189,11 +196,21 @@ impl Policy for AuthorizedPeers {
     }
 
     fn may_open_any(&self, key: &PeerKey) -> bool {
-        self.asks || self.has_secret(key) || self.permissions(key).is_some_and(|permissions| permissions.may_open_any())
+        let may_have_ends = !self.ends.is_empty() || self.asks;
+        may_have_ends
+            || self.has_secret(key)
+            || self.permissions(key).is_some_and(|permissions| permissions.may_open_any())
     }
 
     fn may_reach(&self, key: &PeerKey, target: &Target, addr: SocketAddr) -> bool {
         self.has_secret(key) || self.permissions(key).is_some_and(|permissions| permissions.may_open_addr(target, addr))
+    }
+
+    fn end(&self, key: &PeerKey, name: &EndName) -> Option<Arc<End>> {
+        let permissions = self.permissions(key);
+        let own = permissions.as_ref().and_then(|permissions| permissions.end(name)).cloned();
+        let is_known = || permissions.is_some() || self.has_secret(key);
+        own.or_else(|| self.ends.iter().find(|end| end.name == *name).filter(|_| is_known()).cloned())
     }
 
     fn may_listen(&self, key: &PeerKey, place: &Bind) -> bool {

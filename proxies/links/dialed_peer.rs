@@ -7,7 +7,7 @@ use std::sync::Arc;
 use seaprox::auth::{KeysError, KnownNodes, Modes, PublicKey, Standing};
 use seaprox::config::Pin;
 use seaprox::node::{LinkServer, PeerKey, Policy, Verdict};
-use seaprox::{Bind, Target};
+use seaprox::{Bind, End, EndName, Target};
 
 use super::AuthorizedPeers;
 use crate::shared_file::{Refresh, SharedFile};
@@ -21,6 +21,8 @@ pub struct DialedPeer {
     expected: ExpectedKey,
     /// The permissions of the peer, if it dials this node at the same time.
     permits: Option<Arc<AuthorizedPeers>>,
+    /// The ends that the peer may open, and those of remote forwards.
+    ends: Vec<Arc<End>>,
 }
 
 /// The source of the key that the peer must have.
@@ -82,18 +84,23 @@ impl DialedPeer {
     }
 
     fn new(target: Target, expected: ExpectedKey) -> DialedPeer {
-        DialedPeer { name: target.to_string(), target, expected, permits: None }
+        DialedPeer { name: target.to_string(), target, expected, permits: None, ends: Vec::new() }
     }
 
     /// Returns the peer at a server, to which the link with this name is dialed. Its key comes from the same source.
     pub fn at(&self, server: &LinkServer, name: &str) -> DialedPeer {
-        let (expected, permits) = (self.expected.clone(), self.permits.clone());
-        DialedPeer { target: server.host.clone(), name: name.to_owned(), expected, permits }
+        let (expected, permits, ends) = (self.expected.clone(), self.permits.clone(), self.ends.clone());
+        DialedPeer { target: server.host.clone(), name: name.to_owned(), expected, permits, ends }
     }
 
     /// Lets the peer do what a file of authorized keys permits its key.
     pub fn permitting(self, permits: AuthorizedPeers) -> DialedPeer {
         DialedPeer { permits: Some(Arc::new(permits)), ..self }
+    }
+
+    /// Sets the ends that the peer may open, and that remote forwards may have as their targets.
+    pub fn with_ends(self, ends: &[End]) -> DialedPeer {
+        DialedPeer { ends: ends.iter().cloned().map(Arc::new).collect(), ..self }
     }
 
     /// Returns the address under which the key of the peer is known.
@@ -172,11 +179,17 @@ impl Policy for DialedPeer {
     }
 
     fn may_open_any(&self, key: &PeerKey) -> bool {
-        self.permits(key).map_or_else(|| self.shares_secret(key), |permits| permits.may_open_any(key))
+        !self.ends.is_empty()
+            || self.permits(key).map_or_else(|| self.shares_secret(key), |permits| permits.may_open_any(key))
     }
 
     fn may_reach(&self, key: &PeerKey, target: &Target, addr: SocketAddr) -> bool {
         self.permits(key).map_or_else(|| self.shares_secret(key), |permits| permits.may_reach(key, target, addr))
+    }
+
+    fn end(&self, key: &PeerKey, name: &EndName) -> Option<Arc<End>> {
+        let own = self.permits(key).and_then(|permits| permits.end(key, name));
+        own.or_else(|| self.ends.iter().find(|end| end.name == *name).cloned())
     }
 
     fn may_listen(&self, key: &PeerKey, place: &Bind) -> bool {

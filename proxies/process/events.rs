@@ -79,7 +79,10 @@ impl EventQueue {
         let EventQueue { sender, receiver } = self;
         let (close, ended) = (signals.closer(), sender.clone());
         thread::spawn(move || {
-            let _ = ended.send(ProcessEvent::LoopsEnded(loops.join()));
+            let result = loops.join();
+            // Commands of peers end with their connections, and the process must not leave any.
+            seaprox::node::wait_for_ends(COMMANDS_END);
+            let _ = ended.send(ProcessEvent::LoopsEnded(result));
             close();
         });
         thread::spawn(move || {
@@ -168,6 +171,8 @@ pub fn watch_network(sender: &SyncSender<ProcessEvent>) {
     let _ = thread::Builder::new().name("network".into()).spawn(body);
 }
 
+/// The time that commands of peers have when all loops have ended: they are killed 2 s after their connections have ended.
+const COMMANDS_END: Duration = Duration::from_secs(4);
 /// Events that wait. Only the events of links can be so many.
 const EVENTS_MAX: usize = 4096;
 /// The states of a command.

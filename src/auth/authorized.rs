@@ -5,6 +5,7 @@
 //! # nothing but a connection
 //! seaprox-ed25519 BASE64 joe@laptop
 //! permit-open="db:5432",permit-open="10.0.0.0/8:80-443" seaprox-ed25519 BASE64 web
+//! permit-end="backup=command:/usr/bin/borg serve --append-only" seaprox-ed25519 BASE64 laptop
 //! permit-listen="2222",max-streams=100,rate=10mbit,name="home" seaprox-ed25519 BASE64
 //! ```
 //! A `name` among the options overrides the name after the key. Each key may occur once. Without the file no key may
@@ -230,6 +231,7 @@ mod tests {
         #[test]
         fn a_printed_line_parses_to_itself(
             mut options in prop::collection::vec(option(), 0..5),
+            end in prop::option::of(prop::sample::select(vec!["a=read:/a b", "b=unix:/run/b", "c=command:/c 'd e' f"])),
             streams in prop::option::of(1..=1_000_000_u32),
             rate in prop::option::of(1..u64::MAX),
             until in prop::option::of(0..4_000_000_000_u64),
@@ -238,6 +240,7 @@ mod tests {
             bytes: [u8; 32],
         ) {
             prop_assume!(PublicKey::from_bytes(bytes).is_ok());
+            options.extend(end.map(|end| format!("permit-end=\"{end}\"")));
             options.extend(streams.map(|streams| format!("max-streams={streams}")));
             options.extend(rate.map(|rate| format!("rate={rate}B/s")));
             let time = |secs| crate::UtcTime::from_system(std::time::UNIX_EPOCH + std::time::Duration::from_secs(secs));

@@ -225,7 +225,7 @@ impl ProofContext<'_> {
 
 /// Returns true if a node that joins can dial an address.
 fn is_dialable(address: &Target) -> bool {
-    !matches!(address, Target::Unix(_)) && address.proto().require_tcp().is_ok()
+    !matches!(address, Target::Unix(_) | Target::End(_)) && address.proto().require_tcp().is_ok()
 }
 
 /// Returns the first bytes of a digest over all parts of a line.

@@ -134,7 +134,7 @@ fn parse_line(line: &str) -> Result<(Target, PublicKey), Wrong> {
     Ok((node, key))
 }
 
-/// Returns the form in which nodes are compared and written, or `None` for a Unix socket and for UDP.
+/// Returns the form in which nodes are compared and written, or `None` for a Unix socket, an end and UDP.
 fn plain(node: &Target) -> Option<Target> {
     match node {
         Target::Ip(Proto::Tcp, addr) => Some(SocketAddr::new(addr.ip().to_canonical(), addr.port()).into()),
@@ -142,7 +142,7 @@ fn plain(node: &Target) -> Option<Target> {
             let lower = Name::new(&name.as_str().to_ascii_lowercase()).ok()?;
             Some(Target::Name(Proto::Tcp, lower, *port))
         }
-        Target::Ip(Proto::Udp, _) | Target::Name(Proto::Udp, ..) | Target::Unix(_) => None,
+        Target::Ip(Proto::Udp, _) | Target::Name(Proto::Udp, ..) | Target::Unix(_) | Target::End(_) => None,
     }
 }
 

@@ -67,7 +67,7 @@ impl Host {
             // A name without a letter is a mistyped address.
             Target::Name(_, name, _) if !name.as_str().bytes().any(|byte| byte.is_ascii_alphabetic()) => None,
             Target::Name(_, name, _) => Some(Host::Name(name.as_str().to_ascii_lowercase().into())),
-            Target::Unix(_) => None,
+            Target::Unix(_) | Target::End(_) => None,
         }
     }
 

@@ -68,7 +68,7 @@ pub const FILE_BYTES_MAX: usize = 4 << 20;
 pub const PRIVATE_FILE_BYTES_MAX: usize = 4 << 10;
 /// Limit of the keys in one file.
 pub const ENTRIES_MAX: usize = 10_000;
-/// Limit of the `permit-open` options of one key, and of its `permit-listen` options.
+/// Limit of the `permit-open` options of one key, of its `permit-end` and of its `permit-listen` options.
 pub const RULES_MAX: usize = 256;
 /// Size limit of the name of a key.
 pub const KEY_NAME_BYTES_MAX: usize = 64;

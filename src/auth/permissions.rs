@@ -1,4 +1,4 @@
-//! The permissions of a key: the targets that it may have this node open, the addresses that it may have this node listen
+//! The permissions of a key: the targets and ends that it may have this node open, the addresses that it may have this node listen
 //! on, and its limits.
 //!
 //! A key may do only what is permitted. A `permit-open` is a place in the grammar of [`crate::types::rules`] and has the
@@ -9,6 +9,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use super::RULES_MAX;
 use super::error::Wrong;
@@ -18,13 +19,15 @@ use super::public::{KEY_NAME_FORM, is_key_name};
 use crate::types::rules::{Action, Decision, Rule, Rules, SourceNetwork};
 use crate::types::units::{format_rate, parse_rate};
 use crate::types::utc::UtcTime;
-use crate::{Bind, Target};
+use crate::{Bind, End, EndError, EndName, Target};
 
 /// The permissions of a key. The default permits nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Permissions {
     /// Invariant: all rules allow, and all are about targets only.
     opens: Rules,
+    /// Invariant: each name once.
+    ends: Vec<Arc<End>>,
     listens: Vec<ListenRule>,
     listen_group: Option<Box<str>>,
     sources: Vec<SourceNetwork>,
@@ -39,12 +42,21 @@ impl Permissions {
     /// Decides whether the key may have a target opened, as far as possible before its name is resolved. A target that is
     /// an address is always decided.
     pub fn may_open(&self, target: &Target) -> Decision {
-        if self.opens.is_empty() { Decision::Deny } else { self.opens.decide(None, target) }
+        if self.opens.is_empty() || matches!(target, Target::End(_)) {
+            Decision::Deny
+        } else {
+            self.opens.decide(None, target)
+        }
     }
 
     /// Returns true if the key may have this address of the target opened.
     pub fn may_open_addr(&self, target: &Target, addr: SocketAddr) -> bool {
         !self.opens.is_empty() && self.opens.permits(None, target, addr)
+    }
+
+    /// Returns the end with this name that the key may open.
+    pub fn end(&self, name: &EndName) -> Option<&Arc<End>> {
+        self.ends.iter().find(|end| end.name == *name)
     }
 
     /// Returns true if the key may have this node listen on this address. Port 0, with which the system chooses, needs its
@@ -100,9 +112,9 @@ impl Permissions {
         self.name.as_deref()
     }
 
-    /// Returns true if there is at least one target that the key may open.
+    /// Returns true if there is at least one target or end that the key may open.
     pub fn may_open_any(&self) -> bool {
-        !self.opens.is_empty()
+        !self.opens.is_empty() || !self.ends.is_empty()
     }
 
     /// Returns true if there is no option but a name.
@@ -121,6 +133,13 @@ impl FromStr for Permissions {
             let (name, value) = option?;
             match name {
                 "permit-open" => push(&mut opens, value, open_rule(value)?)?,
+                "permit-end" => {
+                    let end: End = value.parse().map_err(|error: EndError| Wrong::word(&error.word, error.expected))?;
+                    if permissions.end(&end.name).is_some() {
+                        return Err(Wrong::word(end.name.as_str(), "each end of a key once"));
+                    }
+                    push(&mut permissions.ends, value, Arc::new(end))?;
+                }
                 "permit-listen" => {
                     let rule = value.parse().map_err(|expected| Wrong::word(value, expected))?;
                     push(&mut permissions.listens, value, rule)?;
@@ -207,6 +226,7 @@ impl fmt::Display for Permissions {
             let rule = rule.to_string();
             option("permit-open", &rule.strip_prefix("to:").unwrap_or(&rule))?;
         }
+        self.ends.iter().try_for_each(|end| option("permit-end", end))?;
         self.listens.iter().try_for_each(|rule| option("permit-listen", rule))?;
         self.listen_group.iter().try_for_each(|group| option("listen-group", group))?;
         if !self.sources.is_empty() {
@@ -312,6 +332,25 @@ mod tests {
         let name = r#"permit-open="udp.:53",permit-listen="udp.:53",permit-listen="unix:53""#;
         assert_eq!(permissions(name).to_string(), name, "a host may be called udp");
         assert_eq!(open(name, "udp.:53"), Decision::Allow);
+    }
+
+    #[test]
+    fn a_key_has_the_ends_of_its_own_rule_and_no_others() {
+        let field =
+            r#"permit-end="backup=command,max=2:/usr/bin/borg serve '/srv/a b'",permit-end="motd=read:/etc/motd""#;
+        let permissions = permissions(field);
+        let end = |name: &str| permissions.end(&EndName::new(name).unwrap()).map(|end| end.to_string());
+        assert_eq!(end("motd").as_deref(), Some("motd=read:/etc/motd"));
+        assert!(end("backup").is_some() && end("Backup").is_none() && end("other").is_none());
+        assert!(permissions.may_open_any() && permissions.to_string() == field);
+        assert_eq!(open("permit-open=\"*\"", "end:motd"), Decision::Deny, "a target is no end");
+        for (field, word) in [
+            (r#"permit-end="a=read:/x",permit-end="a=read:/y""#, "a"),
+            (r#"permit-end="a=read:x""#, "x"),
+            (r#"permit-end="a""#, "a"),
+        ] {
+            assert_eq!(Permissions::from_str(field).unwrap_err().word.as_deref(), Some(word), "{field}");
+        }
     }
 
     #[test]

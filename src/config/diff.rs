@@ -272,6 +272,7 @@ fn link_change(old: &Link, new: &Link) -> LinkChange {
         forwards: new.forwards.clone(),
         proxy_protocol_send: new.proxy_protocol_send,
         exits_on_failure: new.exits_on_failure,
+        ends: new.ends.clone(),
         ..old.clone()
     };
     // The paths of a file are those that were read last, so they cannot be compared here.
@@ -281,7 +282,7 @@ fn link_change(old: &Link, new: &Link) -> LinkChange {
         _ => Vec::new(),
     };
     let (added_paths, removed_paths) = moves(&paths(old), &paths(new), |_| true);
-    let terms = |link: &Link| (link.expected_key.clone(), link.proxy_protocol_send);
+    let terms = |link: &Link| (link.expected_key.clone(), link.proxy_protocol_send, link.ends.clone());
     let is_renewed = !is_redialed && terms(old) != terms(new);
     let has_other_servers = servers_change && !is_redialed;
     LinkChange { link: new.clone(), is_redialed, is_renewed, has_other_servers, added_paths, removed_paths, forwards }

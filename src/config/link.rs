@@ -11,6 +11,7 @@ use crate::engine::discovery::{Candidate, Candidates};
 use crate::link::Mode;
 use crate::node::{CarrierKind, Cipher, Group, LinkServer, Path, Timing};
 use crate::types::address::{Bind, Target};
+use crate::types::end::End;
 use crate::types::upstream::Upstream;
 
 /// The key of this node, and the defaults of its links.
@@ -72,6 +73,8 @@ pub struct Link {
     pub proxy_protocol_send: Option<ProxyVersion>,
     /// True if the process exits when the link or a forward cannot be set up, or is lost.
     pub exits_on_failure: bool,
+    /// The ends that the peer may open by their names, and that remote forwards may have as their targets.
+    pub ends: Vec<End>,
     /// The forwards.
     pub forwards: Vec<Forward>,
 }
@@ -138,6 +141,8 @@ pub struct Server {
     pub authorized_keys: Option<PathBuf>,
     /// True to ask the user about requests that a key does not permit.
     pub asks: bool,
+    /// The ends that all of these keys may open, beside those of their lines in the file.
+    pub ends: Vec<End>,
     /// The transport of the subflows; none to inherit it.
     pub carrier: Option<CarrierKind>,
     /// The distribution of frames over subflows; none to inherit it.
@@ -171,6 +176,7 @@ impl Link {
             timing: None,
             proxy_protocol_send: None,
             exits_on_failure: false,
+            ends: Vec::new(),
             forwards: Vec::new(),
         }
     }
@@ -259,6 +265,7 @@ impl Server {
             addresses,
             authorized_keys: None,
             asks: false,
+            ends: Vec::new(),
             carrier: None,
             mode: None,
             timing: None,

@@ -197,6 +197,10 @@ impl<'a> Checks<'a> {
                     format!(" \"{upstream}\": expected HOST:PORT, because services cannot be looked up on this system");
                 self.add(place.field(name.to_owned()), text);
             }
+            if matches!(upstream, Upstream::Target(Target::End(_))) && !is_over_link {
+                let problem = Problem::new(place.field(name.to_owned()), format!(" \"{upstream}\": expected "));
+                self.problems.push(problem.and("via", ", because an end is reached over a link only"));
+            }
             if let Some(why) = not_over_link(upstream).filter(|_| is_over_link) {
                 let problem = Problem::new(place.field(name.to_owned()), format!(" \"{upstream}\" with "));
                 self.problems.push(problem.and("via", format!(": expected HOST:PORT, because {why}")));
@@ -211,7 +215,7 @@ impl<'a> Checks<'a> {
         if upstream.proto() == Proto::Udp && (has(Proto::Tcp) || protos.is_empty()) {
             let problem = Problem::new(field, format!(" \"{upstream}\": expected a target without udp:, because "));
             self.problems.push(problem.and("listen", " has a TCP address"));
-        } else if matches!(upstream, Upstream::Target(Target::Unix(_))) && has(Proto::Udp) {
+        } else if matches!(upstream, Upstream::Target(Target::Unix(_) | Target::End(_))) && has(Proto::Udp) {
             self.add(field, format!(" \"{upstream}\": expected HOST:PORT for datagrams"));
         }
     }
@@ -280,7 +284,7 @@ impl<'a> Checks<'a> {
         }
         let before: Vec<&Link> = self.config.links.iter().take_while(|other| !std::ptr::eq(*other, link)).collect();
         for (index, peer) in link.peers.iter().enumerate() {
-            if matches!(peer, Upstream::Target(Target::Unix(_))) {
+            if matches!(peer, Upstream::Target(Target::Unix(_) | Target::End(_))) {
                 self.add(place.field("connect"), format!(" \"{peer}\": expected HOST[:PORT]"));
             }
             self.protocol(place, "connect", peer, peer.proto());

@@ -55,6 +55,7 @@ pub(crate) fn describe_target(target: &Target, f: &mut fmt::Formatter<'_>) -> fm
         Target::Ip(proto, addr) => fmt::Display::fmt(&Endpoint::Ip(*proto, *addr), f),
         Target::Name(proto, name, port) => write!(f, "name[{}{name}:{port}]", proto.prefix()),
         Target::Unix(path) => write!(f, "unix[{}]", Printable(path)),
+        Target::End(name) => write!(f, "end[{name}]"),
     }
 }
 

@@ -70,7 +70,7 @@ impl Core {
         {
             return self.queues.dialled.push_back((dest, Err(Guarded::failure())));
         }
-        if !matches!(**target, Target::Unix(_)) {
+        if !matches!(**target, Target::Unix(_) | Target::End(_)) {
             self.read_ahead(dest);
         }
         match &**target {
@@ -82,6 +82,10 @@ impl Core {
                 self.next_address(dest);
             }
             Target::Unix(path) => self.attempt_unix(dest, path),
+            Target::End(_) => {
+                let failure = Failure::new(Reason::NotPermitted, "an end is reached over a link only");
+                self.queues.dialled.push_back((dest, Err(failure)));
+            }
             Target::Name(_, name, _) => {
                 self.make_dial(dest, target, permit, egress, is_guarded);
                 match address {
@@ -368,7 +372,7 @@ impl Core {
         }
     }
 
-    fn answer(&self, side: Id) -> Answer {
+    pub(crate) fn answer(&self, side: Id) -> Answer {
         Answer::new(Arc::clone(&self.mailbox), side)
     }
 

@@ -166,7 +166,9 @@ impl Attempt<'_> {
         let addrs: Vec<SocketAddr> = match self.address {
             Target::Ip(_, addr) => vec![*addr],
             Target::Name(_, name, port) => (name.as_str(), *port).to_socket_addrs()?.take(ADDRS_MAX).collect(),
-            Target::Unix(_) => return Err(io::Error::new(ErrorKind::InvalidInput, "a Unix socket cannot be dialed")),
+            Target::Unix(_) | Target::End(_) => {
+                return Err(io::Error::new(ErrorKind::InvalidInput, "expected HOST:PORT"));
+            }
         };
         let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address");
         for addr in addrs {

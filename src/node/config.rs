@@ -13,6 +13,7 @@ use crate::link::{ClientAddrs, Config as SessionConfig, Mode};
 use crate::transport::CarrierKind;
 pub use crate::transport::{Cipher, Group};
 use crate::types::address::{Bind, Target};
+use crate::types::end::{End, EndName};
 use crate::types::id::Id;
 use crate::types::proto::Proto;
 use crate::types::reason::{Failure, Reason};
@@ -41,8 +42,8 @@ pub trait Policy: Send + Sync {
         Verdict::No
     }
 
-    /// Returns true if the peer may open any target, or if any target would be put to a user for approval. If false, the
-    /// peer is allowed no stream from the start.
+    /// Returns true if the peer may open any target or end, or if any target would be put to a user for approval. If false,
+    /// the peer is allowed no stream from the start.
     fn may_open_any(&self, _key: &PeerKey) -> bool {
         true
     }
@@ -51,6 +52,12 @@ pub trait Policy: Send + Sync {
     /// if [`Policy::may_open`] returned [`Verdict::ByAddress`].
     fn may_reach(&self, _key: &PeerKey, _target: &Target, _addr: SocketAddr) -> bool {
         false
+    }
+
+    /// Returns the end with this name that the peer may open, or that a remote forward of this node has as its target. The name is
+    /// all that the peer chooses.
+    fn end(&self, _key: &PeerKey, _name: &EndName) -> Option<Arc<End>> {
+        None
     }
 
     /// Returns true if this node may listen here for the peer.

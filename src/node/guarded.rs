@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::types::address::{Bind, Target};
+use crate::types::end::{End, EndName};
 
 use super::config::{PeerKey, Policy, Request, Verdict};
 use super::counted::SessionReply;
@@ -60,6 +61,10 @@ impl Policy for Guarded {
 
     fn may_reach(&self, key: &PeerKey, target: &Target, addr: SocketAddr) -> bool {
         self.ask(|policy| policy.may_reach(key, target, addr), false)
+    }
+
+    fn end(&self, key: &PeerKey, name: &EndName) -> Option<Arc<End>> {
+        self.ask(|policy| policy.end(key, name), None)
     }
 
     fn may_listen(&self, key: &PeerKey, place: &Bind) -> bool {

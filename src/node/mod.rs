@@ -25,7 +25,7 @@
 //! links ·
 //! `turn` the share of each key in a turn · `drive` events, frames and deadlines of the session · `open` opening and
 //! accepting streams · `waiting` dests that wait for a link · `handover` a node that is about to stop · `opened_stream`
-//! handlers of streams that the peer opened · `service` streams to this node itself · `group` links to several servers, `group_plan` which of them are dialed, `balance` the choice among them · `forward` the forwards of links · `reverse` listeners at the other end, `shared_listener` those that several peers serve · `memory` the budget that links share ·
+//! handlers of streams that the peer opened · `ends` streams to named ends: Unix sockets, files and commands · `service` streams to this node itself · `group` links to several servers, `group_plan` which of them are dialed, `balance` the choice among them · `forward` the forwards of links · `reverse` listeners at the other end, `shared_listener` those that several peers serve · `memory` the budget that links share ·
 //! `observed_address` the address at which the peer sees this node · `network` changes of this host's addresses ·
 //! `rate_limit` bytes per second of a key · `guarded` policies whose panics are caught · `status`, `link_event`, `link_events` what is reported.
 //!
@@ -44,6 +44,7 @@ mod crossed;
 mod datagrams;
 mod dialer;
 mod drive;
+mod ends;
 mod forward;
 mod group;
 mod group_plan;
@@ -84,6 +85,7 @@ pub use config::{
     Reverse, SameKey, ServeConfig, Timing, Verdict,
 };
 pub use counted::SessionReply;
+pub use ends::{ENDS_MAX, wait_for_ends};
 pub use forward::{Direction, ForwardConfig, ForwardMut, ForwardStatus, Service};
 pub use group::{GroupConfig, GroupMut, GroupStatus, LinkServer, MEMBERS_MAX, MakeMember};
 pub use invited::{Claim, ClaimReply};

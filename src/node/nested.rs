@@ -138,7 +138,8 @@ impl Node {
     ) -> Result<(), VerbError> {
         let has_source = |path: &Path| path.source.is_some() || path.local_port.is_some() || path.interface.is_some();
         let targets = paths.iter().filter_map(|path| path.peer.as_ref()).chain([peer]);
-        let is_unreachable = |target: &Target| matches!(over, Over::Target(_)) && matches!(target, Target::Unix(_));
+        let is_unreachable =
+            |target: &Target| matches!(over, Over::Target(_)) && matches!(target, Target::Unix(_) | Target::End(_));
         if over.link().kind() != IdKind::Link
             || carrier != CarrierKind::default()
             || paths.iter().any(has_source)

@@ -15,6 +15,7 @@ use crate::relay::dial::Permit;
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Role};
 use crate::types::address::{Endpoint, Target};
+use crate::types::end::End;
 use crate::types::id::{Id, Kind as IdKind};
 use crate::types::proto::Proto;
 use crate::types::reason::{Failure, Reason};
@@ -23,6 +24,7 @@ use crate::types::verb_error::VerbError;
 use super::accept::TARGET;
 use super::config::{LinkEvent, PeerKey, Policy, Request, Verdict};
 use super::control::Node;
+use super::ends::{EndPeer, EndStream, end_name};
 use super::opened_stream::{AppStream, FirstBytes, Forwarded};
 use super::service::open_of_service;
 use crate::streams::{LinkSession, Slot, StreamAt, kind_of};
@@ -216,7 +218,7 @@ impl Node {
     pub(super) fn stream_opened(&mut self, core: &mut Core, link: Id, id: StreamId, open: &Open) {
         if self.accept_nested(core, link, id, open)
             || self.service_opened(core, link, id, open)
-            || self.answer_observed_address(core, link, id, open)
+            || end_name(open).is_none() && self.answer_observed_address(core, link, id, open)
         {
             return;
         }
@@ -224,39 +226,22 @@ impl Node {
             Kind::Udp => self.make_room_for_flow(core, link).map(|()| admitted),
             _ => Ok(admitted),
         });
-        let Admitted { target, permit, waits, forward, client } = match admitted {
+        let mut admitted = match admitted {
             Ok(admitted) => admitted,
-            Err(failure) => {
-                self.log_refused(core, link, open, &failure);
-                core.stats.streams_refused += 1;
-                if failure.reason != Reason::LimitReached {
-                    // A refusal by a limit is cheap, and an honest peer tries again, so it does not count as futile.
-                    self.was_futile(core, link);
-                }
-                return self.refuse_stream(core, link, id, &failure);
-            }
+            Err(failure) => return self.decline(core, link, id, open, &failure),
         };
         if open.kind == Kind::Udp {
-            return self.datagrams_opened(core, link, id, Admitted { target, permit, waits, forward, client });
+            return self.datagrams_opened(core, link, id, admitted);
         }
         let Some(at) = core.pools.sessions.stream_at(link, id) else { return };
         let Some(record) = core.pools.sessions.get(link) else { return };
         let name = Arc::clone(&record.name);
         let endpoint = Endpoint::Link(Arc::clone(&name), id.0);
-        let taken = if waits { None } else { self.taken(link, &target) };
-        let is_taken = taken.is_some();
-        let handler: Box<dyn Handler> = match taken {
-            Some(handler) => Box::new(AppStream { handler }),
-            None => {
-                let preface = self.links.get(link).and_then(|record| record.preface.clone());
-                let first = preface.map(|preface| {
-                    let addrs = client.or_else(|| self.addrs_of_peer(core, link));
-                    Box::new(FirstBytes { preface, addrs })
-                });
-                let is_configured = forward.is_some();
-                Box::new(Forwarded { target: Rc::clone(&target), permit, is_configured, waits, first })
-            }
+        let (handler, is_taken) = match self.handler_of(core, link, &name, &mut admitted) {
+            Ok(made) => made,
+            Err(failure) => return self.decline(core, link, id, open, &failure),
         };
+        let Admitted { target, waits, forward, client, .. } = admitted;
         let adopted = core.adopt_io(Io::Stream(at), endpoint, "link", None, handler);
         match adopted.ok().and_then(|connection| Some((connection, core.connections.get(connection)?.source))) {
             Some((connection, side)) => {
@@ -286,6 +271,46 @@ impl Node {
         }
     }
 
+    /// Makes the handler of a stream that was admitted. Returns it with true if it is one of the application.
+    ///
+    /// # Errors
+    /// [`Reason::LimitReached`] if too many ends are open.
+    fn handler_of(
+        &mut self,
+        core: &Core,
+        link: Id,
+        name: &Arc<str>,
+        admitted: &mut Admitted,
+    ) -> Result<(Box<dyn Handler>, bool), Failure> {
+        let taken = if admitted.waits { None } else { self.taken(link, &admitted.target) };
+        if let Some(handler) = taken {
+            return Ok((Box::new(AppStream { handler }), true));
+        }
+        let record = self.links.get(link).ok_or(Reason::LinkLost)?;
+        let first = record.preface.clone().map(|preface| {
+            let addrs = admitted.client.or_else(|| self.addrs_of_peer(core, link));
+            Box::new(FirstBytes { preface, addrs })
+        });
+        if let Some(end) = admitted.end.take() {
+            let peer = EndPeer { key: record.key.ok_or(Reason::NotPermitted)?, name: Arc::clone(name) };
+            return Ok((Box::new(EndStream::new(end, peer, first)?), false));
+        }
+        let (target, is_configured) = (Rc::clone(&admitted.target), admitted.forward.is_some());
+        let (permit, waits) = (admitted.permit.take(), admitted.waits);
+        Ok((Box::new(Forwarded { target, permit, is_configured, waits, first }), false))
+    }
+
+    /// Refuses a stream, with a line in the log.
+    fn decline(&mut self, core: &mut Core, link: Id, id: StreamId, open: &Open, failure: &Failure) {
+        self.log_refused(core, link, open, failure);
+        core.stats.streams_refused += 1;
+        if failure.reason != Reason::LimitReached {
+            // A refusal by a limit is cheap, and an honest peer tries again, so it does not count as futile.
+            self.was_futile(core, link);
+        }
+        self.refuse_stream(core, link, id, failure);
+    }
+
     /// Lets a stream wait for an approval.
     fn ask_about(&mut self, core: &mut Core, link: Id, connection: Id, target: Rc<Target>) {
         let Some(record) = self.links.get_mut(link) else { return };
@@ -313,7 +338,8 @@ impl Node {
         }
         let record = self.links.get(link).ok_or(Reason::LinkLost)?;
         let key = record.key.ok_or(Reason::NotPermitted)?;
-        if !matches!(open.kind, Kind::Tcp | Kind::Udp) {
+        let end = end_name(open).transpose()?;
+        if end.is_none() && !matches!(open.kind, Kind::Tcp | Kind::Udp) {
             return Err(Failure::new(Reason::NotPermitted, "this node carries byte streams and datagrams only"));
         }
         let is_flow = open.kind == Kind::Udp;
@@ -324,13 +350,19 @@ impl Node {
         }
         let client = open.client.filter(|told| record.policy.may_tell_source(&key, told.client.ip()));
         let admitted = |target| Admitted { client, ..Admitted::at_once(target) };
+        if let Some(name) = end {
+            let end = Some(self.end_of(link, &name)?);
+            return Ok(Admitted { end, ..admitted(Target::End(name)) });
+        }
         if open.listener != 0 {
             let remote = record.remotes.iter().find(|remote| remote.number == Some(open.listener));
             let remote = remote.ok_or_else(|| Failure::new(Reason::NotPermitted, "there is no such listener"))?;
             if kind_of(remote.reverse.listen.proto()) != open.kind {
                 return Err(Failure::new(Reason::NotPermitted, "the listener has another protocol"));
             }
-            return Ok(Admitted { forward: Some(remote.forward), ..admitted(remote.reverse.to.clone()) });
+            let (forward, to) = (Some(remote.forward), remote.reverse.to.clone());
+            let end = if let Target::End(name) = &to { Some(self.end_of(link, name)?) } else { None };
+            return Ok(Admitted { forward, end, ..admitted(to) });
         }
         let target = target_of(open)?.with_proto(if is_flow { Proto::Udp } else { Proto::Tcp });
         match record.policy.may_open(&key, &target) {
@@ -460,6 +492,8 @@ impl Node {
 pub(super) struct Admitted {
     pub target: Rc<Target>,
     pub permit: Option<Permit>,
+    /// The end, if the target is one.
+    pub end: Option<Arc<End>>,
     /// The stream waits for an approval.
     pub waits: bool,
     /// The forward that its client came from.
@@ -470,7 +504,7 @@ pub(super) struct Admitted {
 
 impl Admitted {
     fn at_once(target: Target) -> Admitted {
-        Admitted { target: Rc::new(target), permit: None, waits: false, forward: None, client: None }
+        Admitted { target: Rc::new(target), permit: None, end: None, waits: false, forward: None, client: None }
     }
 }
 

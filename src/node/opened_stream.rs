@@ -57,17 +57,15 @@ impl Handler for Forwarded {
                     Some(addr) => Bound { host: Host::Addr(addr.ip()), port: addr.port(), ..Bound::default() },
                     None => Bound::default(),
                 };
-                let preface = self.first.take().map(|first| (first.preface)(Proto::Tcp, first.addrs));
-                if preface.is_some_and(|preface| cx.send(Role::Dest, &preface).is_err()) {
-                    let failure = Failure::new(Reason::LimitReached, "no buffer for the first bytes of the connection");
-                    answer(cx, Err(Bound::of_failure(&failure)));
+                if let Err(failure) = first_bytes(cx, self.first.take()) {
+                    answer_stream(cx, Err(Bound::of_failure(&failure)));
                     return cx.close(failure.reason);
                 }
-                answer(cx, Ok(bound));
+                answer_stream(cx, Ok(bound));
                 cx.relay();
             }
             Err(failure) => {
-                answer(cx, Err(Bound::of_failure(failure)));
+                answer_stream(cx, Err(Bound::of_failure(failure)));
                 cx.close(failure.reason);
             }
         }
@@ -81,7 +79,7 @@ pub(crate) struct AppStream {
 
 impl Handler for AppStream {
     fn opened(&mut self, cx: &mut Cx<'_>) {
-        answer(cx, Ok(Bound::default()));
+        answer_stream(cx, Ok(Bound::default()));
         cx.set_stage(Stage::Established);
         self.handler.opened(cx);
     }
@@ -136,8 +134,19 @@ impl Handler for ReverseClient {
     }
 }
 
+/// Sends the first bytes of a connection to its dest, if it has any.
+///
+/// # Errors
+/// [`Reason::LimitReached`] if there is no buffer.
+pub(super) fn first_bytes(cx: &mut Cx<'_>, first: Option<Box<FirstBytes>>) -> Result<(), Failure> {
+    let Some(first) = first else { return Ok(()) };
+    let preface = (first.preface)(Proto::Tcp, first.addrs);
+    let no_buffer = |_| Failure::new(Reason::LimitReached, "no buffer for the first bytes of the connection");
+    cx.send(Role::Dest, &preface).map_err(no_buffer)
+}
+
 /// Accepts or refuses the stream that is the source of a handler's connection.
-fn answer(cx: &mut Cx<'_>, result: Result<Bound, Bound>) {
+pub(super) fn answer_stream(cx: &mut Cx<'_>, result: Result<Bound, Bound>) {
     let source = cx.side_of(Role::Source);
     let core = &mut **cx.core();
     if let Some(stream) = source.and_then(|source| core.sides.get(source)?.io.stream()) {

@@ -47,6 +47,10 @@ impl Open {
             Target::Name(proto, name, port) => {
                 Some(Open { kind: kind_of(*proto), host: Host::Name(name.as_str().to_owned()), port: *port, ..self })
             }
+            Target::End(name) => {
+                let host = Host::Name(format!("{END_PREFIX}{name}"));
+                Some(Open { kind: Kind::Internal, host, ..self })
+            }
             Target::Unix(_) => None,
         }
     }
@@ -60,6 +64,8 @@ pub(crate) fn kind_of(proto: Proto) -> Kind {
     }
 }
 
+/// The begin of the name of the service that stands for an end of the peer.
+pub(crate) const END_PREFIX: &str = "end/";
 /// Text for an address in use, for nodes that report it as `other`.
 pub(crate) const IN_USE: &str = "address in use";
 

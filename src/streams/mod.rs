@@ -13,7 +13,7 @@ mod sessions;
 mod stream;
 mod undelivered;
 
-pub(crate) use answer::{IN_USE, kind_of};
+pub(crate) use answer::{END_PREFIX, IN_USE, kind_of};
 pub(crate) use chunks::CHUNK_BYTES;
 pub(crate) use datagrams::{Given, LinkDrops};
 pub use sessions::LINKS_MAX;

@@ -120,7 +120,8 @@ impl Sessions {
             return match streams.get(&at.id) {
                 Some(Slot { reset: None, fin: true, .. }) => Ok(Taken::End),
                 Some(Slot { reset: None, .. }) => Ok(Taken::Nothing),
-                Some(_) | None => Err(io::ErrorKind::ConnectionReset.into()),
+                Some(Slot { reset: Some(code), .. }) => Err(reset_error(*code)),
+                None => Err(io::ErrorKind::ConnectionReset.into()),
             };
         }
         match put(&pieces[..count]) {
@@ -253,7 +254,7 @@ impl Sessions {
     pub fn error(&self, at: StreamAt) -> Option<io::Error> {
         let link = self.live(at)?;
         match link.streams.get(&at.id)? {
-            Slot { reset: Some(_), .. } => Some(io::ErrorKind::ConnectionReset.into()),
+            Slot { reset: Some(code), .. } => Some(reset_error(*code)),
             Slot { stopped: true, .. } => Some(io::ErrorKind::BrokenPipe.into()),
             Slot { .. } => None,
         }
@@ -302,6 +303,14 @@ pub(super) fn gather<'a>(
         (count, offered) = (count + 1, offered + bytes.len());
     }
     (count, offered)
+}
+
+/// Returns the error of a stream that the peer has reset. A reset that only passes on the reset of a socket needs no text.
+fn reset_error(code: Code) -> io::Error {
+    match code {
+        Code::SourceReset | Code::DestReset => io::ErrorKind::ConnectionReset.into(),
+        code => io::Error::other(format!("the far end has reset the connection: {}", code.as_str())),
+    }
 }
 
 /// Refuses a stream of the peer that has no answer yet; without an answer the session would keep it.

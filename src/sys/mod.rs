@@ -80,12 +80,13 @@ pub use kernel::{NameClaim, claim_name, machine, peer_credentials};
 pub use windows::{ConsoleEvents, ConsoleStop};
 
 pub(crate) use family::{
-    AsSocket, CONFIG_VARIABLE, HAS_OWNERS, PassedSocket, PipeEnd, TcpStream, UnixAcceptor, UnixAddr, Watched,
-    connect_unix, connect_unix_waiting, connection_refused, duplex, file_identity, file_owner, file_times, has_address,
-    interface_index, is_in_progress, is_not_skipped, is_not_spliceable, is_out_of_buffers, is_out_of_descriptors,
-    is_out_of_own_descriptors, is_registered, is_running, is_unpollable, lacks_family, missing_file, open_nonblocking,
-    open_private, private_directory_builder, register, register_again, reuse_address, share_port, socket_path,
-    sync_directory, take_passed, unix_listener, unix_stream, wait_readable,
+    AsSocket, CONFIG_VARIABLE, ChildGroup, HAS_OWNERS, PassedSocket, PipeEnd, TcpStream, UnixAcceptor, UnixAddr,
+    Watched, append_options, connect_unix, connect_unix_waiting, connection_refused, duplex, file_identity, file_owner,
+    file_times, has_address, interface_index, is_in_progress, is_not_skipped, is_not_spliceable, is_out_of_buffers,
+    is_out_of_descriptors, is_out_of_own_descriptors, is_registered, is_running, is_unpollable, lacks_family,
+    missing_file, open_nonblocking, open_private, private_directory_builder, read_options, register, register_again,
+    reuse_address, share_port, socket_path, sync_directory, take_passed, unix_listener, unix_pair, unix_stream,
+    wait_readable,
 };
 #[cfg(all(test, unix))]
 pub(crate) use unix::make_pipe;

@@ -15,6 +15,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::{FileOwner, kernel};
 
 mod accounts;
+mod child_group;
 pub(crate) mod duplex;
 mod hidden_line;
 mod interfaces;
@@ -24,6 +25,7 @@ mod socket_file;
 mod terminal;
 mod watched;
 
+pub(crate) use child_group::{ChildGroup, append_options, read_options};
 pub use hidden_line::read_hidden_line;
 pub(crate) use interfaces::has_address;
 pub use interfaces::interface_addresses;
@@ -106,6 +108,11 @@ pub(crate) fn unix_stream(socket: Socket) -> io::Result<UnixStream> {
 pub(crate) fn unix_listener(socket: Socket) -> io::Result<(UnixListener, PathBuf)> {
     let path = socket.local_addr()?.as_pathname().map(PathBuf::from).unwrap_or_default();
     Ok((UnixListener::from(OwnedSocket::from(socket)), path))
+}
+
+/// Makes two Unix sockets that are connected to each other.
+pub(crate) fn unix_pair() -> io::Result<(UnixStream, UnixStream)> {
+    UnixStream::pair()
 }
 
 /// Connects to a Unix socket without waiting; [`io::ErrorKind::WouldBlock`] if its backlog is full.

@@ -47,8 +47,9 @@ pub use super::portable::{machine, peer_credentials};
 pub(crate) use std::os::windows::io::AsSocket;
 pub(crate) use tcp::TcpStream;
 pub(crate) use unsupported::{
-    PassedSocket, PipeEnd, UnixAcceptor, UnixAddr, Watched, connect_unix, connect_unix_waiting, duplex, has_address,
-    socket_path, take_passed, unix_listener, unix_stream,
+    ChildGroup, PassedSocket, PipeEnd, UnixAcceptor, UnixAddr, Watched, append_options, connect_unix,
+    connect_unix_waiting, duplex, has_address, read_options, socket_path, take_passed, unix_listener, unix_pair,
+    unix_stream,
 };
 
 /// Registers a socket for the events of a token. Returns true if it needs no events, which no socket does.

@@ -12,6 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::end::EndName;
 use super::proto::Proto;
 
 /// The longest name that DNS can carry, in bytes (RFC 1035, section 2.3.4).
@@ -26,6 +27,8 @@ pub enum Target {
     Name(Proto, Name, u16),
     /// A Unix stream socket.
     Unix(PathBuf),
+    /// A named end of the peer of a link: see [`End`](crate::End). It is reached over a link only.
+    End(EndName),
 }
 
 /// A host name that is safe to resolve and to print: 1 to 253 bytes of printable ASCII without separators. An IPv6
@@ -128,10 +131,13 @@ impl Target {
     }
 
     /// Parses `HOST:PORT`, `[IPV6]:PORT`, or a port alone, which stands for 127.0.0.1, each after `udp:` if it is a UDP
-    /// target; or `unix:/path`.
+    /// target; or `unix:/path`, or `end:NAME`. The name of an end begins with a letter, so `end:80` is a port of a host.
     pub fn parse(text: &str) -> Result<Target, AddressError> {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Target::Unix(parse_path(path)?));
+        }
+        if let Some(Ok(name)) = text.strip_prefix("end:").map(EndName::new) {
+            return Ok(Target::End(name));
         }
         let (proto, text) = split_proto(text)?;
         let target = match split_port(text) {
@@ -146,44 +152,44 @@ impl Target {
     pub fn proto(&self) -> Proto {
         match self {
             Target::Ip(proto, _) | Target::Name(proto, ..) => *proto,
-            Target::Unix(_) => Proto::Tcp,
+            Target::Unix(_) | Target::End(_) => Proto::Tcp,
         }
     }
 
-    /// Returns the port; a Unix socket has none.
+    /// Returns the port; a Unix socket and an end have none.
     pub fn port(&self) -> Option<u16> {
         match self {
             Target::Ip(_, addr) => Some(addr.port()),
             Target::Name(_, _, port) => Some(*port),
-            Target::Unix(_) => None,
+            Target::Unix(_) | Target::End(_) => None,
         }
     }
 
-    /// Returns the name if the target is a name.
+    /// Returns the name if the target is a host name.
     pub fn host(&self) -> Option<&str> {
         match self {
             Target::Name(_, name, _) => Some(name.as_str()),
-            Target::Ip(..) | Target::Unix(_) => None,
+            Target::Ip(..) | Target::Unix(_) | Target::End(_) => None,
         }
     }
 
-    /// Returns the target with another port. A Unix socket is returned unchanged.
+    /// Returns the target with another port. A Unix socket and an end are returned unchanged.
     #[must_use]
     pub fn with_port(&self, port: u16) -> Target {
         match self {
             Target::Ip(proto, addr) => Target::Ip(*proto, at_port(*addr, port)),
             Target::Name(proto, name, _) => Target::Name(*proto, name.clone(), port),
-            Target::Unix(path) => Target::Unix(path.clone()),
+            Target::Unix(_) | Target::End(_) => self.clone(),
         }
     }
 
-    /// Returns the target with another protocol. A Unix socket is returned unchanged.
+    /// Returns the target with another protocol. A Unix socket and an end are returned unchanged.
     #[must_use]
     pub fn with_proto(self, proto: Proto) -> Target {
         match self {
             Target::Ip(_, addr) => Target::Ip(proto, addr),
             Target::Name(_, name, port) => Target::Name(proto, name, port),
-            Target::Unix(path) => Target::Unix(path),
+            Target::Unix(_) | Target::End(_) => self,
         }
     }
 }
@@ -231,18 +237,15 @@ impl From<SocketAddr> for Bind {
     }
 }
 
-/// Makes an address to listen on of the target with the same text.
-impl From<Target> for Bind {
-    fn from(target: Target) -> Bind {
-        match target {
-            Target::Ip(proto, addr) => Bind::Ip(proto, addr),
-            Target::Name(proto, name, port) => Bind::Name(proto, name, port),
-            Target::Unix(path) => Bind::Unix(path),
+impl Bind {
+    /// Makes a TCP address to listen on of a port and a host. The host may be a literal address, with or without brackets.
+    pub fn from_host(host: &str, port: u16) -> Result<Bind, AddressError> {
+        match parse_ip(host.strip_suffix('.').unwrap_or(host)) {
+            Some(ip) => Ok(Bind::from(SocketAddr::new(ip, port))),
+            None => Ok(Bind::Name(Proto::Tcp, Name::new(host)?, port)),
         }
     }
-}
 
-impl Bind {
     /// Parses `PORT` (loopback), `:PORT` (all addresses), `ADDR:PORT` or `NAME:PORT`, or `fd:NAME` for sockets
     /// that the service manager passes, each after `udp:` if it is of UDP; or `unix:/path`. With port 0 the system chooses
     /// the port.
@@ -257,7 +260,7 @@ impl Bind {
         match split_port(text) {
             None => Ok(Bind::Loopback(proto, parse_port(text, 0)?)),
             Some(("" | "*", port)) => Ok(Bind::Any(proto, parse_port(port, 0)?)),
-            Some((host, port)) => Ok(Target::from_host(host, parse_port(port, 0)?)?.with_proto(proto).into()),
+            Some((host, port)) => Ok(Bind::from_host(host, parse_port(port, 0)?)?.with_proto(proto)),
         }
     }
 
@@ -398,6 +401,7 @@ impl fmt::Display for Target {
             Target::Ip(proto, addr) => write!(f, "{}{addr}", proto.prefix()),
             Target::Name(proto, name, port) => write!(f, "{}{}:{port}", proto.prefix(), Dotted(name)),
             Target::Unix(path) => write!(f, "unix:{}", Printable(path)),
+            Target::End(name) => write!(f, "end:{name}"),
         }
     }
 }

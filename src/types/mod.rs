@@ -4,6 +4,7 @@ pub(crate) mod address;
 pub(crate) mod companions;
 pub(crate) mod descriptor_error;
 pub(crate) mod dropped;
+pub(crate) mod end;
 pub(crate) mod forward_state;
 pub(crate) mod human;
 pub(crate) mod id;

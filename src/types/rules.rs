@@ -114,7 +114,7 @@ impl Rules {
 
     fn first(&self, source: Option<IpAddr>, dest: &Dest) -> Decision {
         let ip = source.map(|ip| ip.to_canonical());
-        let source = Dest { proto: dest.proto, name: None, ip, path: None, port: 0 };
+        let source = Dest { proto: dest.proto, name: None, ip, path: None, port: 0, is_end: false };
         for rule in &self.rules {
             match rule.matches(&source, dest) {
                 Match::Yes => return Decision::from(rule.action == Action::Allow),
@@ -182,7 +182,7 @@ impl Rule {
         }
         match &self.to {
             None => from,
-            Some((_, Some(ports))) if dest.path.is_some() || !ports.contains(dest.port) => Match::No,
+            Some((_, Some(ports))) if dest.path.is_some() || dest.is_end || !ports.contains(dest.port) => Match::No,
             Some((place, _)) => place.matches(dest),
         }
     }
@@ -192,7 +192,7 @@ impl SourceNetwork {
     /// Returns true if the set has this client; none is a client of a Unix socket.
     pub fn contains(&self, source: Option<IpAddr>) -> bool {
         let ip = source.map(|ip| ip.to_canonical());
-        self.0.matches(&Dest { proto: Proto::Tcp, name: None, ip, path: None, port: 0 }) == Match::Yes
+        self.0.matches(&Dest { proto: Proto::Tcp, name: None, ip, path: None, port: 0, is_end: false }) == Match::Yes
     }
 }
 
@@ -219,16 +219,19 @@ struct Dest<'a> {
     ip: Option<IpAddr>,
     path: Option<&'a Path>,
     port: u16,
+    /// A named end, which only `*` matches.
+    is_end: bool,
 }
 
 impl<'a> Dest<'a> {
     fn of(target: &'a Target) -> Dest<'a> {
         let (proto, port) = (target.proto(), target.port().unwrap_or(0));
-        let none = Dest { proto, name: None, ip: None, path: None, port };
+        let none = Dest { proto, name: None, ip: None, path: None, port, is_end: false };
         match target {
             Target::Ip(_, addr) => Dest { ip: Some(addr.ip().to_canonical()), ..none },
             Target::Name(_, name, _) => Dest { name: Some(bare(name.as_str())), ..none },
             Target::Unix(path) => Dest { path: Some(path), ..none },
+            Target::End(_) => Dest { is_end: true, ..none },
         }
     }
 }

@@ -3,14 +3,17 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::thread;
 
 use crate::invitations::limit_files;
 use crate::invite_kit::Inviter;
+use crate::kit::link::Keys;
 use crate::kit::{Ran, Scratch, Seaprox, has_namespaces, run, run_with, until};
+use crate::tunnel_ends::Tunnel;
 
 /// A file system in memory of a few pages, which only the thread of the test and its children see.
 struct Disk {
@@ -212,3 +215,22 @@ fn a_session_that_cannot_be_counted_leaves_the_count_and_begins_when_there_is_ro
 }
 
 const PAGE: usize = 4096;
+
+#[test]
+fn a_full_disk_is_told_to_the_peer_that_appends_to_a_file() {
+    with_disk(|scratch, disk| {
+        let file = scratch.write("log", "first\n");
+        let keys = Keys::new();
+        keys.permit(Some(&format!("permit-end=\"log=append:{file}\"")));
+        let tunnel = Tunnel::named(keys, "log", &[]);
+        disk.fill();
+        let mut client = tunnel.client();
+        let sent = client.write_all(&[b'x'; 2 * PAGE]).and_then(|()| client.shutdown(Shutdown::Write));
+        assert!(sent.is_err() || client.read(&mut [0]).is_err(), "the end is no orderly one");
+        tunnel.far.wait_for_log(&["the end has failed", "end=log", "reason=limit_reached", "No space left on device"]);
+        tunnel.near.wait_for_log(&["closed", "end[log]", "limit_reached"]);
+        disk.free();
+        assert_eq!(tunnel.exchange(b"second\n"), b"");
+        assert!(fs::read_to_string(&file).unwrap().ends_with("second\n"));
+    });
+}

@@ -78,3 +78,5 @@ mod status;
 mod targets;
 mod top;
 mod transfers;
+mod tunnel_ends;
+mod tunnel_ends_bounds;

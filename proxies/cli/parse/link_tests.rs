@@ -84,7 +84,10 @@ fn a_udp_address_is_refused_by_the_option_that_names_it() {
     for (option, text) in [("L", "udp:unix:/x:dns:53"), ("R", "udp:53:unix:/x")] {
         let parsed = link(&format!("-{option} {text}"));
         let result = if option == "L" { parsed.locals().map(drop) } else { parsed.reverses().map(drop) };
-        assert!(result.unwrap_err().to_string().ends_with("because a Unix socket carries no datagrams here"), "{text}");
+        assert!(
+            result.unwrap_err().to_string().ends_with("because Unix sockets and ends carry no datagrams here"),
+            "{text}"
+        );
     }
     assert_eq!(link("-W udp.:53").stdio(), Ok(Some(Target::from_host("udp", 53).unwrap())));
 }

@@ -14,6 +14,10 @@ pub const TARGETS: &[(&str, &str)] = &[
     ("seaprox::discovery", "names of targets and servers: lookups that fail, and addresses that change"),
     ("seaprox::balance", "targets of listeners: those that fail and are left out, and their recovery"),
     ("seaprox::link", "links: up, suspended, resumed, ended, rejected keys; at debug each carrier"),
+    (
+        "seaprox::end",
+        "ends of tunnels: commands and files that fail, exit codes, and what commands say on standard error",
+    ),
     ("seaprox::link::frame", "frames of links, at trace: direction, type, stream, length; never the payload"),
     ("seaprox::http", "HTTP requests, at debug"),
     ("seaprox::access", "the users file"),

@@ -504,7 +504,7 @@ impl DatagramPeer<'_> {
         match target {
             Target::Ip(_, addr) => Some(DatagramPeer::Ip(*addr)),
             Target::Name(_, name, port) => Some(DatagramPeer::Name(name.as_str(), *port)),
-            Target::Unix(_) => None,
+            Target::Unix(_) | Target::End(_) => None,
         }
     }
 }

@@ -183,8 +183,8 @@ impl Core {
                 Some(address) => self.flow_resolved(id, &Ok(vec![address.ip()]), false),
                 None => self.want_name_for_flow(id, name),
             },
-            Target::Unix(_) => {
-                let why = "datagrams are not sent to Unix sockets";
+            Target::Unix(_) | Target::End(_) => {
+                let why = "datagrams are sent to addresses only";
                 self.end_flow(id, Reason::NotPermitted, Some(why.into()));
             }
         }

@@ -108,6 +108,7 @@ impl fmt::Display for Open {
         }
         match &self.host {
             Host::Addr(ip) => write!(f, "{}", SocketAddr::new(*ip, self.port)),
+            Host::Name(name) if self.kind == Kind::Internal => f.write_str(name),
             Host::Name(name) if name.contains(':') => write!(f, "[{name}]:{}", self.port),
             Host::Name(name) => write!(f, "{name}:{}", self.port),
             Host::None => write!(f, "listener {}", self.listener),

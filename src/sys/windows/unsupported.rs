@@ -1,10 +1,12 @@
 //! Types of what does not exist on Windows: they have no values, so their methods are never called. Each function that
 //! would make a value returns an error that names the reason.
 
+use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::os::windows::io::{AsSocket, BorrowedSocket, OwnedSocket};
 use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 use mio::event::Source;
@@ -77,6 +79,64 @@ pub(crate) fn unix_stream(_: Socket) -> io::Result<UnixStream> {
 
 pub(crate) fn unix_listener(_: Socket) -> io::Result<(UnixListener, PathBuf)> {
     Err(no_unix_sockets())
+}
+
+pub(crate) fn unix_pair() -> io::Result<(UnixStream, UnixStream)> {
+    Err(no_unix_sockets())
+}
+
+/// A command in a process group of its own.
+#[derive(Debug)]
+pub(crate) struct ChildGroup(Never);
+
+/// The events of a command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ChildEvents {
+    pub hung_up: bool,
+    pub stderr: bool,
+    pub exited: bool,
+}
+
+impl ChildGroup {
+    pub fn start(_: &mut Command, _: UnixStream) -> io::Result<ChildGroup> {
+        Err(io::Error::new(ErrorKind::Unsupported, "commands are not supported on Windows"))
+    }
+
+    pub fn id(&self) -> u32 {
+        match self.0 {}
+    }
+
+    pub fn wait(&mut self, _: bool, _: Duration) -> io::Result<ChildEvents> {
+        match self.0 {}
+    }
+
+    pub fn read_stderr(&mut self, _: &mut [u8]) -> usize {
+        match self.0 {}
+    }
+
+    pub fn terminate(&self) {
+        match self.0 {}
+    }
+
+    pub fn kill(&self) {
+        match self.0 {}
+    }
+
+    pub fn finish(self) -> io::Result<ExitStatus> {
+        match self.0 {}
+    }
+}
+
+pub(crate) fn read_options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    options
+}
+
+pub(crate) fn append_options(creates: bool) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.append(true).create(creates);
+    options
 }
 
 pub(crate) fn connect_unix(_: &Path) -> io::Result<UnixStream> {

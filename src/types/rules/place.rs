@@ -107,7 +107,7 @@ impl Place {
             },
             Place::Name(names, wanted) => dest.name.is_some_and(|name| names.matches(name, wanted)).into(),
             Place::Unix(wanted) => {
-                let is_unix = dest.ip.is_none() && dest.name.is_none();
+                let is_unix = dest.ip.is_none() && dest.name.is_none() && !dest.is_end;
                 (is_unix && wanted.as_deref().is_none_or(|wanted| Some(wanted) == dest.path)).into()
             }
         }
