@@ -75,8 +75,7 @@ impl EndName {
         let is_first = |byte: &u8| byte.is_ascii_alphabetic();
         let is_other = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         let bytes = text.as_bytes();
-        let fits =
-            bytes.len() <= NAME_BYTES_MAX && bytes.first().is_some_and(is_first) && bytes.iter().all(|b| is_other(b));
+        let fits = bytes.len() <= NAME_BYTES_MAX && bytes.first().is_some_and(is_first) && bytes.iter().all(is_other);
         if fits { Ok(EndName(text.into())) } else { Err(wrong(text, NAME_FORM)) }
     }
 
