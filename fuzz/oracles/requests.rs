@@ -47,7 +47,7 @@ fn check_request5(request: &Request5) {
         Target::Ip(_, addr) if addr.is_ipv4() => bytes.push(1),
         Target::Ip(..) => bytes.push(4),
         Target::Name(_, name, _) => bytes.extend([3, name.as_str().len() as u8]),
-        Target::Unix(_) => panic!("SOCKS led to a Unix socket"),
+        Target::Unix(_) | Target::End(_) => panic!("SOCKS led to a Unix socket or an end"),
     }
     bytes.extend(host(target));
     bytes.extend(target.port().unwrap_or(0).to_be_bytes());
@@ -87,7 +87,7 @@ fn host(target: &Target) -> Vec<u8> {
             std::net::IpAddr::V6(ip) => ip.octets().to_vec(),
         },
         Target::Name(_, name, _) => name.as_str().as_bytes().to_vec(),
-        Target::Unix(_) => panic!("SOCKS led to a Unix socket"),
+        Target::Unix(_) | Target::End(_) => panic!("SOCKS led to a Unix socket or an end"),
     }
 }
 

@@ -58,6 +58,10 @@ impl Core {
         if let Err(error) = target.proto().require_tcp() {
             return self.queues.dialled.push_back((dest, Err(error.into())));
         }
+        if let Target::End(_) = **target {
+            let failure = Failure::new(Reason::NotPermitted, "an end is reached over a link only");
+            return self.queues.dialled.push_back((dest, Err(failure)));
+        }
         match self.offer(dest, target) {
             Ok(false) => {}
             Ok(true) if permit.is_some() => return self.make_dial(dest, target, permit, egress, is_guarded),
@@ -70,7 +74,7 @@ impl Core {
         {
             return self.queues.dialled.push_back((dest, Err(Guarded::failure())));
         }
-        if !matches!(**target, Target::Unix(_) | Target::End(_)) {
+        if !matches!(**target, Target::Unix(_)) {
             self.read_ahead(dest);
         }
         match &**target {
@@ -82,10 +86,8 @@ impl Core {
                 self.next_address(dest);
             }
             Target::Unix(path) => self.attempt_unix(dest, path),
-            Target::End(_) => {
-                let failure = Failure::new(Reason::NotPermitted, "an end is reached over a link only");
-                self.queues.dialled.push_back((dest, Err(failure)));
-            }
+            // Refused above.
+            Target::End(_) => {}
             Target::Name(_, name, _) => {
                 self.make_dial(dest, target, permit, egress, is_guarded);
                 match address {
