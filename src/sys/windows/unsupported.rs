@@ -263,6 +263,14 @@ impl UnixStream {
         Err(no_unix_sockets())
     }
 
+    /// See [`std::net::TcpStream::set_nonblocking`].
+    ///
+    /// # Errors
+    /// Never.
+    pub fn set_nonblocking(&self, _: bool) -> io::Result<()> {
+        match self.0 {}
+    }
+
     /// See [`std::net::TcpStream::set_read_timeout`].
     ///
     /// # Errors
@@ -442,6 +450,12 @@ pub(crate) mod duplex {
     impl From<std::net::TcpStream> for Duplex {
         fn from(socket: std::net::TcpStream) -> Duplex {
             Duplex::new(socket)
+        }
+    }
+
+    impl From<super::UnixStream> for Duplex {
+        fn from(socket: super::UnixStream) -> Duplex {
+            match socket.0 {}
         }
     }
 
