@@ -16,13 +16,14 @@
  * Rules for all functions, unless a comment says otherwise:
  *
  *   Results   An int is 0 or more, or the negative number of an error: one of enum seaprox_error, or a negated errno of the
- *             system. seaprox_last_error has the text. A function that returns an id or a pointer returns 0 or NULL instead.
- *             After an error nothing has changed, and results behind pointers are 0.
+ *             system. seaprox_last_error has the text. A function that returns an id or a pointer returns 0 or NULL instead,
+ *             and also if there is none; seaprox_last_error tells which, because it has no text then. After an error nothing has
+ *             changed, and results behind pointers are 0.
  *   Threads   A loop belongs to the thread that made it. Another thread gets SEAPROX_ERR_THREAD. "Any thread" marks the
  *             functions that all threads may call.
  *   Callbacks run in the thread of the loop, in seaprox_run, seaprox_run_one, seaprox_apply and seaprox_free. They may call
  *             every function of their loop but these four, which answer SEAPROX_ERR_BUSY there. A callback that must not use
- *             its loop says so. No callback may throw an exception or leave by longjmp.
+ *             its loop says so. No callback may throw an exception, or leave by longjmp or pthread_exit.
  *   Handles   A seaprox_loop * and a seaprox_connect_request * are numbers and point to nothing. Ids are never given twice in the
  *             life of a loop in practice (an epoch of 32 bits is part of each). A handle of a record that is gone is answered with
  *             SEAPROX_ERR_STALE, or with SEAPROX_ERR_OVER if it was a connection or a side and ended a while ago; an id of
@@ -32,9 +33,12 @@
  *   Buffers   Functions with buf, cap and len write as much text as fits and a final zero, and set *len to the whole length
  *             without the zero. So call once with cap 0 to learn the length. buf may be NULL if cap is 0; len may be NULL.
  *   Structs   begin with their size: set it to sizeof the struct, and all fields that you do not use to 0. So a program runs
- *             with later versions of the library.
+ *             with later versions of the library. A size that no version of the struct has is SEAPROX_ERR_INVALID.
  *   Pointers  to data of the caller are used during the call only. Result pointers may be NULL. The user pointers and the data of
  *             sides are kept and given back, and never followed.
+ *   Signals   A write to a peer that is gone raises SIGPIPE, which would end the program. So seaprox_new ignores SIGPIPE in the
+ *             process if it is at its default then; a handler of the program stays. Programs that are started later inherit this: set
+ *             it back to SIG_DFL between fork and exec.
  *
  * All times are in milliseconds and all sizes in bytes.
  */
@@ -213,7 +217,7 @@ int seaprox_set_log(int level, seaprox_log_fn callback, void *user);
 /* The options of a loop. A field that is 0 has its default. */
 typedef struct seaprox_options {
     uint32_t size;
-    uint32_t max_num_connections;    /* connections at once, 4096; further clients wait */
+    uint32_t max_num_connections;    /* connections at once, 4096; further clients wait; at most 10,000,000 */
     uint32_t num_threads;            /* threads that look names up, 4 */
     uint32_t handshake_timeout_ms;   /* wait for a client to say what it wants, 10 s */
     uint32_t connect_timeout_ms;     /* wait for a dest, the look-up of its name included, 10 s */
@@ -226,10 +230,11 @@ typedef struct seaprox_options {
 } seaprox_options;
 
 /* Makes a loop, which belongs to this thread. options may be NULL. The caller frees it with seaprox_free.
- * Errors: the system lacks descriptors or threads. */
+ * Errors: INVALID if an option is out of its range, and others of the system, which lacks descriptors or threads. */
 int seaprox_new(const seaprox_options *options, seaprox_loop **loop);
 
-/* Ends all connections of a loop, whose closed callbacks run, and frees the loop. Links are told for at most a second.
+/* Ends all connections of a loop, whose closed callbacks run, and frees the loop. Links are told for at most a second. Nothing can
+ * be opened in it meanwhile: functions answer SEAPROX_ERR_OVER.
  * Errors: BUSY in a callback. */
 int seaprox_free(seaprox_loop *loop);
 
@@ -243,8 +248,8 @@ int seaprox_run(seaprox_loop *loop);
  * Errors: BUSY in a callback. */
 int seaprox_run_one(seaprox_loop *loop, int timeout_ms);
 
-/* Finishes the loop: it accepts no more clients, and ends when its last connection is over, or after grace_ms; at once if grace_ms
- * is 0. The shortest time counts. Any thread. */
+/* Finishes the loop: it accepts no more clients, opens no more listeners and adopts no more descriptors, and ends
+ * when its last connection is over, or after grace_ms; at once if grace_ms is 0. The shortest time counts. Any thread. */
 int seaprox_finish(seaprox_loop *loop, uint32_t grace_ms);
 
 /* Ends the wait of the loop: its present turn, or else the next one, returns without waiting for events. Any thread. */
@@ -282,7 +287,7 @@ typedef void (*seaprox_poll_fn)(seaprox_loop *loop, int fd, int events, void *us
 
 /* Watches a descriptor of the program: SEAPROX_READABLE, SEAPROX_WRITABLE or both. The program keeps it open until
  * seaprox_poll_remove. A watch does not keep a loop running.
- * Errors: ALREADY if it is watched, FULL beyond max_num_watches, INVALID for a regular file, -EBADF if it is not open. */
+ * Errors: ALREADY if it is watched, whatever for; FULL beyond max_num_watches, INVALID for a regular file, -EBADF if it is not open. */
 int seaprox_poll_add(seaprox_loop *loop, int fd, int events, seaprox_poll_fn callback, void *user);
 
 /* Changes the events that a watch waits for.
@@ -318,8 +323,11 @@ int seaprox_listen_front_end(seaprox_loop *loop, const char *front_end, size_t f
 
 /* Puts a whole configuration into effect, in the form of the files of `seaprox run` (docs/configuration.md): listeners, links,
  * forwards. Called again, it changes only what differs, and connections go on. What the program itself has opened stays. Limits
- * and threads are those of seaprox_new; a loop has no admin server. The loop runs during the call, so callbacks are called.
- * Errors: CONFIG with a line for each problem; parts that are not named in it are in effect. BUSY in a callback. */
+ * and threads are those of seaprox_new; timeouts are those of the text, and its defaults where it has none, not those of seaprox_new. A
+ * loop has no admin server. The loop runs during the call, so callbacks are called.
+ * Errors: CONFIG with a line for each problem. Nothing of a first configuration is in effect then. A later one changes nothing either
+ * if its text is wrong, or a part cannot be made or an address cannot be bound; if a loop or a link refuses a part, the other parts are
+ * in effect, and the next call tries that part again. BUSY in a callback. */
 int seaprox_apply(seaprox_loop *loop, const char *toml, size_t toml_len);
 
 /* Checks a whole configuration and changes nothing. Any thread.
@@ -344,7 +352,7 @@ typedef struct seaprox_end {
  * the connection that a call is about is its second parameter. */
 typedef struct seaprox_handler {
     uint32_t size;
-    uint32_t reserved;
+    uint32_t reserved; /* 0, as in all structs */
     /* A client was accepted. */
     void (*opened)(seaprox_loop *loop, seaprox_id connection, void *user);
     /* A side has sent bytes that are not relayed: all of them that were not consumed yet, which live until the return. Returns the
@@ -365,7 +373,9 @@ typedef struct seaprox_handler {
      * ends the connection without this call. */
     void (*ended)(seaprox_loop *loop, seaprox_id side, int cause, void *user);
     /* The connection is over. This is its last callback, and functions answer SEAPROX_ERR_OVER for it. The end lives until the
-     * return. */
+     * return. Only the handler that the source has at the end is told, once for both sides: other handlers of the connection, those of
+     * its dests and earlier ones (seaprox_connection_set_handler), get no callback any more by then, so their user pointers may
+     * be freed here. */
     void (*closed)(seaprox_loop *loop, seaprox_id connection, const seaprox_end *end, void *user);
 } seaprox_handler;
 
@@ -405,7 +415,7 @@ int seaprox_listener_port(seaprox_loop *loop, seaprox_id listener);
 /* Makes a connection whose source is a descriptor of the program: a connected socket, a pipe, a terminal or a file. write_fd is the
  * descriptor to write to, if it is another one; -1 otherwise. The loop takes both over, and closes them also after an error; it
  * makes them non-blocking. kind may be empty. The opened callback comes with the next turn.
- * Errors: FULL, INVALID if they carry no stream of bytes. */
+ * Errors: FULL, OVER if the loop was finished, INVALID if they carry no stream of bytes, -EBADF if one is not open. */
 int seaprox_adopt(seaprox_loop *loop, int fd, int write_fd, const char *kind, size_t kind_len,
                   const seaprox_handler *handler, void *user, seaprox_id *connection);
 
@@ -439,12 +449,13 @@ int seaprox_connection_set_stage(seaprox_loop *loop, seaprox_id connection, int 
 int seaprox_connection_bytes(seaprox_loop *loop, seaprox_id connection, uint64_t *sent, uint64_t *received);
 
 /* Connects the dest: HOST:PORT, [IPV6]:PORT or unix:/path. The connected callback tells the result, never before this function
- * returns. Until then nothing is read from the source.
+ * returns. Until then nothing is read from the source. Look at a target that a peer has named before you pass it on: unix:/path
+ * reaches the sockets of this host that the program may use, and 127.0.0.1 its servers.
  * Errors: ALREADY if there is a dest, INVALID if the target is none. */
 int seaprox_connection_connect(seaprox_loop *loop, seaprox_id connection, const char *target, size_t target_len);
 
 /* Makes a descriptor of the program the dest; see seaprox_adopt for the descriptors. The connected callback follows.
- * Errors: ALREADY if there is a dest, INVALID. */
+ * Errors: ALREADY if there is a dest, INVALID, -EBADF if one is not open. */
 int seaprox_connection_connect_fd(seaprox_loop *loop, seaprox_id connection, int fd, int write_fd);
 
 /* Releases the dest, so that another one can be connected. Bytes that wait for it are dropped.
@@ -537,7 +548,8 @@ int seaprox_side_resume(seaprox_loop *loop, seaprox_id side);
 
 /* Is called for each dest that is to be connected. The side is the dest in state CONNECTING; seaprox_side_other is its source. host is a
  * name, an address, or unix:/path with port 0; it has a final zero and lives until the return. The answer is one call of
- * seaprox_connector_connected or seaprox_connector_failed, now or later, in any thread. Without one the connect timeout ends it. */
+ * seaprox_connector_connected or seaprox_connector_failed, now or later, in any thread. Without one the connect timeout ends it. The
+ * request is stale then, and when its connection is over. */
 typedef void (*seaprox_connect_fn)(seaprox_loop *loop, seaprox_connect_request *request, seaprox_id side, const char *host,
                                    size_t host_len, uint16_t port, void *user);
 
@@ -545,13 +557,14 @@ typedef void (*seaprox_connect_fn)(seaprox_loop *loop, seaprox_connect_request *
 int seaprox_set_connector(seaprox_loop *loop, seaprox_connect_fn callback, void *user);
 
 /* Answers a request with a connected stream socket, or another descriptor that carries bytes. The loop takes it over if the
- * result is 0, also if nobody waits for it any more. Any thread.
- * Errors: STALE if the request was answered, or its loop freed. */
+ * result is 0; after an error it is still the program's. Any thread.
+ * Errors: STALE if nobody waits for the answer any more: there was one, the connect timeout has passed, the connection is over, or the
+ * loop freed. -EBADF if the descriptor is not open. */
 int seaprox_connector_connected(seaprox_connect_request *request, int fd);
 
 /* Answers a request with a failure: a reason, such as SEAPROX_NAME_RESOLUTION_FAILURE, SEAPROX_CONNECTION_REFUSED or SEAPROX_OTHER, and
  * an errno whose text is the detail, or 0. Any thread.
- * Errors: STALE if the request was answered, or its loop freed; INVALID if there is no such reason. */
+ * Errors: STALE as for seaprox_connector_connected; INVALID if there is no such reason. */
 int seaprox_connector_failed(seaprox_connect_request *request, int reason, int os_error);
 
 /* ---- Hooks ---- */

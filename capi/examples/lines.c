@@ -1,4 +1,4 @@
-/* A front end of one's own: a client sends a line with a target, and is told "ok" or the reason. usage: lines LISTEN */
+/* A front end of one's own: a client sends a line with HOST:PORT, and is told "ok" or the reason. usage: lines LISTEN */
 #include <stdio.h>
 #include <string.h>
 #include <seaprox.h>
@@ -12,7 +12,9 @@ static size_t readable(seaprox_loop *loop, seaprox_id side, const uint8_t *input
     if (!end)
         return 0; /* the rest of the line is to come */
     count = (size_t)(end - input);
-    if (seaprox_connection_connect(loop, connection, (const char *)input, count) == SEAPROX_ERR_INVALID) {
+    /* The peer has chosen the target: the Unix sockets of this host are not for it. */
+    if ((count >= 5 && memcmp(input, "unix:", 5) == 0) ||
+        seaprox_connection_connect(loop, connection, (const char *)input, count) == SEAPROX_ERR_INVALID) {
         seaprox_side_send(loop, side, (const uint8_t *)"no target\n", 10);
         seaprox_connection_close_after_flush(loop, connection, SEAPROX_PROTOCOL_ERROR);
     }

@@ -1,6 +1,7 @@
 //! Descriptors of the caller as sides.
 
 use std::ffi::{c_int, c_void};
+use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
 use seaprox::Duplex;
@@ -38,12 +39,34 @@ export! {
     }
 }
 
-/// Takes descriptors over: one for both directions, if `write_fd` is negative or the same.
-pub fn duplex(fd: c_int, write_fd: c_int) -> Result<Duplex, Error> {
+/// Takes descriptors over: one for both directions, if `write_fd` is negative or the same. An error closes the other one.
+fn duplex(fd: c_int, write_fd: c_int) -> Result<Duplex, Error> {
+    let read = own(fd);
+    if write_fd < 0 || write_fd == fd {
+        return read.map(Duplex::new);
+    }
+    let write = own(write_fd);
+    Ok(Duplex::pair(read?, write?))
+}
+
+/// Takes a descriptor over.
+///
+/// # Errors
+/// It is negative, or not open.
+pub fn own(fd: c_int) -> Result<OwnedFd, Error> {
+    check_open(fd)?;
+    // SAFETY: it is open, and the header says that the loop owns it from now on.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Checks that a number is that of an open descriptor.
+pub fn check_open(fd: c_int) -> Result<(), Error> {
     if fd < 0 {
         return Err(Error::invalid("the descriptor is negative"));
     }
-    // SAFETY: the header says that the descriptors are open, and that the loop owns them from now on.
-    let own = |fd| unsafe { OwnedFd::from_raw_fd(fd) };
-    if write_fd < 0 || write_fd == fd { Ok(Duplex::new(own(fd))) } else { Ok(Duplex::pair(own(fd), own(write_fd))) }
+    // SAFETY: this command takes a number, and any number is answered.
+    if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error().into());
+    }
+    Ok(())
 }

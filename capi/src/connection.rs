@@ -21,17 +21,17 @@ pub fn with_connection<T>(
     with(raw, |_, core| call(&mut core.connection(id(connection)?)?))
 }
 
-export_value! {
+export_found! {
     fn seaprox_connection_source(raw: RawLoop, connection: u64) -> u64, 0; {
-        with_connection(raw, connection, |it| Ok(number(it.side_of(Role::Source)))).unwrap_or(0)
+        with_connection(raw, connection, |it| Ok(number(it.side_of(Role::Source))))
     }
 
     fn seaprox_connection_dest(raw: RawLoop, connection: u64) -> u64, 0; {
-        with_connection(raw, connection, |it| Ok(number(it.side_of(Role::Dest)))).unwrap_or(0)
+        with_connection(raw, connection, |it| Ok(number(it.side_of(Role::Dest))))
     }
 
     fn seaprox_connection_listener(raw: RawLoop, connection: u64) -> u64, 0; {
-        with_connection(raw, connection, |it| Ok(number(it.listener()))).unwrap_or(0)
+        with_connection(raw, connection, |it| Ok(number(it.listener())))
     }
 }
 
@@ -65,6 +65,8 @@ export! {
     }
 
     fn seaprox_connection_bytes(raw: RawLoop, connection: u64, sent: Out<u64>, received: Out<u64>) {
+        sent.set(0);
+        received.set(0);
         with_connection(raw, connection, |it| {
             sent.set(it.bytes(Role::Source));
             received.set(it.bytes(Role::Dest));

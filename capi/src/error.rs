@@ -32,6 +32,18 @@ macro_rules! export_value {
     )*};
 }
 
+/// Declares functions of the C interface that return an id or a pointer of a loop, whose absence is `$none`. They tell an error
+/// from a record that there is not by the text of the last error, which is empty then.
+macro_rules! export_found {
+    ($(fn $name:ident($($arg:ident: $type:ty),* $(,)?) -> $result:ty, $none:expr; $body:block)*) => {$(
+        #[allow(missing_docs, reason = "the header has the comment")]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name($($arg: $type),*) -> $result {
+            $crate::error::guard_found($none, move || $body)
+        }
+    )*};
+}
+
 /// An error of a function, as the caller gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
@@ -96,15 +108,27 @@ impl From<io::Error> for Error {
 
 /// Runs the body of a function. Keeps the text of its error, and ends a panic.
 pub fn guard(body: impl FnOnce() -> Result<c_int, Error>) -> c_int {
-    let result = catch_unwind(AssertUnwindSafe(body));
-    let error = match result {
-        Ok(Ok(value)) => return value,
-        Ok(Err(error)) => error,
-        Err(_) => Error::new(PANIC, "a defect of seaprox: the function panicked"),
-    };
+    run(body).unwrap_or_else(|error| {
+        keep(error.text);
+        error.code
+    })
+}
+
+/// Does the same for a function that returns `none` after an error. Without an error there is no text of a last error.
+pub fn guard_found<T>(none: T, body: impl FnOnce() -> Result<T, Error>) -> T {
+    let result = run(body);
+    keep(result.as_ref().err().map(|error| error.text.clone()).unwrap_or_default());
+    result.unwrap_or(none)
+}
+
+fn run<T>(body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let panicked = |_| Err(Error::new(PANIC, "a defect of seaprox: the function panicked"));
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(panicked)
+}
+
+fn keep(text: String) {
     // A thread that ends has no text any more.
-    let _ = LAST.try_with(|last| last.replace(error.text));
-    error.code
+    let _ = LAST.try_with(|last| last.replace(text));
 }
 
 thread_local! {

@@ -2,8 +2,8 @@
 //! itself lives in a table of its thread, so no other thread can reach it; what all threads may use stands in a table of the
 //! process.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::c_void;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,9 +11,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use seaprox::config::Running;
-use seaprox::{Id, Loop, Proxy, Remote, VerbError, Workers};
+use seaprox::{Id, Interest, Loop, Proxy, Remote, VerbError, Workers};
 use seaprox_proxies::Parts;
 
+use crate::connector::Wanted;
 use crate::current;
 use crate::error::{Error, THREAD};
 
@@ -35,13 +36,13 @@ pub struct Record {
     /// The configuration that was applied.
     pub running: RefCell<Option<Running>>,
     /// The watched descriptors.
-    pub watches: RefCell<HashMap<i32, Id>>,
+    pub watches: RefCell<HashMap<i32, (Id, Interest)>>,
     /// The listeners of each address, by the first one.
     pub listeners: RefCell<HashMap<Id, Vec<Id>>>,
+    /// The dests that the connector will be told of; at most as many as there are sides.
+    pub wanted: RefCell<VecDeque<Wanted>>,
     /// The data of the source and the dest of connections that have some.
     pub data: RefCell<HashMap<Id, [usize; 2]>>,
-    /// The loop has ended.
-    pub is_done: Cell<bool>,
 }
 
 thread_local! {
@@ -69,16 +70,15 @@ impl Record {
             running: RefCell::default(),
             watches: RefCell::default(),
             listeners: RefCell::default(),
+            wanted: RefCell::default(),
             data: RefCell::default(),
-            is_done: Cell::new(false),
         });
         LOOPS.with_borrow_mut(|loops| loops.insert(handle, Rc::clone(&record)));
         record
     }
 
-    /// Removes the loop from the tables.
+    /// Removes the loop from the tables of the thread. What the process has of it goes with the record.
     pub fn forget(&self) {
-        remotes().remove(&self.handle);
         // The record is dropped outside of the borrow, because its drop may run code of the caller.
         let record = LOOPS.with_borrow_mut(|loops| loops.remove(&self.handle));
         drop(record);
@@ -92,8 +92,9 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        // A thread that ends drops its loops.
+        // A thread that ends drops its loops, too.
         remotes().remove(&self.handle);
+        crate::connector::forget(self.handle);
     }
 }
 

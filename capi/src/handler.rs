@@ -43,7 +43,11 @@ pub struct seaprox_end {
 }
 
 // SAFETY: integers and functions that may be null, in repr(C), the size first.
-unsafe impl Versioned for seaprox_handler {}
+unsafe impl Versioned for seaprox_handler {
+    fn reserved(&self) -> u32 {
+        self.reserved
+    }
+}
 
 /// The handler of one connection.
 #[derive(Clone, Copy)]

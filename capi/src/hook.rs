@@ -28,7 +28,11 @@ pub struct seaprox_hook {
 }
 
 // SAFETY: integers and functions that may be null, in repr(C), the size first.
-unsafe impl Versioned for seaprox_hook {}
+unsafe impl Versioned for seaprox_hook {
+    fn reserved(&self) -> u32 {
+        self.reserved
+    }
+}
 
 struct Hooked {
     connection: u64,

@@ -37,6 +37,7 @@ mod policy;
 mod reason;
 mod server;
 mod side;
+mod signal;
 mod status;
 mod stream;
 mod the_loop;

@@ -34,8 +34,17 @@ pub struct Struct<T>(*const T);
 /// A struct of the header that begins with its size in bytes, a `uint32_t`.
 ///
 /// # Safety
-/// It is `repr(C)`, its first field is a `u32`, and a struct of zeros is valid.
-pub unsafe trait Versioned: Copy {}
+/// It is `repr(C)`, its first field is a `u32`, a struct of zeros is valid, and [`Versioned::EARLIER`] has sizes of earlier versions
+/// and no other: any other size would cut a field, and half a pointer is no pointer.
+pub unsafe trait Versioned: Copy {
+    /// The sizes of the struct in earlier versions of the header.
+    const EARLIER: &'static [usize] = &[];
+
+    /// Returns what stands in the field that has no meaning yet, which must be 0.
+    fn reserved(&self) -> u32 {
+        0
+    }
+}
 
 impl Bytes {
     /// Returns the bytes. Null is no bytes if the length is 0.
@@ -99,7 +108,7 @@ impl Buffer {
         if self.0.is_null() || capacity == 0 {
             return;
         }
-        let count = text.len().min(capacity - 1);
+        let count = whole_characters(text, capacity - 1);
         // SAFETY: the caller lends `capacity` bytes, of which at most `count + 1` are written.
         unsafe {
             self.0.copy_from_nonoverlapping(text.as_ptr().cast(), count);
@@ -115,7 +124,7 @@ impl<T: Versioned> Struct<T> {
     }
 
     /// Reads the struct. A shorter one is of a program for an earlier version: what it lacks is zero. A longer one is of a
-    /// program for a later version, which may use it if all that this version does not know is zero.
+    /// program for a later version, which may use it if all that this version does not know is zero. No other size can be meant.
     pub fn read(self) -> Result<T, Error> {
         // SAFETY: zeros are valid, says the trait.
         let mut value: T = unsafe { std::mem::zeroed() };
@@ -124,7 +133,7 @@ impl<T: Versioned> Struct<T> {
         }
         // SAFETY: the caller lends a struct that begins with its size.
         let size = unsafe { self.0.cast::<u32>().read_unaligned() } as usize;
-        if !(size_of::<u32>()..=SIZE_MAX).contains(&size) {
+        if !T::EARLIER.contains(&size) && !(size_of::<T>()..=SIZE_MAX).contains(&size) {
             return Err(Error::invalid("the first field of a struct must be its size"));
         }
         let bytes = Bytes(self.0.cast()).of(size)?;
@@ -134,8 +143,21 @@ impl<T: Versioned> Struct<T> {
         }
         // SAFETY: `known` bytes are within both.
         unsafe { std::ptr::from_mut(&mut value).cast::<u8>().copy_from_nonoverlapping(bytes.as_ptr(), known) };
+        if value.reserved() != 0 {
+            return Err(Error::invalid("a reserved field must be 0"));
+        }
         Ok(value)
     }
+}
+
+/// Returns the length of the longest part of a text from its beginning that has at most this many bytes, and no part of a
+/// character.
+fn whole_characters(text: &[u8], most: usize) -> usize {
+    if text.len() <= most {
+        return text.len();
+    }
+    let is_inside = |byte: u8| byte & 0xc0 == 0x80;
+    (0..=most).rev().find(|at| !is_inside(text[*at])).unwrap_or(0)
 }
 
 /// The longest struct of any version.
@@ -154,7 +176,9 @@ mod tests {
     }
 
     // SAFETY: integers in repr(C), the size first.
-    unsafe impl Versioned for Sample {}
+    unsafe impl Versioned for Sample {
+        const EARLIER: &'static [usize] = &[8];
+    }
 
     fn read(words: &[u32]) -> Result<(u32, u64), i32> {
         let sample = Struct(words.as_ptr().cast::<Sample>()).read();
@@ -167,7 +191,7 @@ mod tests {
         assert_eq!(read(&[8, 1]), Ok((1, 0)), "an earlier one");
         assert_eq!(read(&[20, 1, 2, 0, 0]), Ok((1, 2)), "a later one whose new field is not used");
         assert_eq!(read(&[20, 1, 2, 0, 7]), Err(-22), "a later one whose new field is used");
-        for size in [0, 3, 4097, u32::MAX] {
+        for size in (0..8).chain(9..16).chain([4097, u32::MAX]) {
             assert_eq!(read(&[size, 1, 2, 0]), Err(-22), "{size}");
         }
     }
@@ -177,6 +201,10 @@ mod tests {
         let (mut room, mut len) = ([b'x' as c_char; 4], 0);
         Buffer(room.as_mut_ptr()).fill(3, Out(&mut len), b"abcd");
         assert_eq!((len, room.map(|byte| byte as u8)), (4, *b"ab\0x"));
+        Buffer(room.as_mut_ptr()).fill(4, Out(&mut len), "aß€".as_bytes());
+        assert_eq!((len, room.map(|byte| byte as u8)), (6, [b'a', 0xc3, 0x9f, 0]), "no part of the last character");
+        Buffer(room.as_mut_ptr()).fill(3, Out(&mut len), "aß€".as_bytes());
+        assert_eq!(room.map(|byte| byte as u8)[..2], [b'a', 0], "no part of the second one");
         Buffer(std::ptr::null_mut()).fill(0, Out(std::ptr::null_mut()), b"abcd");
     }
 }

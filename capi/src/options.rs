@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use seaprox::{Config, Limits, Timeouts};
 
+use crate::error::Error;
 use crate::memory::Versioned;
 
 /// See the header. A field that is 0 has its default.
@@ -24,12 +25,19 @@ pub struct seaprox_options {
 }
 
 // SAFETY: integers in repr(C), the size first.
-unsafe impl Versioned for seaprox_options {}
+unsafe impl Versioned for seaprox_options {
+    fn reserved(&self) -> u32 {
+        self.reserved
+    }
+}
 
 impl seaprox_options {
     /// Returns the configuration of the loop.
-    pub fn config(&self) -> Config {
+    pub fn config(&self) -> Result<Config, Error> {
         let connections = or(self.max_num_connections, CONNECTIONS);
+        if connections > CONNECTIONS_MAX {
+            return Err(Error::invalid(format!("max_num_connections: expected at most {CONNECTIONS_MAX}")));
+        }
         let usual = Limits::default();
         let limits = Limits {
             connections,
@@ -48,7 +56,7 @@ impl seaprox_options {
             half_closed: time(self.half_closed_timeout_ms, usual.half_closed),
             ..usual
         };
-        Config { limits, timeouts, ..Config::default() }
+        Ok(Config { limits, timeouts, ..Config::default() })
     }
 
     /// Returns the number of threads that look names up.
@@ -61,8 +69,9 @@ fn or(value: u32, usual: usize) -> usize {
     if value == 0 { usual } else { value as usize }
 }
 
-/// Connections of a loop that names no number.
+/// Connections of a loop that names no number, and the most: as for `--max-connections`. Their tables are made at the start.
 const CONNECTIONS: usize = 4096;
+const CONNECTIONS_MAX: usize = 10_000_000;
 /// Threads of a loop that names no number, and the most.
 const THREADS: usize = 4;
 const THREADS_MAX: usize = 1024;

@@ -30,25 +30,25 @@ pub fn role_number(role: Role) -> c_int {
     }
 }
 
-export_value! {
+export_found! {
     fn seaprox_side_connection(raw: RawLoop, side: u64) -> u64, 0; {
-        with_side(raw, side, |it| Ok(it.id().to_u64())).unwrap_or(0)
+        with_side(raw, side, |it| Ok(it.id().to_u64()))
     }
 
     fn seaprox_side_other(raw: RawLoop, side: u64) -> u64, 0; {
-        with_side(raw, side, |it| Ok(number(it.other()))).unwrap_or(0)
+        with_side(raw, side, |it| Ok(number(it.other())))
     }
 
     fn seaprox_side_of_data(raw: RawLoop, data: *mut c_void) -> u64, 0; {
-        if data.is_null() {
-            return 0;
-        }
-        with(raw, |_, core| Ok(number(core.side_of_token(data as usize as u64)))).unwrap_or(0)
+        with(raw, |_, core| match data as usize as u64 {
+            0 => Ok(0),
+            token => Ok(number(core.side_of_token(token))),
+        })
     }
 
     fn seaprox_side_data(raw: RawLoop, side: u64) -> *mut c_void, std::ptr::null_mut(); {
-        let token = with_side(raw, side, |it| Ok(it.token())).ok().flatten();
-        token.map_or(std::ptr::null_mut(), |token| token as usize as *mut c_void)
+        let token = with_side(raw, side, |it| Ok(it.token()))?;
+        Ok(token.map_or(std::ptr::null_mut(), |token| token as usize as *mut c_void))
     }
 }
 
@@ -69,7 +69,7 @@ export! {
 
     fn seaprox_side_state(raw: RawLoop, side: u64) {
         if side == 0 {
-            return Ok(0);
+            return with(raw, |_, _| Ok(0));
         }
         with_side(raw, side, |it| {
             Ok(match it.state(it.role()) {
@@ -82,7 +82,7 @@ export! {
 
     fn seaprox_side_role(raw: RawLoop, side: u64) {
         if side == 0 {
-            return Ok(0);
+            return with(raw, |_, _| Ok(0));
         }
         with_side(raw, side, |it| Ok(role_number(it.role())))
     }
@@ -111,6 +111,7 @@ export! {
     }
 
     fn seaprox_side_queued(raw: RawLoop, side: u64, bytes: Out<usize>) {
+        bytes.set(0);
         with_side(raw, side, |it| {
             bytes.set(it.queued(it.role()));
             Ok(0)

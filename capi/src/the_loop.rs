@@ -31,7 +31,8 @@ export! {
     fn seaprox_new(options: Struct<seaprox_options>, result: Out<RawLoop>) {
         result.set(std::ptr::null_mut());
         let options = options.read()?;
-        let config = options.config();
+        let config = options.config()?;
+        crate::signal::ignore_sigpipe();
         let workers = Workers::start(options.threads(), config.limits.lookups)?;
         let mut proxy = Proxy::new(config, Some(workers.clone()))?;
         let bell = Bell::default();
@@ -48,7 +49,6 @@ export! {
             return Err(Error::busy());
         }
         end(&record)?;
-        crate::connector::forget(record.handle);
         record.forget();
         Ok(0)
     }
@@ -87,6 +87,7 @@ export! {
     }
 
     fn seaprox_timeout(raw: RawLoop, timeout_ms: Out<c_int>) {
+        timeout_ms.set(0);
         let record = record(raw)?;
         let proxy = record.proxy.try_borrow().map_err(|_| Error::busy())?;
         let ms = |time: Duration| c_int::try_from(time.as_micros().div_ceil(1000)).unwrap_or(c_int::MAX);
@@ -109,16 +110,11 @@ pub fn turn(record: &Record, patience: Option<Duration>) -> Result<bool, Error> 
         return Err(Error::busy());
     }
     let mut proxy = record.proxy.try_borrow_mut().map_err(|_| Error::busy())?;
-    let goes_on = proxy.turn(patience)?;
-    record.is_done.set(!goes_on);
-    Ok(goes_on)
+    Ok(proxy.turn(patience)?)
 }
 
-/// Ends a loop, so that each connection gets its last callback.
+/// Ends a loop, so that each connection gets its last callback; those, too, that came after the loop had been finished.
 fn end(record: &Record) -> Result<(), Error> {
-    if record.is_done.get() {
-        return Ok(());
-    }
     record.proxy.try_borrow_mut().map_err(|_| Error::busy())?.core().stop();
     // The peers of links are told for a second at most, and each turn is bounded.
     while turn(record, Some(Duration::from_millis(100)))? {}

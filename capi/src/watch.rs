@@ -26,7 +26,7 @@ export! {
             return Err(Error::invalid("the descriptor is negative"));
         }
         with(raw, |record, core| {
-            forget_ended(record, core, fd, interest)?;
+            forget_ended(record, core, fd)?;
             // SAFETY: the header demands that the descriptor is open until it is removed.
             let descriptor = unsafe { BorrowedFd::borrow_raw(fd) };
             let handle = record.handle;
@@ -34,7 +34,7 @@ export! {
                 // SAFETY: the header says what the function is called with.
                 lend(handle, core, || unsafe { callback(handle::raw(handle), fd, number(seen), user) });
             })?;
-            record.watches.borrow_mut().insert(fd, id);
+            record.watches.borrow_mut().insert(fd, (id, interest));
             Ok(0)
         })
     }
@@ -42,15 +42,16 @@ export! {
     fn seaprox_poll_modify(raw: RawLoop, fd: c_int, events: c_int) {
         let interest = interest(events)?;
         with(raw, |record, core| {
-            let id = record.watches.borrow().get(&fd).copied().ok_or(VerbError::Stale)?;
+            let (id, _) = record.watches.borrow().get(&fd).copied().ok_or(VerbError::Stale)?;
             core.modify_watch(id, interest)?;
+            record.watches.borrow_mut().insert(fd, (id, interest));
             Ok(0)
         })
     }
 
     fn seaprox_poll_remove(raw: RawLoop, fd: c_int) {
         with(raw, |record, core| {
-            let id = record.watches.borrow_mut().remove(&fd).ok_or(VerbError::Stale)?;
+            let (id, _) = record.watches.borrow_mut().remove(&fd).ok_or(VerbError::Stale)?;
             core.unwatch(id)?;
             Ok(0)
         })
@@ -59,13 +60,14 @@ export! {
 
 /// Answers that a descriptor is watched already. A watch that has ended by itself, because its descriptor was closed, is in
 /// nobody's way.
-fn forget_ended(record: &Record, core: &mut Loop<'_>, fd: c_int, interest: Interest) -> Result<(), Error> {
+fn forget_ended(record: &Record, core: &mut Loop<'_>, fd: c_int) -> Result<(), Error> {
     let known = record.watches.borrow().get(&fd).copied();
-    // A descriptor that was closed cannot be changed any more, also if another one has its number.
-    if known.is_some_and(|id| core.modify_watch(id, interest).is_ok()) {
+    // A descriptor that was closed cannot be changed any more, also if another one has its number. To what it waits for already
+    // is no change.
+    if known.is_some_and(|(id, interest)| core.modify_watch(id, interest).is_ok()) {
         return Err(VerbError::Already.into());
     }
-    if let Some(id) = record.watches.borrow_mut().remove(&fd) {
+    if let Some((id, _)) = record.watches.borrow_mut().remove(&fd) {
         // It has ended, or ends now.
         let _ = core.unwatch(id);
     }

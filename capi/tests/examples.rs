@@ -1,10 +1,14 @@
 //! The examples, each with real clients.
 
 use std::io::{Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
+use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::kit::{Program, capitals, closed_port, compile, connect, has, prefix, succeed, top, web};
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::kit::{PATIENCE, Program, capitals, closed_port, compile, connect, flood, has, prefix, succeed, top, web};
 
 /// Sends bytes over curl or a socket, and returns what comes back.
 fn exchange(port: u16, bytes: &[u8]) -> Vec<u8> {
@@ -88,6 +92,12 @@ fn a_c_program_has_a_line_protocol_of_its_own() {
     let refused = format!("127.0.0.1:{closed}\n");
     assert_eq!(exchange(port, refused.as_bytes()), b"connection_refused\n");
     assert_eq!(exchange(port, b"no target at all\n"), b"no target\n");
+    // The Unix sockets of the host are not for clients.
+    let path = prefix().join(format!("lines-{port}.sock"));
+    let private = UnixListener::bind(&path).unwrap();
+    private.set_nonblocking(true).unwrap();
+    assert_eq!(exchange(port, format!("unix:{}\nwords", path.display()).as_bytes()), b"no target\n");
+    assert!(private.accept().is_err(), "a client has reached a Unix socket");
     let mut client = connect(port);
     for byte in format!("{target}\nslow").bytes() {
         client.write_all(&[byte]).unwrap();
@@ -119,6 +129,62 @@ fn threads_of_a_c_program_connect_the_dests() {
         let mut answer = [0; 4];
         client.read_exact(&mut answer).unwrap();
         assert_eq!(answer[3], reply, "{answer:?}");
+    }
+}
+
+/// Returns the number of entries of a directory of a process.
+fn count_of(process: u32, what: &str) -> usize {
+    std::fs::read_dir(format!("/proc/{process}/{what}")).unwrap().count()
+}
+
+#[test]
+fn clients_that_leave_take_no_threads_and_no_descriptors_of_a_c_program() {
+    let mut proxy = start("connector", &["127.0.0.1:0"]);
+    let port = proxy.port();
+    let before = (count_of(proxy.id(), "task"), count_of(proxy.id(), "fd"));
+    // Its backlog is full, so a connect hangs.
+    let (silent, silent_port) = closed_port();
+    silent.listen(0).unwrap();
+    let fill: Vec<_> = (0..3)
+        .map(|_| {
+            let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+            client.set_nonblocking(true).unwrap();
+            // It is under way.
+            let _ = client.connect(&SocketAddr::from(([127, 0, 0, 1], silent_port)).into());
+            client
+        })
+        .collect();
+    let mut request = b"\x05\x01\x00\x05\x01\x00\x01\x7f\x00\x00\x01".to_vec();
+    request.extend(silent_port.to_be_bytes());
+    for _ in 0..400 {
+        let mut client = connect(port);
+        client.write_all(&request).unwrap();
+        client.read_exact(&mut [0; 2]).unwrap();
+    }
+    // At most the eight threads have a socket each.
+    let until = Instant::now() + PATIENCE;
+    while count_of(proxy.id(), "fd") > before.1 + 8 {
+        assert!(Instant::now() < until, "{} descriptors, {} at first", count_of(proxy.id(), "fd"), before.1);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(count_of(proxy.id(), "task") <= before.0, "threads");
+    drop((fill, silent));
+}
+
+#[test]
+fn a_client_that_resets_does_not_end_a_c_program() {
+    let mut proxy = start("static", &["127.0.0.1:0", &flood()]);
+    let port = proxy.port();
+    for _ in 0..10 {
+        let (mut client, mut bytes) = (connect(port), vec![0; 300_000]);
+        client.shutdown(Shutdown::Write).unwrap();
+        for _ in 0..20 {
+            assert!(client.read(&mut bytes).unwrap() > 0);
+        }
+        SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(client);
+        let end = proxy.line();
+        assert!(end.starts_with("closed: source_reset, "), "{end:?}");
     }
 }
 

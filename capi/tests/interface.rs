@@ -1,4 +1,4 @@
-//! The checks of `c/checks.c`, `c/links.c` and `c/streams.c`: each runs in a process of its own.
+//! The checks of `c/checks.c`, `c/links.c`, `c/robust.c` and `c/streams.c`: each runs in a process of its own.
 
 use std::path::Path;
 use std::process::Command;
@@ -18,6 +18,12 @@ fn check(name: &str) {
 fn check_links(name: &str) {
     static CHECKS: OnceLock<std::path::PathBuf> = OnceLock::new();
     let checks = CHECKS.get_or_init(|| compile("tests/c/links.c", "links", &[]));
+    succeed(Command::new(checks).arg(name).env("LD_LIBRARY_PATH", prefix().join("lib")));
+}
+
+fn check_robust(name: &str) {
+    static CHECKS: OnceLock<std::path::PathBuf> = OnceLock::new();
+    let checks = CHECKS.get_or_init(|| compile("tests/c/robust.c", "robust", &[]));
     succeed(Command::new(checks).arg(name).env("LD_LIBRARY_PATH", prefix().join("lib")));
 }
 
@@ -152,13 +158,54 @@ fn any_id_and_any_size_is_answered_by_the_functions_of_links_and_does_no_harm() 
     check_links("handles");
 }
 
+#[test]
+fn a_peer_that_is_gone_raises_no_signal_that_ends_a_c_program() {
+    check_robust("sigpipe");
+}
+
+#[test]
+fn a_struct_of_a_size_that_no_version_has_is_refused() {
+    check_robust("sizes");
+}
+
+#[test]
+fn descriptors_that_are_not_open_and_watches_that_exist_are_refused_without_an_effect() {
+    check_robust("descriptors");
+}
+
+#[test]
+fn results_of_a_c_function_are_zero_after_an_error_and_a_missing_id_is_told_from_an_error() {
+    check_robust("results");
+}
+
+#[test]
+fn a_loop_that_ends_takes_no_descriptor_of_a_c_program() {
+    check_robust("ends");
+}
+
+#[test]
+fn a_request_of_a_connector_is_stale_when_nobody_waits_for_it() {
+    check_robust("requests");
+}
+
+#[test]
+fn requests_that_a_c_program_never_answers_take_no_memory() {
+    check_robust("unanswered");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_bound_leaves_a_c_loop_as_it_was() {
+    check_robust("apply");
+}
+
 /// The sources with their checks.
-const ALL: [(&str, &[&str]); 3] = [
+const ALL: [(&str, &[&str]); 4] = [
     (
         "checks",
         &["loops", "polls", "finish", "timers", "handles", "sides", "hooks", "adopt", "config", "status", "cycles"],
     ),
     ("links", &["keys", "forwards", "datagrams", "refusals", "admission", "messages", "handles"]),
+    ("robust", &["sigpipe", "sizes", "descriptors", "results", "ends", "requests", "apply"]),
     ("streams", &["services", "resets", "flow", "handled", "asked", "killed", "cycles"]),
 ];
 

@@ -126,6 +126,11 @@ impl Program {
         line.strip_prefix("listening on port ").unwrap_or_else(|| panic!("{line:?}")).parse().unwrap()
     }
 
+    /// Returns the number of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Writes to its standard input.
     pub fn tell(&mut self, text: &str) {
         self.child.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
@@ -170,6 +175,19 @@ pub fn capitals() -> String {
                     }
                 }
             });
+        }
+    });
+    address
+}
+
+/// Starts a server that sends each client bytes without an end. Returns its address.
+pub fn flood() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            thread::spawn(move || while client.write_all(&[b'x'; 65_536]).is_ok() {});
         }
     });
     address

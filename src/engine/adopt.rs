@@ -11,6 +11,7 @@ use crate::types::address::Endpoint;
 use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::Id;
 use crate::types::label::Label;
+use crate::types::reason::Reason;
 use crate::types::verb_error::VerbError;
 
 impl Core {
@@ -18,13 +19,17 @@ impl Core {
     /// failure closes the descriptors.
     ///
     /// # Errors
-    /// The connection table is full, or the descriptors are no stream of bytes or cannot be registered.
+    /// [`VerbError::Over`] if the loop is stopping: it takes no more sources, and could not tell them its end. The connection
+    /// table is full, or the descriptors are no stream of bytes or cannot be registered.
     pub fn adopt(
         &mut self,
         source: impl Into<Duplex>,
         kind: impl Into<Label>,
         handler: Box<dyn Handler>,
     ) -> Result<Id, DescriptorError> {
+        if self.is_draining() {
+            return Err(VerbError::Over(Reason::Drained).into());
+        }
         if self.connections.is_full() {
             return Err(VerbError::Full.into());
         }

@@ -16,6 +16,12 @@ pub trait Connector {
 
     /// Starts to connect, without blocking. The answer may come at any time, from any thread.
     fn connect(&mut self, target: &Target, answer: Answer);
+
+    /// The loop does not wait for the answer for this side any more: its time is over, or its connection. A later answer does no
+    /// harm. This is called for each side that was not connected, so the connector may not know it, or may have answered.
+    fn cancelled(&mut self, side: Id) {
+        let _ = side;
+    }
 }
 
 /// The answer of a [`Connector`], given once. Dropping it reports that the connection could not be made.

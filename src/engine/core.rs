@@ -489,6 +489,9 @@ impl Core {
         self.queues.freed.push(side);
         self.side_data.remove(side);
         let Some(record) = self.sides.remove(side) else { return };
+        if record.state == SideState::Connecting {
+            self.cancel_dial(side);
+        }
         if let Some(stream) = record.io.stream() {
             self.pools.sessions.release(stream);
         }

@@ -116,6 +116,14 @@ impl Core {
         })
     }
 
+    /// Tells the connector, if there is one, that a side is gone that was not connected.
+    pub(crate) fn cancel_dial(&mut self, side: Id) {
+        let Some(connector) = self.connector.as_mut() else { return };
+        if catch_unwind(AssertUnwindSafe(|| connector.cancelled(side))).is_err() {
+            self.stats.panics += 1;
+        }
+    }
+
     fn make_dial(
         &mut self,
         dest: Id,

@@ -227,8 +227,9 @@ impl Remote {
         self.0.finish(time);
     }
 
-    /// Runs a function in the loop soon, for a caller that waits for it before its next one. There is always room for this.
-    pub(crate) fn call_sole(&self, what: impl FnOnce(&mut Loop<'_>) + Send + 'static) {
+    /// Runs a function in the loop soon, as [`Remote::call`] does, for a caller that has one such call under way at most. There is
+    /// always room for this.
+    pub fn call_sole(&self, what: impl FnOnce(&mut Loop<'_>) + Send + 'static) {
         // Only calls of any number are refused.
         let _ = self.0.post(Mail::SoleCall(Box::new(what)));
     }

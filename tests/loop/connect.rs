@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use loop_kit::*;
-use seaprox::{Answer, Connector, Failure, Handler, Reason, Role, SideState, Stage, Target};
+use seaprox::{Answer, Connector, Failure, Handler, Reason, Role, SideState, Stage, Target, Timeouts};
 
 /// A connector that passes the dials to the test.
 struct Outside(Sender<(Target, Answer)>);
@@ -369,4 +369,41 @@ fn black_hole() -> (TcpListener, SocketAddr, Vec<Peer>) {
         fillers.push(Peer::new(filler));
     }
     (listener, addr, fillers)
+}
+
+/// A connector that notes the sides whose dials were cancelled.
+struct Cancels(Outside, Rc<RefCell<Vec<seaprox::Id>>>);
+
+impl Connector for Cancels {
+    fn wants(&self, target: &Target) -> bool {
+        self.0.wants(target)
+    }
+    fn connect(&mut self, target: &Target, answer: Answer) {
+        self.0.connect(target, answer);
+    }
+    fn cancelled(&mut self, side: seaprox::Id) {
+        self.1.borrow_mut().push(side);
+    }
+}
+
+#[test]
+fn a_connector_is_told_of_dials_that_time_out_or_whose_client_leaves() {
+    let short = Timeouts { connect: Duration::from_millis(50), ..config().timeouts };
+    let mut rig = Rig::new(seaprox::Config { timeouts: short, ..config() });
+    let ((sender, dials), cancelled) = (mpsc::channel(), Rc::default());
+    rig.core().set_connector(Box::new(Cancels(Outside(sender), Rc::clone(&cancelled))));
+    let dialled = handler(move |cx, call| match call {
+        Call::Opened => cx.connect(name(1), None).map(|()| 0).unwrap(),
+        Call::Connected(_) => 0,
+        _ => by_default(cx, &call),
+    });
+    let (id, _client) = rig.adopt(Kind::Tcp4, dialled);
+    let (_, late) = rig.wait("the connector is asked", |_| dials.try_recv().ok());
+    rig.until("the connect timeout", |_| *cancelled.borrow() == [late.side()]);
+    rig.core().connection(id).unwrap().connect(name(2), None).unwrap();
+    let (_, left) = rig.wait("the connector is asked again", |_| dials.try_recv().ok());
+    rig.core().connection(id).unwrap().close(Reason::Killed);
+    rig.until("the end of the connection", |_| *cancelled.borrow() == [late.side(), left.side()]);
+    let (_, _client) = rig.adopt(Kind::Tcp4, on_request(name(3), Heard::default()));
+    assert_eq!(cancelled.borrow().len(), 2, "a connection without a dest cancels nothing");
 }

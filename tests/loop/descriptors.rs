@@ -277,3 +277,17 @@ fn a_connector_may_answer_with_pipes() {
     server.try_send(b"pong");
     assert_eq!(rig.receive(&mut client, 4), b"pong");
 }
+
+#[test]
+fn a_loop_that_stops_or_drains_adopts_no_descriptor() {
+    for stop in [|core: &mut seaprox::Loop<'_>| core.stop(), |core: &mut seaprox::Loop<'_>| core.drain(PATIENCE)] {
+        let mut rig = Rig::new(config());
+        let (_kept, _client) = rig.adopt(Kind::Tcp4, handler(|_, _| 0));
+        stop(&mut rig.core());
+        let (mut far, near) = ends(Shape::SocketPair);
+        let refused = rig.core().adopt(near, "test", handler(|_, _| 0)).unwrap_err();
+        assert_eq!(refused.code(), seaprox::VerbError::Over(seaprox::Reason::Drained).code());
+        let mut nothing = Vec::new();
+        assert!(far.try_receive(&mut nothing), "the descriptors are closed");
+    }
+}

@@ -225,7 +225,9 @@ static void sizes(seaprox_loop *loop)
     IS(seaprox_listen(loop, &options, NULL, NULL, &listener), SEAPROX_ERR_INVALID);
     options.size = 1000000;
     IS(seaprox_listen(loop, &options, NULL, NULL, &listener), SEAPROX_ERR_INVALID);
-    options.size = 24; /* an early version: the address alone */
+    options.size = 24; /* no version had the address alone */
+    IS(seaprox_listen(loop, &options, NULL, NULL, &listener), SEAPROX_ERR_INVALID);
+    options.size = sizeof options;
     IS(seaprox_listen(loop, &options, NULL, NULL, &listener), 0);
     IS(seaprox_kind(listener), SEAPROX_KIND_LISTENER);
     later.options = options;

@@ -466,7 +466,7 @@ fn send(socket: BorrowedFd<'_>, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const NO_SIGNAL: libc::c_int = libc::MSG_NOSIGNAL;
-/// No flag: programs in Rust ignore SIGPIPE.
+/// No flag: programs in Rust ignore SIGPIPE, and `seaprox_new` of the C interface does it for other programs.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const NO_SIGNAL: libc::c_int = 0;
 /// Bytes that a thread copies in one read.
