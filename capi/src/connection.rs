@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::handle::{RawLoop, id, number, with};
 use crate::handler::{Callbacks, seaprox_handler};
 use crate::memory::{Buffer, Chars, Out, Struct};
+use crate::numbers;
 use crate::reason::reason_of;
 use crate::side::role_of;
 
@@ -167,11 +168,11 @@ export! {
 /// Returns the number of a stage in the header.
 fn stage_number(stage: Stage) -> c_int {
     match stage {
-        Stage::Handshake => 1,
-        Stage::Connecting => 2,
-        Stage::Established => 3,
-        Stage::KeepAlive => 4,
-        Stage::Closing => 5,
-        Stage::Closed => 6,
+        Stage::Handshake => numbers::SEAPROX_STAGE_HANDSHAKE,
+        Stage::Connecting => numbers::SEAPROX_STAGE_CONNECTING,
+        Stage::Established => numbers::SEAPROX_STAGE_ESTABLISHED,
+        Stage::KeepAlive => numbers::SEAPROX_STAGE_KEEP_ALIVE,
+        Stage::Closing => numbers::SEAPROX_STAGE_CLOSING,
+        Stage::Closed => numbers::SEAPROX_STAGE_CLOSED,
     }
 }

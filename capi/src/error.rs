@@ -8,6 +8,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use seaprox::{DescriptorError, Full, VerbError};
 
 use crate::memory::{Buffer, Out};
+use crate::numbers::{
+    SEAPROX_ERR_ALREADY, SEAPROX_ERR_BUSY, SEAPROX_ERR_CONFIG, SEAPROX_ERR_FULL, SEAPROX_ERR_INVALID, SEAPROX_ERR_OVER,
+    SEAPROX_ERR_PANIC, SEAPROX_ERR_STALE, SEAPROX_ERR_THREAD,
+};
 
 /// Declares functions of the C interface. Each returns 0 or a count, or the negative number of its error.
 macro_rules! export {
@@ -53,11 +57,6 @@ pub struct Error {
     pub text: String,
 }
 
-/// The numbers of the errors that are not those of [`VerbError::code`], each with its name in the header.
-pub const THREAD: c_int = -1;
-pub const BUSY: c_int = -16;
-pub const CONFIG: c_int = -74;
-pub const PANIC: c_int = -131;
 
 impl Error {
     /// Makes an error.
@@ -72,12 +71,12 @@ impl Error {
 
     /// Makes the error of a call at a moment at which the loop cannot be used.
     pub fn busy() -> Error {
-        Error::new(BUSY, "the loop runs: this function cannot be called here")
+        Error::new(SEAPROX_ERR_BUSY, "the loop runs: this function cannot be called here")
     }
 
     /// Makes the error of a configuration.
     pub fn config(error: impl ToString) -> Error {
-        Error::new(CONFIG, error.to_string())
+        Error::new(SEAPROX_ERR_CONFIG, error.to_string())
     }
 }
 
@@ -122,7 +121,7 @@ pub fn guard_found<T>(none: T, body: impl FnOnce() -> Result<T, Error>) -> T {
 }
 
 fn run<T>(body: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    let panicked = |_| Err(Error::new(PANIC, "a defect of seaprox: the function panicked"));
+    let panicked = |_| Err(Error::new(SEAPROX_ERR_PANIC, "a defect of seaprox: the function panicked"));
     catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(panicked)
 }
 
@@ -152,15 +151,15 @@ export_value! {
 fn text_of(error: c_int) -> &'static CStr {
     match error {
         0.. => c"no error",
-        THREAD => c"the loop belongs to another thread",
-        BUSY => c"the loop runs: this function cannot be called here",
-        -22 => c"a parameter is invalid",
-        -28 => c"there is no room",
-        -53 => c"the handle names nothing",
-        CONFIG => c"the configuration is wrong: see seaprox_last_error",
-        -108 => c"the connection is over",
-        -114 => c"it is there already",
-        PANIC => c"a defect of seaprox",
+        SEAPROX_ERR_THREAD => c"the loop belongs to another thread",
+        SEAPROX_ERR_BUSY => c"the loop runs: this function cannot be called here",
+        SEAPROX_ERR_INVALID => c"a parameter is invalid",
+        SEAPROX_ERR_FULL => c"there is no room",
+        SEAPROX_ERR_STALE => c"the handle names nothing",
+        SEAPROX_ERR_CONFIG => c"the configuration is wrong: see seaprox_last_error",
+        SEAPROX_ERR_OVER => c"the connection is over",
+        SEAPROX_ERR_ALREADY => c"it is there already",
+        SEAPROX_ERR_PANIC => c"a defect of seaprox",
         _ => c"an error of the system: the number is a negated errno",
     }
 }

@@ -96,6 +96,8 @@ export! {
     }
 
     fn seaprox_forward_bytes(raw: RawLoop, forward: u64, sent: Out<u64>, received: Out<u64>) {
+        sent.set(0);
+        received.set(0);
         let (from_clients, to_clients) = with(raw, |_, core| {
             let mut after = None;
             while let Some((last, _)) = core.settle(after, SETTLED) {

@@ -16,7 +16,8 @@ use seaprox_proxies::Parts;
 
 use crate::connector::Wanted;
 use crate::current;
-use crate::error::{Error, THREAD};
+use crate::error::Error;
+use crate::numbers::SEAPROX_ERR_THREAD;
 
 /// A `seaprox_loop *`.
 pub type RawLoop = *mut c_void;
@@ -103,7 +104,7 @@ pub fn record(raw: RawLoop) -> Result<Rc<Record>, Error> {
     let handle = raw as usize;
     let found = LOOPS.try_with(|loops| loops.borrow().get(&handle).cloned()).ok().flatten();
     found.ok_or_else(|| match remote(raw) {
-        Ok(_) => Error::new(THREAD, "the loop belongs to another thread"),
+        Ok(_) => Error::new(SEAPROX_ERR_THREAD, "the loop belongs to another thread"),
         Err(error) => error,
     })
 }

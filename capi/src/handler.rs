@@ -8,6 +8,10 @@ use crate::current::lend;
 use crate::error::Error;
 use crate::handle::{self, RawLoop, Record};
 use crate::memory::{Struct, Versioned};
+use crate::numbers::{
+    SEAPROX_ABORTED, SEAPROX_CAUSE_FIN, SEAPROX_CAUSE_RESET, SEAPROX_FAULT_DEST, SEAPROX_FAULT_PROXY, SEAPROX_FAULT_SOURCE,
+    SEAPROX_GRACEFUL,
+};
 use crate::reason::number_of;
 
 type Call = Option<unsafe extern "C" fn(RawLoop, u64, *mut c_void)>;
@@ -86,7 +90,7 @@ impl Callbacks {
         let connection = cx.id();
         let data = handle::record(handle::raw(self.handle)).ok();
         let data = data.and_then(|record| record.data.borrow().get(&connection).copied()).unwrap_or_default();
-        let (ending, fault) = cx.ending().map_or((0, 0), numbers);
+        let (ending, fault) = cx.ending().map_or((0, 0), ending_numbers);
         let end = seaprox_end {
             size: size_of::<seaprox_end>() as u32,
             reason,
@@ -158,11 +162,11 @@ impl Handler for Callbacks {
     fn ended(&mut self, cx: &mut Cx<'_>, cause: Cause) {
         let cause = match cause {
             Cause::Over(reason) => return self.close(cx, number_of(reason)),
-            Cause::Fin => FIN,
-            Cause::Reset => RESET,
+            Cause::Fin => SEAPROX_CAUSE_FIN,
+            Cause::Reset => SEAPROX_CAUSE_RESET,
         };
         let Some(call) = self.calls.ended else {
-            let reason = if cause == FIN { cx.fin_reason() } else { seaprox::Reason::DestReset };
+            let reason = if cause == SEAPROX_CAUSE_FIN { cx.fin_reason() } else { seaprox::Reason::DestReset };
             return cx.close(reason);
         };
         let (raw, side, user) = (handle::raw(self.handle), cx.side().to_u64(), self.user);
@@ -172,19 +176,15 @@ impl Handler for Callbacks {
 }
 
 /// Returns an ending and the party that caused it as numbers of the header.
-pub fn numbers((ending, fault): (Ending, Fault)) -> (c_int, c_int) {
+pub fn ending_numbers((ending, fault): (Ending, Fault)) -> (c_int, c_int) {
     let ending = match ending {
-        Ending::Graceful => 1,
-        Ending::Aborted => 2,
+        Ending::Graceful => SEAPROX_GRACEFUL,
+        Ending::Aborted => SEAPROX_ABORTED,
     };
     let fault = match fault {
-        Fault::Source => 1,
-        Fault::Dest => 2,
-        Fault::Proxy => 3,
+        Fault::Source => SEAPROX_FAULT_SOURCE,
+        Fault::Dest => SEAPROX_FAULT_DEST,
+        Fault::Proxy => SEAPROX_FAULT_PROXY,
     };
     (ending, fault)
 }
-
-/// The causes of the header.
-const FIN: c_int = 1;
-const RESET: c_int = 2;

@@ -16,33 +16,28 @@ pub const KEY_BYTES: usize = 32;
 
 export! {
     fn seaprox_key_new(key: Out<Key>) {
-        let new = NodeKey::generate().map_err(|error| Error::invalid(error.to_string()))?;
-        key.set(Identity::new(&new).seed);
-        Ok(0)
+        key.give(NodeKey::generate().map(seed).map_err(|error| Error::invalid(error.to_string())))
     }
 
     fn seaprox_key_load(path: Chars, len: usize, key: Out<Key>) {
-        let path = path.some(len)?.ok_or_else(|| Error::invalid("a file is expected"))?;
-        let (loaded, _) = NodeKey::load_or_create(Path::new(path), Modes::default()).map_err(Error::config)?;
-        key.set(Identity::new(&loaded).seed);
-        Ok(0)
+        key.give(path.some(len).and_then(|path| {
+            let path = path.ok_or_else(|| Error::invalid("a file is expected"))?;
+            NodeKey::load_or_create(Path::new(path), Modes::default()).map(|(key, _)| seed(key)).map_err(Error::config)
+        }))
     }
 
     fn seaprox_key_derive(secret: Bytes, len: usize, key: Out<Key>) {
-        let derived = NodeKey::from_secret(secret.of(len)?).map_err(|error| Error::invalid(error.to_string()))?;
-        key.set(Identity::new(&derived).seed);
-        Ok(0)
+        let derive = |secret: &[u8]| NodeKey::from_secret(secret).map_err(|error| Error::invalid(error.to_string()));
+        key.give(secret.of(len).and_then(derive).map(seed))
     }
 
     fn seaprox_key_public(key: Bytes, public_key: Out<Key>) {
-        public_key.set(*NodeKey::from_bytes(&key_of(key)?).public().as_bytes());
-        Ok(0)
+        public_key.give(key_of(key).map(|key| *NodeKey::from_bytes(&key).public().as_bytes()))
     }
 
     fn seaprox_key_parse(text: Chars, len: usize, public_key: Out<Key>) {
-        let key: PublicKey = text.of(len)?.parse().map_err(|error| Error::invalid(format!("{error}")))?;
-        public_key.set(*key.as_bytes());
-        Ok(0)
+        let parse = |text: &str| text.parse::<PublicKey>().map_err(|error| Error::invalid(format!("{error}")));
+        public_key.give(text.of(len).and_then(parse).map(|key| *key.as_bytes()))
     }
 
     fn seaprox_key_text(public_key: Bytes, buf: Buffer, cap: usize, len: Out<usize>) {
@@ -62,6 +57,10 @@ export! {
 pub fn key_of(key: Bytes) -> Result<Key, Error> {
     let bytes = key.of(KEY_BYTES)?;
     bytes.try_into().map_err(|_| Error::invalid("a key has 32 bytes"))
+}
+
+fn seed(key: NodeKey) -> Key {
+    Identity::new(&key).seed
 }
 
 /// Returns the short form of a key for logs.

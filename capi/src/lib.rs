@@ -31,6 +31,7 @@ mod link_event;
 mod listener;
 mod log;
 mod memory;
+mod numbers;
 mod observer;
 mod options;
 mod policy;

@@ -37,7 +37,11 @@ pub struct seaprox_link_options {
 }
 
 // SAFETY: integers, pointers and functions that may be null, in repr(C), the size first.
-unsafe impl Versioned for seaprox_link_options {}
+unsafe impl Versioned for seaprox_link_options {
+    fn reserved(&self) -> u32 {
+        self.reserved
+    }
+}
 
 impl seaprox_link_options {
     /// Returns the address and the text of further options.
@@ -120,9 +124,8 @@ export! {
     }
 
     fn seaprox_link_key(raw: RawLoop, link: u64, public_key: Out<Key>) {
-        let key = with_link(raw, link, |it| Ok(it.status()?.key))?;
-        public_key.set(key.ok_or_else(|| Error::invalid("the key of the peer is not known yet"))?);
-        Ok(0)
+        let unknown = || Error::invalid("the key of the peer is not known yet");
+        public_key.give(with_link(raw, link, |it| it.status()?.key.ok_or_else(unknown)))
     }
 
     fn seaprox_link_json(raw: RawLoop, link: u64, buf: Buffer, cap: usize, len: Out<usize>) {

@@ -8,6 +8,7 @@ use seaprox::{Id, Loop};
 
 use crate::current::lend;
 use crate::handle::{self, RawLoop, number};
+use crate::numbers;
 use crate::reason::number_of;
 
 /// A function that is told of the events of links.
@@ -70,39 +71,39 @@ pub fn on_event(handle: usize, callback: LinkEventFn, user: *mut c_void) -> OnLi
 fn told(core: &mut Loop<'_>, link: Id, event: &LinkEvent) -> Option<Told> {
     let place = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
     Some(match event {
-        LinkEvent::Up { key, fresh } => Told { kind: 1, key: Some(*key), is_new: *fresh, ..Told::default() },
-        LinkEvent::Suspended => Told { kind: 2, ..Told::default() },
-        LinkEvent::Resumed => Told { kind: 3, ..Told::default() },
-        LinkEvent::Draining => Told { kind: 4, ..Told::default() },
-        LinkEvent::Drained => Told { kind: 5, ..Told::default() },
+        LinkEvent::Up { key, fresh } => Told { kind: numbers::SEAPROX_LINK_EVENT_UP, key: Some(*key), is_new: *fresh, ..Told::default() },
+        LinkEvent::Suspended => Told { kind: numbers::SEAPROX_LINK_EVENT_SUSPENDED, ..Told::default() },
+        LinkEvent::Resumed => Told { kind: numbers::SEAPROX_LINK_EVENT_RESUMED, ..Told::default() },
+        LinkEvent::Draining => Told { kind: numbers::SEAPROX_LINK_EVENT_DRAINING, ..Told::default() },
+        LinkEvent::Drained => Told { kind: numbers::SEAPROX_LINK_EVENT_DRAINED, ..Told::default() },
         LinkEvent::SubflowUp { place: at, tries } => {
-            Told { kind: 6, subflow: place(*at), tries: *tries, ..Told::default() }
+            Told { kind: numbers::SEAPROX_LINK_EVENT_SUBFLOW_UP, subflow: place(*at), tries: *tries, ..Told::default() }
         }
         LinkEvent::NoSubflow { place: at, failure, tries } => Told {
-            kind: 7,
+            kind: numbers::SEAPROX_LINK_EVENT_SUBFLOW_LOST,
             subflow: place(*at),
             tries: *tries,
             reason: number_of(failure.reason),
             text: failure.detail.as_deref().unwrap_or_default().to_owned(),
             ..Told::default()
         },
-        LinkEvent::WrongKey { key } => Told { kind: 8, key: Some(*key), ..Told::default() },
-        LinkEvent::Rejected => Told { kind: 9, ..Told::default() },
-        LinkEvent::Expired => Told { kind: 10, ..Told::default() },
+        LinkEvent::WrongKey { key } => Told { kind: numbers::SEAPROX_LINK_EVENT_WRONG_KEY, key: Some(*key), ..Told::default() },
+        LinkEvent::Rejected => Told { kind: numbers::SEAPROX_LINK_EVENT_REJECTED, ..Told::default() },
+        LinkEvent::Expired => Told { kind: numbers::SEAPROX_LINK_EVENT_EXPIRED, ..Told::default() },
         LinkEvent::Asked { key, request, connection } => {
             let (kind, text) = match request {
-                Request::Open(target) => (11, target.to_string()),
-                Request::Listen(place) => (12, place.to_string()),
+                Request::Open(target) => (numbers::SEAPROX_LINK_EVENT_ASKED_OPEN, target.to_string()),
+                Request::Listen(place) => (numbers::SEAPROX_LINK_EVENT_ASKED_LISTEN, place.to_string()),
             };
             Told { kind, key: Some(*key), connection: number(*connection), text, ..Told::default() }
         }
         LinkEvent::Message { text } => {
             let key = core.link(link).ok().and_then(|link| link.status().ok()?.key);
-            Told { kind: 13, key, text: text.clone(), ..Told::default() }
+            Told { kind: numbers::SEAPROX_LINK_EVENT_MESSAGE, key, text: text.clone(), ..Told::default() }
         }
-        LinkEvent::Closed => Told { kind: 14, ..Told::default() },
+        LinkEvent::Closed => Told { kind: numbers::SEAPROX_LINK_EVENT_CLOSED, ..Told::default() },
         LinkEvent::Ended { reason, text } => {
-            Told { kind: 15, reason: number_of(*reason), text: text.clone(), ..Told::default() }
+            Told { kind: numbers::SEAPROX_LINK_EVENT_ENDED, reason: number_of(*reason), text: text.clone(), ..Told::default() }
         }
         _ => return None,
     })

@@ -9,6 +9,7 @@ use log::kv::{Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::error::Error;
+use crate::numbers;
 
 /// A function that is told each line.
 pub type LogFn = Option<unsafe extern "C" fn(c_int, *const c_char, usize, *const c_char, usize, *mut c_void)>;
@@ -34,12 +35,12 @@ thread_local! {
 export! {
     fn seaprox_set_log(level: c_int, callback: LogFn, user: *mut c_void) {
         let filter = match level {
-            0 => LevelFilter::Off,
-            1 => LevelFilter::Error,
-            2 => LevelFilter::Warn,
-            3 => LevelFilter::Info,
-            4 => LevelFilter::Debug,
-            5 => LevelFilter::Trace,
+            numbers::SEAPROX_LOG_OFF => LevelFilter::Off,
+            numbers::SEAPROX_LOG_ERROR => LevelFilter::Error,
+            numbers::SEAPROX_LOG_WARN => LevelFilter::Warn,
+            numbers::SEAPROX_LOG_INFO => LevelFilter::Info,
+            numbers::SEAPROX_LOG_DEBUG => LevelFilter::Debug,
+            numbers::SEAPROX_LOG_TRACE => LevelFilter::Trace,
             _ => return Err(Error::invalid("a level is SEAPROX_LOG_OFF to SEAPROX_LOG_TRACE")),
         };
         *sink() = Sink(callback, user);
@@ -65,11 +66,11 @@ impl Log for Forwarded {
         let _ = record.key_values().visit(&mut line);
         let (target, text) = (record.target(), line.0);
         let level = match record.level() {
-            Level::Error => 1,
-            Level::Warn => 2,
-            Level::Info => 3,
-            Level::Debug => 4,
-            Level::Trace => 5,
+            Level::Error => numbers::SEAPROX_LOG_ERROR,
+            Level::Warn => numbers::SEAPROX_LOG_WARN,
+            Level::Info => numbers::SEAPROX_LOG_INFO,
+            Level::Debug => numbers::SEAPROX_LOG_DEBUG,
+            Level::Trace => numbers::SEAPROX_LOG_TRACE,
         };
         // SAFETY: the header says what the function is called with; both texts live until it returns.
         unsafe { callback(level, target.as_ptr().cast(), target.len(), text.as_ptr().cast(), text.len(), user) };

@@ -1,7 +1,7 @@
 //! Memory of the caller: the pointers that functions take. The header demands that each is null where it may be, or valid and
 //! of the length that stands beside it; this file is where they are followed.
 
-use std::ffi::c_char;
+use std::ffi::{c_char, c_int};
 use std::slice;
 
 use crate::error::Error;
@@ -98,6 +98,14 @@ impl<T> Out<T> {
             // SAFETY: the caller lends room for one value. It may lie anywhere in memory of the caller.
             unsafe { self.0.write_unaligned(value) };
         }
+    }
+}
+
+impl<T: Copy + Default> Out<T> {
+    /// Writes the result, or a zero in place of an error, which is returned.
+    pub fn give(self, result: Result<T, Error>) -> Result<c_int, Error> {
+        self.set(result.as_ref().copied().unwrap_or_default());
+        result.map(|_| 0)
     }
 }
 

@@ -8,7 +8,8 @@ use seaprox::{Event, Id, Loop, Observer, Role};
 
 use crate::current::lend;
 use crate::handle::{self, RawLoop, Record, number, with};
-use crate::handler::numbers;
+use crate::handler::ending_numbers;
+use crate::numbers::{self, SEAPROX_CONNECTED, SEAPROX_CONNECTING};
 use crate::reason::number_of;
 
 /// A function that is told of events.
@@ -110,28 +111,28 @@ fn described(core: &mut Loop<'_>, event: &Event) -> Option<seaprox_event> {
     Some(match *event {
         Event::ConnectionOpened { connection } => {
             let side = side_of(connection, Role::Source);
-            seaprox_event { kind: 1, id: connection.to_u64(), side, state: 2, ..nothing }
+            seaprox_event { kind: numbers::SEAPROX_EVENT_OPENED, id: connection.to_u64(), side, state: SEAPROX_CONNECTED, ..nothing }
         }
         Event::ConnectionConnecting { connection } => {
             let side = side_of(connection, Role::Dest);
-            seaprox_event { kind: 2, id: connection.to_u64(), side, state: 1, ..nothing }
+            seaprox_event { kind: numbers::SEAPROX_EVENT_CONNECTING, id: connection.to_u64(), side, state: SEAPROX_CONNECTING, ..nothing }
         }
         Event::ConnectionConnected { connection } => {
             let side = side_of(connection, Role::Dest);
-            seaprox_event { kind: 3, id: connection.to_u64(), side, state: 2, ..nothing }
+            seaprox_event { kind: numbers::SEAPROX_EVENT_CONNECTED, id: connection.to_u64(), side, state: SEAPROX_CONNECTED, ..nothing }
         }
         Event::ConnectionEnded { connection, reason, ending, fault, sent, received } => {
-            let (ending, fault) = numbers((ending, fault));
+            let (ending, fault) = ending_numbers((ending, fault));
             let reason = number_of(reason);
-            seaprox_event { kind: 4, id: connection.to_u64(), reason, ending, fault, sent, received, ..nothing }
+            seaprox_event { kind: numbers::SEAPROX_EVENT_ENDED, id: connection.to_u64(), reason, ending, fault, sent, received, ..nothing }
         }
-        Event::ListenerOpened { listener } => seaprox_event { kind: 5, id: listener.to_u64(), ..nothing },
-        Event::ListenerClosed { listener } => seaprox_event { kind: 6, id: listener.to_u64(), ..nothing },
+        Event::ListenerOpened { listener } => seaprox_event { kind: numbers::SEAPROX_EVENT_LISTENER_OPENED, id: listener.to_u64(), ..nothing },
+        Event::ListenerClosed { listener } => seaprox_event { kind: numbers::SEAPROX_EVENT_LISTENER_CLOSED, id: listener.to_u64(), ..nothing },
         Event::Link { link, state } => {
-            seaprox_event { kind: 7, id: link.to_u64(), state: crate::link::state_number(state), ..nothing }
+            seaprox_event { kind: numbers::SEAPROX_EVENT_LINK, id: link.to_u64(), state: crate::link::state_number(state), ..nothing }
         }
         Event::Forward { forward, state } => {
-            seaprox_event { kind: 8, id: forward.to_u64(), state: crate::forward::state_number(state), ..nothing }
+            seaprox_event { kind: numbers::SEAPROX_EVENT_FORWARD, id: forward.to_u64(), state: crate::forward::state_number(state), ..nothing }
         }
         _ => return None,
     })
@@ -145,6 +146,6 @@ fn with_data(record: &Record, told: seaprox_event, event: &Event) -> seaprox_eve
         _ => return told,
     };
     let data = record.data.borrow().get(&connection).copied().unwrap_or_default();
-    let dest_data = if told.kind == 4 { data[1] } else { 0 };
+    let dest_data = if told.kind == numbers::SEAPROX_EVENT_ENDED { data[1] } else { 0 };
     seaprox_event { data: data[role] as *mut c_void, dest_data: dest_data as *mut c_void, ..told }
 }

@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::handle::{self, Record};
 use crate::key;
 use crate::memory::{Struct, Versioned};
+use crate::numbers::{SEAPROX_ASK, SEAPROX_BY_ADDRESS, SEAPROX_HANDLE, SEAPROX_PERMIT, SEAPROX_REFUSE};
 
 /// See the header.
 #[repr(C)]
@@ -83,12 +84,12 @@ impl Rules {
 
     /// Returns true if a stream that is permitted is the handler's.
     pub fn takes(&self, key: &PeerKey, target: &Target) -> bool {
-        self.has_handler && (self.is_of_files || self.verdict(key, target) == HANDLE)
+        self.has_handler && (self.is_of_files || self.verdict(key, target) == SEAPROX_HANDLE)
     }
 
     /// Returns the answer of the callback about a target.
     fn verdict(&self, key: &PeerKey, target: &Target) -> c_int {
-        let Some(call) = self.calls.open.filter(|_| self.is_here()) else { return REFUSE };
+        let Some(call) = self.calls.open.filter(|_| self.is_here()) else { return SEAPROX_REFUSE };
         let text = target.to_string();
         // SAFETY: the header says what the function is called with.
         unsafe { call(key.as_ptr(), text.as_ptr().cast(), text.len(), self.user) }
@@ -96,7 +97,7 @@ impl Rules {
 
     /// Returns the answer of the callback about an address to listen on.
     fn verdict_on(&self, key: &PeerKey, place: &Bind) -> c_int {
-        let Some(call) = self.calls.listen.filter(|_| self.is_here()) else { return REFUSE };
+        let Some(call) = self.calls.listen.filter(|_| self.is_here()) else { return SEAPROX_REFUSE };
         let text = place.to_string();
         // SAFETY: as above.
         unsafe { call(key.as_ptr(), text.as_ptr().cast(), text.len(), self.user) }
@@ -136,9 +137,9 @@ impl Policy for Rules {
             return files.may_open(key, target);
         }
         match self.verdict(key, target) {
-            PERMIT => Verdict::Yes,
-            HANDLE if self.has_handler => Verdict::Yes,
-            BY_ADDRESS => Verdict::ByAddress,
+            SEAPROX_PERMIT => Verdict::Yes,
+            SEAPROX_HANDLE if self.has_handler => Verdict::Yes,
+            SEAPROX_BY_ADDRESS => Verdict::ByAddress,
             _ => Verdict::No,
         }
     }
@@ -156,11 +157,11 @@ impl Policy for Rules {
         let (target, addr, user) = (target.to_string(), addr.ip().to_string(), self.user);
         let (text, len) = (target.as_ptr().cast(), target.len());
         // SAFETY: as above.
-        unsafe { call(key.as_ptr(), text, len, addr.as_ptr().cast(), addr.len(), user) == PERMIT }
+        unsafe { call(key.as_ptr(), text, len, addr.as_ptr().cast(), addr.len(), user) == SEAPROX_PERMIT }
     }
 
     fn may_listen(&self, key: &PeerKey, place: &Bind) -> bool {
-        self.files().map_or_else(|| self.verdict_on(key, place) == PERMIT, |files| files.may_listen(key, place))
+        self.files().map_or_else(|| self.verdict_on(key, place) == SEAPROX_PERMIT, |files| files.may_listen(key, place))
     }
 
     fn asks(&self, key: &PeerKey, request: &Request) -> bool {
@@ -168,8 +169,8 @@ impl Policy for Rules {
             return files.asks(key, request);
         }
         match request {
-            Request::Open(target) => self.verdict(key, target) == ASK,
-            Request::Listen(place) => self.verdict_on(key, place) == ASK,
+            Request::Open(target) => self.verdict(key, target) == SEAPROX_ASK,
+            Request::Listen(place) => self.verdict_on(key, place) == SEAPROX_ASK,
         }
     }
 
@@ -188,9 +189,3 @@ impl Policy for Rules {
     }
 }
 
-/// The verdicts of the header.
-const REFUSE: c_int = 0;
-const PERMIT: c_int = 1;
-const ASK: c_int = 2;
-const BY_ADDRESS: c_int = 3;
-const HANDLE: c_int = 4;

@@ -7,6 +7,7 @@ use seaprox::{Role, SideMut, SideState};
 use crate::error::Error;
 use crate::handle::{RawLoop, id, number, with};
 use crate::memory::{Buffer, Bytes, Out};
+use crate::numbers::{SEAPROX_CONNECTED, SEAPROX_CONNECTING, SEAPROX_DEST, SEAPROX_IDLE, SEAPROX_SOURCE};
 
 /// Runs a function with a side.
 fn with_side<T>(raw: RawLoop, side: u64, call: impl FnOnce(&mut SideMut<'_>) -> Result<T, Error>) -> Result<T, Error> {
@@ -16,8 +17,8 @@ fn with_side<T>(raw: RawLoop, side: u64, call: impl FnOnce(&mut SideMut<'_>) -> 
 /// Returns the role with this number of the header.
 pub fn role_of(number: c_int) -> Result<Role, Error> {
     match number {
-        1 => Ok(Role::Source),
-        2 => Ok(Role::Dest),
+        SEAPROX_SOURCE => Ok(Role::Source),
+        SEAPROX_DEST => Ok(Role::Dest),
         _ => Err(Error::invalid("a role is SEAPROX_SOURCE or SEAPROX_DEST")),
     }
 }
@@ -25,8 +26,8 @@ pub fn role_of(number: c_int) -> Result<Role, Error> {
 /// Returns the number of a role in the header.
 pub fn role_number(role: Role) -> c_int {
     match role {
-        Role::Source => 1,
-        Role::Dest => 2,
+        Role::Source => SEAPROX_SOURCE,
+        Role::Dest => SEAPROX_DEST,
     }
 }
 
@@ -73,9 +74,9 @@ export! {
         }
         with_side(raw, side, |it| {
             Ok(match it.state(it.role()) {
-                Some(SideState::Connecting) => 1,
-                Some(SideState::Connected) => 2,
-                Some(SideState::Idle) | None => 0,
+                Some(SideState::Connecting) => SEAPROX_CONNECTING,
+                Some(SideState::Connected) => SEAPROX_CONNECTED,
+                Some(SideState::Idle) | None => SEAPROX_IDLE,
             })
         })
     }

@@ -78,8 +78,8 @@ export! {
     }
 }
 
-export_value! {
+export_found! {
     fn seaprox_connection_link(raw: RawLoop, connection: u64) -> u64, 0; {
-        with_connection(raw, connection, |it| Ok(number(it.link(Role::Source).or_else(|| it.link(Role::Dest))))).unwrap_or(0)
+        with_connection(raw, connection, |it| Ok(number(it.link(Role::Source).or_else(|| it.link(Role::Dest)))))
     }
 }

@@ -8,15 +8,10 @@ use seaprox::{Interest, Loop, Readiness, VerbError};
 use crate::current::lend;
 use crate::error::Error;
 use crate::handle::{self, RawLoop, Record, with};
+use crate::numbers::{SEAPROX_CLOSED, SEAPROX_FAILED, SEAPROX_READABLE, SEAPROX_WRITABLE};
 
 /// A function that is called while a descriptor is ready.
 pub type PollFn = Option<unsafe extern "C" fn(RawLoop, c_int, c_int, *mut c_void)>;
-
-/// The events of the header.
-const READABLE: c_int = 1;
-const WRITABLE: c_int = 2;
-const CLOSED: c_int = 4;
-const FAILED: c_int = 8;
 
 export! {
     fn seaprox_poll_add(raw: RawLoop, fd: c_int, events: c_int, callback: PollFn, user: *mut c_void) {
@@ -76,14 +71,14 @@ fn forget_ended(record: &Record, core: &mut Loop<'_>, fd: c_int) -> Result<(), E
 
 fn interest(events: c_int) -> Result<Interest, Error> {
     match events {
-        READABLE => Ok(Interest::Readable),
-        WRITABLE => Ok(Interest::Writable),
-        _ if events == READABLE | WRITABLE => Ok(Interest::Both),
+        SEAPROX_READABLE => Ok(Interest::Readable),
+        SEAPROX_WRITABLE => Ok(Interest::Writable),
+        _ if events == SEAPROX_READABLE | SEAPROX_WRITABLE => Ok(Interest::Both),
         _ => Err(Error::invalid("events are SEAPROX_READABLE, SEAPROX_WRITABLE, or both")),
     }
 }
 
 fn number(seen: Readiness) -> c_int {
     let bit = |is_set, bit| if is_set { bit } else { 0 };
-    bit(seen.readable, READABLE) | bit(seen.writable, WRITABLE) | bit(seen.closed, CLOSED) | bit(seen.error, FAILED)
+    bit(seen.readable, SEAPROX_READABLE) | bit(seen.writable, SEAPROX_WRITABLE) | bit(seen.closed, SEAPROX_CLOSED) | bit(seen.error, SEAPROX_FAILED)
 }

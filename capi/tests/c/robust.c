@@ -161,6 +161,8 @@ union sized {
     seaprox_listen_options listen;
     seaprox_handler handler;
     seaprox_hook hook;
+    seaprox_policy policy;
+    seaprox_link_options link;
     char bytes[sizeof(seaprox_listen_options) + sizeof(seaprox_handler) + 128];
 };
 
@@ -238,6 +240,43 @@ static void size_of_hook(seaprox_loop *loop, uint32_t size)
     run_until(loop, &closes, before + 1);
 }
 
+static void serve(seaprox_loop *loop, const union sized *options, int wanted)
+{
+    seaprox_id server;
+    IS(seaprox_link_serve(loop, &options->link, &server), wanted);
+    if (server)
+        IS(seaprox_server_close(loop, server, 1), 0);
+}
+
+static int admit_nobody(const uint8_t *key, void *user)
+{
+    (void)key, (void)user;
+    return SEAPROX_REFUSE;
+}
+
+static void sizes_of_links(seaprox_loop *loop)
+{
+    union sized options = {0}, policy = {0};
+    uint32_t size;
+    options.link.address = "127.0.0.1:0";
+    options.link.address_len = 11;
+    options.link.policy = &policy.policy;
+    policy.policy.admit = admit_nobody;
+    options.size = sizeof(seaprox_link_options);
+    for (size = 0; size <= sizeof(seaprox_policy) + 64; size++) {
+        policy.size = size;
+        serve(loop, &options, expected(size, sizeof(seaprox_policy)));
+    }
+    policy.size = sizeof(seaprox_policy);
+    for (size = 0; size <= sizeof(seaprox_link_options) + 64; size++) {
+        options.size = size;
+        serve(loop, &options, expected(size, sizeof(seaprox_link_options)));
+    }
+    options.size = sizeof(seaprox_link_options);
+    options.link.reserved = 1;
+    serve(loop, &options, SEAPROX_ERR_INVALID);
+}
+
 static void sizes(void)
 {
     seaprox_loop *loop = new_loop();
@@ -253,6 +292,7 @@ static void sizes(void)
         size_of_handler(loop, size);
     for (size = 0; size <= sizeof(seaprox_hook) + 64; size++)
         size_of_hook(loop, size);
+    sizes_of_links(loop);
     handler.size = sizeof handler;
     handler.reserved = 1;
     IS(seaprox_adopt(loop, dup(1), -1, NULL, 0, &handler, NULL, NULL), SEAPROX_ERR_INVALID);
