@@ -154,7 +154,8 @@ export! {
 /// Drops the requests of a loop that is gone: later answers are stale.
 pub fn forget(handle: usize) {
     let mut all = requests();
-    let numbers: Vec<_> = all.numbers.iter().filter(|(place, _)| place.0 == handle).map(|(_, number)| *number).collect();
+    let numbers: Vec<_> =
+        all.numbers.iter().filter(|(place, _)| place.0 == handle).map(|(_, number)| *number).collect();
     let gone: Vec<_> = numbers.into_iter().filter_map(|number| all.take(number)).collect();
     drop(all);
     drop(gone);

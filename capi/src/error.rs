@@ -57,7 +57,6 @@ pub struct Error {
     pub text: String,
 }
 
-
 impl Error {
     /// Makes an error.
     pub fn new(code: c_int, text: impl Into<String>) -> Error {

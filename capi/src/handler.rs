@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::handle::{self, RawLoop, Record};
 use crate::memory::{Struct, Versioned};
 use crate::numbers::{
-    SEAPROX_ABORTED, SEAPROX_CAUSE_FIN, SEAPROX_CAUSE_RESET, SEAPROX_FAULT_DEST, SEAPROX_FAULT_PROXY, SEAPROX_FAULT_SOURCE,
-    SEAPROX_GRACEFUL,
+    SEAPROX_ABORTED, SEAPROX_CAUSE_FIN, SEAPROX_CAUSE_RESET, SEAPROX_FAULT_DEST, SEAPROX_FAULT_PROXY,
+    SEAPROX_FAULT_SOURCE, SEAPROX_GRACEFUL,
 };
 use crate::reason::number_of;
 

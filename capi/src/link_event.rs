@@ -71,7 +71,9 @@ pub fn on_event(handle: usize, callback: LinkEventFn, user: *mut c_void) -> OnLi
 fn told(core: &mut Loop<'_>, link: Id, event: &LinkEvent) -> Option<Told> {
     let place = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
     Some(match event {
-        LinkEvent::Up { key, fresh } => Told { kind: numbers::SEAPROX_LINK_EVENT_UP, key: Some(*key), is_new: *fresh, ..Told::default() },
+        LinkEvent::Up { key, fresh } => {
+            Told { kind: numbers::SEAPROX_LINK_EVENT_UP, key: Some(*key), is_new: *fresh, ..Told::default() }
+        }
         LinkEvent::Suspended => Told { kind: numbers::SEAPROX_LINK_EVENT_SUSPENDED, ..Told::default() },
         LinkEvent::Resumed => Told { kind: numbers::SEAPROX_LINK_EVENT_RESUMED, ..Told::default() },
         LinkEvent::Draining => Told { kind: numbers::SEAPROX_LINK_EVENT_DRAINING, ..Told::default() },
@@ -87,7 +89,9 @@ fn told(core: &mut Loop<'_>, link: Id, event: &LinkEvent) -> Option<Told> {
             text: failure.detail.as_deref().unwrap_or_default().to_owned(),
             ..Told::default()
         },
-        LinkEvent::WrongKey { key } => Told { kind: numbers::SEAPROX_LINK_EVENT_WRONG_KEY, key: Some(*key), ..Told::default() },
+        LinkEvent::WrongKey { key } => {
+            Told { kind: numbers::SEAPROX_LINK_EVENT_WRONG_KEY, key: Some(*key), ..Told::default() }
+        }
         LinkEvent::Rejected => Told { kind: numbers::SEAPROX_LINK_EVENT_REJECTED, ..Told::default() },
         LinkEvent::Expired => Told { kind: numbers::SEAPROX_LINK_EVENT_EXPIRED, ..Told::default() },
         LinkEvent::Asked { key, request, connection } => {
@@ -102,9 +106,12 @@ fn told(core: &mut Loop<'_>, link: Id, event: &LinkEvent) -> Option<Told> {
             Told { kind: numbers::SEAPROX_LINK_EVENT_MESSAGE, key, text: text.clone(), ..Told::default() }
         }
         LinkEvent::Closed => Told { kind: numbers::SEAPROX_LINK_EVENT_CLOSED, ..Told::default() },
-        LinkEvent::Ended { reason, text } => {
-            Told { kind: numbers::SEAPROX_LINK_EVENT_ENDED, reason: number_of(*reason), text: text.clone(), ..Told::default() }
-        }
+        LinkEvent::Ended { reason, text } => Told {
+            kind: numbers::SEAPROX_LINK_EVENT_ENDED,
+            reason: number_of(*reason),
+            text: text.clone(),
+            ..Told::default()
+        },
         _ => return None,
     })
 }

@@ -114,7 +114,8 @@ mod tests {
 
     /// Checks that the header names the values of an enum of the library with these words and numbers, all of them and no other.
     fn check(name: &str, prefix: &str, values: &[(&str, c_int)]) {
-        let named: Vec<_> = values.iter().map(|(word, number)| (prefix.to_owned() + &word.to_uppercase(), *number)).collect();
+        let named: Vec<_> =
+            values.iter().map(|(word, number)| (prefix.to_owned() + &word.to_uppercase(), *number)).collect();
         let header: Vec<_> = constants(name).into_iter().map(|(name, number)| (name.to_owned(), number)).collect();
         assert_eq!(header, named, "{name}");
     }

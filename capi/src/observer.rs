@@ -111,29 +111,66 @@ fn described(core: &mut Loop<'_>, event: &Event) -> Option<seaprox_event> {
     Some(match *event {
         Event::ConnectionOpened { connection } => {
             let side = side_of(connection, Role::Source);
-            seaprox_event { kind: numbers::SEAPROX_EVENT_OPENED, id: connection.to_u64(), side, state: SEAPROX_CONNECTED, ..nothing }
+            seaprox_event {
+                kind: numbers::SEAPROX_EVENT_OPENED,
+                id: connection.to_u64(),
+                side,
+                state: SEAPROX_CONNECTED,
+                ..nothing
+            }
         }
         Event::ConnectionConnecting { connection } => {
             let side = side_of(connection, Role::Dest);
-            seaprox_event { kind: numbers::SEAPROX_EVENT_CONNECTING, id: connection.to_u64(), side, state: SEAPROX_CONNECTING, ..nothing }
+            seaprox_event {
+                kind: numbers::SEAPROX_EVENT_CONNECTING,
+                id: connection.to_u64(),
+                side,
+                state: SEAPROX_CONNECTING,
+                ..nothing
+            }
         }
         Event::ConnectionConnected { connection } => {
             let side = side_of(connection, Role::Dest);
-            seaprox_event { kind: numbers::SEAPROX_EVENT_CONNECTED, id: connection.to_u64(), side, state: SEAPROX_CONNECTED, ..nothing }
+            seaprox_event {
+                kind: numbers::SEAPROX_EVENT_CONNECTED,
+                id: connection.to_u64(),
+                side,
+                state: SEAPROX_CONNECTED,
+                ..nothing
+            }
         }
         Event::ConnectionEnded { connection, reason, ending, fault, sent, received } => {
             let (ending, fault) = ending_numbers((ending, fault));
             let reason = number_of(reason);
-            seaprox_event { kind: numbers::SEAPROX_EVENT_ENDED, id: connection.to_u64(), reason, ending, fault, sent, received, ..nothing }
+            seaprox_event {
+                kind: numbers::SEAPROX_EVENT_ENDED,
+                id: connection.to_u64(),
+                reason,
+                ending,
+                fault,
+                sent,
+                received,
+                ..nothing
+            }
         }
-        Event::ListenerOpened { listener } => seaprox_event { kind: numbers::SEAPROX_EVENT_LISTENER_OPENED, id: listener.to_u64(), ..nothing },
-        Event::ListenerClosed { listener } => seaprox_event { kind: numbers::SEAPROX_EVENT_LISTENER_CLOSED, id: listener.to_u64(), ..nothing },
-        Event::Link { link, state } => {
-            seaprox_event { kind: numbers::SEAPROX_EVENT_LINK, id: link.to_u64(), state: crate::link::state_number(state), ..nothing }
+        Event::ListenerOpened { listener } => {
+            seaprox_event { kind: numbers::SEAPROX_EVENT_LISTENER_OPENED, id: listener.to_u64(), ..nothing }
         }
-        Event::Forward { forward, state } => {
-            seaprox_event { kind: numbers::SEAPROX_EVENT_FORWARD, id: forward.to_u64(), state: crate::forward::state_number(state), ..nothing }
+        Event::ListenerClosed { listener } => {
+            seaprox_event { kind: numbers::SEAPROX_EVENT_LISTENER_CLOSED, id: listener.to_u64(), ..nothing }
         }
+        Event::Link { link, state } => seaprox_event {
+            kind: numbers::SEAPROX_EVENT_LINK,
+            id: link.to_u64(),
+            state: crate::link::state_number(state),
+            ..nothing
+        },
+        Event::Forward { forward, state } => seaprox_event {
+            kind: numbers::SEAPROX_EVENT_FORWARD,
+            id: forward.to_u64(),
+            state: crate::forward::state_number(state),
+            ..nothing
+        },
         _ => return None,
     })
 }

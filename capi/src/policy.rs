@@ -188,4 +188,3 @@ impl Policy for Rules {
         Some(self.calls.max_bytes_per_second).filter(|max| *max > 0).or(of_files)
     }
 }
-

@@ -80,5 +80,8 @@ fn interest(events: c_int) -> Result<Interest, Error> {
 
 fn number(seen: Readiness) -> c_int {
     let bit = |is_set, bit| if is_set { bit } else { 0 };
-    bit(seen.readable, SEAPROX_READABLE) | bit(seen.writable, SEAPROX_WRITABLE) | bit(seen.closed, SEAPROX_CLOSED) | bit(seen.error, SEAPROX_FAILED)
+    bit(seen.readable, SEAPROX_READABLE)
+        | bit(seen.writable, SEAPROX_WRITABLE)
+        | bit(seen.closed, SEAPROX_CLOSED)
+        | bit(seen.error, SEAPROX_FAILED)
 }
