@@ -162,11 +162,11 @@ pub use types::{rules, units};
 
 /// Parts of the operating system that a program around this library needs, with the same names on every system.
 pub mod system {
+    pub use crate::sys::{
+        Access, Directory, EntryKind, NameClaim, PeerCredentials, claim_name, effective_user, group_id,
+        interface_addresses, is_readable_by_all, is_terminal_gone, machine, passed_sockets, peer_credentials,
+        read_hidden_line, socket_directory, stderr_file, stdout_file,
+    };
     #[cfg(windows)]
     pub use crate::sys::{ConsoleEvents, ConsoleStop};
-    pub use crate::sys::{
-        NameClaim, PeerCredentials, claim_name, effective_user, group_id, interface_addresses, is_readable_by_all,
-        is_terminal_gone, machine, passed_sockets, peer_credentials, read_hidden_line, socket_directory, stderr_file,
-        stdout_file,
-    };
 }

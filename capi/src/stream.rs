@@ -67,9 +67,9 @@ export! {
             }
             let callbacks = Callbacks::read(record, handler, user)?;
             let text = name.clone();
-            let make = move |key: &seaprox::node::PeerKey, _: &str| {
+            let make = move |peer: &seaprox::node::ServicePeer<'_>| {
                 // SAFETY: the header says what the function is called with.
-                let may = permit.is_none_or(|call| unsafe { call(key.as_ptr(), text.as_ptr().cast(), text.len(), user) } != 0);
+                let may = permit.is_none_or(|call| unsafe { call(peer.key.as_ptr(), text.as_ptr().cast(), text.len(), user) } != 0);
                 may.then(|| callbacks.boxed())
             };
             core.set_service(&name, Box::new(make));

@@ -15,10 +15,12 @@ pub enum Command {
     Check,
     /// Connect standard input and output.
     Cat,
-    /// Send a file.
+    /// Send files and folders.
     Send,
-    /// Receive files.
+    /// Receive files and folders.
     Receive,
+    /// Get a file or a folder.
+    Get,
     /// Show the status of a running process.
     Status,
     /// Command a running process.
@@ -112,17 +114,18 @@ impl Command {
             Command::Cat => FRONT_ENDS + 3,
             Command::Send => FRONT_ENDS + 4,
             Command::Receive => FRONT_ENDS + 5,
-            Command::Status => FRONT_ENDS + 6,
-            Command::Ctl => FRONT_ENDS + 7,
-            Command::Top => FRONT_ENDS + 8,
-            Command::Console => FRONT_ENDS + 9,
-            Command::Selftest => FRONT_ENDS + 10,
-            Command::Keygen => FRONT_ENDS + 11,
-            Command::Pubkey => FRONT_ENDS + 12,
-            Command::Invite => FRONT_ENDS + 13,
-            Command::Join => FRONT_ENDS + 14,
-            Command::Completions => FRONT_ENDS + 15,
-            Command::Man => FRONT_ENDS + 16,
+            Command::Get => FRONT_ENDS + 6,
+            Command::Status => FRONT_ENDS + 7,
+            Command::Ctl => FRONT_ENDS + 8,
+            Command::Top => FRONT_ENDS + 9,
+            Command::Console => FRONT_ENDS + 10,
+            Command::Selftest => FRONT_ENDS + 11,
+            Command::Keygen => FRONT_ENDS + 12,
+            Command::Pubkey => FRONT_ENDS + 13,
+            Command::Invite => FRONT_ENDS + 14,
+            Command::Join => FRONT_ENDS + 15,
+            Command::Completions => FRONT_ENDS + 16,
+            Command::Man => FRONT_ENDS + 17,
         }
     }
 }
@@ -170,7 +173,7 @@ fn of_front_end(spec: &'static FrontEndSpec) -> CommandSpec {
 const FRONT_ENDS: usize = FrontEndKind::ALL.len();
 
 /// The commands that are not front ends, in the order of [`Command::index`].
-const SPECS: [(Command, CommandSpec); 17] = [
+const SPECS: [(Command, CommandSpec); 18] = [
     (
         Command::Link,
         CommandSpec {
@@ -251,13 +254,14 @@ const SPECS: [(Command, CommandSpec); 17] = [
         Command::Send,
         CommandSpec {
             name: "send",
-            summary: "send a file over a link",
-            synopsis: &["FILE --via HOST[:PORT] [OPTION]..."],
-            frees: (1, 1),
+            summary: "send files and folders over a link",
+            synopsis: &["PATH... --via HOST[:PORT] [OPTION]..."],
+            frees: (1, 10_000),
             listen: None,
             examples: &[(
-                "send film.mkv --via friend",
-                "send a file to the node friend, where seaprox receive runs; a transfer that was cut goes on where it stopped",
+                "send film.mkv photos --via friend",
+                "send a file and a folder to the node friend, where seaprox receive runs; a transfer that was cut goes on where \
+                 it stopped",
             )],
         },
     ),
@@ -265,13 +269,30 @@ const SPECS: [(Command, CommandSpec); 17] = [
         Command::Receive,
         CommandSpec {
             name: "receive",
-            summary: "receive files of the keys in authorized_keys",
-            synopsis: &["--yes --listen ADDR [OPTION]... [DIRECTORY]"],
+            summary: "receive files and folders of the keys in authorized_keys",
+            synopsis: &["--listen ADDR [--yes] [OPTION]... [DIRECTORY]"],
             frees: (0, 1),
             listen: None,
+            examples: &[
+                ("receive --listen :23232 downloads", "ask about each file that is offered"),
+                (
+                    "receive --yes --once --listen :23232 downloads",
+                    "take one file into the directory downloads, and check its SHA-256",
+                ),
+            ],
+        },
+    ),
+    (
+        Command::Get,
+        CommandSpec {
+            name: "get",
+            summary: "get a file or a folder that another node shares",
+            synopsis: &["NAME --via HOST[:PORT] [OPTION]... [DIRECTORY]"],
+            frees: (1, 2),
+            listen: None,
             examples: &[(
-                "receive --yes --once --listen :23232 downloads",
-                "take one file into the directory downloads, and check its SHA-256",
+                "get films/film.mkv --via friend downloads",
+                "get a file into the directory downloads; friend shares a folder by permit-get= in its authorized_keys",
             )],
         },
     ),

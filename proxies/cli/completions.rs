@@ -83,7 +83,8 @@ fn zsh() -> String {
         let frees = match command {
             Command::Completions => format!("1:shell:({})", SHELLS.join(" ")),
             Command::Cat => "*:host or port:_hosts".to_owned(),
-            Command::Pubkey | Command::Run | Command::Check | Command::Send => "1:file:_files".to_owned(),
+            Command::Pubkey | Command::Run | Command::Check => "1:file:_files".to_owned(),
+            Command::Send => "*:file:_files".to_owned(),
             _ => "*:argument: ".to_owned(),
         };
         let _ = writeln!(out, "                '{frees}'\n            ;;");

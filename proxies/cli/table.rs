@@ -107,8 +107,8 @@ impl OptionSpec {
     /// no addresses from the environment: a variable that is meant for a front end would change what they do.
     pub fn env_name(&self, command: Command) -> Option<String> {
         let is_address = matches!(self.value, Value::Listen | Value::Target | Value::Peer);
-        let is_ignored =
-            is_address && matches!(command, Command::Cat | Command::Link | Command::Send | Command::Receive);
+        let is_ignored = is_address
+            && matches!(command, Command::Cat | Command::Link | Command::Send | Command::Receive | Command::Get);
         let is_read = self.env && self.belongs_to(command) && !is_ignored;
         is_read.then(|| format!("SEAPROX_{}", self.long.replace('-', "_").to_ascii_uppercase()))
     }
@@ -251,14 +251,14 @@ const FRONT_ENDS: Commands = Commands::FRONT_ENDS;
 /// Commands that run until a signal stops them.
 const SERVERS: Commands = FRONT_ENDS.and(&[Command::Link]);
 /// Commands that relay connections.
-const RELAYS: Commands = SERVERS.and(&[Command::Cat, Command::Send, Command::Receive]);
+const RELAYS: Commands = SERVERS.and(&[Command::Cat, Command::Send, Command::Receive, Command::Get]);
 /// Commands that listen.
 const LISTENING: Commands = SERVERS.and(&[Command::Cat, Command::Receive]);
 /// Commands that dial links.
-const DIALING: Commands = SERVERS.and(&[Command::Cat, Command::Send]);
+const DIALING: Commands = SERVERS.and(&[Command::Cat, Command::Send, Command::Get]);
 const RECEIVE: Commands = Commands::of(&[Command::Receive]);
 /// Commands that take `--via`.
-const ROUTED: Commands = FRONT_ENDS.and(&[Command::Cat, Command::Send]);
+const ROUTED: Commands = FRONT_ENDS.and(&[Command::Cat, Command::Send, Command::Get]);
 const REPORTING: Commands = SERVERS.and(&[Command::Status, Command::Ctl, Command::Top, Command::Console]);
 /// Commands that ask a running process.
 const ASKING: Commands = Commands::of(&[Command::Status, Command::Ctl]);
@@ -374,9 +374,13 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Access, "proxy-protocol-udp", Value::Choice(&["each", "first"]), "datagrams of a flow that have a header, of those that \
         are accepted and sent; datagrams always have version 2").only(FRONT_ENDS)
         .fills(PROXY_UDP).key(Sections::LISTENERS),
-    option(Group::Access, "yes", Value::None, "accept each file that a key in authorized_keys sends, without asking").short('y').no_env()
+    option(Group::Access, "yes", Value::None, "accept all that keys in authorized_keys send, without asking").short('y').no_env()
         .only(RECEIVE),
-    option(Group::Access, "once", Value::None, "stop when one file has arrived").no_env().only(RECEIVE),
+    option(Group::Access, "yes-from", Value::Text("KEY|SHA256:...|NAME"), "accept what the peer with this key, fingerprint or name in \
+        authorized_keys sends, without asking").repeat().no_env().only(RECEIVE),
+    option(Group::Access, "quota", Value::Size(0, 1 << 50), "bytes that all peers together may place while this process runs; an \
+        offer that exceeds them is refused (default: no limit)").no_env().only(RECEIVE),
+    option(Group::Access, "once", Value::None, "stop when one file or folder has arrived").no_env().only(RECEIVE),
     option(Group::Access, "no-strict-modes", Value::None, "accept files of keys, users and paths that other users can change or \
         replace, and private keys that other users can read; without this option such files are refused").only(READING)
         .fills(STRICT_MODES).key(Sections::PROCESS),

@@ -68,7 +68,6 @@ impl Parsed {
     }
 
     /// Returns a size in bytes, within the limits of the table.
-    #[cfg(test)]
     pub fn size(&self, long: &str) -> Result<u64, UsageError> {
         self.value(long, |text| parsers::size(self.spec(long).value, text))
     }
@@ -226,6 +225,16 @@ impl Parsed {
     pub fn opened_forwards(&self) -> Vec<(&'static str, String)> {
         let all = ["local", "remote", "dynamic", "http"].into_iter();
         all.flat_map(|long| self.given(long).into_iter().map(move |(_, text)| (long, text))).collect()
+    }
+
+    /// Returns the keys, fingerprints and names of `--yes-from`.
+    pub fn yes_from(&self) -> Vec<String> {
+        self.given("yes-from").into_iter().map(|(_, text)| text).collect()
+    }
+
+    /// Returns the bytes of `--quota`, if there is a limit.
+    pub fn quota(&self) -> Result<Option<u64>, UsageError> {
+        if self.given("quota").is_empty() { Ok(None) } else { self.size("quota").map(Some) }
     }
 
     /// Returns the code of `--execute`, if there is any.

@@ -23,6 +23,8 @@ pub enum Fault {
     Protocol = 7,
     /// Something else.
     Other = 8,
+    /// The transfer was interrupted: it goes on where it has stopped when it is begun again.
+    Interrupted = 9,
 }
 
 /// The fault that ended a transfer, with a text for people.
@@ -59,6 +61,19 @@ impl FileError {
     pub(super) fn protocol(text: &str) -> FileError {
         FileError::new(Fault::Protocol, text)
     }
+
+    /// Makes the error of a stream that ended too early.
+    pub(super) fn interrupted() -> FileError {
+        FileError::new(Fault::Interrupted, "what has arrived is kept")
+    }
+
+    /// Adds the name of a file.
+    pub(super) fn about(self, name: &str) -> FileError {
+        match name {
+            "" => self,
+            _ => FileError::new(self.fault, format!("{name}: {}", self.text)),
+        }
+    }
 }
 
 impl From<io::Error> for FileError {
@@ -67,6 +82,7 @@ impl From<io::Error> for FileError {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Fault::NoSpace,
             io::ErrorKind::FileTooLarge => Fault::TooLarge,
             io::ErrorKind::AlreadyExists => Fault::Exists,
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Fault::Interrupted,
             _ => Fault::Unusable,
         };
         FileError::new(fault, error.to_string())
@@ -84,6 +100,7 @@ impl fmt::Display for FileError {
             Fault::Unusable => "a file cannot be used",
             Fault::Protocol => "protocol error",
             Fault::Other => "failed",
+            Fault::Interrupted => "interrupted",
         };
         match self.text.as_str() {
             "" => f.write_str(words),
@@ -94,7 +111,7 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
-const ALL: [Fault; 8] = [
+const ALL: [Fault; 9] = [
     Fault::Refused,
     Fault::Exists,
     Fault::NoSpace,
@@ -103,6 +120,7 @@ const ALL: [Fault; 8] = [
     Fault::Unusable,
     Fault::Protocol,
     Fault::Other,
+    Fault::Interrupted,
 ];
 /// Longest text of a fault.
 pub const TEXT_BYTES_MAX: usize = 512;
@@ -114,7 +132,7 @@ mod tests {
     #[test]
     fn each_fault_is_found_by_its_number_and_an_unknown_number_is_other() {
         assert!(ALL.into_iter().all(|fault| Fault::from_code(fault as u8) == fault));
-        assert_eq!([0, 9, 255].map(Fault::from_code), [Fault::Other; 3]);
+        assert_eq!([0, 10, 255].map(Fault::from_code), [Fault::Other; 3]);
     }
 
     #[test]

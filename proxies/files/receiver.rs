@@ -1,242 +1,262 @@
-//! The receiver of one file, as a state machine without files and sockets.
+//! The receiver: a program that waits, for a thread of its own.
 //!
 //! ```text
-//!   Waiting --OFFER--> Deciding --accept--> Accepted --START--> Receiving --END--> Complete --done--> Over
+//!   Waiting --OFFER, accepted--> Receiving --FINISH, all is there--> Waiting --end--> over
+//!   in Receiving: ENTRIES joins the queue (and is answered with PARTS if a part is there); START, DATA ..., END fill its first file
 //! ```
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use ring::digest::{Context, SHA256};
 
+use super::event::{Event, Finished, Reporter};
 use super::fault::{Fault, FileError};
-use super::message::Message;
-use super::offer::{Offer, check_name};
+use super::message::{BATCH_ENTRIES_MAX, DATA_BYTES_MAX, Message};
+use super::offer::{ENTRIES_MAX, Entry, Offer};
+use super::quota::Quota;
 use super::sender::finish;
+use super::staging::Staging;
+use super::wire::{Reader, Writer};
 
-/// Receives one file.
+/// The place of an offer that is accepted.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The folder. The offer gets its name in it.
+    pub folder: PathBuf,
+    /// The bytes that may be placed, if there is a limit.
+    pub quota: Option<Arc<Quota>>,
+}
+
+/// Receives offers of one stream.
 pub struct Receiver {
-    state: State,
-    size: u64,
+    reader: Reader,
+    writer: Writer,
+    key: [u8; 32],
+    buf: Vec<u8>,
+}
+
+/// An offer while it arrives.
+struct Arriving {
+    staging: Staging,
+    offer: Offer,
+    /// The files that were announced and are not complete.
+    queue: VecDeque<Waiting>,
+    current: Option<Current>,
+    entries: u64,
+    /// The bytes of the announced files.
+    announced: u64,
+}
+
+struct Waiting {
+    entry: Entry,
+    /// The bytes that are there, and their digest.
+    part: (u64, Context),
+}
+
+/// The file whose bytes arrive.
+struct Current {
+    file: File,
+    at: u64,
     digest: Context,
 }
 
-/// What the caller does about a message.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Step<'a> {
-    /// Decide about an offer: [`Receiver::accept`], or an error to the sender.
-    Decide(Offer),
-    /// Drop what is there behind this place: the bytes that follow belong there.
-    Begin {
-        /// The place.
-        offset: u64,
-    },
-    /// Append bytes.
-    Write(&'a [u8]),
-    /// Give the file its name, because all bytes are there and the digest is right; then call [`Receiver::done`].
-    Place,
-}
-
-enum State {
-    Waiting,
-    Deciding,
-    Accepted { offset: u64 },
-    Receiving { at: u64 },
-    Complete,
-    Over,
-}
-
-impl Default for Receiver {
-    fn default() -> Receiver {
-        Receiver { state: State::Waiting, size: 0, digest: Context::new(&SHA256) }
-    }
-}
+/// Decides about an offer. May wait, for example for the answer of a user.
+pub type Decide<'a> = dyn FnMut(&Offer) -> Result<Place, FileError> + 'a;
 
 impl Receiver {
-    /// Handles a message of the sender. Returns what the caller does about it.
+    /// Makes a receiver of offers of the peer with this key.
+    pub fn new(reader: Reader, writer: Writer, key: [u8; 32]) -> Receiver {
+        Receiver { reader, writer, key, buf: vec![0; DATA_BYTES_MAX] }
+    }
+
+    /// Asks for an offer.
     ///
     /// # Errors
-    /// Fails if the sender has failed, if the message does not fit, or if the bytes are not those of the file.
-    pub fn handle<'a>(&mut self, message: Message<'a>) -> Result<Step<'a>, FileError> {
-        match (&mut self.state, message) {
-            (_, Message::Failed(error)) => Err(error),
-            (State::Waiting, Message::Offer(offer)) => {
-                check_name(&offer.name).map_err(|error| FileError::new(Fault::Refused, error.to_string()))?;
-                (self.size, self.state) = (offer.size, State::Deciding);
-                Ok(Step::Decide(offer))
-            }
-            (State::Accepted { offset: known }, Message::Start { offset }) if offset == *known || offset == 0 => {
-                if offset == 0 {
-                    self.digest = Context::new(&SHA256);
+    /// Fails if the stream is lost.
+    pub fn ask(&mut self, name: &str) -> Result<(), FileError> {
+        self.writer.write(&Message::Ask(name.to_owned()))?;
+        Ok(self.writer.flush()?)
+    }
+
+    /// Receives all offers, until the sender ends the stream. Returns their number.
+    ///
+    /// # Errors
+    /// Fails if an offer is refused, if the stream is lost, or if a file cannot be written. The sender was told then.
+    pub fn run(&mut self, decide: &mut Decide<'_>, reporter: &mut Reporter<'_>) -> Result<u64, FileError> {
+        let mut count = 0;
+        loop {
+            match self.next(decide, reporter) {
+                Ok(true) => count += 1,
+                Ok(false) => {
+                    // The sender has ended the stream, and needs no more.
+                    let _ = self.writer.finish();
+                    return Ok(count);
                 }
-                self.state = State::Receiving { at: offset };
-                Ok(Step::Begin { offset })
-            }
-            (State::Receiving { at }, Message::Data(bytes)) => {
-                let end = at.checked_add(bytes.len() as u64).filter(|end| *end <= self.size);
-                *at = end.ok_or_else(|| FileError::protocol("more bytes than the file has"))?;
-                self.digest.update(bytes);
-                Ok(Step::Write(bytes))
-            }
-            (State::Receiving { at }, Message::End(digest)) => {
-                if *at != self.size || finish(&self.digest) != digest {
-                    return Err(FileError::new(Fault::Changed, "the SHA-256 differs"));
+                Err(error) => {
+                    self.fail(&error);
+                    return Err(error);
                 }
-                self.state = State::Complete;
-                Ok(Step::Place)
             }
-            _ => Err(FileError::protocol("the sender has sent a message that does not fit")),
         }
     }
 
-    /// Accepts the offer. `digest` has taken the first `offset` bytes of the file, which are there. Appends messages to `out`.
-    pub fn accept(&mut self, offset: u64, digest: Context, out: &mut Vec<u8>) {
-        if matches!(self.state, State::Deciding) {
-            Message::Accept { offset, digest: finish(&digest) }.encode(out);
-            self.digest = digest;
-            self.state = State::Accepted { offset };
+    /// Receives an offer. Returns false if there is none.
+    fn next(&mut self, decide: &mut Decide<'_>, reporter: &mut Reporter<'_>) -> Result<bool, FileError> {
+        let offer = match self.reader.read()? {
+            None => return Ok(false),
+            Some(Message::Offer(offer)) => offer,
+            Some(Message::Failed(error)) => return Err(error),
+            Some(_) => return Err(unfitting()),
+        };
+        check(&offer)?;
+        reporter.begin(&offer);
+        let place = decide(&offer)?;
+        let before = place.quota.as_ref().map_or(Ok(0), |quota| quota.charge(&offer.name, offer.bytes))?;
+        let result = self.receive(&place, &offer, reporter);
+        if let Some(quota) = &place.quota {
+            // A part may hold more than the sender has come to.
+            let there = if result.is_ok() { offer.bytes } else { before.max(reporter.progress().bytes) };
+            quota.settle(&offer.name, offer.bytes, there, result.is_ok());
+        }
+        let path = result?;
+        reporter.flush();
+        reporter.report(Event::Done(Finished { kept: reporter.progress().kept, offer, path: Some(path) }));
+        self.writer.write(&Message::Done)?;
+        self.writer.flush()?;
+        Ok(true)
+    }
+
+    fn receive(&mut self, place: &Place, offer: &Offer, reporter: &mut Reporter<'_>) -> Result<PathBuf, FileError> {
+        let staging = Staging::open(&place.folder, offer, &self.key)?;
+        self.writer.write(&Message::Accept { has_part: staging.has_part() })?;
+        self.writer.flush()?;
+        let (queue, current) = (VecDeque::new(), None);
+        let mut arriving = Arriving { staging, offer: offer.clone(), queue, current, entries: 0, announced: 0 };
+        loop {
+            match self.reader.read()?.ok_or_else(FileError::interrupted)? {
+                Message::Entries(entries) => {
+                    let parts = arriving.announce(entries, &mut self.buf, reporter)?;
+                    if arriving.staging.has_part() && !parts.is_empty() {
+                        self.writer.write(&Message::Parts(parts))?;
+                        self.writer.flush()?;
+                    }
+                }
+                Message::Start { offset } => arriving.start(offset, reporter)?,
+                Message::Data(bytes) => arriving.data(bytes, reporter)?,
+                Message::End(digest) => arriving.end(digest, reporter)?,
+                Message::Finish => {
+                    arriving.check_whole()?;
+                    return arriving.staging.place();
+                }
+                Message::Failed(error) => return Err(error),
+                _ => return Err(unfitting()),
+            }
         }
     }
 
-    /// Tells the sender that the file has its name.
-    pub fn done(&mut self, out: &mut Vec<u8>) {
-        if matches!(self.state, State::Complete) {
-            Message::Done.encode(out);
-            self.state = State::Over;
-        }
-    }
-
-    /// Returns true if the sender was told that the file has its name.
-    pub fn is_over(&self) -> bool {
-        matches!(self.state, State::Over)
-    }
-
-    /// Returns the bytes that are there.
-    pub fn position(&self) -> u64 {
-        match self.state {
-            State::Waiting | State::Deciding => 0,
-            State::Accepted { offset } => offset,
-            State::Receiving { at } => at,
-            State::Complete | State::Over => self.size,
+    /// Tells the sender why the transfer has failed, and lets it read that.
+    fn fail(&mut self, error: &FileError) {
+        if error.fault != Fault::Interrupted {
+            let told = self.writer.write(&Message::Failed(error.clone()));
+            if told.is_ok() && self.writer.finish().is_ok() {
+                self.reader.discard();
+            }
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::{Decoder, Sender, Want};
-    use super::*;
-
-    fn offer(size: usize) -> Offer {
-        Offer { name: "film".to_owned(), size: size as u64, mode: 0o644, modified: (1, 2) }
-    }
-
-    fn digest_of(bytes: &[u8]) -> Context {
-        let mut digest = Context::new(&SHA256);
-        digest.update(bytes);
-        digest
-    }
-
-    /// Transfers `file` in pieces to a receiver that has `part`. Returns what the receiver has then, the bytes that were sent, and
-    /// the result.
-    fn transfer(file: &[u8], part: &[u8], piece: usize) -> (Vec<u8>, usize, Result<(), FileError>) {
-        let (mut to_receiver, mut to_sender, mut there, mut sent) = (Vec::new(), Vec::new(), part.to_vec(), 0);
-        let mut sender = Sender::new(offer(file.len()), &mut to_receiver);
-        let (mut receiver, mut decoders) = (Receiver::default(), [Decoder::default(), Decoder::default()]);
-        loop {
-            while let Some((message, used)) = decoders[0].next(&to_receiver).unwrap() {
-                match receiver.handle(message) {
-                    Ok(Step::Decide(_)) => receiver.accept(part.len() as u64, digest_of(part), &mut to_sender),
-                    Ok(Step::Begin { offset }) => there.truncate(offset as usize),
-                    Ok(Step::Write(bytes)) => {
-                        sent += bytes.len();
-                        there.extend_from_slice(bytes);
-                    }
-                    Ok(Step::Place) => receiver.done(&mut to_sender),
-                    Err(error) => return (there, sent, Err(error)),
-                }
-                to_receiver.drain(..used);
-            }
-            while let Some((message, used)) = decoders[1].next(&to_sender).unwrap() {
-                if let Err(error) = sender.handle(message, &mut to_receiver) {
-                    return (there, sent, Err(error));
-                }
-                to_sender.drain(..used);
-            }
-            match sender.want() {
-                Want::Bytes { at, most } => {
-                    let rest = &file[at as usize..];
-                    let count = rest.len().min(piece).min(most as usize);
-                    sender.supply(&rest[..count], &mut to_receiver).unwrap();
-                }
-                Want::Answer => {}
-                Want::Nothing => return (there, sent, Ok(())),
-            }
+impl Arriving {
+    /// Takes the next entries. Returns what is there of each file.
+    fn announce(
+        &mut self,
+        entries: Vec<Entry>,
+        buf: &mut [u8],
+        reporter: &mut Reporter<'_>,
+    ) -> Result<Vec<(u64, [u8; 32])>, FileError> {
+        if self.queue.len() > BATCH_ENTRIES_MAX {
+            return Err(FileError::protocol("too many files are announced at once"));
         }
-    }
-
-    #[test]
-    fn a_file_arrives_whole_also_if_it_is_empty() {
-        let file: Vec<u8> = (0..1000_u32).map(|at| (at * 7) as u8).collect();
-        for size in [0, 1, 999, 1000] {
-            for piece in [1, 3, 1000] {
-                assert_eq!(transfer(&file[..size], b"", piece), (file[..size].to_vec(), size, Ok(())));
+        let mut parts = Vec::new();
+        for entry in entries {
+            self.entries += 1;
+            let size = if entry.is_folder { 0 } else { entry.size };
+            self.announced = self.announced.saturating_add(size);
+            if self.entries > self.offer.entries || self.announced > self.offer.bytes {
+                return Err(FileError::protocol("more than was offered"));
             }
+            self.staging.take(&entry)?;
+            if entry.is_folder {
+                reporter.count();
+                continue;
+            }
+            let part = match self.staging.has_part() {
+                true => self.staging.part(&entry, buf).map_err(|error| error.about(&entry.path))?,
+                false => (0, Context::new(&SHA256)),
+            };
+            parts.push((part.0, finish(&part.1)));
+            self.queue.push_back(Waiting { entry, part });
         }
+        Ok(parts)
     }
 
-    #[test]
-    fn a_transfer_goes_on_behind_the_part_that_is_there() {
-        let file: Vec<u8> = (0..1000_u32).map(|at| (at * 7) as u8).collect();
-        for part in [1, 500, 1000] {
-            assert_eq!(transfer(&file, &file[..part], 64), (file.clone(), 1000 - part, Ok(())));
+    fn start(&mut self, offset: u64, reporter: &mut Reporter<'_>) -> Result<(), FileError> {
+        let (Some(waiting), None) = (self.queue.front(), &self.current) else { return Err(unfitting()) };
+        let (length, digest) = &waiting.part;
+        if offset != 0 && offset != *length {
+            return Err(FileError::protocol("an offset that was not offered"));
         }
+        let digest = if offset == 0 { Context::new(&SHA256) } else { digest.clone() };
+        let file = self.staging.begin(&waiting.entry, offset)?;
+        reporter.keep(offset);
+        self.current = Some(Current { file, at: offset, digest });
+        Ok(())
     }
 
-    #[test]
-    fn a_part_of_another_file_is_sent_again_from_the_beginning() {
-        let file = b"the file".to_vec();
-        for part in [&b"tha"[..], b"another file, and longer"] {
-            assert_eq!(transfer(&file, part, 3), (file.clone(), file.len(), Ok(())));
+    fn data(&mut self, bytes: &[u8], reporter: &mut Reporter<'_>) -> Result<(), FileError> {
+        let (Some(waiting), Some(current)) = (self.queue.front(), &mut self.current) else { return Err(unfitting()) };
+        let end = current.at.saturating_add(bytes.len() as u64);
+        if end > waiting.entry.size {
+            return Err(FileError::protocol("more bytes than the file has"));
         }
+        current.digest.update(bytes);
+        current.file.write_all(bytes).map_err(|error| FileError::from(error).about(&waiting.entry.path))?;
+        current.at = end;
+        reporter.add(bytes.len() as u64);
+        Ok(())
     }
 
-    #[test]
-    fn bytes_that_are_not_those_of_the_file_are_never_placed() {
-        let mut receiver = Receiver::default();
-        receiver.handle(Message::Offer(offer(4))).unwrap();
-        receiver.accept(0, digest_of(b""), &mut Vec::new());
-        receiver.handle(Message::Start { offset: 0 }).unwrap();
-        receiver.handle(Message::Data(b"file")).unwrap();
-        let ended = receiver.handle(Message::End(finish(&digest_of(b"life"))));
-        assert_eq!(ended.map_err(|error| error.fault), Err(Fault::Changed));
+    fn end(&mut self, digest: [u8; 32], reporter: &mut Reporter<'_>) -> Result<(), FileError> {
+        let (Some(waiting), Some(current)) = (self.queue.pop_front(), self.current.take()) else {
+            return Err(unfitting());
+        };
+        if current.at != waiting.entry.size || finish(&current.digest) != digest {
+            return Err(FileError::new(Fault::Changed, "the SHA-256 differs").about(&waiting.entry.path));
+        }
+        self.staging.end(&waiting.entry, &current.file)?;
+        reporter.count();
+        Ok(())
     }
 
-    #[test]
-    fn a_message_that_does_not_fit_ends_the_transfer() {
-        let fault = |result: Result<Step<'_>, FileError>| result.map(|_| ()).map_err(|error| error.fault);
-        let mut receiver = Receiver::default();
-        assert_eq!(fault(receiver.handle(Message::Data(b"x"))), Err(Fault::Protocol));
-        assert_eq!(fault(receiver.handle(Message::Offer(offer(4)))), Ok(()));
-        // Nothing is taken before the offer is accepted.
-        assert_eq!(fault(receiver.handle(Message::Start { offset: 0 })), Err(Fault::Protocol));
-        receiver.accept(0, digest_of(b""), &mut Vec::new());
-        assert_eq!(fault(receiver.handle(Message::Start { offset: 3 })), Err(Fault::Protocol));
-        assert_eq!(fault(receiver.handle(Message::Start { offset: 0 })), Ok(()));
-        assert_eq!(fault(receiver.handle(Message::Data(b"a fifth"))), Err(Fault::Protocol));
-        assert_eq!(fault(receiver.handle(Message::End([0; 32]))), Err(Fault::Changed));
-        let mut sender = Sender::new(offer(4), &mut Vec::new());
-        assert_eq!(sender.handle(Message::Done, &mut Vec::new()).map_err(|error| error.fault), Err(Fault::Protocol));
+    fn check_whole(&self) -> Result<(), FileError> {
+        let is_whole =
+            self.queue.is_empty() && self.entries == self.offer.entries && self.announced == self.offer.bytes;
+        if is_whole { Ok(()) } else { Err(FileError::protocol("less than was offered")) }
     }
+}
 
-    #[test]
-    fn a_name_that_leaves_the_folder_is_refused_before_the_caller_sees_it() {
-        let offered = Receiver::default().handle(Message::Offer(Offer { name: "../a".to_owned(), ..offer(4) }));
-        assert_eq!(offered.map_err(|error| error.fault), Err(Fault::Refused));
+/// Checks the limits of an offer. Its name is checked when it is placed, and before somebody sees it.
+fn check(offer: &Offer) -> Result<(), FileError> {
+    super::offer::check_name(&offer.name).map_err(|error| FileError::new(Fault::Refused, error.to_string()))?;
+    if offer.entries == 0 || offer.entries > ENTRIES_MAX || (!offer.is_folder && offer.entries != 1) {
+        return Err(FileError::new(Fault::TooLarge, format!("expected 1 to {ENTRIES_MAX} files and folders")));
     }
+    Ok(())
+}
 
-    #[test]
-    fn a_file_that_becomes_shorter_fails_at_the_sender() {
-        let mut sender = Sender::new(offer(4), &mut Vec::new());
-        sender.handle(Message::Accept { offset: 0, digest: [0; 32] }, &mut Vec::new()).unwrap();
-        sender.supply(b"fi", &mut Vec::new()).unwrap();
-        assert_eq!(sender.supply(b"", &mut Vec::new()).map_err(|error| error.fault), Err(Fault::Changed));
-    }
+fn unfitting() -> FileError {
+    FileError::protocol("the sender has sent a message that does not fit")
 }

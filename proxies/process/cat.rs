@@ -29,6 +29,8 @@ pub(super) struct LinkState {
     /// Set if the link ends the process.
     pub exit_error: Rc<RefCell<Option<Failed>>>,
     pub was_up: Rc<Cell<bool>>,
+    /// A link that was up and is lost is waited for.
+    pub retries: bool,
 }
 
 /// The handler of the only connection.
@@ -152,6 +154,9 @@ pub(super) fn dial(
                 failures.borrow_mut().recovered(&name);
             }
             let Some(Action::Exit(failed)) = log.handle(event, Instant::now()) else { return };
+            if state.retries && state.was_up.get() && matches!(failed.exit, Exit::LinkLost | Exit::Unavailable) {
+                return;
+            }
             let servers = record.fixed_servers();
             let all: Vec<String> = servers.iter().map(|server| record.member_name(server)).collect();
             if let Some(failed) = failures.borrow_mut().note(&name, Some(&all), failed) {

@@ -11,12 +11,14 @@ mod ctl;
 mod events;
 mod exit;
 mod file_watch;
+mod get;
 mod invite;
 mod join;
 mod keygen;
 mod link;
 mod logging;
 mod output;
+mod progress;
 mod receive;
 mod selftest;
 mod send;
@@ -28,6 +30,7 @@ mod source;
 mod status;
 mod supervisor;
 mod top;
+mod transfer;
 
 use std::process::ExitCode;
 
@@ -65,7 +68,7 @@ fn run(parsed: &Parsed) -> Result<(), Failed> {
     let log_format = loaded.as_ref().map_or_else(|| parsed.log_format(), |loaded| Ok(loaded.log_format))?;
     // Commands for one connection, and checks, log warnings only.
     let is_terse = match parsed.command() {
-        Command::Cat | Command::Send | Command::Receive | Command::Console => true,
+        Command::Cat | Command::Send | Command::Receive | Command::Get | Command::Console => true,
         Command::Check | Command::Selftest => true,
         _ => parsed.stdio()?.is_some(),
     };
@@ -81,6 +84,7 @@ fn run(parsed: &Parsed) -> Result<(), Failed> {
         Command::Cat => cat::run(parsed),
         Command::Send => send::run(parsed),
         Command::Receive => receive::run(parsed),
+        Command::Get => get::run(parsed),
         Command::Status => status::run(parsed),
         Command::Ctl => ctl::run(parsed),
         Command::Top => top::run(parsed),

@@ -1,35 +1,37 @@
-//! `seaprox receive`: receives files of peers over links that they dial.
+//! `seaprox receive`: receives files and folders of peers over links that they dial.
 
-use std::cell::{Cell, RefCell};
 use std::fmt::Display;
 use std::net::IpAddr;
-use std::path::Path;
-use std::rc::Rc;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use seaprox::auth::PublicKey;
 use seaprox::config::Maker;
 use seaprox::node::{ClaimReply, LinkEvent, PeerKey, Policy, SessionReply};
-use seaprox::{Bound, Cx, Endpoint, Handler, Id, Loop, Proxy, Workers, human_size};
+use seaprox::{Bound, Endpoint, Id, Loop, Proxy, Remote, Workers, human_size};
 
 use super::exit::{Exit, Failed};
-use super::{link, logging, output, settings};
+use super::link::prompt;
+use super::progress::ProgressLine;
+use super::transfer::stop_on_signal;
+use super::{link, output, settings};
 use crate::Parts;
 use crate::cli::Parsed;
-use crate::files::{Folder, Incoming, Received, SERVICE};
+use crate::files::{self, Event, Fault, FileError, Offer, Peer, Place, Quota};
 
-/// Receives files until one has arrived, with `--once`, or for ever.
+/// Receives files until one offer has arrived, with `--once`, or until a signal stops it.
 ///
 /// # Errors
 /// Fails if an address cannot be bound, or if there is no folder.
 pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let failed = |error: &dyn Display| Failed::new(Exit::Failure, format!("seaprox receive: {error}"));
-    if !parsed.flag("yes")? {
-        return Err(parsed.error("expected --yes, which accepts each file of the keys in authorized_keys").into());
-    }
+    let rule = Rule::new(parsed)?;
     let once = parsed.flag("once")?;
     let path = parsed.frees().first().map_or(".", String::as_str);
-    let folder = Folder::open(Path::new(path)).map_err(|error| failed(&format_args!("{path}: {error}")))?;
+    // A folder that is not there fails before a peer dials.
+    seaprox::system::Directory::open(Path::new(path)).map_err(|error| failed(&format_args!("{path}: {error}")))?;
     let tree = settings::config(parsed)?;
     let Some(server) = tree.servers.first().map(|server| tree.resolved_server(server)) else {
         return Err(parsed.error("expected --listen ADDR, where peers dial").into());
@@ -49,16 +51,15 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         })?;
         bounds.extend(bound);
     }
-    let unwritten: Rc<RefCell<Option<Failed>>> = Rc::default();
-    let is_done: Rc<Cell<bool>> = Rc::default();
-    let stop = Stop { once, is_done: Rc::clone(&is_done), unwritten: Rc::clone(&unwritten) };
-    offer(&mut proxy.core(), folder, stop);
+    let remote = proxy.core().remote();
+    let desk = Arc::new(Desk::new(path.into(), rule, once, remote.clone()));
+    offer(&mut proxy.core(), &desk);
     for bound in &mut bounds {
         let mut config = made();
-        let (mut log, is_done) = (config.on_event, Rc::clone(&is_done));
+        let (mut log, desk) = (config.on_event, Arc::clone(&desk));
         let on_event = move |core: &mut Loop<'_>, id: Id, event: &LinkEvent| {
             log(core, id, event);
-            if is_done.get() && matches!(event, LinkEvent::Ended { .. }) {
+            if desk.is_done.load(Ordering::Acquire) && matches!(event, LinkEvent::Ended { .. }) {
                 core.drain(CLOSING);
             }
         };
@@ -69,58 +70,138 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
             output::print(&format!("listening receive {addr}\n"))?;
         }
     }
+    // Transfers end with their streams, and their parts are kept.
+    let _is_stopped = stop_on_signal(move || remote.finish(Duration::ZERO)).map_err(|error| failed(&error))?;
     proxy.run().map_err(|error| failed(&error))?;
-    unwritten.take().map_or(Ok(()), Err)
+    desk.line.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    let unwritten = desk.unwritten.lock().unwrap_or_else(PoisonError::into_inner).take();
+    unwritten.map_or(Ok(()), Err)
 }
 
-/// The end of the process. The peer closes its link first: one that was closed here would be dialed again.
-#[derive(Clone)]
-struct Stop {
-    /// One file is enough.
+/// The rule of the offers that are accepted.
+struct Rule {
+    /// All are.
+    yes: bool,
+    /// Those of peers with these keys or names are.
+    yes_from: Vec<String>,
+    /// A user can be asked about the others.
+    asks: bool,
+    quota: Option<Arc<Quota>>,
+}
+
+impl Rule {
+    fn new(parsed: &Parsed) -> Result<Rule, Failed> {
+        let (yes, yes_from, asks) = (parsed.flag("yes")?, parsed.yes_from(), prompt::can_ask());
+        if !yes && yes_from.is_empty() && !asks {
+            let text = "expected --yes or --yes-from, because there is no terminal to ask on";
+            return Err(parsed.error(text).into());
+        }
+        let quota = parsed.quota()?.map(|bytes| Arc::new(Quota::new(bytes)));
+        Ok(Rule { yes, yes_from, asks, quota })
+    }
+
+    fn is_trusted(&self, peer: &Peer) -> bool {
+        let key = PublicKey::from_bytes(peer.key).ok();
+        let names = |wanted: &String| {
+            let is_key = |key: &PublicKey| *wanted == key.to_string() || *wanted == key.fingerprint();
+            *wanted == peer.name || key.as_ref().is_some_and(is_key)
+        };
+        self.yes || self.yes_from.iter().any(names)
+    }
+}
+
+/// What all transfers share.
+struct Desk {
+    folder: PathBuf,
+    rule: Rule,
+    /// One offer is enough.
     once: bool,
-    /// The process ends when the link of its sender has ended.
-    is_done: Rc<Cell<bool>>,
+    /// The process ends when the link of the sender has ended. The sender closes it first: one that was closed here would be
+    /// dialed again.
+    is_done: AtomicBool,
+    remote: Remote,
+    line: Mutex<ProgressLine>,
     /// Standard output cannot be written.
-    unwritten: Rc<RefCell<Option<Failed>>>,
+    unwritten: Mutex<Option<Failed>>,
+    /// One question at a time.
+    asking: Mutex<()>,
 }
 
-/// Offers the service of files to the peers of a loop. A line is printed for each file that has arrived.
-fn offer(core: &mut Loop<'_>, folder: Folder, stop: Stop) {
-    let make = move |key: &PeerKey, peer: &str| -> Option<Box<dyn Handler>> {
-        let (peer, stop) = (peer.to_owned(), stop.clone());
-        let on_end = move |cx: &mut Cx<'_>, received: Received| {
-            report(&peer, &received, &stop.unwritten);
-            if stop.once && received.result.is_ok() || stop.unwritten.borrow().is_some() {
-                stop.is_done.set(true);
-                // A sender that keeps its link open must not keep this process.
-                if cx.core().after(CLOSING, |core| core.drain(CLOSING)).is_err() {
-                    cx.core().drain(CLOSING);
+impl Desk {
+    fn new(folder: PathBuf, rule: Rule, once: bool, remote: Remote) -> Desk {
+        let (line, unwritten) = (Mutex::new(ProgressLine::new()), Mutex::default());
+        Desk { folder, rule, once, is_done: AtomicBool::new(false), remote, line, unwritten, asking: Mutex::default() }
+    }
+
+    /// Decides about an offer, by rule or by the answer of the user. The other transfers go on meanwhile.
+    fn decide(&self, peer: &Peer, offer: &Offer) -> Result<Place, FileError> {
+        let is_accepted = self.rule.is_trusted(peer) || (self.rule.asks && self.ask(peer, offer));
+        if !is_accepted {
+            return Err(FileError::new(Fault::Refused, "the receiver does not want it"));
+        }
+        Ok(Place { folder: self.folder.clone(), quota: self.rule.quota.clone() })
+    }
+
+    fn ask(&self, peer: &Peer, offer: &Offer) -> bool {
+        let key = PublicKey::from_bytes(peer.key).map(|key| key.fingerprint()).unwrap_or_default();
+        let files = if offer.is_folder { format!("{} files and folders, ", offer.entries) } else { String::new() };
+        let question = format!(
+            "{} ({key}) offers {} ({files}{}). Receive it into {} (yes/no)? ",
+            peer.name,
+            offer.name,
+            human_size(offer.bytes),
+            self.folder.display()
+        );
+        let _one = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        self.line.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        prompt::read(&question)
+    }
+
+    fn report(&self, peer: &Peer, event: Event) {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        line.handle(&event);
+        match event {
+            Event::Done(finished) => {
+                let kept = match finished.kept {
+                    0 => String::new(),
+                    kept => format!(", {} of them earlier", human_size(kept)),
+                };
+                let (offer, path) = (&finished.offer, finished.path.unwrap_or_default());
+                let files = if offer.is_folder { format!("{} files, ", offer.entries) } else { String::new() };
+                let size = human_size(offer.bytes);
+                let text = format!("received {} ({files}{size}{kept}) from {}\n", path.display(), peer.name);
+                let written = output::print(&text);
+                let is_unwritten = written.is_err();
+                if let Err(failed) = written {
+                    self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(failed);
+                }
+                if self.once || is_unwritten {
+                    self.is_done.store(true, Ordering::Release);
+                    // A sender that keeps its link open must not keep this process.
+                    let late = |core: &mut Loop<'_>| {
+                        if core.after(CLOSING, |core| core.drain(CLOSING)).is_err() {
+                            core.drain(CLOSING);
+                        }
+                    };
+                    if self.remote.call(late).is_err() {
+                        self.remote.finish(CLOSING);
+                    }
                 }
             }
-        };
-        Some(Box::new(Incoming::new(folder.clone(), *key, Box::new(|_| Ok(())), Box::new(on_end))))
-    };
-    core.set_service(SERVICE, Box::new(make));
-}
-
-fn report(peer: &str, received: &Received, unwritten: &Rc<RefCell<Option<Failed>>>) {
-    let size = human_size(received.bytes);
-    match &received.result {
-        Ok(path) => {
-            let kept = match received.kept {
-                0 => String::new(),
-                kept => format!(", {} of them earlier", human_size(kept)),
-            };
-            let line = format!("received {} ({size}{kept}) from {peer}\n", path.display());
-            if let Err(failed) = output::print(&line) {
-                unwritten.borrow_mut().get_or_insert(failed);
-            }
-        }
-        Err(error) => {
-            let name = received.offer.as_ref().map_or("no file", |offer| &offer.name);
-            logging::say(&format!("not received: {name} ({size}) from {peer}: {error}"));
+            Event::Ended(Err(error)) => line.say(&format!("not received from {}: {error}", peer.name)),
+            _ => {}
         }
     }
+}
+
+/// Offers the service of files to the peers of a loop.
+fn offer(core: &mut Loop<'_>, desk: &Arc<Desk>) {
+    let (deciding, reporting) = (Arc::clone(desk), Arc::clone(desk));
+    files::receive(
+        core,
+        Arc::new(move |peer, offer| deciding.decide(peer, offer)),
+        Arc::new(move |peer, event| reporting.report(peer, event)),
+    );
 }
 
 /// The policy of a node that takes files and nothing else: the same peers, and no targets and listeners for them.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,6 +109,11 @@ pub trait Policy: Send + Sync {
     /// Counts a new session of the key. The reply may be sent later and from another thread. The loop waits for this call, so it must
     /// not wait for a file.
     fn count_session(&self, _key: &PeerKey, _reply: SessionReply) {}
+
+    /// Returns the folders whose files the peer may get, for services that share files.
+    fn shared_folders(&self, _key: &PeerKey) -> Vec<PathBuf> {
+        Vec::new()
+    }
 
     /// Returns the number of streams that the peer may have open at once.
     fn streams_max(&self, _key: &PeerKey) -> Option<u32> {

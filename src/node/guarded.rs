@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -101,6 +102,10 @@ impl Policy for Guarded {
 
     fn count_session(&self, key: &PeerKey, reply: SessionReply) {
         self.ask(|policy| policy.count_session(key, reply), ());
+    }
+
+    fn shared_folders(&self, key: &PeerKey) -> Vec<PathBuf> {
+        self.ask(|policy| policy.shared_folders(key), Vec::new())
     }
 
     fn streams_max(&self, key: &PeerKey) -> Option<u32> {

@@ -93,7 +93,7 @@ pub use link_mut::LinkMut;
 pub use nested::Over;
 pub use network::NetworkChanges;
 pub use server::{LinksOfServer, ServerMut, ServerStatus};
-pub use service::OnService;
+pub use service::{OnService, ServicePeer};
 pub use status::{LinkListenerStatus, LinkStatus, MissingStatus, StreamStatus, SubflowState, SubflowStatus};
 pub use verbs::Dialed;
 pub(crate) use verbs::setup;

@@ -5,6 +5,7 @@
 //! The limits of a key hold for these streams, too.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -25,10 +26,22 @@ use super::config::PeerKey;
 use super::control::Node;
 use super::opened_stream::AppStream;
 
-/// Makes the handler of a stream that a peer has opened to a service, or none to refuse it. The text is the name of the peer. The
-/// stream is accepted, and its bytes are the handler's. A panic counts in [`Stats::panics`](crate::Stats::panics), and
-/// refuses the stream.
-pub type OnService = Box<dyn FnMut(&PeerKey, &str) -> Option<Box<dyn Handler>>>;
+/// The peer that opens a stream to a service.
+#[derive(Clone, Copy, Debug)]
+pub struct ServicePeer<'a> {
+    /// Its key.
+    pub key: &'a PeerKey,
+    /// Its name.
+    pub name: &'a str,
+    /// The link.
+    pub link: Id,
+    /// The folders that the policy of the link shares with it.
+    pub folders: &'a [PathBuf],
+}
+
+/// Makes the handler of a stream that a peer has opened to a service, or none to refuse it. The stream is accepted, and its
+/// bytes are the handler's. A panic counts in [`Stats::panics`](crate::Stats::panics), and refuses the stream.
+pub type OnService = Box<dyn FnMut(&ServicePeer<'_>) -> Option<Box<dyn Handler>>>;
 
 impl Loop<'_> {
     /// Offers a service to the peers of all links of the loop, in the place of another one of this name.
@@ -111,8 +124,10 @@ impl Node {
         }
         let at = core.pools.sessions.stream_at(link, id).ok_or(Reason::LinkLost)?;
         let peer = Arc::clone(&core.pools.sessions.get(link).ok_or(Reason::LinkLost)?.name);
+        let folders = self.links.get(link).map(|link| link.policy.shared_folders(&key)).unwrap_or_default();
         let (name, make) = &mut self.services[index];
-        let made = catch_unwind(AssertUnwindSafe(|| make(&key, &peer)));
+        let opener = ServicePeer { key: &key, name: &peer, link, folders: &folders };
+        let made = catch_unwind(AssertUnwindSafe(|| make(&opener)));
         self.panics.fetch_add(u64::from(made.is_err()), Ordering::Relaxed);
         let handler = made.ok().flatten();
         let handler = handler.ok_or_else(|| Failure::new(Reason::NotPermitted, "the peer's key may not use it"))?;

@@ -17,8 +17,10 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::{PathInfo, PeerCredentials};
 
+mod beneath;
 mod redirected;
 
+pub(crate) use beneath::{open_beneath, rename_new};
 pub(crate) use redirected::{
     CONTROL_BYTES, HAS_REDIRECT, choose_port_late, original_dest, receive_original_dest, receive_redirected, set_mark,
     set_transparent,

@@ -71,9 +71,9 @@ use unix as family;
 use windows as family;
 
 pub use family::{
-    BorrowedSocket, OwnedSocket, SocketFile, UnixListener, UnixStream, effective_user, group_id, interface_addresses,
-    is_readable_by_all, is_terminal_gone, passed_sockets, raise_descriptor_limit, read_hidden_line, socket_directory,
-    stderr_file, stdout_file,
+    BorrowedSocket, Directory, OwnedSocket, SocketFile, UnixListener, UnixStream, effective_user, group_id,
+    interface_addresses, is_readable_by_all, is_terminal_gone, passed_sockets, raise_descriptor_limit,
+    read_hidden_line, socket_directory, stderr_file, stdout_file,
 };
 pub use kernel::{NameClaim, claim_name, machine, peer_credentials};
 #[cfg(windows)]
@@ -108,6 +108,28 @@ pub(crate) use kernel::{
 };
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) use kernel::{has_error, set_no_checksums};
+
+/// The purpose for which a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read it.
+    Read,
+    /// Read and write it.
+    Write,
+    /// Make it, then read and write it.
+    Create,
+}
+
+/// The kind of an entry of a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link, a device, a FIFO, a socket, or something else.
+    Other,
+}
 
 /// The addresses of a datagram that the system has redirected, or of several that it has joined.
 #[derive(Clone, Copy, Debug)]

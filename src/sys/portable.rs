@@ -4,7 +4,11 @@
 // Each system uses only some of these functions.
 #![allow(dead_code, unused_imports)]
 
+#[cfg(unix)]
+use std::ffi::CStr;
 use std::io;
+#[cfg(unix)]
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use mio::Interest;
@@ -13,6 +17,18 @@ use socket2::{Domain, SockRef, Socket, Type};
 #[cfg(unix)]
 pub use super::unix::name_lock::{NameClaim, claim_name};
 use super::{BorrowedSocket, OwnedSocket, PathInfo, PeerCredentials, PipeEnd, TcpStream, UnixStream};
+
+/// Returns none: paths are resolved one component after another.
+#[cfg(unix)]
+pub(crate) fn open_beneath(_: BorrowedFd<'_>, _: &CStr, _: i32, _: u32) -> Option<io::Result<OwnedFd>> {
+    None
+}
+
+/// Returns none: a rename is checked before.
+#[cfg(unix)]
+pub(crate) fn rename_new(_: BorrowedFd<'_>, _: &CStr, _: &CStr) -> Option<io::Result<()>> {
+    None
+}
 
 /// The events of a connected socket: both directions.
 pub(crate) const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE);

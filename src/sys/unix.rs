@@ -16,6 +16,7 @@ use super::{FileOwner, kernel};
 
 mod accounts;
 mod child_group;
+mod directory;
 pub(crate) mod duplex;
 mod hidden_line;
 mod interfaces;
@@ -26,6 +27,7 @@ mod terminal;
 mod watched;
 
 pub(crate) use child_group::{ChildGroup, append_options, read_options};
+pub use directory::Directory;
 pub use hidden_line::read_hidden_line;
 pub(crate) use interfaces::has_address;
 pub use interfaces::interface_addresses;

@@ -23,11 +23,13 @@ use windows_sys::Win32::Networking::WinSock::{
 use super::FileOwner;
 
 mod console;
+mod directory;
 mod name_mutex;
 mod tcp;
 mod unsupported;
 
 pub use console::{ConsoleEvents, ConsoleStop};
+pub use directory::Directory;
 pub use name_mutex::{NameClaim, claim_name};
 pub use std::os::windows::io::{BorrowedSocket, OwnedSocket};
 pub use unsupported::{

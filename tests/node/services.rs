@@ -5,6 +5,7 @@ use crate::node_kit;
 use std::sync::{Arc, Mutex};
 
 use node_kit::*;
+use seaprox::node::ServicePeer;
 use seaprox::{Cause, Cx, Failure, Handler, Id, Reason, VerbError};
 
 /// Sends back what it gets.
@@ -70,13 +71,13 @@ fn a_stream_reaches_the_service_of_its_name_and_no_other() {
     let asked = Arc::<Mutex<Vec<String>>>::default();
     let peers = Arc::clone(&asked);
     server.ask(move |core| {
-        let echo = move |_: &_, peer: &str| -> Option<Box<dyn Handler>> {
-            peers.lock().unwrap().push(peer.to_owned());
+        let echo = move |peer: &ServicePeer<'_>| -> Option<Box<dyn Handler>> {
+            peers.lock().unwrap().push(peer.name.to_owned());
             Some(Box::new(Echo))
         };
         core.set_service("echo/1", Box::new(echo));
-        core.set_service("nobody/1", Box::new(|_, _| None));
-        core.set_service("panics/1", Box::new(|_, _| panic!("expected by the test")));
+        core.set_service("nobody/1", Box::new(|_| None));
+        core.set_service("panics/1", Box::new(|_| panic!("expected by the test")));
     });
     // The stream waits for its link.
     let link = client.link(server.serve());
@@ -92,7 +93,7 @@ fn a_stream_reaches_the_service_of_its_name_and_no_other() {
 #[test]
 fn the_limit_of_streams_of_a_key_holds_for_services() {
     let (server, client) = (Node::start(), Node::start());
-    server.ask(|core| core.set_service("echo/1", Box::new(|_, _| Some(Box::new(Echo)))));
+    server.ask(|core| core.set_service("echo/1", Box::new(|_| Some(Box::new(Echo)))));
     let link = client.link(server.serve());
     assert_eq!(ask(&client, link, "echo/1").0, Ok(()));
     *server.policy.streams_max.lock().unwrap() = Some(0);

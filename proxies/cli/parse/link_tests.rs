@@ -273,7 +273,7 @@ fn a_mistyped_name_gets_a_suggestion() {
     assert!(error("socks --connect r").contains("--connect is an option of link, not of socks"));
     let threads = error("cat --threads 2");
     assert!(threads.contains("--threads is an option of static, socks,") && threads.contains(", not of cat"));
-    assert!(error("link --via r").contains(", cat, send, not of link"));
+    assert!(error("link --via r").contains(", cat, send, get, not of link"));
 }
 
 #[test]

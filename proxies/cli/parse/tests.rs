@@ -50,6 +50,7 @@ fn every_printed_default_is_the_value_of_the_configuration() {
         let line = match command {
             Command::Completions => "completions zsh",
             Command::Send => "send f",
+            Command::Get => "get f",
             command => command.name(),
         };
         // With a peer the options of links count, too.
@@ -115,6 +116,7 @@ fn every_default_is_valid_for_each_command() {
             Command::Completions => "completions zsh",
             Command::Run => "run f",
             Command::Send => "send f",
+            Command::Get => "get f",
             Command::Check => "check f",
             command => command.name(),
         };

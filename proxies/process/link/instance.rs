@@ -44,7 +44,7 @@ impl Instance {
 
 fn number(command: Command, config: &Config) -> Option<u32> {
     let args: Vec<String> = env::args_os().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let may_run_twice = matches!(command, Command::Cat | Command::Send)
+    let may_run_twice = matches!(command, Command::Cat | Command::Send | Command::Get)
         || has_free_port(config)
         || args.iter().any(|arg| has_port_zero(arg) || is_stdio(arg));
     if may_run_twice {

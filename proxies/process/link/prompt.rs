@@ -33,6 +33,11 @@ pub fn ask(question: String, answer: impl FnOnce(bool) + Send + 'static) -> io::
     thread::Builder::new().name("prompt".into()).spawn(body).map(drop)
 }
 
+/// Asks a question, and waits for the answer. Returns true for yes.
+pub fn read(question: &str) -> bool {
+    read_answer(question, &mut io::stdin().lock(), &mut io::stderr().lock())
+}
+
 /// Returns true if the user answers yes. Repeats the question a few times if the answer is neither yes nor no.
 fn read_answer(question: &str, input: &mut impl BufRead, output: &mut impl Write) -> bool {
     let mut text = question;
