@@ -546,14 +546,14 @@ int seaprox_side_resume(seaprox_loop *loop, seaprox_id side);
 
 /* ---- The external connector ---- */
 
-/* Is called for each dest that is to be connected. The side is the dest in state CONNECTING; seaprox_side_other is its source. host is a
- * name, an address, or unix:/path with port 0; it has a final zero and lives until the return. The answer is one call of
- * seaprox_connector_connected or seaprox_connector_failed, now or later, in any thread. Without one the connect timeout ends it. The
- * request is stale then, and when its connection is over. */
+/* Is called for each dest that is to be connected. The side is the dest in state CONNECTING; seaprox_side_other is its source; the
+ * server of a link is a side of no connection. host is a name, an address, or unix:/path with port 0; it has a final zero and
+ * lives until the return. The answer is one call of seaprox_connector_connected or seaprox_connector_failed, now or later, in any
+ * thread. Without one the connect timeout ends it. The request is stale then, and when its connection is over. */
 typedef void (*seaprox_connect_fn)(seaprox_loop *loop, seaprox_connect_request *request, seaprox_id side, const char *host,
                                    size_t host_len, uint16_t port, void *user);
 
-/* Sets a connector, which connects all dests in place of the loop; those over links excepted. */
+/* Sets a connector, which connects all dests and the servers of links in place of the loop; dests over links excepted. */
 int seaprox_set_connector(seaprox_loop *loop, seaprox_connect_fn callback, void *user);
 
 /* Answers a request with a connected stream socket, or another descriptor that carries bytes. The loop takes it over if the

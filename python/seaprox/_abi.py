@@ -1,4 +1,5 @@
-"""The declarations of the C interface for ctypes: read from abi.txt, which `scripts/check-capi --update` writes from the header.
+"""The declarations of the C interface for ctypes: read from abi.txt, which `scripts/check-capi --update` writes from the
+header.
 
 A line is a function, the type of a callback, a constant, or a field of a struct with its offset.
 """

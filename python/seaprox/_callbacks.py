@@ -1,7 +1,7 @@
 """The functions that C calls: one for each kind of callback, made once and never freed.
 
-The user pointer of a callback is a number, under which the loop keeps the Python object. So nothing that C may still call is ever
-freed, and an object that is gone is a number that finds nothing. No exception leaves these functions.
+The user pointer of a callback is a number, under which the loop keeps the Python object. So nothing that C may still call is
+ever freed, and an object that is gone is a number that finds nothing. No exception leaves these functions.
 """
 
 from __future__ import annotations

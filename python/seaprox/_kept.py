@@ -1,4 +1,5 @@
-"""What a loop keeps for its connections: handlers and data, under the numbers that C has. The end of a connection drops them."""
+"""What a loop keeps for its connections: handlers and data, under the numbers that C has. The end of a connection drops
+them."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ def _load() -> ctypes.CDLL:
         library = ctypes.CDLL(name)
     except OSError as error:
         raise ImportError(
-            f"the C library of seaprox cannot be loaded: {error}. `make install-capi` in the source of seaprox installs it "
-            f"(then run ldconfig); or set SEAPROX_LIBRARY to the path of {_NAME}"
+            f"the C library of seaprox cannot be loaded: {error}. The Debian package libseaprox0 has it, or `make install-capi` "
+            f"in the source of seaprox installs it (then run ldconfig); or set SEAPROX_LIBRARY to the path of {_NAME}"
         ) from error
     for function, (result, parameters) in INTERFACE.functions.items():
         try:

@@ -1,5 +1,5 @@
-"""Signals while a loop runs. Python runs a handler only between instructions of Python, so a signal must end the wait of a loop:
-the interpreter writes a byte to a socket that the loop watches."""
+"""Signals while a loop runs. Python runs a handler only between instructions of Python, so a signal must end the wait of a
+loop: the interpreter writes a byte to a socket that the loop watches."""
 
 from __future__ import annotations
 

@@ -149,8 +149,8 @@ class Transport(asyncio.Transport):
 
 
 class ProtocolHandler(Handler):
-    """Hands a connection to a protocol: at once if a peer has opened it, and otherwise when it is connected. `opening` is the future
-    of its opening then."""
+    """Hands a connection to a protocol: at once if a peer has opened it, and otherwise when it is connected. `opening` is
+    the future of its opening then."""
 
     def __init__(self, make: Callable[[], asyncio.Protocol], opening: asyncio.Future[Transport] | None = None) -> None:
         self._make, self._opening = make, opening

@@ -146,8 +146,8 @@ async def connect(host: str, port: int) -> socket.socket:
 
 
 async def up(link: Link) -> None:
-    """Waits until a link is up. ConnectError if the peer does not admit the key of this node or has another key than it must have,
-    and if the link is closed. It is dialed again after any other failure, so bound the time with asyncio.timeout."""
+    """Waits until a link is up. ConnectError if the peer does not admit the key of this node or has another key than it must
+    have, and if the link is closed. It is dialed again after any other failure, so bound the time with asyncio.timeout."""
     if link.state == LinkState.UP:
         return
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -176,8 +176,8 @@ async def up(link: Link) -> None:
 
 
 async def open_stream(link: Link, target: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Opens a stream to a target that the peer of a link connects to, as asyncio.open_connection does. ConnectError has the reason of
-    the peer."""
+    """Opens a stream to a target that the peer of a link connects to, as asyncio.open_connection does. ConnectError has the
+    reason of the peer."""
     return await _open(lambda handler: link.open_stream(target, handler))
 
 
@@ -199,8 +199,8 @@ async def _open(begin: Callable[[Handler], object]) -> tuple[asyncio.StreamReade
 def streams(
     function: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
 ) -> Callable[[], Handler]:
-    """Returns a handler for Loop.listen, Loop.set_service and the streams of links that calls a coroutine function with each client, as
-    asyncio.start_server does."""
+    """Returns a handler for Loop.listen, Loop.set_service and the streams of links that calls a coroutine function with each
+    client, as asyncio.start_server does."""
 
     def make() -> asyncio.Protocol:
         loop = asyncio.get_running_loop()

@@ -30,7 +30,8 @@ Descriptor = Union[int, HasFileno]
 
 
 def taken(descriptor: Descriptor) -> int:
-    """Returns the descriptor, which belongs to the loop from now on: a socket loses it, and of other objects it is duplicated."""
+    """Returns the descriptor, which belongs to the loop from now on: a socket loses it, and of other objects it is
+    duplicated."""
     if isinstance(descriptor, int):
         return descriptor
     if isinstance(descriptor, socket.socket):
@@ -149,8 +150,8 @@ class Connection(_Record):
         self.loop._do(lib.seaprox_permit, self.id, may)
 
     def set_stage(self, stage: Stage) -> None:
-        """Sets the stage, and starts its timer: HANDSHAKE, ESTABLISHED or KEEP_ALIVE. A program that serves its clients by itself,
-        without a dest, sets ESTABLISHED when it knows them."""
+        """Sets the stage, and starts its timer: HANDSHAKE, ESTABLISHED or KEEP_ALIVE. A program that serves its clients by
+        itself, without a dest, sets ESTABLISHED when it knows them."""
         self.loop._do(lib.seaprox_connection_set_stage, self.id, stage)
 
     def relay(self) -> None:

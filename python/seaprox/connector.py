@@ -21,7 +21,8 @@ Connected = Union[int, socket.socket]
 class ConnectRequest:
     """A dest that is to be connected. It is answered once, in any thread; without an answer the connect timeout ends it.
 
-    side: the dest, in state CONNECTING, for the thread of the loop; host: a name, an address, or unix:/path with port 0.
+    side: the dest, in state CONNECTING, for the thread of the loop; the server of a link is a side of no connection. host: a
+    name, an address, or unix:/path with port 0.
     """
 
     __slots__ = ("_handle", "side", "host", "port")

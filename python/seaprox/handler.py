@@ -22,9 +22,9 @@ class Handler:
         """A client was accepted."""
 
     def readable(self, side: Side, data: bytes) -> int | None:
-        """A side has sent bytes that are not relayed: all that were not consumed yet. Returns the number that are consumed; 0 to
-        wait for more; None if all are. Bytes that are left when the connection begins to relay are relayed first. A handler that
-        consumes nothing of 16 KiB ends the connection."""
+        """A side has sent bytes that are not relayed: all that were not consumed yet. Returns the number that are consumed;
+        0 to wait for more; None if all are. Bytes that are left when the connection begins to relay are relayed first. A
+        handler that consumes nothing of 16 KiB ends the connection."""
         return 0
 
     def connected(self, connection: Connection, error: ConnectError | None) -> None:

@@ -20,8 +20,8 @@ class Hook:
         """The connection begins to relay."""
 
     def data(self, role: Role, transit: Transit) -> Reason | None:
-        """A side has sent bytes. What is written to the transit goes to the other side. What is not consumed is shown again with
-        more. Returns a reason to end the connection."""
+        """A side has sent bytes. What is written to the transit goes to the other side. What is not consumed is shown again
+        with more. Returns a reason to end the connection."""
         transit.pass_on()
         return None
 

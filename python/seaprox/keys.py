@@ -67,8 +67,8 @@ class PrivateKey:
 
     @classmethod
     def derive(cls, secret: str | bytes) -> PrivateKey:
-        """Derives the key of a secret of at least 16 bytes that several nodes share: all of them have the same key then. It takes
-        some tenths of a second."""
+        """Derives the key of a secret of at least 16 bytes that several nodes share: all of them have the same key then. It
+        takes some tenths of a second."""
         secret = secret.encode() if isinstance(secret, str) else secret
         return cls(_filled(lib.seaprox_key_derive, secret, len(secret)))
 

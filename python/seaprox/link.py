@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class LinkEvent:
     """An event of a link. Fields that do not belong to its kind are None, "" or 0.
 
-    connection: the stream that waits for Connection.permit; key: that of the peer; text: the message, which is the peer's, or what the
-    peer has asked for, or the text of a failure; subflow: its number in the order of the paths; tries: its consecutive failures.
+    connection: the stream that waits for Connection.permit; key: that of the peer; text: the message, which is the peer's,
+    or what the peer has asked for, or the text of a failure; subflow: its number in the order of the paths; tries: its
+    consecutive failures.
     """
 
     kind: LinkEventKind
@@ -76,12 +77,14 @@ class Link(_Record):
         self.loop._do(lib.seaprox_link_remove_path, self.id, text, len(text))
 
     def send_message(self, message: str) -> None:
-        """Sends a text of at most 4096 bytes to the program at the other end. FullError if 64 wait; OverError without a session."""
+        """Sends a text of at most 4096 bytes to the program at the other end. FullError if 64 wait; OverError without a
+        session."""
         text = message.encode()
         self.loop._do(lib.seaprox_send_message, self.id, text, len(text))
 
     def forward_local(self, listen: str, target: str) -> Forward:
-        """Listens here, and the peer connects each client to the target (ssh -L). With udp: before both it carries datagrams."""
+        """Listens here, and the peer connects each client to the target (ssh -L). With udp: before both it carries
+        datagrams."""
         return self._forward(lib.seaprox_forward_local, listen, target)
 
     def forward_remote(self, listen: str, target: str) -> Forward:

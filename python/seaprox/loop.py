@@ -227,9 +227,9 @@ class Loop:
         return timer
 
     def watch(self, file: Descriptor, events: PollEvent, function: Callable[[Any, PollEvent], object]) -> Watch:
-        """Watches a descriptor, or an object with one, for PollEvent.READABLE, WRITABLE or both: while it is ready, the function
-        is called with it and the events, once in each turn. Close the watch before the descriptor. It does not keep the loop
-        running."""
+        """Watches a descriptor, or an object with one, for PollEvent.READABLE, WRITABLE or both: while it is ready, the
+        function is called with it and the events, once in each turn. Close the watch before the descriptor. It does not keep
+        the loop running."""
         fd = file if isinstance(file, int) else file.fileno()
         self._do(lib.seaprox_poll_add, fd, events, _callbacks.POLL, None)
         watch = self._watches[fd] = Watch(self, fd, file, function)
@@ -328,10 +328,10 @@ class Loop:
     ) -> Link:
         """Dials a link, and keeps it up until it is closed. Streams and forwards can be opened at once; they wait for it.
 
-        address: HOST[:PORT], [IPV6]:PORT or unix:/path, port 23232; key: of this node, a new one if there is none; peer_key: which the
-        peer must have, if neither policy nor options say it; policy: what the peer may do here, nothing without one; handler: for
-        streams that the peer opens, those with Verdict.HANDLE, without a policy all; options: those of [[link]] in
-        docs/configuration.md, with _ for -.
+        address: HOST[:PORT], [IPV6]:PORT or unix:/path, port 23232; key: of this node, a new one if there is none; peer_key:
+        which the peer must have, if neither policy nor options say it; policy: what the peer may do here, nothing without
+        one; handler: for streams that the peer opens, those with Verdict.HANDLE, without a policy all; options: those of
+        [[link]] in docs/configuration.md, with _ for -.
         """
         link = lib.seaprox_link_dial
         return Link(self, self._links.open(link, False, address, key, peer_key, policy, on_event, handler, options))
@@ -347,8 +347,8 @@ class Loop:
         handler: HandlerOrFactory | None = None,
         **options: Any,
     ) -> Server:
-        """Takes links that peers dial to an address. The parameters are those of dial_link, with the options of [[serve]]. The first
-        event of each link is LinkEventKind.UP."""
+        """Takes links that peers dial to an address. The parameters are those of dial_link, with the options of [[serve]].
+        The first event of each link is LinkEventKind.UP."""
         server = lib.seaprox_link_serve
         return Server(self, self._links.open(server, True, address, key, peer_key, policy, on_event, handler, options))
 
@@ -357,8 +357,8 @@ class Loop:
         return Link(self, id)
 
     def recheck_links(self) -> None:
-        """Asks the policies again about all links: those whose keys are not admitted any more end, and listeners that their peers
-        may not have any more are closed."""
+        """Asks the policies again about all links: those whose keys are not admitted any more end, and listeners that their
+        peers may not have any more are closed."""
         self._do(lib.seaprox_recheck_links)
 
     def set_service(
@@ -367,8 +367,9 @@ class Loop:
         handler: HandlerOrFactory,
         permit: Callable[[PublicKey, str], bool] | None = None,
     ) -> None:
-        """Offers a service to the peers of all links, in place of another one of this name: each stream of a peer is the source of a
-        connection with a handler, as for listen. permit decides about keys, as a method of Policy; without it all may use it."""
+        """Offers a service to the peers of all links, in place of another one of this name: each stream of a peer is the
+        source of a connection with a handler, as for listen. permit decides about keys, as a method of Policy; without it
+        all may use it."""
         self._links.set_service(service, handler, permit, lib.seaprox_set_service)
 
     def remove_service(self, service: str) -> None:
@@ -379,8 +380,8 @@ class Loop:
 
     def apply(self, configuration: str | Mapping[str, Any]) -> None:
         """Puts a whole configuration into effect: the text of a file of `seaprox run`, or its mapping. Called again, it changes
-        only what differs. The loop runs during the call. ConfigError has a line for each problem; what those lines do not name is
-        in effect."""
+        only what differs. The loop runs during the call. ConfigError has a line for each problem; what those lines do not
+        name is in effect."""
         text = (configuration if isinstance(configuration, str) else toml_of(configuration)).encode()
         try:
             self._do(lib.seaprox_apply, text, len(text))
@@ -388,8 +389,9 @@ class Loop:
             self._raise()
 
     def set_connector(self, connector: Callable[[ConnectRequest], object]) -> None:
-        """Sets a connector, which connects all dests in place of the loop, those over links excepted: it is called in the thread
-        of the loop with each request, and answers it then or later, in any thread. See also seaprox.threaded."""
+        """Sets a connector, which connects all dests and the servers of links in place of the loop, dests over links
+        excepted: it is called in the thread of the loop with each request, and answers it then or later, in any thread. See
+        also threaded."""
         self._do(lib.seaprox_set_connector, _callbacks.CONNECT, None)
         self._connector = connector
 
@@ -439,7 +441,8 @@ class Loop:
     def _call(
         self, connection: int, function: Callable[..., Any] | None, *args: Any, otherwise: Any = None
     ) -> Any:
-        """Calls a function of the program for C. An exception closes the connection; what ends a program is raised by run_one."""
+        """Calls a function of the program for C. An exception closes the connection; what ends a program is raised by
+        run_one."""
         try:
             return None if function is None else function(*args)
         except Exception as error:

@@ -7,14 +7,14 @@ from .keys import PublicKey
 
 
 class Policy:
-    """The policy of links. Override what you permit: all else is refused. One without `admit` admits the peer_key of the link, and the
-    keys of the files that its options name.
+    """The policy of links. Override what you permit: all else is refused. One without `admit` admits the peer_key of the
+    link, and the keys of the files that its options name.
 
-    The methods may be asked several times for one request. They run in the middle of a turn: they must not block, and must not use
-    the loop, which answers BusyError. An exception that leaves one is reported, and refuses.
+    The methods may be asked several times for one request. They run in the middle of a turn: they must not block, and must
+    not use the loop, which answers BusyError. An exception that leaves one is reported, and refuses.
 
-    max_num_streams: streams that a peer may have open at once, 0 as many as the link has; max_bytes_per_second: of a peer in each
-    direction, 0 without a limit. They are read when the link is made.
+    max_num_streams: streams that a peer may have open at once, 0 as many as the link has; max_bytes_per_second: of a peer in
+    each direction, 0 without a limit. They are read when the link is made.
     """
 
     max_num_streams: int = 0

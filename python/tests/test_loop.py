@@ -52,6 +52,29 @@ class Loops(TestCase):
         turn_until(loop, lambda: seen)
         self.assertEqual(seen, [threading.get_ident()])
 
+    def test_each_thread_has_a_loop_of_its_own_and_they_post_to_one_another(self) -> None:
+        count, loops, sums = 500, list[tuple[seaprox.Loop, list[int]]](), list[int]()
+        ready, over = threading.Barrier(4), threading.Barrier(4)
+
+        def work() -> None:
+            with seaprox.Loop(num_threads=1) as loop:
+                seen: list[int] = []
+                loops.append((loop, seen))
+                ready.wait(PATIENCE)
+                for other, theirs in loops:
+                    for value in range(count):
+                        other.post(theirs.append, value)
+                turn_until(loop, lambda: len(seen) == 4 * count)
+                sums.append(sum(seen))
+                over.wait(PATIENCE)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE)
+        self.assertEqual(sums, [4 * sum(range(count))] * 4)
+
     def test_a_closed_loop_says_so(self) -> None:
         with seaprox.Loop() as loop:
             connection, side = loop.connection(1), loop.side(1)
