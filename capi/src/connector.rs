@@ -86,6 +86,8 @@ impl Connector for External {
             Target::Unix(path) => (format!("unix:{}", path.display()), 0),
             Target::Ip(_, addr) => (addr.ip().to_string(), addr.port()),
             Target::Name(_, name, port) => (name.as_str().to_owned(), *port),
+            // Only a link reaches it, so the loop asks no connector.
+            Target::End(_) => return answer.failed(seaprox::Reason::NotPermitted.into()),
         };
         // No host contains a zero.
         let host = CString::new(host).unwrap_or_default();
