@@ -258,6 +258,10 @@ impl Policy for AuthorizedPeers {
         }
     }
 
+    fn shared_folders(&self, key: &PeerKey) -> Vec<PathBuf> {
+        self.permissions(key).map(|permissions| permissions.folders().to_vec()).unwrap_or_default()
+    }
+
     fn streams_max(&self, key: &PeerKey) -> Option<u32> {
         self.permissions(key)?.max_streams()
     }

@@ -196,6 +196,10 @@ impl Policy for DialedPeer {
         self.permits(key).map_or_else(|| self.shares_secret(key), |permits| permits.may_listen(key, place))
     }
 
+    fn shared_folders(&self, key: &PeerKey) -> Vec<PathBuf> {
+        self.permits(key).map(|permits| permits.shared_folders(key)).unwrap_or_default()
+    }
+
     fn streams_max(&self, key: &PeerKey) -> Option<u32> {
         self.permits(key).and_then(|permits| permits.streams_max(key))
     }

@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use seaprox::Workers;
 use seaprox::config::{Config, Maker, Place, Running};
+use seaprox::{Loop, Workers};
 
 use super::announced::Announced;
 use super::events::{EventQueue, QueuedCommands, link_handler};
@@ -18,6 +18,7 @@ use crate::Parts;
 use crate::admin::Reporter;
 use crate::cli::Parsed;
 use crate::file;
+use crate::files::{self, Event, Peer};
 
 /// Runs the front ends and links of a command line until a signal stops them.
 ///
@@ -76,6 +77,7 @@ fn run_config(
     let maker: Arc<dyn Maker> = Arc::<Parts>::clone(&parts);
     let (running, loops) =
         Running::start(config, maker, &workers).map_err(|errors| Failed::applied(parsed, errors, context))?;
+    share_files(&running);
     service::warn_of_unused_sockets(running.config());
     // Until here a signal ends the process: it may wait for the name of an address.
     let signals = Signals::open().map_err(failed)?;
@@ -110,6 +112,27 @@ fn script(config: &Config, _: &Arc<Reporter>, _: &EventQueue) -> Result<(), Fail
             Err(Failed::new(Exit::Config, "seaprox: --console-script: this binary was built without the console"))
         }
         None => Ok(()),
+    }
+}
+
+/// Serves the files of the folders that `permit-get=` of a key names.
+fn share_files(running: &Running) {
+    let on_event = |peer: &Peer, event: Event| match event {
+        Event::Done(finished) => {
+            let (peer, file, bytes) = (&peer.name, &finished.offer.name, finished.offer.bytes);
+            log::info!(target: "seaprox::link", peer = peer, file = file, bytes = bytes; "the peer has got a file");
+        }
+        Event::Ended(Err(error)) => {
+            log::info!(target: "seaprox::link", peer = peer.name, error:% = error; "the peer has not got a file");
+        }
+        _ => {}
+    };
+    for remote in running.remotes() {
+        let share = move |core: &mut Loop<'_>| {
+            files::share(core, Arc::new(|peer: &Peer| peer.folders.clone()), Arc::new(on_event));
+        };
+        // A loop that has just started takes a call.
+        let _ = remote.call(share);
     }
 }
 

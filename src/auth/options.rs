@@ -38,7 +38,7 @@ pub(super) fn split_options(field: &str) -> impl Iterator<Item = Result<(&str, &
 }
 
 /// The expected form of a word that is not the type of a key.
-pub(super) const OPTION_FORM: &str = "permit-open=PLACE, permit-end=NAME=KIND:..., permit-listen=[ADDR:]PORT, listen-group=NAME, permit-source=NETWORK, max-streams=N, \
+pub(super) const OPTION_FORM: &str = "permit-open=PLACE, permit-end=NAME=KIND:..., permit-listen=[ADDR:]PORT, listen-group=NAME, permit-source=NETWORK, permit-get=FOLDER, max-streams=N, \
                                       rate=RATE, valid-until=TIME, uses=N or name=NAME, separated by commas, and then the key";
 
 #[cfg(test)]

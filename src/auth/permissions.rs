@@ -8,6 +8,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub struct Permissions {
     listens: Vec<ListenRule>,
     listen_group: Option<Box<str>>,
     sources: Vec<SourceNetwork>,
+    folders: Vec<PathBuf>,
     max_streams: Option<u32>,
     rate: Option<u64>,
     valid_until: Option<UtcTime>,
@@ -75,6 +77,11 @@ impl Permissions {
         self.sources.iter().any(|network| network.contains(Some(client)))
     }
 
+    /// Returns the folders whose files the key may get, in the order of their options.
+    pub fn folders(&self) -> &[PathBuf] {
+        &self.folders
+    }
+
     /// Returns the limit of the key's concurrent streams, or `None` for the general limit.
     pub fn max_streams(&self) -> Option<u32> {
         self.max_streams
@@ -112,9 +119,9 @@ impl Permissions {
         self.name.as_deref()
     }
 
-    /// Returns true if there is at least one target or end that the key may open.
+    /// Returns true if there is at least one target or end that the key may open, or a folder whose files it may get.
     pub fn may_open_any(&self) -> bool {
-        !self.opens.is_empty() || !self.ends.is_empty()
+        !self.opens.is_empty() || !self.ends.is_empty() || !self.folders.is_empty()
     }
 
     /// Returns true if there is no option but a name.
@@ -151,6 +158,7 @@ impl FromStr for Permissions {
                         push(&mut permissions.sources, network, source_network(network)?)?;
                     }
                 }
+                "permit-get" => push(&mut permissions.folders, value, folder(value)?)?,
                 "max-streams" => once(&mut permissions.max_streams, name, number(value, STREAMS_MAX.into())? as u32)?,
                 "rate" => once(&mut permissions.rate, name, rate(value)?)?,
                 "valid-until" => {
@@ -186,6 +194,12 @@ fn open_rule(value: &str) -> Result<Rule, Wrong> {
 fn source_network(value: &str) -> Result<SourceNetwork, Wrong> {
     let network = value.parse().ok().filter(|_| value != "unix");
     network.ok_or_else(|| Wrong::word(value, "an address, a network such as 10.0.0.0/8, or *"))
+}
+
+/// Parses the folder of a `permit-get`. A relative one would depend on the place where the process was started.
+fn folder(value: &str) -> Result<PathBuf, Wrong> {
+    let path = PathBuf::from(value);
+    if path.is_absolute() { Ok(path) } else { Err(Wrong::word(value, "the absolute path of a folder")) }
 }
 
 fn number(value: &str, most: u64) -> Result<u64, Wrong> {
@@ -233,6 +247,7 @@ impl fmt::Display for Permissions {
             let networks: Vec<String> = self.sources.iter().map(ToString::to_string).collect();
             option("permit-source", &networks.join(","))?;
         }
+        self.folders.iter().try_for_each(|folder| option("permit-get", &folder.display()))?;
         self.max_streams.iter().try_for_each(|number| option("max-streams", number))?;
         self.rate.iter().try_for_each(|rate| option("rate", &format_rate(*rate)))?;
         self.valid_until.iter().try_for_each(|time| option("valid-until", time))?;
@@ -387,6 +402,15 @@ mod tests {
     }
 
     #[test]
+    fn a_key_gets_files_of_the_folders_that_it_names() {
+        let field = r#"permit-get="/srv/films, old",permit-get="/srv/music""#;
+        let key = permissions(field);
+        assert_eq!(key.folders(), [PathBuf::from("/srv/films, old"), PathBuf::from("/srv/music")]);
+        assert_eq!((key.to_string(), key.may_open_any()), (field.to_owned(), true));
+        assert!(permissions("name=a").folders().is_empty());
+    }
+
+    #[test]
     fn an_error_names_the_wrong_word() {
         let many = ["permit-open=*"; RULES_MAX + 1].join(",");
         for (field, word) in [
@@ -403,6 +427,8 @@ mod tests {
             ("permit-open=udp:unix:/x", "udp:unix:/x"),
             ("permit-listen=udp:", "udp:"),
             ("permit-listen=\"a b:1\"", "a b:1"),
+            ("permit-get=srv", "srv"),
+            ("permit-get=", ""),
             ("permit-source=", ""),
             ("permit-source=\"10.0.0.0/8,\"", ""),
             ("permit-source=\"10.0.0.0/8, ::1\"", " ::1"),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -67,6 +67,8 @@ pub(crate) struct Node {
     pub events: LinkEvents,
     /// Panics of policies that are not in the counts of the loop yet.
     pub panics: Arc<AtomicU64>,
+    /// The node has services for all peers.
+    pub serves: Arc<AtomicBool>,
     /// The loop is stopping, so that no new link is accepted or dialed.
     pub closing: bool,
 }
@@ -92,6 +94,7 @@ impl Node {
             run: super::random(),
             events: LinkEvents::default(),
             panics: Arc::default(),
+            serves: Arc::default(),
             services: Vec::new(),
             closing: false,
         }

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::types::address::{Bind, Target};
 use crate::types::end::{End, EndName};
@@ -26,12 +26,14 @@ pub(super) struct Guarded {
     policy: Arc<dyn Policy>,
     /// The panics that the node has not counted yet.
     panics: Arc<AtomicU64>,
+    /// The node has services for all peers, so each of them needs streams.
+    serves: Arc<AtomicBool>,
 }
 
 impl Guarded {
     /// Wraps a policy. Its panics are added to `panics`.
-    pub fn wrap(policy: Arc<dyn Policy>, panics: &Arc<AtomicU64>) -> Arc<dyn Policy> {
-        Arc::new(Guarded { policy, panics: Arc::clone(panics) })
+    pub fn wrap(policy: Arc<dyn Policy>, panics: &Arc<AtomicU64>, serves: &Arc<AtomicBool>) -> Arc<dyn Policy> {
+        Arc::new(Guarded { policy, panics: Arc::clone(panics), serves: Arc::clone(serves) })
     }
 
     /// Asks the policy. Returns `refused` if it panics.
@@ -57,7 +59,7 @@ impl Policy for Guarded {
     }
 
     fn may_open_any(&self, key: &PeerKey) -> bool {
-        self.ask(|policy| policy.may_open_any(key), false)
+        self.serves.load(Ordering::Relaxed) || self.ask(|policy| policy.may_open_any(key), false)
     }
 
     fn may_reach(&self, key: &PeerKey, target: &Target, addr: SocketAddr) -> bool {

@@ -166,7 +166,7 @@ impl LinkMut<'_> {
     /// [`VerbError::Invalid`] if the peer dials this link, if the key cannot be used, or if the carrier is another one.
     pub fn renew(&mut self, config: LinkConfig) -> Result<(), VerbError> {
         let LinkConfig { identity, policy, carrier, preface, on_event, .. } = config;
-        let policy = Guarded::wrap(policy, &self.node.panics);
+        let policy = Guarded::wrap(policy, &self.node.panics, &self.node.serves);
         let dialer = self.dialer()?;
         if dialer.endpoint.kind() != carrier {
             return Err(VerbError::Invalid);

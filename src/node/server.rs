@@ -183,7 +183,7 @@ impl Node {
         address: Endpoint,
     ) -> Result<impl FnOnce(Id) -> Server + use<>, VerbError> {
         let ServeConfig { identity, policy, carrier, mode, over_links, timing, on_stream, preface, on_event } = config;
-        let policy = Guarded::wrap(policy, &self.panics);
+        let policy = Guarded::wrap(policy, &self.panics, &self.serves);
         let setup = server_setup(&identity, &policy);
         let key = setup.public_key().map_err(|_| VerbError::Invalid)?;
         let endpoint = transport::Endpoint::server(carrier, &setup).map_err(|_| VerbError::Invalid)?;

@@ -62,6 +62,14 @@ impl Loop<'_> {
         if node.services.len() < before { Ok(()) } else { Err(VerbError::Stale) }
     }
 
+    /// Permits each peer the streams that it needs for services, also one that may open no target. Otherwise such a peer
+    /// may open no stream, unless its policy says so ([`Policy::may_open_any`](super::Policy::may_open_any)).
+    pub fn permit_services(&mut self) {
+        let (_, node) = self.parts::<Node>();
+        node.serves.store(true, Ordering::Relaxed);
+        self.recheck_links();
+    }
+
     /// Opens a stream to a service of the peer of a link, or of one of the peers of a group, for a handler:
     /// [`Handler::connected`] reports the result, then the bytes are the handler's. The stream is the source of a connection
     /// without a dest. It waits if the link is not up.

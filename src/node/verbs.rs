@@ -113,7 +113,7 @@ impl Node {
         let LinkConfig { identity, policy, peer, carrier, over, paths, subflows, mode, reverse, timing, .. } = config;
         let simultaneous = config.simultaneous;
         let (on_stream, preface, on_event) = (config.on_stream, config.preface, config.on_event);
-        let policy = Guarded::wrap(policy, &self.panics);
+        let policy = Guarded::wrap(policy, &self.panics, &self.serves);
         let shares_port = subflows > 1 && paths.iter().any(|path| path.local_port.is_some());
         if paths.is_empty() || subflows == 0 || paths.len() * subflows > timing.subflows || shares_port {
             return Err(VerbError::Invalid);
