@@ -202,7 +202,8 @@ enum seaprox_log_level {
 };
 
 /* Is told a line of the log: its level, the part of the library that wrote it, and its text with key=value behind it. Control
- * characters of peers are escaped. The texts live until it returns. Any thread may call it, also two at once. It must not use a
+ * characters and marks of text direction are escaped, and a value with a blank, a quote, = or \ stands in quotes, in which \ stands
+ * before a quote or a \; so what peers send makes no line and no key. The texts live until it returns. Any thread may call it, also two at once. It must not use a
  * loop: functions answer SEAPROX_ERR_BUSY. */
 typedef void (*seaprox_log_fn)(int level, const char *target, size_t target_len, const char *text, size_t text_len,
                                void *user);

@@ -14,6 +14,7 @@ use seaprox::node::{CarrierKind, ForwardConfig, Identity, LinkConfig, LinkStatus
 use seaprox::{Bind, Id, ListenConfig, Loop, Target, Upstream};
 
 use crate::Parts;
+use crate::log_line;
 use crate::file::{self, Environment};
 use crate::frontends::{Registry, proxy_protocol};
 use crate::links::{AuthorizedPeers, DialedPeer};
@@ -61,12 +62,13 @@ pub fn parse_listener(front_end: &str, address: &str, text: &str, loops: &LoopCo
         return Err(ConfigError(text));
     }
     if let Err(error) = Bind::parse(address) {
-        return Err(ConfigError(format!("address: found {address:?}, expected {error}")));
+        return Err(ConfigError(format!("address: found {address:?}, {error}")));
     }
     let quoted = quoted(address);
     let mut config =
         read(&format!("[[listener]]\nfront = \"{front_end}\"\nlisten = \"{quoted}\"\n{text}"), LINES_BEFORE)?;
-    if config.listeners.len() != 1 || config.has_links() {
+    let others = Config { listeners: Vec::new(), ..config.clone() };
+    if config.listeners.len() != 1 || others != Config::default() {
         return Err(ConfigError("options: found another section, expected keys of one listener".to_owned()));
     }
     (config.threads, config.loops) = (1, loops.clone());
@@ -140,8 +142,7 @@ pub fn forward(
 /// All problems of the address and the text.
 pub fn parse_link(address: &str, text: &str) -> Result<(Config, Link), ConfigError> {
     let mut config = read(&format!("[[link]]\nconnect = \"{}\"\n{text}", quoted(address)), LINES_BEFORE_LINK)?;
-    let is_one = config.links.len() == 1 && config.servers.is_empty() && config.listeners.is_empty();
-    let link = config.links.pop().filter(|_| is_one);
+    let link = config.links.pop().filter(|_| config == Config::default());
     let link =
         link.ok_or_else(|| ConfigError("options: found another section, expected keys of one link".to_owned()))?;
     let problem = match &link {
@@ -163,8 +164,7 @@ pub fn parse_link(address: &str, text: &str) -> Result<(Config, Link), ConfigErr
 /// All problems of the address and the text.
 pub fn parse_server(address: &str, text: &str) -> Result<(Config, Server, Bind), ConfigError> {
     let mut config = read(&format!("[[serve]]\nlisten = \"{}\"\n{text}", quoted(address)), LINES_BEFORE_LINK)?;
-    let is_one = config.servers.len() == 1 && config.links.is_empty() && config.listeners.is_empty();
-    let server = config.servers.pop().filter(|_| is_one);
+    let server = config.servers.pop().filter(|_| config == Config::default());
     let server =
         server.ok_or_else(|| ConfigError("options: found another section, expected keys of one server".to_owned()))?;
     let place = server.addresses.first().cloned();
@@ -257,6 +257,14 @@ pub fn status_json(core: &mut Loop<'_>, workers: &[u64], uptime: Duration, most:
 /// Fails if a metric cannot be encoded.
 pub fn metrics_text(core: &mut Loop<'_>) -> Result<String, fmt::Error> {
     crate::admin::metrics_of(core)
+}
+
+/// Returns a record of the log as text: its message, with its keys behind it, as the binary writes them. Bytes of peers are escaped,
+/// and values that could be taken for other keys are quoted.
+pub fn log_text(record: &log::Record<'_>) -> String {
+    let mut line = String::new();
+    log_line::message(&mut line, record);
+    line
 }
 
 fn read(text: &str, lines_before: usize) -> Result<Config, ConfigError> {

@@ -12,11 +12,12 @@
 //! | `cli` | the commands, the table of options, parsing, help, completions | `frontends`, `links` |
 //! | `file` | files of configuration in TOML | `cli`, `frontends`, `links` |
 //! | `text` | characters that are unfit for a terminal | nothing |
+//! | `log_line` | a record of the log as one line of text or JSON | `text` |
 //! | `files` | sending and receiving files over a link | the library, `text` |
 //! | `top` | the live view of a running process | `admin` |
 //! | `console` | the Lua prompt, and scripts that make links and tunnels | `links`, `maker`, `text` |
 //! | `admin` | the status of a running process, as JSON and as text, and its socket | the library, `text` |
-//! | `embedded` | for a loop that another program runs: its configuration and its links from text, its status, its metrics | `admin`, `file`, `links` |
+//! | `embedded` | for a loop that another program runs: its configuration and its links from text, its status, its metrics | `admin`, `file`, `links`, `log_line` |
 //! | `process` | the commands of the binary, the log, signals and exit codes | all of the above |
 //!
 //! Everything here uses the public interface of the library and nothing else.
@@ -31,6 +32,7 @@ mod file;
 pub mod files;
 pub mod frontends;
 pub mod links;
+mod log_line;
 mod maker;
 mod process;
 pub mod shared_file;

@@ -77,7 +77,7 @@ export! {
 
     fn seaprox_connection_connect(raw: RawLoop, connection: u64, target: Chars, len: usize) {
         let text = target.of(len)?;
-        let target = Target::parse(text).map_err(|error| Error::invalid(format!("{text:?}: expected {error}")))?;
+        let target = Target::parse(text).map_err(|error| Error::invalid(format!("{text:?}: {error}")))?;
         with_connection(raw, connection, |it| Ok(it.connect(target, None)?))?;
         Ok(0)
     }

@@ -87,7 +87,10 @@ impl From<VerbError> for Error {
 
 impl From<DescriptorError> for Error {
     fn from(error: DescriptorError) -> Error {
-        Error::new(error.code(), error.to_string())
+        match error {
+            DescriptorError::System(error) => error.into(),
+            error => Error::new(error.code(), error.to_string()),
+        }
     }
 }
 
@@ -99,10 +102,49 @@ impl From<Full> for Error {
 
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Error {
-        let code = error.raw_os_error().map_or(VerbError::Invalid.code(), |code| -code);
-        Error::new(code, error.to_string())
+        Error::new(system_code(&error), error.to_string())
     }
 }
+
+/// Returns the number of an error of the system: its negated errno, also if a text stands around it. One that would be taken for an
+/// error of the header, which means something else, becomes the nearest one that would not.
+pub fn system_code(error: &io::Error) -> c_int {
+    match errno_of(error) {
+        None | Some(libc::EINVAL) => SEAPROX_ERR_INVALID,
+        Some(libc::ENOSPC) => SEAPROX_ERR_FULL,
+        Some(libc::EALREADY) => SEAPROX_ERR_ALREADY,
+        Some(libc::EPERM) => -libc::EACCES,
+        Some(libc::EBUSY) => -libc::EAGAIN,
+        Some(errno) if OURS.contains(&-errno) => -libc::EIO,
+        Some(errno) => -errno,
+    }
+}
+
+fn errno_of(error: &io::Error) -> Option<i32> {
+    let mut at: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = at {
+        match error.downcast_ref::<io::Error>() {
+            Some(error) if error.raw_os_error().is_some() => return error.raw_os_error(),
+            // What stands inside may be an error of the system, or have it as its source.
+            Some(error) => at = error.get_ref().map(|inner| inner as _),
+            None => at = error.source(),
+        }
+    }
+    None
+}
+
+/// The errors of the header.
+const OURS: [c_int; 9] = [
+    SEAPROX_ERR_THREAD,
+    SEAPROX_ERR_BUSY,
+    SEAPROX_ERR_INVALID,
+    SEAPROX_ERR_FULL,
+    SEAPROX_ERR_STALE,
+    SEAPROX_ERR_CONFIG,
+    SEAPROX_ERR_OVER,
+    SEAPROX_ERR_ALREADY,
+    SEAPROX_ERR_PANIC,
+];
 
 /// Runs the body of a function. Keeps the text of its error, and ends a panic.
 pub fn guard(body: impl FnOnce() -> Result<c_int, Error>) -> c_int {
@@ -160,5 +202,35 @@ fn text_of(error: c_int) -> &'static CStr {
         SEAPROX_ERR_ALREADY => c"it is there already",
         SEAPROX_ERR_PANIC => c"a defect of seaprox",
         _ => c"an error of the system: the number is a negated errno",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_errno_is_not_taken_for_an_error_of_the_header_and_is_found_under_a_text() {
+        let code = |errno| Error::from(io::Error::from_raw_os_error(errno)).code;
+        assert_eq!([code(libc::EPERM), code(libc::EBUSY)], [-libc::EACCES, -libc::EAGAIN]);
+        assert_eq!(code(libc::EADDRINUSE), -libc::EADDRINUSE);
+        assert_eq!([code(libc::EBADMSG), code(libc::ESHUTDOWN)], [-libc::EIO; 2]);
+        assert_eq!([code(libc::EINVAL), code(libc::ENOSPC)], [SEAPROX_ERR_INVALID, SEAPROX_ERR_FULL]);
+        assert_eq!(Error::from(io::Error::other("a text alone")).code, SEAPROX_ERR_INVALID);
+        // A text around it, as of a Unix socket whose owner cannot be set.
+        #[derive(Debug)]
+        struct Around(io::Error);
+        impl std::fmt::Display for Around {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "the owner cannot be set: {}", self.0)
+            }
+        }
+        impl std::error::Error for Around {
+            fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+        let around = io::Error::other(Around(io::Error::from_raw_os_error(libc::EPERM)));
+        assert_eq!(Error::from(around).code, -libc::EACCES);
     }
 }

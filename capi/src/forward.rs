@@ -134,12 +134,12 @@ pub fn state_number(state: ForwardState) -> c_int {
 }
 
 fn place_of(text: &str) -> Result<Bind, Error> {
-    Bind::parse(text).map_err(|error| Error::invalid(format!("{text:?}: expected {error}")))
+    Bind::parse(text).map_err(|error| Error::invalid(format!("{text:?}: {error}")))
 }
 
 /// Parses a target.
 pub fn target_of(text: &str) -> Result<Target, Error> {
-    Target::parse(text).map_err(|error| Error::invalid(format!("{text:?}: expected {error}")))
+    Target::parse(text).map_err(|error| Error::invalid(format!("{text:?}: {error}")))
 }
 
 /// Connections whose bytes are added up in one step.

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use seaprox::{Hook, Reason, Role, Transit, VerbError};
 
@@ -43,8 +44,10 @@ struct Hooked {
 thread_local! {
     /// The bytes that the running callback sees, with their number.
     static TRANSIT: Cell<(usize, *mut Transit<'static>)> = const { Cell::new((0, std::ptr::null_mut())) };
-    static NEXT: Cell<usize> = const { Cell::new(16) };
 }
+
+/// Numbers of transits are multiples of 16, as those of loops are, and never given twice in the process.
+static NEXT: AtomicUsize = AtomicUsize::new(16);
 
 impl Hooked {
     fn call(
@@ -59,8 +62,7 @@ impl Hooked {
                 TRANSIT.set((0, std::ptr::null_mut()));
             }
         }
-        let number = NEXT.get();
-        NEXT.set(number + 16);
+        let number = NEXT.fetch_add(16, Ordering::Relaxed);
         TRANSIT.set((number, std::ptr::from_mut(transit).cast()));
         let _end = End;
         // SAFETY: the header says what the function is called with.

@@ -10,7 +10,7 @@ use seaprox::{Bind, Endpoint, Id, ListenConfig, Loop, Timeouts, VerbError, bind}
 use seaprox_proxies::Parts;
 use seaprox_proxies::embedded::{self, ListenError};
 
-use crate::error::Error;
+use crate::error::{Error, system_code};
 use crate::handle::{RawLoop, Record, id, with};
 use crate::handler::{Callbacks, seaprox_handler};
 use crate::memory::{Buffer, Chars, Out, Struct, Versioned};
@@ -123,7 +123,7 @@ export! {
 fn listen(core: &mut Loop<'_>, options: &seaprox_listen_options, callbacks: Callbacks) -> Result<Vec<Id>, Error> {
     let text = |text: *const c_char, len| Chars::from(text).some(len);
     let address = text(options.address, options.address_len)?.unwrap_or_default();
-    let place = Bind::parse(address).map_err(|error| Error::invalid(format!("{address:?}: expected {error}")))?;
+    let place = Bind::parse(address).map_err(|error| Error::invalid(format!("{address:?}: {error}")))?;
     let (name, kind) = (text(options.name, options.name_len)?, text(options.kind, options.kind_len)?);
     let link = if options.link == 0 { None } else { Some(id(options.link)?) };
     let (mut ids, loops) = (Vec::new(), core.config().clone());
@@ -164,8 +164,7 @@ pub fn parts(record: &Rc<Record>) -> Arc<Parts> {
 fn bind_error(error: &seaprox::config::ApplyError) -> Error {
     match &error.failure {
         seaprox::config::ApplyFailure::Bind(_, system) => {
-            let code = system.raw_os_error().map_or(VerbError::Invalid.code(), |code| -code);
-            Error::new(code, error.to_string())
+            Error::new(system_code(system), error.to_string())
         }
         _ => Error::config(error),
     }

@@ -2,11 +2,10 @@
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
-use std::fmt::Write;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
-use log::kv::{Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use seaprox_proxies::embedded;
 
 use crate::error::Error;
 use crate::numbers;
@@ -61,10 +60,7 @@ impl Log for Forwarded {
         if RUNS.try_with(|runs| runs.replace(true)).unwrap_or(true) {
             return;
         }
-        let mut line = Line(record.args().to_string());
-        // Text takes everything.
-        let _ = record.key_values().visit(&mut line);
-        let (target, text) = (record.target(), line.0);
+        let (target, text) = (record.target(), embedded::log_text(record));
         let level = match record.level() {
             Level::Error => numbers::SEAPROX_LOG_ERROR,
             Level::Warn => numbers::SEAPROX_LOG_WARN,
@@ -78,21 +74,6 @@ impl Log for Forwarded {
     }
 
     fn flush(&self) {}
-}
-
-/// A line: the message, and each key with its value behind it.
-struct Line(String);
-
-impl<'kvs> VisitSource<'kvs> for Line {
-    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), log::kv::Error> {
-        // Bytes of the network are escaped before they are printed.
-        let text: String = value.to_string().chars().flat_map(escaped).collect();
-        write!(self.0, " {key}={text}").map_err(log::kv::Error::from)
-    }
-}
-
-fn escaped(char: char) -> Vec<char> {
-    if char.is_control() { char.escape_default().collect() } else { vec![char] }
 }
 
 fn sink() -> MutexGuard<'static, Sink> {

@@ -194,6 +194,11 @@ fn requests_that_a_c_program_never_answers_take_no_memory() {
 }
 
 #[test]
+fn a_name_that_a_peer_has_sent_makes_no_key_and_no_line_in_the_log_of_a_c_program() {
+    check_robust("logs");
+}
+
+#[test]
 fn a_configuration_that_cannot_be_bound_leaves_a_c_loop_as_it_was() {
     check_robust("apply");
 }
@@ -205,7 +210,7 @@ const ALL: [(&str, &[&str]); 4] = [
         &["loops", "polls", "finish", "timers", "handles", "sides", "hooks", "adopt", "config", "status", "cycles"],
     ),
     ("links", &["keys", "forwards", "datagrams", "refusals", "admission", "messages", "handles"]),
-    ("robust", &["sigpipe", "sizes", "descriptors", "results", "ends", "requests", "apply"]),
+    ("robust", &["sigpipe", "sizes", "descriptors", "results", "ends", "requests", "logs", "apply"]),
     ("streams", &["services", "resets", "flow", "handled", "asked", "killed", "cycles"]),
 ];
 

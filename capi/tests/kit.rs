@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -32,8 +33,10 @@ pub fn prefix() -> &'static Path {
         let mut install = Command::new(top().join("scripts/install-capi"));
         // Debug information makes the library ten times as large, and the tests do not read it.
         succeed(install.arg(archive).arg(&prefix).env("STRIP_DEBUG", "1"));
-        // No program here is linked to the archive, which is large, too.
-        fs::remove_file(prefix.join("lib/libseaprox.a")).unwrap();
+        // The archive is large, too.
+        let installed = prefix.join("lib/libseaprox.a");
+        fs::remove_file(&installed).unwrap();
+        symlink(self::archive(), installed).unwrap();
         prefix
     })
 }
@@ -89,6 +92,18 @@ pub fn compile(source: &str, name: &str, flags: &[&str]) -> PathBuf {
     let mut cc = Command::new("cc");
     cc.args(["-std=gnu11", "-g", "-pthread"]).args(STRICT).args(flags).args(config("--cflags"));
     succeed(cc.arg("-o").arg(&program).arg(top().join("capi").join(source)).args(config("--libs")));
+    program
+}
+
+/// Compiles an example into which the library is linked statically, as the manual says: the whole program with `-static`, or the
+/// library alone without it. Returns its path.
+pub fn compile_static(example: &str, is_whole: bool) -> PathBuf {
+    let program = prefix().join(format!("static-{example}-{is_whole}"));
+    let (flag, edit) = if is_whole { ("-static", "") } else { ("", "| sed 's/-lseaprox/-l:libseaprox.a/'") };
+    let script = format!("cc {flag} -o $1 $2 $(pkg-config --static --cflags --libs seaprox {edit})");
+    let mut sh = Command::new("sh");
+    sh.args(["-ec", &script, "sh"]).arg(&program).arg(top().join(format!("capi/examples/{example}.c")));
+    succeed(sh.env("PKG_CONFIG_PATH", prefix().join("lib/pkgconfig")));
     program
 }
 

@@ -1,9 +1,10 @@
 //! What is installed: the header, the symbols, the pkg-config file, and the agreement of header and code.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::process::Command;
 
-use crate::kit::{STRICT, has, prefix, succeed, top};
+use crate::kit::{Program, STRICT, capitals, compile_static, connect, has, prefix, succeed, top};
 
 #[test]
 fn the_header_compiles_alone_as_c11_and_as_cpp17() {
@@ -41,6 +42,21 @@ fn the_library_has_a_soname_and_exports_the_functions_of_the_header_alone() {
     let foreign: Vec<_> =
         symbols.lines().filter(|line| !line.ends_with("@@SEAPROX_0") && !line.ends_with(" A SEAPROX_0")).collect();
     assert!(foreign.is_empty(), "{foreign:?}");
+}
+
+#[test]
+fn a_program_carries_the_library_along_if_it_is_linked_statically() {
+    for is_whole in [false, true] {
+        let program = compile_static("static", is_whole);
+        let needed = succeed(Command::new("readelf").arg("-d").arg(&program));
+        assert!(!needed.contains("libseaprox") && needed.contains("NEEDED") != is_whole, "{needed}");
+        let mut proxy = Program::start(&program, &["127.0.0.1:0", &capitals()]);
+        let mut client = connect(proxy.port());
+        client.write_all(b"words").unwrap();
+        let mut answer = [0; 5];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"WORDS");
+    }
 }
 
 #[test]

@@ -13,7 +13,6 @@
 //! a bounded ring to a thread that writes them. Lines for which the ring has no room are dropped and counted (`dropped=N`).
 
 mod filter;
-mod format;
 mod ring;
 
 use std::cell::RefCell;
@@ -27,6 +26,7 @@ use std::time::{Duration, SystemTime};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::cli::LogFormat;
+use crate::log_line as format;
 use ring::Ring;
 
 /// The logger of the process.

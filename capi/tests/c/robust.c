@@ -574,6 +574,42 @@ static void unanswered(void)
     IS(seaprox_free(loop), 0);
 }
 
+/* ---- log: what peers send makes no key and no line ---- */
+
+static char logged[2048];
+
+static void log_line(int level, const char *target, size_t target_len, const char *text, size_t len, void *user)
+{
+    (void)level, (void)user;
+    if (target_len > 7 && strstr(target, "connection") && len < sizeof logged && strncmp(text, "closed", 6) == 0) {
+        memcpy(logged, text, len);
+        logged[len] = 0;
+    }
+}
+
+static void forge(seaprox_loop *loop, seaprox_id connection, void *user)
+{
+    IS(seaprox_connection_set_user(loop, connection, user, strlen(user)), 0);
+    IS(seaprox_connection_close(loop, connection, SEAPROX_OTHER), 0);
+}
+
+static void logs(void)
+{
+    static char forged[] = "bob reason=killed \"end\" \xe2\x80\xae\n";
+    seaprox_loop *loop = new_loop();
+    seaprox_handler handler = {0};
+    handler.size = sizeof handler;
+    handler.opened = forge;
+    handler.closed = count_close;
+    IS(seaprox_set_log(SEAPROX_LOG_INFO, log_line, NULL), 0);
+    close(adopted(loop, &handler, forged, NULL));
+    run_until(loop, &closes, 1);
+    IS(seaprox_free(loop), 0);
+    IS(seaprox_set_log(SEAPROX_LOG_OFF, NULL, NULL), 0);
+    CHECK(strstr(logged, " user=\"bob reason=killed \\\"end\\\" \\u{202e}\\n\" "));
+    CHECK(strstr(logged, " reason=other"));
+}
+
 /* ---- apply ---- */
 
 static int has(seaprox_loop *loop, const char *text)
@@ -588,6 +624,7 @@ static void apply(void)
     static const char first[] = "[[listener]]\nfront = \"socks\"\nname = \"first\"\nlisten = \"127.0.0.1:0\"\n";
     seaprox_loop *loop = new_loop();
     char text[512];
+    seaprox_id id;
     uint16_t port;
     int taken = listen_here(&port);
     snprintf(text, sizeof text,
@@ -599,6 +636,15 @@ static void apply(void)
     IS(seaprox_apply(loop, first, strlen(first)), 0);
     IS(seaprox_apply(loop, text, strlen(text)), SEAPROX_ERR_CONFIG);
     CHECK(has(loop, "\"first\"") && !has(loop, "\"good\""));
+    /* A text for one listener has no other section, which would be without effect. */
+    IS(seaprox_listen_front_end(loop, SEAPROX_TEXT("socks"), SEAPROX_TEXT("127.0.0.1:0"),
+                                SEAPROX_TEXT("name = \"named\"\n[admin]\nlisten = \"127.0.0.1:0\"\n"), &id),
+       SEAPROX_ERR_CONFIG);
+    IS(seaprox_listen_front_end(loop, SEAPROX_TEXT("socks"), SEAPROX_TEXT("127.0.0.1:0"),
+                                SEAPROX_TEXT("name = \"named\"\n[defaults]\nconnect-timeout = \"1s\"\n"), &id),
+       SEAPROX_ERR_CONFIG);
+    IS(seaprox_listen_front_end(loop, SEAPROX_TEXT("socks"), SEAPROX_TEXT("127.0.0.1:0"),
+                                SEAPROX_TEXT("name = \"named\"\nconnect-timeout = \"1s\"\n"), &id), 0);
     close(taken);
     IS(seaprox_free(loop), 0);
 }
@@ -607,6 +653,6 @@ int main(int argc, char **argv)
 {
     static const struct named all[] = {{"sigpipe", sigpipe}, {"sizes", sizes}, {"descriptors", descriptors},
                                        {"results", results}, {"ends", ends}, {"requests", requests},
-                                       {"unanswered", unanswered}, {"apply", apply}};
+                                       {"unanswered", unanswered}, {"logs", logs}, {"apply", apply}};
     return run_named(argc, argv, all, sizeof all / sizeof *all);
 }

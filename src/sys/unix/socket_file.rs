@@ -5,6 +5,7 @@
 //! with a listener stay, and the bind fails.
 
 use std::ffi::CString;
+use std::fmt;
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
@@ -132,8 +133,27 @@ fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     syscall!(libc::fchmodat(libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_SYMLINK_NOFOLLOW)).map(drop)
 }
 
-fn named(error: io::Error, what: &str) -> io::Error {
-    io::Error::new(error.kind(), format!("{what}: {error}"))
+fn named(error: io::Error, what: &'static str) -> io::Error {
+    io::Error::new(error.kind(), Named { what, error })
+}
+
+/// An error of the system under a text. It stays the source, so that its number is not lost.
+#[derive(Debug)]
+struct Named {
+    what: &'static str,
+    error: io::Error,
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.error)
+    }
+}
+
+impl std::error::Error for Named {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
 }
 
 fn is_same(one: &Metadata, other: &Metadata) -> bool {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use log::kv::{self, VisitSource};
 use log::{Level, Record};
 
-use crate::admin::is_unfit;
+use crate::text::is_unfit;
 
 /// Appends a record as a line of text, with its final newline.
 pub fn text(line: &mut String, record: &Record, now: SystemTime, colour: bool) {
@@ -19,11 +19,16 @@ pub fn text(line: &mut String, record: &Record, now: SystemTime, colour: bool) {
 /// Appends a record as a line of text without its time and its level, with its final newline.
 pub fn untimed(line: &mut String, record: &Record) {
     let _ = write!(line, "{} ", record.target());
+    message(line, record);
+    line.push('\n');
+}
+
+/// Appends the message of a record, with its keys behind it. Values that could be taken for other keys are quoted.
+pub fn message(line: &mut String, record: &Record) {
     let start = line.len();
     let _ = write!(line, "{}", record.args());
     escape_from(line, start, |_| false);
     let _ = record.key_values().visit(&mut TextPairs(line));
-    line.push('\n');
 }
 
 /// Appends a record as a JSON object on one line, with its final newline.
