@@ -14,10 +14,10 @@ use seaprox::node::{CarrierKind, ForwardConfig, Identity, LinkConfig, LinkStatus
 use seaprox::{Bind, Id, ListenConfig, Loop, Target, Upstream};
 
 use crate::Parts;
-use crate::log_line;
 use crate::file::{self, Environment};
 use crate::frontends::{Registry, proxy_protocol};
 use crate::links::{AuthorizedPeers, DialedPeer};
+use crate::log_line;
 
 /// An error of a configuration, as text with one line for each problem.
 #[derive(Clone, Debug, PartialEq, Eq)]

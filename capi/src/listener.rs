@@ -163,9 +163,7 @@ pub fn parts(record: &Rc<Record>) -> Arc<Parts> {
 /// Returns the error of an address that cannot be bound: that of the system.
 fn bind_error(error: &seaprox::config::ApplyError) -> Error {
     match &error.failure {
-        seaprox::config::ApplyFailure::Bind(_, system) => {
-            Error::new(system_code(system), error.to_string())
-        }
+        seaprox::config::ApplyFailure::Bind(_, system) => Error::new(system_code(system), error.to_string()),
         _ => Error::config(error),
     }
 }

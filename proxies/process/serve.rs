@@ -106,12 +106,12 @@ fn script(
 
 /// Refuses a script, because this binary was built without the console.
 #[cfg(not(feature = "console"))]
-fn script(config: &Config, _: &Arc<Reporter>, _: &EventQueue) -> Result<(), Failed> {
+fn script(config: &Config, _: &Arc<Reporter>, _: &EventQueue) -> Result<Option<()>, Failed> {
     match config.console_script {
         Some(_) => {
             Err(Failed::new(Exit::Config, "seaprox: --console-script: this binary was built without the console"))
         }
-        None => Ok(()),
+        None => Ok(None),
     }
 }
 
