@@ -12,6 +12,8 @@ use super::counts::Counts;
 use super::names::Names;
 use crate::text::escape;
 
+use super::mailbox::{Event, Mailbox};
+
 /// The state of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -103,6 +105,7 @@ pub struct Board {
     numbers: AtomicU64,
     totals: Mutex<Counts>,
     names: Mutex<Names>,
+    mailbox: Arc<Mailbox>,
 }
 
 impl State {
@@ -176,6 +179,12 @@ impl Entry {
         lock(&self.record).state
     }
 
+    /// Returns the name for the lines of a chat.
+    pub fn label(&self) -> String {
+        let Record { label, remote, .. } = self.record();
+        label.unwrap_or_else(|| remote.text())
+    }
+
     /// Returns the object with its ends and its state, for `print`.
     pub fn text(&self) -> String {
         let Record { state, reason, local, remote, proto, label, .. } = self.record();
@@ -199,6 +208,11 @@ impl Board {
     /// Creates a board on which objects have the names of earlier ones with the same ends.
     pub fn with_names(names: Names) -> Board {
         Board { names: Mutex::new(names), ..Board::default() }
+    }
+
+    /// Returns the queue that gets the events of the objects.
+    pub const fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
     }
 
     /// Adds an object.
@@ -268,15 +282,27 @@ impl Board {
     }
 
     /// Changes the record of an object. A closed object stays as it is, and leaves the board.
-    pub fn change(&self, entry: &Entry, change: impl FnOnce(&mut Record)) {
+    pub fn change(&self, entry: &Arc<Entry>, change: impl FnOnce(&mut Record)) {
         let mut open = lock(&self.open);
         let mut record = lock(&entry.record);
         if record.state == State::Closed {
             return;
         }
+        let (before, was_closing) = (record.state, record.is_closing);
         change(&mut record);
-        if record.state == State::Closed {
+        let after = record.state;
+        let is_closing = record.is_closing && !was_closing;
+        drop(record);
+        if after == State::Closed {
             open.retain(|other| other.number != entry.number);
+        }
+        let it = Arc::clone(entry);
+        match after {
+            after if after == before && !is_closing => {}
+            State::Connected if after != before => self.mailbox.post(Event::Connected(it)),
+            State::Error if after != before => self.mailbox.post(Event::Failed(it)),
+            State::Closed => self.mailbox.post(Event::Closed(it)),
+            _ => self.mailbox.wake(),
         }
         self.changed.notify_all();
     }

@@ -3,17 +3,21 @@
 //! A chunk has a budget of instructions, so that a loop without end ends, and the machine a limit of memory. A chunk that is
 //! ended so cannot go on by catching the error: the hook fails again at its next instruction.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use mlua::{Error, HookTriggers, Lua, LuaOptions, MultiValue, StdLib, Value, VmState};
+use mlua::{Error, Function, HookTriggers, IntoLuaMulti, Lua, LuaOptions, MultiValue, StdLib, Table, Value, VmState};
 
 use super::board::Board;
+use super::mailbox::{Event, Mailbox, Turn};
 use super::node::Changes;
-use super::objects::{self, Handle};
-use super::{Flags, Output};
+use super::objects::{self, Handle, Shared};
+use super::printer::Printer;
+use super::schedule::{Schedule, Source, Task, Timer, Topic};
+use super::{Flags, callbacks, chat};
 
 /// The limits of a machine.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +34,11 @@ pub struct Limits {
 pub struct Machine {
     lua: Lua,
     guard: Rc<Guard>,
-    output: Rc<RefCell<Output>>,
+    printer: Printer,
+    objects: Shared,
+    schedule: Rc<Schedule>,
+    /// `os.date`.
+    date: Function,
 }
 
 /// What the hook looks at.
@@ -54,7 +62,7 @@ impl Machine {
     pub fn new(
         changes: Changes,
         board: Arc<Board>,
-        output: Output,
+        printer: Printer,
         flags: Flags,
         limits: Limits,
     ) -> mlua::Result<Machine> {
@@ -65,46 +73,141 @@ impl Machine {
             remove_unsafe(&lua)?;
         }
         lua.set_memory_limit(limits.memory)?;
-        let output = Rc::new(RefCell::new(output));
-        let writer = Rc::clone(&output);
+        let writer = printer.clone();
         let print = lua.create_function(move |_, values: MultiValue| {
-            let text = values.iter().map(Value::to_string).collect::<mlua::Result<Vec<_>>>()?.join("\t");
-            (*writer.borrow_mut())(&format!("{text}\n"));
+            writer.out(&format!("{}\n", text_of(&values)?));
             Ok(())
         })?;
         lua.globals().set("print", print)?;
-        objects::add_to(&lua, changes, board, flags.clone())?;
-        Ok(Machine { lua, guard: Rc::new(Guard { limits, used: Cell::new(0), flags }), output })
+        let date = lua.globals().get::<Table>("os")?.get("date")?;
+        let schedule = Rc::<Schedule>::default();
+        let objects = Shared::new(changes, board, flags.clone(), Rc::clone(&schedule));
+        objects::add_to(&lua, &objects)?;
+        callbacks::add_to(&lua, &objects)?;
+        let guard = Rc::new(Guard { limits, used: Cell::new(0), flags });
+        Ok(Machine { lua, guard, printer, objects, schedule, date })
     }
 
-    /// Runs a chunk. With `prints`, a chunk that is an expression prints its values.
-    ///
-    /// # Errors
-    /// The text of its error.
-    pub fn run(&self, name: &str, code: &str, prints: bool) -> Result<(), String> {
+    /// Runs what is due, and one turn of the queue. Returns false if the machine is to end.
+    pub fn turn(&self, turn: Turn) -> bool {
+        if self.guard.is_ending() {
+            // A chunk that waits is left where it is.
+            self.schedule.take_chunks().into_iter().for_each(|task| finish_chunk(task, Err("interrupted".to_owned())));
+        }
+        let now = Instant::now();
+        for (task, value) in self.schedule.take_ready(now) {
+            self.resume(task, MultiValue::from_iter([value]));
+        }
+        for Timer { function, args, name, .. } in (0..DUE_MAX).map_while(|_| self.schedule.take_due(now)) {
+            self.start(function, args, Source::Callback(name));
+        }
+        if let Some(job) = turn.job {
+            let source = Source::Chunk(job.prints, job.result);
+            match self.load(&job.name, &job.code, job.prints) {
+                Ok(function) => self.start(function, MultiValue::new(), source),
+                Err(error) => self.end(source, Err(error)),
+            }
+        }
+        turn.event.into_iter().for_each(|event| self.handle(event));
+        !turn.is_over
+    }
+
+    /// Waits for work.
+    pub fn next(&self, mailbox: &Mailbox) -> Turn {
+        let (deadline, num_waiting) = self.schedule.pending();
+        mailbox.next(deadline, num_waiting)
+    }
+
+    fn handle(&self, event: Event) {
+        let (topic, entry, more) = match event {
+            Event::Connected(entry) => (Topic::Connected, entry, None),
+            Event::Failed(entry) => {
+                let reason = entry.record().reason;
+                (Topic::Error, entry, Some(reason))
+            }
+            Event::Closed(entry) => {
+                let reason = entry.record().reason;
+                (Topic::Closed, entry, Some(reason).filter(|reason| !reason.is_empty()))
+            }
+            Event::Message(entry, text, num_dropped) => {
+                if self.objects.shows_chat() {
+                    let time: String = self.date.call("%H:%M:%S").unwrap_or_default();
+                    self.printer.out(&chat::line(&time, &entry.label(), &text, num_dropped));
+                }
+                (Topic::Message, entry, Some(text))
+            }
+            Event::Note(text) => return self.printer.err(&format!("{text}\n")),
+        };
+        for function in self.schedule.handlers(topic, entry.number) {
+            match (self.objects.handle(Arc::clone(&entry)), more.clone()).into_lua_multi(&self.lua) {
+                Ok(args) => self.start(function, args, Source::Callback(topic.as_str())),
+                Err(error) => self.end(Source::Callback(topic.as_str()), Err(error)),
+            }
+        }
+    }
+
+    /// Runs a function as a coroutine.
+    fn start(&self, function: Function, args: MultiValue, source: Source) {
+        // A coroutine gets the hook that is set when it is created.
+        match arm(&self.lua, &self.guard, HOOK_INTERVAL).and_then(|()| self.lua.create_thread(function)) {
+            Ok(thread) => self.resume(Task { thread, source }, args),
+            Err(error) => self.end(source, Err(error)),
+        }
+    }
+
+    /// Runs a coroutine until it ends or waits. Each such turn has a budget of instructions.
+    fn resume(&self, task: Task, args: MultiValue) {
         self.guard.used.set(0);
-        arm(&self.lua, &self.guard, HOOK_INTERVAL).map_err(|error| error_text(&error))?;
-        let result = self.evaluate(name, code, prints);
-        if self.guard.flags.stop.load(Ordering::Relaxed) {
-            return Ok(());
+        self.schedule.enter(&task.thread);
+        let result = task.thread.resume::<MultiValue>(args);
+        let plan = self.schedule.leave();
+        if result.is_err() || !task.thread.is_resumable() {
+            return self.end(task.source, result);
         }
-        let values = result.map_err(|error| error_text(&error))?;
-        if prints && !values.is_empty() {
-            let texts = values.iter().map(Value::to_string).collect::<mlua::Result<Vec<_>>>();
-            let text = texts.map_err(|error| error_text(&error))?.join("\t");
-            (*self.output.borrow_mut())(&format!("{text}\n"));
+        match plan {
+            Some(plan) => self.schedule.park(task, plan),
+            None => {
+                let error = Error::runtime("coroutine.yield: outside of a coroutine of the script");
+                self.end(task.source, Err(error));
+            }
         }
-        Ok(())
     }
 
-    fn evaluate(&self, name: &str, code: &str, prints: bool) -> mlua::Result<MultiValue> {
+    /// Reports the end of a task.
+    fn end(&self, source: Source, result: mlua::Result<MultiValue>) {
+        let is_leaving = self.guard.flags.stop.load(Ordering::Relaxed);
+        match source {
+            Source::Callback(name) => {
+                if let Err(error) = result.as_ref().map_err(error_text)
+                    && !is_leaving
+                {
+                    self.printer.err(&format!("{name}: {error}\n"));
+                }
+            }
+            Source::Chunk(prints, sender) => {
+                let text = match result {
+                    Ok(values) if prints && !values.is_empty() && !is_leaving => text_of(&values).map(Some),
+                    result => result.map(|_| None),
+                };
+                let outcome = match text {
+                    _ if is_leaving => Ok(()),
+                    Ok(text) => {
+                        text.into_iter().for_each(|text| self.printer.out(&format!("{text}\n")));
+                        Ok(())
+                    }
+                    Err(error) => Err(error_text(&error)),
+                };
+                // A main thread that has left needs no result.
+                let _ = sender.send(outcome);
+            }
+        }
+    }
+
+    fn load(&self, name: &str, code: &str, prints: bool) -> mlua::Result<Function> {
         let load =
             |code: String| self.lua.load(code).set_name(name).set_mode(mlua::chunk::ChunkMode::Text).into_function();
         let expression = if prints { load(format!("return {code}")).ok() } else { None };
-        match expression {
-            Some(function) => function.call(()),
-            None => load(code.to_owned())?.call(()),
-        }
+        expression.map_or_else(|| load(code.to_owned()), Ok)
     }
 
     /// Returns the names of globals, and those of the fields of global tables behind the names of the tables.
@@ -129,6 +232,25 @@ impl Machine {
     }
 }
 
+impl Guard {
+    fn is_ending(&self) -> bool {
+        self.flags.interrupt.load(Ordering::Relaxed) || self.flags.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Reports the end of a chunk that waits.
+fn finish_chunk(task: Task, outcome: Result<(), String>) {
+    if let Source::Chunk(_, result) = task.source {
+        // As in `Machine::end`.
+        let _ = result.send(outcome);
+    }
+}
+
+/// Returns values as `print` shows them.
+fn text_of(values: &MultiValue) -> mlua::Result<String> {
+    Ok(values.iter().map(Value::to_string).collect::<mlua::Result<Vec<_>>>()?.join("\t"))
+}
+
 /// Takes files and processes away from scripts, and chunks of bytes, which Lua does not check.
 fn remove_unsafe(lua: &Lua) -> mlua::Result<()> {
     let globals = lua.globals();
@@ -149,23 +271,21 @@ fn remove_unsafe(lua: &Lua) -> mlua::Result<()> {
     globals.set("load", load.eval::<mlua::Function>()?)
 }
 
-/// Has the hook look after each `interval` instructions.
+/// Has the hook look after each `interval` instructions of the coroutine that runs, and of those that are created from now on.
 fn arm(lua: &Lua, guard: &Rc<Guard>, interval: u32) -> mlua::Result<()> {
     let guard = Rc::clone(guard);
     lua.set_global_hook(HookTriggers::new().every_nth_instruction(interval), move |lua, _| {
-        let used = guard.used.get().saturating_add(interval.into());
+        let used = guard.used.get().saturating_add(HOOK_INTERVAL.into());
         guard.used.set(used);
-        let text = if guard.flags.interrupt.load(Ordering::Relaxed) || guard.flags.stop.load(Ordering::Relaxed) {
+        let text = if guard.is_ending() {
             "interrupted".to_owned()
         } else if used > guard.limits.instructions {
             format!("more than {} instructions", guard.limits.instructions)
         } else {
             return Ok(VmState::Continue);
         };
-        if interval > 1 {
-            // A function that catches this error fails at its next instruction.
-            arm(lua, &guard, 1)?;
-        }
+        // A function that catches this error fails at its next instruction, in each coroutine.
+        arm(lua, &guard, 1)?;
         Err(Error::runtime(text))
     })
 }
@@ -207,6 +327,8 @@ pub fn handle_of(value: &Value) -> Option<Handle> {
 
 /// Instructions between two looks of the hook.
 const HOOK_INTERVAL: u32 = 1000;
+/// Timers of one turn.
+const DUE_MAX: usize = 64;
 /// Words for the completion.
 const WORDS_MAX: usize = 5000;
 

@@ -13,34 +13,41 @@
 
 mod attached;
 mod board;
+mod callbacks;
+mod chat;
 mod commands;
 mod completion;
 mod counts;
 mod machine;
+mod mailbox;
 mod names;
 mod node;
 mod objects;
+mod printer;
 mod prompt;
+mod schedule;
 mod verbs;
 mod words;
 
-use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 pub use attached::{Process, ProcessError};
 pub use machine::check;
 use machine::{Limits, Machine};
+use mailbox::{Job, Mailbox};
 pub use node::{Changes, Node, NodeSetup};
-pub use prompt::Prompt;
+pub use printer::Printer;
+use prompt::Prompt;
 
 /// The source of the code that a console runs.
 pub enum Code {
-    /// The lines of a prompt.
-    Prompt(Box<Prompt>),
+    /// The lines of a prompt, whose history is kept in a file if there is one.
+    Prompt(Option<PathBuf>),
     /// One chunk: its name for messages, and its text.
     Chunk(String, String),
 }
@@ -54,48 +61,35 @@ pub struct Flags {
     pub stop: Arc<AtomicBool>,
 }
 
-/// A chunk for the virtual machine.
-struct Job {
-    name: String,
-    code: String,
-    /// True to print the values of an expression.
-    prints: bool,
-    result: SyncSender<Result<(), String>>,
+/// The main thread's way to the virtual machine.
+#[derive(Clone)]
+struct Chunks {
+    mailbox: Arc<Mailbox>,
+    flags: Flags,
 }
-
-/// Writes text for the user.
-type Output = Box<dyn FnMut(&str) + Send>;
 
 /// Runs a console until its code has ended and nothing is open, until the user leaves, or until a signal stops it. Links are
 /// closed in order then.
 ///
 /// # Errors
 /// The error of a chunk that is not from the prompt, or of a thread that cannot be started.
-pub fn run(node: Node, code: Code, is_unsafe: bool, flags: &Flags) -> Result<(), String> {
-    let output: Output = Box::new(|text| {
-        let mut out = std::io::stdout().lock();
-        // A reader that has closed its end is no error of the script.
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    });
-    let words = match &code {
-        Code::Prompt(prompt) => prompt.words(),
-        Code::Chunk(..) => words::Words::default(),
-    };
-    let jobs = start_machine(&node, output, is_unsafe, flags, &words)?;
+pub fn run(node: Node, code: Code, is_unsafe: bool, printer: Printer, flags: &Flags) -> Result<(), String> {
+    let words = words::Words::default();
+    start_machine(&node, printer.clone(), is_unsafe, flags, &words)?;
+    let chunks = Chunks { mailbox: Arc::clone(node.board().mailbox()), flags: flags.clone() };
     let result = match code {
-        Code::Prompt(mut prompt) => {
-            prompt.run(flags, &mut |line| submit(&jobs, "=prompt", line, true, flags));
-            Ok(())
-        }
-        Code::Chunk(name, text) => submit(&jobs, &name, text, false, flags).and_then(|()| {
+        Code::Prompt(history) => run_prompt(&chunks, history, words, printer),
+        Code::Chunk(name, text) => chunks.submit(&name, text, false).and_then(|()| {
             // The links of another process are not those of the script.
-            while !is_leaving(flags) && !node.is_attached() && node.board().has_open() {
+            let has_open = || !node.is_attached() && node.board().has_open();
+            while !chunks.is_ending() && (has_open() || chunks.mailbox.is_busy()) {
                 node.board().wait(LOOK_INTERVAL);
             }
             // A script whose listener or link could not be made has failed, unless it was stopped or has closed that object.
-            node.board().failure().filter(|_| !is_leaving(flags)).map_or(Ok(()), Err)
+            node.board().failure().filter(|_| !chunks.is_ending()).map_or(Ok(()), Err)
         }),
     };
+    chunks.mailbox.close();
     node.finish();
     result
 }
@@ -107,86 +101,138 @@ pub fn run(node: Node, code: Code, is_unsafe: bool, flags: &Flags) -> Result<(),
 /// The error of the script, or of a thread that cannot be started.
 pub fn run_beside(process: Box<dyn Process>, name: &str, text: String, flags: &Flags) -> Result<(), String> {
     let node = Node::attach(process)?;
-    let output: Output = Box::new(|text| {
+    let printer = Printer::to(Box::new(|text| {
         for line in text.lines() {
             let line: String = line.chars().filter(|c| !c.is_control() || *c == '\t').collect();
             log::info!(target: "seaprox::console", "{line}");
         }
-    });
-    let jobs = start_machine(&node, output, false, flags, &words::Words::default())?;
-    let result = submit(&jobs, name, text, false, flags);
+    }));
+    start_machine(&node, printer, false, flags, &words::Words::default())?;
+    let chunks = Chunks { mailbox: Arc::clone(node.board().mailbox()), flags: flags.clone() };
+    let result = chunks.submit(name, text, false);
     // What the script has begun goes on.
-    while result.is_ok() && !is_leaving(flags) {
+    while result.is_ok() && !flags.stop.load(Ordering::Relaxed) {
         node.board().wait(LOOK_INTERVAL);
     }
+    chunks.mailbox.close();
     node.finish();
     result
+}
+
+/// Runs a prompt in a thread of its own, so that a signal and a callback can end the console while a line is edited.
+fn run_prompt(chunks: &Chunks, history: Option<PathBuf>, words: words::Words, printer: Printer) -> Result<(), String> {
+    let terminal = prompt::Terminal::of_input();
+    let (ended, result) = mpsc::sync_channel(1);
+    let shared = chunks.clone();
+    let body = move || {
+        let outcome = Prompt::open(history, words, printer).map(|mut prompt| prompt.run(&shared));
+        // A main thread that has left needs no result.
+        let _ = ended.send(outcome);
+    };
+    thread::Builder::new().name("prompt".into()).spawn(body).map_err(|error| error.to_string())?;
+    loop {
+        match result.recv_timeout(LOOK_INTERVAL) {
+            Ok(outcome) => return outcome,
+            Err(RecvTimeoutError::Timeout) if !chunks.flags.stop.load(Ordering::Relaxed) => {}
+            Err(_) => {
+                // The prompt may be in the middle of a line.
+                terminal.restore();
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// Starts the thread of the virtual machine.
 fn start_machine(
     node: &Node,
-    output: Output,
+    printer: Printer,
     is_unsafe: bool,
     flags: &Flags,
     words: &words::Words,
-) -> Result<SyncSender<Job>, String> {
-    let (jobs, received) = mpsc::sync_channel::<Job>(1);
+) -> Result<(), String> {
     let (changes, board, flags, words) = (node.changes(), node.board(), flags.clone(), words.clone());
     let body = move || {
+        let mailbox = Arc::clone(board.mailbox());
         let limits = Limits { is_unsafe, ..Limits::default() };
-        match Machine::new(changes, board, output, flags, limits) {
-            Ok(machine) => run_jobs(&machine, &received, &words),
-            Err(error) => fail_jobs(&error.to_string(), &received),
+        match Machine::new(changes, board, printer, flags, limits) {
+            Ok(machine) => run_machine(&machine, &mailbox, &words),
+            Err(error) => fail(&error.to_string(), &mailbox),
         }
     };
-    thread::Builder::new().name("lua".into()).spawn(body).map_err(|error| error.to_string())?;
-    Ok(jobs)
+    thread::Builder::new().name("lua".into()).spawn(body).map(drop).map_err(|error| error.to_string())
 }
 
-fn run_jobs(machine: &Machine, jobs: &Receiver<Job>, words: &words::Words) {
+fn run_machine(machine: &Machine, mailbox: &Mailbox, words: &words::Words) {
     words.set(machine.words());
-    for Job { name, code, prints, result } in jobs {
-        let outcome = machine.run(&name, &code, prints);
-        words.set(machine.words());
-        // A main thread that has left needs no result.
-        let _ = result.send(outcome);
-    }
-}
-
-fn fail_jobs(error: &str, jobs: &Receiver<Job>) {
-    for job in jobs {
-        // As above.
-        let _ = job.result.send(Err(error.to_owned()));
-    }
-}
-
-/// Has the virtual machine run a chunk, and waits for its end. A chunk that does not end within [`INTERRUPT_TIME`] of an
-/// interrupt, because one call of a library takes longer, is left to itself.
-fn submit(jobs: &SyncSender<Job>, name: &str, code: String, prints: bool, flags: &Flags) -> Result<(), String> {
-    flags.interrupt.store(false, Ordering::Relaxed);
-    let (result, ended) = mpsc::sync_channel(1);
-    let job = Job { name: name.to_owned(), code, prints, result };
-    if jobs.try_send(job).is_err() {
-        return Err("an interrupted call has not ended yet".to_owned());
-    }
-    let mut interrupted: Option<Instant> = None;
     loop {
-        match ended.recv_timeout(LOOK_INTERVAL) {
-            Ok(result) => return result,
-            Err(RecvTimeoutError::Disconnected) => return Err("the virtual machine has ended".to_owned()),
-            Err(RecvTimeoutError::Timeout) if flags.interrupt.load(Ordering::Relaxed) || is_leaving(flags) => {
-                if interrupted.get_or_insert_with(Instant::now).elapsed() > INTERRUPT_TIME {
-                    return Err("interrupted".to_owned());
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => {}
+        let turn = machine.next(mailbox);
+        let may_change = turn.job.is_some();
+        if !machine.turn(turn) {
+            return;
+        }
+        if may_change {
+            words.set(machine.words());
         }
     }
 }
 
-fn is_leaving(flags: &Flags) -> bool {
-    flags.stop.load(Ordering::Relaxed)
+/// Fails each chunk, because there is no machine.
+fn fail(error: &str, mailbox: &Mailbox) {
+    loop {
+        let turn = mailbox.next(None, 0);
+        if let Some(job) = turn.job {
+            // As in `run_prompt`.
+            let _ = job.result.send(Err(error.to_owned()));
+        }
+        if turn.is_over {
+            return;
+        }
+    }
+}
+
+impl Chunks {
+    /// Has the virtual machine run a chunk, and waits for its end. A chunk that does not end within [`INTERRUPT_TIME`] of an
+    /// interrupt, because one call of a library takes longer, is left to itself.
+    fn submit(&self, name: &str, code: String, prints: bool) -> Result<(), String> {
+        self.flags.interrupt.store(false, Ordering::Relaxed);
+        let (result, ended) = mpsc::sync_channel(1);
+        let job = Job { name: name.to_owned(), code, prints, result };
+        if self.mailbox.submit(job).is_err() {
+            return Err("an interrupted call has not ended yet".to_owned());
+        }
+        let mut interrupted: Option<Instant> = None;
+        loop {
+            match ended.recv_timeout(LOOK_INTERVAL) {
+                Ok(result) => return result,
+                Err(RecvTimeoutError::Disconnected) => return Err("the virtual machine has ended".to_owned()),
+                Err(RecvTimeoutError::Timeout) if self.is_ending() => {
+                    // A chunk that waits looks at the flags then.
+                    self.mailbox.wake();
+                    if interrupted.get_or_insert_with(Instant::now).elapsed() > INTERRUPT_TIME {
+                        return Err("interrupted".to_owned());
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Ends the callback that runs, if one does.
+    fn interrupt(&self) {
+        if self.mailbox.is_running() {
+            let since = Instant::now();
+            self.flags.interrupt.store(true, Ordering::Relaxed);
+            while self.mailbox.is_running() && since.elapsed() < INTERRUPT_TIME {
+                thread::sleep(Duration::from_millis(1));
+            }
+            self.flags.interrupt.store(false, Ordering::Relaxed);
+        }
+    }
+
+    fn is_ending(&self) -> bool {
+        self.flags.interrupt.load(Ordering::Relaxed) || self.flags.stop.load(Ordering::Relaxed)
+    }
 }
 
 /// Interval at which the flags of signals are looked at.

@@ -1,7 +1,7 @@
 //! The thread that changes the configuration in effect, and writes the states of all links and tunnels on the board.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,9 @@ use serde_json::Value;
 
 use super::attached::{self, Attached, Process, ProcessError};
 use super::board::{Board, Entry, Kind, Place, Record, State};
+use super::chat::{Message, Messages};
 use super::counts::Counts;
+use super::mailbox::Event;
 use super::names::{NameChange, Names};
 use crate::admin::{AdminCommand, CommandError};
 use crate::text::escape;
@@ -67,6 +69,8 @@ pub enum Change {
     Forward(Arc<Entry>, Bind, Target),
     /// Listen at an address for the clients of a SOCKS proxy.
     Socks(Arc<Entry>, Bind),
+    /// Send a message to the peer of a connection.
+    Chat(Arc<Entry>, String),
     /// Close an object, a connection after its tunnels.
     Close(Arc<Entry>),
     /// Give an object the name that it has on the board, and save it.
@@ -92,6 +96,7 @@ pub(super) struct Keeper {
     server: Server,
     pub(super) board: Arc<Board>,
     refusals: Refusals,
+    messages: Arc<Messages>,
     is_look_due: Arc<AtomicBool>,
     prepare: Option<Prepare>,
     /// The objects that could not be closed, which is tried again.
@@ -111,7 +116,8 @@ impl Node {
     pub fn start(setup: NodeSetup) -> Result<Node, String> {
         let (sender, receiver) = mpsc::sync_channel(CHANGES_MAX);
         let (refusals, is_look_due) = (Refusals::default(), Arc::new(AtomicBool::new(false)));
-        let handler = handler(sender.clone(), Arc::clone(&refusals), Arc::clone(&is_look_due));
+        let messages = Arc::<Messages>::default();
+        let handler = handler(sender.clone(), Arc::clone(&refusals), Arc::clone(&messages), Arc::clone(&is_look_due));
         let NodeSetup { config, link, server, prepare, names } = setup;
         let parts = Arc::new(Parts::with_events(&config, handler));
         let text = |error: io::Error| error.to_string();
@@ -130,6 +136,7 @@ impl Node {
                 server,
                 board: shared,
                 refusals,
+                messages,
                 is_look_due,
                 prepare: Some(prepare),
                 unclosed: Vec::new(),
@@ -224,8 +231,18 @@ impl Changes {
 }
 
 /// Returns the handler of the events of links, which runs in the loop and never waits.
-fn handler(changes: SyncSender<Change>, refusals: Refusals, is_look_due: Arc<AtomicBool>) -> crate::OnEvent {
-    Arc::new(move |owner: &LinkOwner, _: Id, event: &LinkEvent| {
+fn handler(
+    changes: SyncSender<Change>,
+    refusals: Refusals,
+    messages: Arc<Messages>,
+    is_look_due: Arc<AtomicBool>,
+) -> crate::OnEvent {
+    Arc::new(move |owner: &LinkOwner, id: Id, event: &LinkEvent| {
+        match event {
+            LinkEvent::Message { text } => messages.push(id, text, Instant::now()),
+            LinkEvent::Closed | LinkEvent::Ended { .. } => messages.forget(id),
+            _ => {}
+        }
         if let LinkOwner::Link(name) = owner {
             let text = match event {
                 LinkEvent::WrongKey { key } => {
@@ -289,6 +306,7 @@ impl Keeper {
                 let result = self.forward(&entry, listen, None);
                 (entry, result)
             }
+            Change::Chat(entry, text) => return self.chat(&entry, text),
             Change::Close(entry) => return self.close(&entry),
             Change::Rename(entry, saved) => {
                 self.rename(&entry);
@@ -446,6 +464,19 @@ impl Keeper {
         Ok(())
     }
 
+    /// Sends a message. The user is told if it could not be sent.
+    fn chat(&self, entry: &Entry, text: String) {
+        let result = match entry.record().id {
+            Some(id) => self.ask(move |core| {
+                core.link(id).and_then(|mut link| link.send_message(&text)).map_err(|error| error.to_string())
+            }),
+            None => Ok(Err("the connection is closed".to_owned())),
+        };
+        if let Ok(Err(error)) | Err(error) = result {
+            self.board.mailbox().post(Event::Note(format!("chat: {}: not sent: {error}", entry.label())));
+        }
+    }
+
     /// Closes an object, a connection after its tunnels.
     pub(super) fn close(&mut self, entry: &Arc<Entry>) {
         let tunnels = self.board.open().into_iter();
@@ -500,10 +531,14 @@ impl Keeper {
     fn look(&mut self) {
         self.settle();
         let open = self.board.open();
+        // A link whose message is there is among the links that are read after it, unless it has ended.
+        let mut messages = self.messages.take();
         let Ok((links, forwards, totals)) = self.ask(|core| (core.links(), core.forwards(), core.totals())) else {
             return;
         };
         self.board.set_totals(Counts::of_process(&totals));
+        // A message is told before the end of its link.
+        self.pass_on(&mut messages, &open);
         for entry in &open {
             let record = entry.record();
             match entry.kind {
@@ -524,6 +559,17 @@ impl Keeper {
                 self.add_served(link);
             }
         }
+        self.pass_on(&mut messages, &self.board.open());
+    }
+
+    /// Passes the messages of these connections on to the virtual machine.
+    fn pass_on(&self, messages: &mut VecDeque<Message>, open: &[Arc<Entry>]) {
+        messages.retain_mut(|Message { link, text, num_dropped }| {
+            let Some(entry) = open.iter().find(|entry| entry.record().id == Some(*link)) else { return true };
+            let event = Event::Message(Arc::clone(entry), std::mem::take(text), *num_dropped);
+            self.board.mailbox().post(event);
+            false
+        });
     }
 
     fn add_served(&self, link: &LinkStatus) {

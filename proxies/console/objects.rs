@@ -1,27 +1,32 @@
 //! The functions and objects of the console: connections, listeners and tunnels, as tnlr names them. Each function is also a
 //! method of its first argument.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use mlua::{
-    AnyUserData, Error, IntoLuaMulti, Lua, MetaMethod, MultiValue, ObjectLike, UserData, UserDataMethods, Value,
+    AnyUserData, Error, IntoLuaMulti, Lua, MetaMethod, MultiValue, ObjectLike, UserData, UserDataFields,
+    UserDataMethods, Value,
 };
 use seaprox::{Bind, Target};
 
-use super::Flags;
 use super::board::{Board, Entry, Kind, Place, Record, State};
 use super::machine::handle_of;
 use super::node::{Change, Changes};
-use super::verbs;
+use super::schedule::{Schedule, settled};
+use super::{Flags, callbacks, verbs};
 use crate::links::addresses;
 
 /// An object of Lua: a handle of a connection, a listener or a tunnel, which lives on without it.
 #[derive(Clone)]
 pub struct Handle {
-    pub(super) entry: Arc<Entry>,
-    pub(super) shared: Shared,
+    /// The object.
+    pub entry: Arc<Entry>,
+    /// All objects.
+    pub shared: Shared,
 }
 
 /// What all handles share.
@@ -30,11 +35,49 @@ pub struct Shared {
     pub(super) changes: Changes,
     pub(super) board: Arc<Board>,
     flags: Flags,
+    schedule: Rc<Schedule>,
+    shows_chat: Rc<Cell<bool>>,
 }
 
 impl Shared {
-    pub(super) fn handle(&self, entry: Arc<Entry>) -> Handle {
+    /// Creates what all handles share.
+    pub fn new(changes: Changes, board: Arc<Board>, flags: Flags, schedule: Rc<Schedule>) -> Shared {
+        Shared { changes, board, flags, schedule, shows_chat: Rc::new(Cell::new(true)) }
+    }
+
+    /// Returns a handle of an object.
+    pub fn handle(&self, entry: Arc<Entry>) -> Handle {
         Handle { entry, shared: self.clone() }
+    }
+
+    /// Returns the callbacks and timers.
+    pub const fn schedule(&self) -> &Rc<Schedule> {
+        &self.schedule
+    }
+
+    /// Returns true if the messages of peers are printed.
+    pub fn shows_chat(&self) -> bool {
+        self.shows_chat.get()
+    }
+
+    /// Has the messages of peers printed, or not.
+    pub fn set_shows_chat(&self, shows: bool) {
+        self.shows_chat.set(shows);
+    }
+
+    /// Sends a message to the peer of a connection.
+    ///
+    /// # Errors
+    /// The connection does not work, or too many changes wait.
+    pub fn chat(&self, entry: &Arc<Entry>, text: String) -> mlua::Result<()> {
+        if entry.kind != Kind::Connection {
+            return Err(Error::runtime("tc: expected a connection"));
+        }
+        match entry.record() {
+            Record { is_closing: false, state: State::Connected, .. } => {}
+            _ => return Err(Error::runtime(format!("tc: {}", entry.text()))),
+        }
+        self.changes.post(Change::Chat(Arc::clone(entry), text)).map_err(Error::runtime)
     }
 
     /// Adds an object, and posts the change that makes it.
@@ -61,13 +104,37 @@ impl Shared {
         }
     }
 
-    fn sleep(&self, seconds: f64) -> mlua::Result<()> {
-        let (since, time) = (Instant::now(), time_of(seconds)?);
+    /// Waits in the thread.
+    ///
+    /// # Errors
+    /// A signal ends the chunk.
+    pub fn sleep(&self, time: Duration) -> mlua::Result<()> {
+        let since = Instant::now();
         while let Some(left) = time.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
             self.check_flags()?;
             std::thread::sleep(left.min(WAIT_INTERVAL));
         }
         Ok(())
+    }
+
+    /// Waits in the thread until an object works, or is closed; without a time, also until it has failed for the first time.
+    /// Returns true if it works.
+    ///
+    /// # Errors
+    /// A signal ends the chunk.
+    pub fn wait(&self, entry: &Entry, time: Option<Duration>) -> mlua::Result<bool> {
+        let since = Instant::now();
+        loop {
+            if let Some(outcome) = settled(entry, time.is_none()) {
+                return Ok(outcome);
+            }
+            self.check_flags()?;
+            let left = time.map_or(WAIT_INTERVAL, |time| time.saturating_sub(since.elapsed()));
+            if left.is_zero() {
+                return Ok(false);
+            }
+            self.board.wait(left.min(WAIT_INTERVAL));
+        }
     }
 
     /// Returns the objects that a test holds for, as a list.
@@ -97,35 +164,18 @@ impl Handle {
         let parent = Some(Arc::clone(&self.entry));
         self.shared.make(kind, parent, record, change)
     }
-
-    /// Waits until the object works, or is closed; without a time, also until it has failed for the first time. Returns true if
-    /// it works.
-    fn wait(&self, seconds: Option<f64>) -> mlua::Result<bool> {
-        let time = seconds.map(time_of).transpose()?;
-        let since = Instant::now();
-        loop {
-            let Record { state, is_closing, .. } = self.entry.record();
-            match state {
-                State::Closed => return Ok(false),
-                _ if is_closing => {}
-                State::Connected => return Ok(true),
-                State::Error if time.is_none() => return Ok(false),
-                _ => {}
-            }
-            self.shared.check_flags()?;
-            let left = time.map_or(WAIT_INTERVAL, |time| time.saturating_sub(since.elapsed()));
-            if left.is_zero() {
-                return Ok(false);
-            }
-            self.shared.board.wait(left.min(WAIT_INTERVAL));
-        }
-    }
 }
 
 impl UserData for Handle {
+    fn add_fields<F: UserDataFields<Self>>(fields: &mut F) {
+        // It is a function of Lua, because only such a function can leave its coroutine.
+        fields.add_field("wait", callbacks::Wait);
+    }
+
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
         add_tunnels(methods);
         verbs::add_methods(methods);
+        callbacks::add_methods(methods);
         methods.add_meta_method(MetaMethod::ToString, |_, handle, ()| Ok(handle.entry.text()));
         methods.add_meta_method(MetaMethod::Eq, |_, handle, other: Value| {
             Ok(handle_of(&other).is_some_and(|other| other.entry.number == handle.entry.number))
@@ -144,7 +194,6 @@ impl UserData for Handle {
             let reason = Some(reason).filter(|reason| state != State::Connected && !reason.is_empty());
             Ok((state.as_str(), reason))
         });
-        methods.add_method("wait", |_, handle, seconds: Option<f64>| handle.wait(seconds));
         methods.add_method("parent", |_, handle, ()| {
             Ok(handle.entry.parent.clone().map(|parent| handle.shared.handle(parent)))
         });
@@ -191,8 +240,7 @@ fn add_tunnels<M: UserDataMethods<Handle>>(methods: &mut M) {
 ///
 /// # Errors
 /// There is not enough memory.
-pub fn add_to(lua: &Lua, changes: Changes, board: Arc<Board>, flags: Flags) -> mlua::Result<()> {
-    let shared = Shared { changes, board, flags };
+pub fn add_to(lua: &Lua, shared: &Shared) -> mlua::Result<()> {
     let globals = lua.globals();
     let all = shared.clone();
     let connect = lua.create_function(move |lua, (host, port, local): (Value, Value, Value)| {
@@ -205,18 +253,17 @@ pub fn add_to(lua: &Lua, changes: Changes, board: Arc<Board>, flags: Flags) -> m
     let list = lua.create_function(move |_, ()| Ok(all.list(|entry| entry.kind == Kind::Connection)))?;
     globals.set("list_connections", list)?;
     let all = shared.clone();
-    globals.set("sleep", lua.create_function(move |_, seconds: f64| all.sleep(seconds))?)?;
-    let all = shared.clone();
     let quit = lua.create_function(move |_, ()| -> mlua::Result<()> {
         all.flags.stop.store(true, Ordering::Relaxed);
         Err(Error::runtime("quit"))
     })?;
     globals.set("quit", quit)?;
-    for name in methods() {
+    // Those of the module `callbacks` have other arguments as functions.
+    for name in methods().filter(|name| !callbacks::NAMES.contains(name)) {
         let method = lua.create_function(move |lua, args: MultiValue| call_method(lua, name, args))?;
         globals.set(name, method)?;
     }
-    verbs::add_functions(lua, &shared)
+    verbs::add_functions(lua, shared)
 }
 
 /// Iterates over the methods that are functions, too.
@@ -277,9 +324,21 @@ fn listen(shared: &Shared, port: &Value, host: &Value) -> mlua::Result<Handle> {
     shared.make(Kind::Listener, None, record, |entry| Change::Listen(entry, bind))
 }
 
-fn time_of(seconds: f64) -> mlua::Result<Duration> {
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|_| Error::runtime(format!("seconds: expected a number from 0 on, not {seconds}")))
+/// Reads a time in seconds, of at most [`TIME_MAX`]. Fails with the name of the argument.
+///
+/// # Errors
+/// It is no number, or a negative one.
+pub fn time_of(value: &Value) -> mlua::Result<Duration> {
+    let seconds = match value {
+        Value::Integer(number) => Some(*number as f64),
+        Value::Number(number) => Some(*number),
+        _ => None,
+    };
+    let time = seconds.filter(|seconds| *seconds >= 0.0).map(|seconds| seconds.min(TIME_MAX.as_secs_f64()));
+    time.map(Duration::from_secs_f64).ok_or_else(|| {
+        let found = seconds.map_or_else(|| value.type_name().to_owned(), |seconds| seconds.to_string());
+        Error::runtime(format!("seconds: expected a number from 0 on, not {found}"))
+    })
 }
 
 /// Returns a port. Fails with the name of the argument.
@@ -316,13 +375,15 @@ pub(super) fn bind_of(host: &str, port: u16) -> mlua::Result<Bind> {
 }
 
 /// The methods that are functions, too.
-const METHODS: [&str; 14] = [
+const METHODS: [&str; 16] = [
+    "chat",
+    "on",
+    "wait",
     "tunnel",
     "rtunnel",
     "list_tunnels",
     "close",
     "status",
-    "wait",
     "parent",
     "direction",
     "local_host",
@@ -336,3 +397,5 @@ const METHODS: [&str; 14] = [
 pub(super) const LOOPBACK: &str = "127.0.0.1";
 /// Interval at which a waiting function looks for an interrupt.
 const WAIT_INTERVAL: Duration = Duration::from_millis(50);
+/// Longest time of a timer and of a wait: about 30 years.
+const TIME_MAX: Duration = Duration::from_secs(1_000_000_000);

@@ -1,21 +1,27 @@
-//! The prompt: lines with history and completion. A chunk runs between two lines, so its output does not disturb a line.
+//! The prompt: lines with history and completion. Text that comes while a line is edited stands above it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
-use rustyline::{Config, Editor};
+use rustyline::{Config, Editor, ExternalPrinter as _};
 
-use super::Flags;
 use super::completion::LuaHelper;
 use super::words::Words;
+use super::{Chunks, Printer};
 
 /// The prompt of a console.
 pub struct Prompt {
     editor: Editor<LuaHelper, FileHistory>,
-    words: Words,
     history: Option<PathBuf>,
+    printer: Printer,
+}
+
+/// The mode of the terminal before the prompt.
+pub struct Terminal {
+    #[cfg(unix)]
+    mode: Option<rustix::termios::Termios>,
 }
 
 impl Prompt {
@@ -23,39 +29,63 @@ impl Prompt {
     ///
     /// # Errors
     /// The terminal cannot be used.
-    pub fn open(history: Option<PathBuf>) -> Result<Prompt, String> {
+    pub fn open(history: Option<PathBuf>, words: Words, printer: Printer) -> Result<Prompt, String> {
         let config = Config::builder().max_history_size(HISTORY_LINES).map_err(|error| error.to_string())?;
         let config = config.auto_add_history(true).build();
         let mut editor = Editor::with_config(config).map_err(|error| error.to_string())?;
-        let words = Words::default();
-        editor.set_helper(Some(LuaHelper::new(words.clone())));
+        editor.set_helper(Some(LuaHelper::new(words)));
         if let Some(file) = &history {
             // The first prompt of a user has no history.
             let _ = editor.load_history(file);
         }
-        Ok(Prompt { editor, words, history })
-    }
-
-    /// Returns the words that are completed.
-    pub fn words(&self) -> Words {
-        self.words.clone()
+        // Without a terminal, text is printed where it comes.
+        if let Ok(mut above) = editor.create_external_printer() {
+            let show = Box::new(move |text| drop(above.print(text)));
+            printer.set_editor(show).map_err(|error| error.to_string())?;
+        }
+        Ok(Prompt { editor, history, printer })
     }
 
     /// Reads lines and has them run, until the user leaves.
-    pub(super) fn run(&mut self, flags: &Flags, submit: &mut dyn FnMut(String) -> Result<(), String>) {
-        while !flags.stop.load(Ordering::Relaxed) {
-            match self.editor.readline(PROMPT) {
+    pub(super) fn run(&mut self, chunks: &Chunks) {
+        while !chunks.flags.stop.load(Ordering::Relaxed) {
+            self.printer.begin_line();
+            let line = self.editor.readline(PROMPT);
+            self.printer.end_line();
+            match line {
                 Ok(line) if line.trim().is_empty() => {}
                 Ok(line) => {
+                    // The console may end without another line.
+                    self.history.iter().for_each(|file| keep_history(&mut self.editor, file));
                     // An error leaves the prompt.
-                    submit(line).err().into_iter().for_each(|error| eprintln!("{error}"));
+                    if let Err(error) = chunks.submit("=prompt", line, true) {
+                        self.printer.err(&format!("{error}\n"));
+                    }
                 }
-                Err(ReadlineError::Interrupted) => {}
+                Err(ReadlineError::Interrupted) => chunks.interrupt(),
                 Err(_) => break,
             }
         }
-        if let Some(file) = &self.history {
-            keep_history(&mut self.editor, file);
+    }
+}
+
+impl Terminal {
+    /// Notes the mode of the terminal that is the standard input.
+    pub fn of_input() -> Terminal {
+        Terminal {
+            #[cfg(unix)]
+            mode: rustix::termios::tcgetattr(std::io::stdin()).ok(),
+        }
+    }
+
+    /// Restores the mode, and moves to a new line.
+    pub fn restore(&self) {
+        #[cfg(unix)]
+        if let Some(mode) = &self.mode {
+            use std::io::Write as _;
+            // A terminal that is gone needs no mode. The sequence ends the marks around pasted text.
+            let _ = rustix::termios::tcsetattr(std::io::stdin(), rustix::termios::OptionalActions::Now, mode);
+            let _ = std::io::stdout().lock().write_all(b"\x1b[?2004l\n");
         }
     }
 }

@@ -19,7 +19,8 @@ use crate::cli::Parsed;
 /// Fails if an option is wrong, a script cannot be read, or its code fails.
 #[cfg(feature = "console")]
 pub fn run(parsed: &Parsed) -> Result<(), Failed> {
-    use crate::console::{self, Code, Node, Prompt};
+    use super::logging;
+    use crate::console::{self, Code, Node, Printer};
 
     let failed = |text: String| Failed::new(Exit::Failure, format!("seaprox console: {text}"));
     let code = match (parsed.code(), parsed.frees().first()) {
@@ -28,13 +29,16 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         }
         (Some(code), None) => Code::Chunk("=(execute)".to_owned(), code),
         (None, Some(file)) => Code::Chunk(format!("@{file}"), script::read(file.as_ref()).map_err(failed)?),
-        (None, None) => Code::Prompt(Box::new(Prompt::open(state_file("console_history")).map_err(failed)?)),
+        (None, None) => Code::Prompt(state_file("console_history")),
     };
+    let printer = Printer::default();
+    let log = printer.clone();
+    logging::set_terminal(Box::new(move |line| log.take_log(line)));
     if parsed.flag("attach")? {
         let process = attach::find(parsed)?;
         let flags = flags()?;
         let node = Node::attach(Box::new(process)).map_err(failed)?;
-        return console::run(node, code, parsed.flag("unsafe")?, &flags).map_err(failed);
+        return console::run(node, code, parsed.flag("unsafe")?, printer, &flags).map_err(failed);
     }
     if parsed.process().is_some() {
         return Err(parsed.error("--process: expected with --attach only").into());
@@ -43,7 +47,7 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let (config, flags) = (setup.config.clone(), flags()?);
     let node = Node::start(setup).map_err(failed)?;
     let _admin = commands::serve(&config, &node)?;
-    console::run(node, code, parsed.flag("unsafe")?, &flags).map_err(failed)
+    console::run(node, code, parsed.flag("unsafe")?, printer, &flags).map_err(failed)
 }
 
 /// Has signals set the flags of a console.

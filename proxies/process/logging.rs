@@ -29,6 +29,9 @@ use crate::cli::LogFormat;
 use crate::log_line as format;
 use ring::Ring;
 
+/// Takes a line of the log. Returns false if the line must be written as usual.
+pub type TakeLine = Box<dyn Fn(&str) -> bool + Send + Sync>;
+
 /// The logger of the process.
 struct Logger {
     filter: RwLock<env_logger::Logger>,
@@ -220,7 +223,18 @@ impl Log for Registered {
     fn flush(&self) {}
 }
 
+/// Has a terminal take the lines of the log, if it shows text in the middle of which they would stand. `take` returns false for a
+/// line that must be written as usual, and never waits. A second call changes nothing.
+#[cfg(feature = "console")]
+pub fn set_terminal(take: TakeLine) {
+    // The terminal of a process stays the same.
+    let _ = TERMINAL.set(take);
+}
+
 fn put_error(text: &str) {
+    if TERMINAL.get().is_some_and(|take| take(text)) {
+        return;
+    }
     match ERRORS.get() {
         Some(ring) => ring.push(text.as_bytes()),
         // A log that cannot be written is lost.
@@ -272,6 +286,8 @@ fn level(verbosity: i8) -> LevelFilter {
 }
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
+/// Shows lines on the terminal of a prompt.
+static TERMINAL: OnceLock<TakeLine> = OnceLock::new();
 /// The ring of stderr, after `detach`.
 static ERRORS: OnceLock<Arc<Ring>> = OnceLock::new();
 /// The ring of stdout, after `detach` and the first line.

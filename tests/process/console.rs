@@ -14,13 +14,13 @@ use crate::kit::{Ran, Scratch, Seaprox, has, run, run_with, servers, until};
 
 /// Runs code with the secret that two nodes share.
 #[track_caller]
-fn execute(code: &str, secret: &str) -> Ran {
+pub fn execute(code: &str, secret: &str) -> Ran {
     run(&["console", "--secret", secret, "-e", code])
 }
 
 /// Starts a console that runs code.
 #[track_caller]
-fn start(words: &[&str]) -> Program {
+pub fn start(words: &[&str]) -> Program {
     let mut command = command(&[&["console"], words].concat());
     command.stdin(Stdio::null());
     Program::start(command)
@@ -59,7 +59,7 @@ pub fn far(secret: &str) -> (Seaprox, u16) {
     (far, port)
 }
 
-fn out(ran: &Ran) -> Vec<String> {
+pub fn out(ran: &Ran) -> Vec<String> {
     String::from_utf8_lossy(&ran.out).lines().map(str::to_owned).collect()
 }
 

@@ -25,6 +25,7 @@ mod config;
 mod congestion;
 mod console;
 mod console_attached;
+mod console_events;
 mod console_verbs;
 mod datagram_descriptors;
 mod datagram_programs;

@@ -1,16 +1,19 @@
 //! Tests of the virtual machine without a loop: nothing takes its changes.
 
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::*;
 use crate::console::board::State;
+use crate::console::mailbox::Job;
 use crate::console::node::Change;
 
 /// A machine, what it has printed, and the changes that it has posted.
 struct Bench {
     machine: Machine,
     printed: Arc<Mutex<String>>,
-    changes: std::sync::mpsc::Receiver<Change>,
+    changes: Receiver<Change>,
     board: Arc<Board>,
     flags: Flags,
 }
@@ -19,14 +22,49 @@ fn bench(limits: Limits) -> Bench {
     let (changes, received) = Changes::to_nowhere();
     let (printed, board, flags) = (Arc::<Mutex<String>>::default(), Arc::<Board>::default(), Flags::default());
     let sink = Arc::clone(&printed);
-    let output: Output = Box::new(move |text| sink.lock().unwrap().push_str(text));
-    let machine = Machine::new(changes, Arc::clone(&board), output, flags.clone(), limits).unwrap();
+    let printer = Printer::to(Box::new(move |text| sink.lock().unwrap().push_str(text)));
+    let machine = Machine::new(changes, Arc::clone(&board), printer, flags.clone(), limits).unwrap();
     Bench { machine, printed, changes: received, board, flags }
 }
 
 impl Bench {
     fn run(&self, code: &str) -> Result<(), String> {
-        self.machine.run("=test", code, true)
+        let result = self.begin(code);
+        self.go_on_until(|| result.try_recv().ok())
+    }
+
+    /// Has a chunk run until it waits.
+    fn begin(&self, code: &str) -> Receiver<Result<(), String>> {
+        let (sender, result) = mpsc::sync_channel(1);
+        let job = Job { name: "=test".to_owned(), code: code.to_owned(), prints: true, result: sender };
+        assert!(self.machine.turn(Turn { job: Some(job), ..Turn::default() }));
+        result
+    }
+
+    /// Runs turns of the machine until there is a value.
+    #[track_caller]
+    fn go_on_until<T>(&self, value: impl Fn() -> Option<T>) -> T {
+        let since = Instant::now();
+        loop {
+            if let Some(value) = value() {
+                return value;
+            }
+            assert!(since.elapsed() < Duration::from_secs(60), "{:?}", self.printed.lock().unwrap());
+            // Without this event, the machine would wait for the next one.
+            self.board.mailbox().wake();
+            self.machine.turn(self.machine.next(self.board.mailbox()));
+        }
+    }
+
+    /// Runs turns of the machine until it has printed a text that ends so. Returns the text.
+    #[track_caller]
+    fn wait_for(&self, end: &str) -> String {
+        self.go_on_until(|| self.printed.lock().unwrap().ends_with(end).then_some(()));
+        self.printed()
+    }
+
+    fn change(&self, at: usize, state: State) {
+        self.board.change(&self.board.open()[at], |record| record.state = state);
     }
 
     fn printed(&self) -> String {
@@ -53,6 +91,7 @@ fn a_loop_without_end_ends_even_if_it_catches_its_errors() {
     for code in [
         "while true do end",
         "while true do pcall(function() while true do end end) end",
+        "while true do pcall(function() coroutine.wrap(function() while true do end end)() while true do end end) end",
         "while true do coroutine.wrap(function() pcall(function() while true do end end) end)() end",
     ] {
         let error = bench.run(code).unwrap_err();
@@ -131,8 +170,10 @@ fn an_object_lives_on_when_its_handle_is_collected_and_is_freed_when_it_is_close
     for entry in bench.board.open() {
         bench.board.change(&entry, |record| record.state = State::Closed);
     }
-    drop(bench.changes);
-    assert!(weak.iter().all(|entry| entry.upgrade().is_none()));
+    bench.go_on_until(|| {
+        bench.changes.try_iter().for_each(drop);
+        weak.iter().all(|entry| entry.upgrade().is_none()).then_some(())
+    });
 }
 
 #[test]
@@ -164,5 +205,125 @@ fn the_beginning_of_a_chunk_is_told_from_a_wrong_one() {
     let lua = Lua::new();
     for (code, expected) in [("for i = 1, 2 do", true), ("x = ", true), ("1 + 1", false), ("x = = 1", false)] {
         assert_eq!(is_incomplete(&lua, code), expected, "{code}");
+    }
+}
+
+#[test]
+fn callbacks_are_called_with_their_objects_and_an_error_in_one_is_printed() {
+    let bench = bench(few());
+    bench.run("a = connect('a'); on('connected', function(tc) print('up', tc == a) end)").unwrap();
+    bench.run("h = a:on('error', function(tc, reason) print(reason); error('broken') end)").unwrap();
+    bench.run("on(a, 'closed', function(tc) print('gone', tc:status()) end)").unwrap();
+    bench.change(0, State::Connected);
+    bench.wait_for("up\ttrue\n");
+    bench.board.change(&bench.board.open()[0], |record| {
+        (record.state, record.reason) = (State::Error, "timed_out".to_owned());
+    });
+    bench.wait_for("timed_out\nerror: test:1: broken\n");
+    assert_eq!(bench.run("h:cancel(), h:cancel()"), Ok(()));
+    assert_eq!(bench.printed(), "true\tfalse\n");
+    bench.change(0, State::Closed);
+    bench.wait_for("gone\tCLOSED\ttimed_out\n");
+    bench.run("a:on('closed', function() print('at once') end)").unwrap();
+    bench.wait_for("at once\n");
+}
+
+#[test]
+fn a_chunk_that_waits_goes_on_when_its_object_works_and_events_go_on_meanwhile() {
+    let bench = bench(few());
+    bench.run("a = connect('a'); on('connected', function() sleep(0.01) print('later') done = true end)").unwrap();
+    let result = bench.begin("print(wait(a), pcall(wait, a, 0)) while not done do sleep(0.01) end print('end')");
+    assert!(result.try_recv().is_err());
+    bench.change(0, State::Connected);
+    assert_eq!(bench.wait_for("end\n"), "true\ttrue\ttrue\nlater\nend\n");
+    result.try_recv().unwrap().unwrap();
+}
+
+#[test]
+fn a_wait_ends_with_its_time_with_an_error_and_with_the_object() {
+    let bench = bench(few());
+    bench.run("a = connect('a')").unwrap();
+    bench.run("print(a:wait(0.001))").unwrap();
+    let result = bench.begin("print(wait(a)) print(a:wait(60))");
+    bench.change(0, State::Error);
+    bench.wait_for("false\n");
+    bench.change(0, State::Closed);
+    bench.wait_for("false\n");
+    result.try_recv().unwrap().unwrap();
+}
+
+#[test]
+fn a_wait_in_a_coroutine_of_the_script_and_below_a_sort_waits_in_the_thread() {
+    let bench = bench(few());
+    bench.run("print(coroutine.wrap(function() sleep(0.001) coroutine.yield(1) end)())").unwrap();
+    assert_eq!(bench.printed(), "1\n");
+    bench.run("table.sort({2, 1}, function(a, b) sleep(0.001) return a < b end) print('sorted')").unwrap();
+    assert_eq!(bench.printed(), "sorted\n");
+    assert!(bench.run("coroutine.yield()").unwrap_err().contains("outside of a coroutine"));
+}
+
+#[test]
+fn timers_call_once_or_again_and_can_be_cancelled() {
+    let bench = bench(few());
+    bench.run("n = 0 e = every(0.01, function() n = n + 1 if n == 3 then e:cancel() print('three') end end)").unwrap();
+    bench.run("x = after(0.02, function() print('never') end) x:cancel()").unwrap();
+    bench.wait_for("three\n");
+    bench.run("after(0.03, function() print('once') end)").unwrap();
+    bench.wait_for("once\n");
+    assert_eq!(bench.machine.schedule.pending(), (None, 0));
+}
+
+#[test]
+fn a_callback_has_a_budget_of_its_own() {
+    let bench = bench(few());
+    bench.run("after(0, function() while true do end end)").unwrap();
+    bench.wait_for("more than 100000 instructions\n");
+    assert_eq!(bench.run("y = 1"), Ok(()));
+}
+
+#[test]
+fn an_interrupt_ends_a_chunk_that_waits() {
+    let bench = bench(few());
+    let result = bench.begin("sleep(1000)");
+    bench.flags.interrupt.store(true, Ordering::Relaxed);
+    assert_eq!(bench.go_on_until(|| result.try_recv().ok()), Err("interrupted".to_owned()));
+}
+
+#[test]
+fn a_message_is_printed_with_its_name_and_given_to_callbacks() {
+    let bench = bench(few());
+    bench.run("a = connect('peer') on('message', function(tc, text) print(tc == a, #text) end)").unwrap();
+    let entry = Arc::clone(&bench.board.open()[0]);
+    let post = || bench.board.mailbox().post(Event::Message(Arc::clone(&entry), "a\x1b[2Jb".to_owned(), 0));
+    post();
+    let shown = bench.wait_for("true\t6\n");
+    assert!(shown.contains("] peer:23232: a\\u{1b}[2Jb\n"), "{shown}");
+    bench.run("chat(false)").unwrap();
+    post();
+    assert_eq!(bench.wait_for("true\t6\n"), "true\t6\n");
+}
+
+#[test]
+fn a_chat_needs_a_connection_that_works_and_a_text_of_the_right_length() {
+    let bench = bench(few());
+    bench.run("a = connect('peer')").unwrap();
+    assert!(bench.run("a:chat('x')").unwrap_err().contains("tc: tcpconn *:? <-> peer:23232 CONNECTING"));
+    bench.change(0, State::Connected);
+    bench.run("a:chat('x') chat(a, 7)").unwrap();
+    let posted: Vec<_> = bench.changes.try_iter().collect();
+    assert!(matches!(&posted[1..], [Change::Chat(_, x), Change::Chat(_, seven)] if x == "x" && seven == "7"));
+    for (code, text) in [
+        ("chat(a, '')", "text: expected 1 to 4096 bytes, not 0"),
+        ("chat(a, ('x'):rep(4097))", "text: expected 1 to 4096 bytes, not 4097"),
+        ("chat('x')", "tc: expected a connection, true or false, not string"),
+        ("on('opened', print)", "event: expected one of connected, error, closed, message, not \"opened\""),
+        ("on('closed')", "f: expected a function, not nil"),
+        ("after(-1, print)", "seconds: expected a number from 0 on, not -1"),
+        ("every(0, print)", "seconds: expected at least 0.01"),
+        ("sleep('x')", "seconds: expected a number from 0 on, not string"),
+        ("wait(1)", "wait: expected a connection or a tunnel, not integer"),
+    ] {
+        let error = bench.run(code).unwrap_err();
+        assert!(error.contains(text), "{code}: {error}");
     }
 }

@@ -62,7 +62,12 @@ impl Terminal {
 
     /// Types a line.
     pub fn type_line(&mut self, line: &str) {
-        writeln!(self.keys, "{line}").and_then(|()| self.keys.flush()).expect("the program reads its input");
+        self.type_keys(&format!("{line}\n"));
+    }
+
+    /// Types text without its end.
+    pub fn type_keys(&mut self, text: &str) {
+        self.keys.write_all(text.as_bytes()).and_then(|()| self.keys.flush()).expect("the program reads its input");
     }
 
     /// Waits for the program to end. Returns its exit code.
