@@ -328,14 +328,16 @@ pub static OPTIONS: &[OptionSpec] = &[
         .key(Sections::DIALED),
     option(Group::Addresses, "port", Value::Number(1, 65_535), "port of the peer, if its address has none").short('p').no_env().only(LINK),
     option(Group::Addresses, "local", FORWARD, "listen here and connect from the far end, as ssh -L does; without BIND on \
-        loopback, with * on every address; unix:/path:HOST:PORT listens on a Unix socket; udp:53:HOST:53 carries datagrams").short('L').repeat().no_env().only(FORWARDING),
+        loopback, with * on every address; unix:/path:HOST:PORT listens on a Unix socket, PORT:end:NAME leads to an end of the far node, udp:53:HOST:53 carries \
+        datagrams").short('L').repeat().no_env().only(FORWARDING),
     option(Group::Addresses, "remote", FORWARD, "listen at the far end and connect from here, as ssh -R does; without BIND on \
-        loopback; [BIND:]PORT:unix:/path connects to a Unix socket; udp:53:HOST:53 carries datagrams").short('R').repeat().no_env().only(FORWARDING),
+        loopback; [BIND:]PORT:unix:/path connects to a Unix socket, [BIND:]PORT:end:NAME to an end of --permit-end; udp:53:HOST:53 carries \
+        datagrams").short('R').repeat().no_env().only(FORWARDING),
     option(Group::Addresses, "dynamic", LISTEN, "offer a SOCKS proxy here; the far end connects").short('D').repeat().no_env().only(FORWARDING),
     option(Group::Addresses, "http", LISTEN, "offer an HTTP proxy here; the far end connects").short('H').repeat().no_env()
         .only(FORWARDING),
     option(Group::Addresses, "stdio", Value::Text("HOST:PORT"), "connect standard input and output to a target of the far \
-        end; for ProxyCommand of ssh").short('W').no_env().only(LINK),
+        end, or to its end end:NAME; for ProxyCommand of ssh").short('W').no_env().only(LINK),
     option(Group::Access, "allow", Value::Rule, "permit connections that match, such as 10.0.0.0/8, example.org:443, \
         *.example.org or from:10.0.0.0/8,to:*:80-443; the first matching rule decides, and with any --allow the rest is denied; \
         udp:*:53 is about datagrams, which rules that do not mention udp: deny")
@@ -454,7 +456,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         .key(Sections::SERVED),
     option(Group::Links, "permit-end", Value::Text("NAME=KIND:..."), "end that the peers may open by its name: NAME=unix:/path, \
         NAME=read:/path, NAME=append:/path or NAME=command:/path ARGUMENTS, such as motd=read:/etc/motd; authorized_keys has \
-        ends for single keys").repeat().no_env().only(LINK.and(&[Command::Invite, Command::Join]))
+        ends for single keys").repeat().no_env().only(LINK.and(&[Command::Invite, Command::Join, Command::Console]))
         .fills(PERMIT_END).key(Sections::LINKED),
     option(Group::Links, "ask", Value::None, "ask on the terminal when a peer requests a target or a listener that its key does \
         not permit; the answer holds until SIGHUP").no_env().only(LINK)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use seaprox::{Id, Proto};
+use seaprox::{Id, Proto, Target};
 
 use super::counts::Counts;
 use super::names::Names;
@@ -136,6 +136,9 @@ impl Place {
 
     /// Returns the place as people write it.
     pub fn text(&self) -> String {
+        if let (Ok(end @ Target::End(_)), 0) = (Target::parse(&self.host), self.port) {
+            return end.to_string();
+        }
         let host = match &*self.host {
             "" => "*".to_owned(),
             host if host.contains(':') => format!("[{host}]"),

@@ -217,17 +217,17 @@ impl UserData for Handle {
 
 fn add_tunnels<M: UserDataMethods<Handle>>(methods: &mut M) {
     methods.add_method("tunnel", |_, handle, (port, host, to): (Value, Value, Value)| {
-        let (port, to) = (port_of("local_port", &port, 0)?, port_of("remote_port", &to, 1)?);
-        let (host, target) = target_of("remote_host", &host, to)?;
+        let port = port_of("local_port", &port, 0)?;
+        let (place, target) = end_or_target(["remote_host", "remote_port"], &host, &to)?;
         let listen = bind_of(LOOPBACK, port)?;
-        let record = Record::new(Place::new(LOOPBACK, port), Place::new(host, to));
+        let record = Record::new(Place::new(LOOPBACK, port), place);
         handle.tunnel(Kind::Tunnel, listen, target, record)
     });
     methods.add_method("rtunnel", |_, handle, (host, port, remote): (Value, Value, Value)| {
-        let (port, remote) = (port_of("local_port", &port, 1)?, port_of("remote_port", &remote, 0)?);
-        let (host, target) = target_of("local_host", &host, port)?;
+        let (place, target) = end_or_target(["local_host", "local_port"], &host, &port)?;
+        let remote = port_of("remote_port", &remote, 0)?;
         let listen = bind_of(LOOPBACK, remote)?;
-        let record = Record::new(Place::new(host, port), Place::new("", remote));
+        let record = Record::new(place, Place::new("", remote));
         handle.tunnel(Kind::Reverse, listen, target, record)
     });
     methods.add_method("list_tunnels", |_, handle, ()| {
@@ -367,6 +367,18 @@ pub(super) fn target_of(argument: &str, value: &Value, port: u16) -> mlua::Resul
     let target =
         Target::from_host(&bare, port).map_err(|error| Error::runtime(format!("{argument} {host:?}: {error}")))?;
     Ok((bare, target))
+}
+
+/// Returns the target of a tunnel: a host and a port, or `end:NAME` without a port. Fails with the names of the arguments.
+fn end_or_target(arguments: [&str; 2], host: &Value, port: &Value) -> mlua::Result<(Place, Target)> {
+    if let (Value::String(text), true) = (host, port.is_nil())
+        && let Ok(end @ Target::End(_)) = Target::parse(&text.to_string_lossy())
+    {
+        return Ok((Place::new(end.to_string(), 0), end));
+    }
+    let port = port_of(arguments[1], port, 1)?;
+    let (host, target) = target_of(arguments[0], host, port)?;
+    Ok((Place::new(host, port), target))
 }
 
 pub(super) fn bind_of(host: &str, port: u16) -> mlua::Result<Bind> {

@@ -48,8 +48,10 @@ fn attend(job: &Job, mut group: ChildGroup) -> (io::Result<ExitStatus>, u64) {
             let count = group.read_stderr(&mut buf);
             words.take(&buf[..count]);
         }
-        if events.exited && !events.stderr {
-            words.end();
+        if events.exited {
+            // A process that is left could write for ever.
+            group.kill();
+            words.take_rest(&mut group, &mut buf);
             return (group.finish(), words.bytes);
         }
         if events.hung_up && killed_at.is_none() {
@@ -109,6 +111,20 @@ impl Words<'_> {
         }
     }
 
+    /// Takes what is in the pipe of a group that was killed.
+    fn take_rest(&mut self, group: &mut ChildGroup, buf: &mut [u8]) {
+        for _ in 0..READS_AFTER_EXIT {
+            match group.wait(true, Duration::ZERO) {
+                Ok(events) if events.stderr => {
+                    let count = group.read_stderr(buf);
+                    self.take(&buf[..count]);
+                }
+                _ => break,
+            }
+        }
+        self.end();
+    }
+
     /// Logs the line.
     fn end(&mut self) {
         if !self.line.is_empty() {
@@ -128,5 +144,7 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 const STDERR_BYTES_MAX: u64 = 16 << 10;
 /// Bytes of a line of standard error that reach the log.
 const LINE_BYTES_MAX: usize = 512;
+/// Reads of standard error after the exit: more than a pipe holds (pipe(7)).
+const READS_AFTER_EXIT: usize = 32;
 /// A wait that events end.
 const LONG: Duration = Duration::from_secs(3600);

@@ -287,6 +287,14 @@ impl UnixStream {
         match self.0 {}
     }
 
+    /// See [`std::net::TcpStream::set_nonblocking`].
+    ///
+    /// # Errors
+    /// Never.
+    pub fn set_nonblocking(&self, _: bool) -> io::Result<()> {
+        match self.0 {}
+    }
+
     /// See [`std::net::TcpStream::shutdown`].
     ///
     /// # Errors
