@@ -190,7 +190,8 @@ fn the_ends_of_a_tunnel_are_named_from_this_node() {
     assert_eq!(lines[1], "127.0.0.1\t80\tfar\t81\tforward");
     assert_eq!(lines[2], "near\t82\tnil\t83\treverse");
     assert_eq!(lines[3], "2\ttrue\ttunnel near:82 <- *:83 CONNECTING");
-    bench.run("e = tunnel(c, 84, 'end:backup'); tostring(e), e:remote_host(), e:remote_port()").unwrap();
+    bench.run("e = tunnel(c, 84, 'end:backup')").unwrap();
+    bench.run("tostring(e), e:remote_host(), e:remote_port()").unwrap();
     bench.run("tostring(rtunnel(c, 'end:motd', nil, 85))").unwrap();
     let lines = bench.printed();
     let lines: Vec<&str> = lines.lines().collect();
