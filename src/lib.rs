@@ -35,7 +35,8 @@
 //! [`Remote`]: they run functions in it ([`Remote::ask`]) and end it ([`Remote::finish`]).
 //!
 //! Datagrams have no connection. A listener of UDP has a [`DatagramHandler`] ([`ListenConfig::datagrams`]), which is asked for
-//! the target of each new flow ([`FlowRequest`], [`FlowTarget`]); the loop moves the datagrams of the flow from then on. A
+//! the target of each new flow ([`FlowRequest`], [`FlowTarget`]); the loop moves the datagrams of the flow from then on, or
+//! gives them to a [`FlowHandler`] of the program, which may also open flows by itself ([`Core::open_datagrams`]). A
 //! handler that gives its client a socket of its own for many targets, as SOCKS does, calls [`ConnectionMut::associate`] with an
 //! [`AssociationHandler`], which reads and writes the header of each datagram.
 //!
@@ -117,6 +118,7 @@ pub use engine::datagrams::association::{
 pub use engine::datagrams::handler::{
     DatagramFrontEnd, DatagramHandler, DatagramHeader, FlowPrefix, FlowRequest, FlowTarget, HeaderReader, ReadHeader,
 };
+pub use engine::datagrams::program::{FlowHandler, SharedFlowHandler};
 pub use engine::datagrams::status::FlowStatus;
 pub use engine::discovery::{CANDIDATES_MAX, Candidate, Candidates, Discovery, can_look_up_services};
 pub use engine::event_loop::Proxy;

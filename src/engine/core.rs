@@ -542,6 +542,7 @@ impl Core {
             || !self.queues.mails.is_empty()
             || !self.queues.closed.is_empty()
             || !self.queues.events.is_empty()
+            || !self.datagrams.told.is_empty()
             || !self.watches.is_idle()
             || !self.pools.sessions.dirty.is_empty()
             || (!self.queues.no_block.is_empty() && self.pools.blocks.available() > 0)

@@ -141,6 +141,7 @@ impl Proxy {
         self.tell_dials();
         self.fire_timers();
         self.fire_caller_timers();
+        self.tell_flow_handlers();
         self.reap();
         self.control.drive(&mut self.core);
         let is_draining = matches!(self.core.stopping, Stopping::Draining { .. });
@@ -183,6 +184,18 @@ impl Proxy {
             let Some(observer) = &mut self.observer else { continue };
             let mut core = Loop::new(&mut self.core, &mut *self.control);
             if catch_unwind(AssertUnwindSafe(|| observer.event(&mut core, event))).is_err() {
+                self.core.stats.panics += 1;
+            }
+            self.settle();
+        }
+    }
+
+    /// Delivers what the handlers of flows are to be told now. What they cause waits for the next turn.
+    fn tell_flow_handlers(&mut self) {
+        for _ in 0..self.core.datagrams.told.len() {
+            let Some((flow, end, told)) = self.core.datagrams.told.pop() else { break };
+            let mut core = Loop::new(&mut self.core, &mut *self.control);
+            if catch_unwind(AssertUnwindSafe(|| end.tell(&mut core, flow, &told))).is_err() {
                 self.core.stats.panics += 1;
             }
             self.settle();

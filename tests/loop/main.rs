@@ -19,6 +19,7 @@ mod hooks;
 mod listeners;
 mod observer;
 mod pools;
+mod program_flows;
 mod regressions;
 mod stress;
 mod threads;

@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use super::handler::FlowPrefix;
+use super::program::ProgramEnd;
 use crate::datagrams::queue::WaitingQueue;
 use crate::datagrams::socket::DatagramSocket;
 use crate::engine::balance::Lease;
@@ -93,6 +94,8 @@ pub(crate) enum Client {
     },
     /// A stream that the peer of a link has opened.
     Stream(StreamAt, Endpoint),
+    /// The program itself.
+    Program(ProgramEnd),
     /// The client of an association.
     Association {
         /// The connection that the association belongs to.
@@ -112,6 +115,8 @@ pub(crate) enum Dest {
     Socket(DatagramSocket),
     /// A stream of a link.
     Stream(StreamAt, Endpoint),
+    /// The program itself.
+    Program(ProgramEnd),
     /// A socket of an association, from which datagrams go to this address.
     Shared(Id, SocketAddr),
 }
@@ -136,6 +141,7 @@ impl Flow {
                 Endpoint::Ip(Proto::Udp, self.told().map_or(*addr, |told| plain(told.client)))
             }
             Client::Stream(_, endpoint) => endpoint.clone(),
+            Client::Program(_) => Endpoint::Unknown,
             Client::Association { source, .. } => source.clone(),
         }
     }
@@ -166,7 +172,7 @@ impl Flow {
     /// Returns the address of the target, once there is a way to it.
     pub fn dialled(&self) -> Option<Endpoint> {
         match &self.dest {
-            Dest::Waiting => None,
+            Dest::Waiting | Dest::Program(_) => None,
             Dest::Socket(socket) => socket.peer().map(|addr| Endpoint::Ip(Proto::Udp, addr)),
             Dest::Stream(_, endpoint) => Some(endpoint.clone()),
             Dest::Shared(_, addr) => Some(Endpoint::Ip(Proto::Udp, *addr)),

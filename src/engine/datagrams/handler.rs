@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use super::program::SharedFlowHandler;
 use crate::engine::balance::Lease;
 use crate::engine::core::Core;
 use crate::relay::dial::Permit;
@@ -16,7 +17,8 @@ use crate::types::reason::Failure;
 ///
 /// The loop calls it for the first datagram of a client to an address, and then carries the flow by itself: it resolves the
 /// name, connects a socket or opens a stream of the listener's link, keeps the first datagrams meanwhile, moves all others,
-/// and ends the flow. A datagram that comes after the end of its flow opens a new one.
+/// and ends the flow. A datagram that comes after the end of its flow opens a new one. Datagrams of a flow whose target has a
+/// [`FlowTarget::handler`] go to that.
 ///
 /// A panic refuses the flow.
 pub trait DatagramHandler {
@@ -98,6 +100,8 @@ pub struct FlowTarget {
     pub lease: Option<Lease>,
     /// The bytes in front of the content of datagrams to the target.
     pub prefix: Option<FlowPrefix>,
+    /// The program itself, in the place of the target, which is then the one for status and log alone.
+    pub handler: Option<SharedFlowHandler>,
 }
 
 /// The bytes in front of the content of datagrams to a target, such as a header of the PROXY protocol.
@@ -112,7 +116,8 @@ pub struct FlowPrefix {
 impl FlowTarget {
     /// Makes a target that may have any address.
     pub fn new(target: impl Into<Rc<Target>>) -> FlowTarget {
-        FlowTarget { target: target.into(), permit: None, address: None, user: None, lease: None, prefix: None }
+        let target = target.into();
+        FlowTarget { target, permit: None, address: None, user: None, lease: None, prefix: None, handler: None }
     }
 }
 

@@ -6,9 +6,10 @@
 //!                                              no: DatagramHandler::open --> resolve, connect +
 //! ```
 //! A flow is the datagrams between one client and one target. It has a socket of its own, connected to the target, so only the
-//! target can answer, or a stream of a link. Its answers leave from the socket of the listener. A flow has no handler: the
-//! [`DatagramHandler`](handler::DatagramHandler) of its listener chooses the target once, and hears nothing of its datagrams.
-//! A flow ends by its timers, by an error of its target, by a limit, or with its listener.
+//! target can answer, or a stream of a link. Its answers leave from the socket of the listener. The
+//! [`DatagramHandler`](handler::DatagramHandler) of its listener chooses the target once, and hears nothing of its datagrams,
+//! unless the target is a [`FlowHandler`](program::FlowHandler) of the program. A flow ends by its
+//! timers, by an error of its target, by a limit, or with its listener.
 //!
 //! | file | content |
 //! | --- | --- |
@@ -19,6 +20,7 @@
 //! | `listen` | binding, opening and closing of listeners |
 //! | `open` | new flows: limits, the handler's choice, names, sockets |
 //! | `pump` | moves datagrams in both directions, within a budget for each socket and turn |
+//! | `program` | flows one end of which is the program |
 //! | `over` | the end of a flow: its line in the log and its counts |
 //! | `room` | the flows that end for a descriptor, or for the share of a key |
 //! | `association` | many targets of one client behind one socket, for SOCKS5 |
@@ -49,6 +51,7 @@ pub(crate) mod linked;
 pub(crate) mod listen;
 pub(crate) mod open;
 pub(crate) mod over;
+pub(crate) mod program;
 pub(crate) mod pump;
 mod room;
 pub(crate) mod status;
@@ -56,6 +59,7 @@ pub(crate) mod status;
 use association::{Association, AssociationSocket};
 use flow::Flow;
 use handler::HeaderReader;
+use program::ToldQueue;
 
 /// The listeners' sockets and the flows of one loop.
 pub(crate) struct Datagrams {
@@ -74,6 +78,8 @@ pub(crate) struct Datagrams {
     pub waiting_room: WaitingRoom,
     /// The buffer in which a datagram gets its header.
     pub headed: Vec<u8>,
+    /// What the handlers of flows that end at the program are about to be told.
+    pub told: ToldQueue,
     /// The current turn, and the flows opened in it.
     pub opened: (u64, usize),
 }
@@ -113,6 +119,7 @@ impl Datagrams {
             has_batch: false,
             waiting_room: WaitingRoom::default(),
             headed: Vec::new(),
+            told: ToldQueue::default(),
             opened: (0, 0),
         }
     }

@@ -11,6 +11,7 @@ use socket2::{Domain, SockRef, Socket};
 
 use super::flow::{Client, Dest, Flow, Headers, Moved};
 use super::handler::{DatagramHeader, FlowRequest, FlowTarget};
+use super::program::ProgramEnd;
 use crate::datagrams::batch::Received;
 use crate::datagrams::queue::WaitingQueue;
 use crate::datagrams::socket::DatagramSocket;
@@ -165,6 +166,9 @@ impl Core {
     /// Begins to reach the target of a flow.
     pub(super) fn reach(&mut self, id: Id) {
         let Some(flow) = self.datagrams.flows.get(id) else { return };
+        if matches!(flow.dest, Dest::Program(_)) {
+            return self.program_reached(id);
+        }
         if let Some(shared) = flow.shared {
             return self.dest_over_link(id, |dest| Request::ReturnFlow { dest, flow: id, shared });
         }
@@ -358,7 +362,7 @@ impl Core {
 impl Flow {
     /// Makes a flow that has no way to its target yet.
     pub(crate) fn new(client: Client, target: FlowTarget, now_ms: u64) -> Flow {
-        let FlowTarget { target, permit, address, user, lease, prefix } = target;
+        let FlowTarget { target, permit, address, user, lease, prefix, handler } = target;
         let headers = prefix.map(|prefix| Box::new(Headers { told: None, prefix: Some(prefix) }));
         let asked = match target.proto() {
             Proto::Udp => target,
@@ -366,7 +370,7 @@ impl Flow {
         };
         Flow {
             client,
-            dest: Dest::Waiting,
+            dest: handler.map_or(Dest::Waiting, |handler| Dest::Program(ProgramEnd(handler))),
             kind: "udp".into(),
             listener: None,
             profile: 0,

@@ -84,6 +84,7 @@ impl Core {
         if let Dest::Socket(socket) = &mut flow.dest {
             socket.deregister(&self.registry);
         }
+        self.tell_program_of_end(id, &flow, reason);
         self.release_streams(&flow, reason, detail.as_deref());
         let is_futile = flow.is_futile(reason);
         flow.payer.into_iter().for_each(|payer| self.peers.release_flow(payer, is_futile, self.now_ms));

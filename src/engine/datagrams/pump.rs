@@ -108,7 +108,7 @@ impl Core {
     /// Moves datagrams to the target of a flow as they are, or lets them wait for it.
     #[inline]
     pub(super) fn send_contents(&mut self, id: Id, contents: &[u8], segment: usize, ecn: Option<EcnCodepoint>) {
-        let Datagrams { flows, waiting_room, association_sockets, .. } = &mut self.datagrams;
+        let Datagrams { flows, waiting_room, association_sockets, told, .. } = &mut self.datagrams;
         let Some(flow) = flows.get_mut(id) else { return };
         let mut drops = LinkDrops::default();
         let (mut sent, error) = match &mut flow.dest {
@@ -130,6 +130,7 @@ impl Core {
                 let error = sent.error.take();
                 (sent, error)
             }
+            Dest::Program(end) => (told.push(id, end, datagrams(contents, segment)), None),
             Dest::Waiting => {
                 let mut sent = Sent::default();
                 let owner = flow.listener.or(flow.client.link());
@@ -154,7 +155,7 @@ impl Core {
         self.drop_late(id);
         self.datagrams.flows.touch(id, self.now_ms);
         loop {
-            let Datagrams { flows, waiting_room, association_sockets, .. } = &mut self.datagrams;
+            let Datagrams { flows, waiting_room, association_sockets, told, .. } = &mut self.datagrams;
             let Some(flow) = flows.get_mut(id) else { return };
             let Some(datagram) = flow.waiting.pop(waiting_room) else { return };
             let contents = &*datagram.payload;
@@ -174,6 +175,7 @@ impl Core {
                     let Some(shared) = association_sockets.get_mut(*socket) else { return };
                     shared.socket.send(Outgoing { to: *to, from: None, ecn: datagram.ecn, contents, segment })
                 }
+                Dest::Program(end) => told.push(id, end, std::iter::once(contents)),
                 Dest::Waiting => return,
             };
             flow.sent.add(sent.datagrams, sent.bytes);
@@ -220,7 +222,7 @@ impl Core {
         segment: usize,
         ecn: Option<quinn_udp::EcnCodepoint>,
     ) {
-        let Datagrams { flows, sockets, .. } = &mut self.datagrams;
+        let Datagrams { flows, sockets, told, .. } = &mut self.datagrams;
         flows.answered(id, self.now_ms);
         let Some(flow) = flows.get_mut(id) else { return };
         flow.answered_ms = self.now_ms;
@@ -241,6 +243,7 @@ impl Core {
                 drops = given.drops;
                 sent_over_link(given)
             }
+            Client::Program(end) => told.push(id, end, datagrams(contents, segment)),
             Client::Association { .. } => Sent::default(),
         };
         flow.received.add(sent.datagrams, sent.bytes);
