@@ -173,7 +173,8 @@ impl Node {
         let place = core.sides.get(carrier.side).map_or_else(String::new, |side| side.endpoint.to_string());
         let (policy, timing) = (Arc::clone(&server.policy), server.timing.clone());
         let mut link = Link::new(policy, timing, server.mode, &place, server.watch.clone(), now_ms);
-        (link.takes, link.preface, link.consecutive_takeovers) = (server.takes.clone(), server.preface.clone(), row);
+        (link.takes, link.takes_datagrams) = (server.takes.clone(), server.takes_datagrams.clone());
+        (link.preface, link.consecutive_takeovers) = (server.preface.clone(), row);
         let server_id = carrier.server;
         link.server = server_id;
         // All sessions of a key share its rate.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::auth::{NodeKey, PublicKey};
 use crate::engine::control::Loop;
+use crate::engine::datagrams::program::SharedFlowHandler;
 use crate::engine::handler::Handler;
 use crate::link::{ClientAddrs, Config as SessionConfig, Mode};
 use crate::transport::CarrierKind;
@@ -199,6 +200,8 @@ pub struct LinkConfig {
     pub timing: Timing,
     /// Gives streams that the peer opens, and that the policy permits, to handlers.
     pub on_stream: Option<OnStream>,
+    /// Gives flows of datagrams that the peer opens, and that the policy permits, to handlers.
+    pub on_datagrams: Option<OnDatagrams>,
     /// Makes the first bytes of each connection to a target of a reverse forward.
     pub preface: Option<Preface>,
     /// Handles the events of the link.
@@ -215,6 +218,10 @@ pub type OnLinkEvent = Box<dyn FnMut(&mut Loop<'_>, Id, &LinkEvent)>;
 /// Makes the handler of a stream that the peer has opened to a target. Without a handler, this node connects to the target.
 /// With a handler the stream is accepted, and its bytes are the handler's.
 pub type OnStream = Box<dyn FnMut(&PeerKey, &Target) -> Option<Box<dyn Handler>>>;
+
+/// Returns the handler of a flow of datagrams that the peer has opened to a target. Without a handler, this node sends the datagrams
+/// to the target.
+pub type OnDatagrams = Box<dyn FnMut(&PeerKey, &Target) -> Option<SharedFlowHandler>>;
 
 /// Makes the bytes that begin a connection to the target of a stream, such as a header of the PROXY protocol. The addresses are
 /// those of the client if the policy takes the peer's word ([`Policy::may_tell_source`]), otherwise those of a subflow of the link:
@@ -237,6 +244,8 @@ pub struct ServeConfig {
     pub timing: Timing,
     /// Gives streams that peers open, and that the policy permits, to handlers.
     pub on_stream: Option<OnStream>,
+    /// Gives flows of datagrams that peers open, and that the policy permits, to handlers.
+    pub on_datagrams: Option<OnDatagrams>,
     /// Makes the first bytes of each connection to a target of a peer.
     pub preface: Option<Preface>,
     /// Handles the events of the links.
@@ -477,6 +486,7 @@ impl LinkConfig {
             reverse: Vec::new(),
             timing: Timing::default(),
             on_stream: None,
+            on_datagrams: None,
             preface: None,
             on_event: Box::new(|_, _, _| {}),
         }
@@ -496,6 +506,7 @@ impl ServeConfig {
             over_links: false,
             timing,
             on_stream: None,
+            on_datagrams: None,
             preface: None,
             on_event: Box::new(|_, _, _| {}),
         }

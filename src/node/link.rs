@@ -21,7 +21,7 @@ use crate::types::id::Id;
 use crate::types::link_state::LinkState;
 use crate::types::reason::Failure;
 
-use super::config::{OnLinkEvent, OnStream, PeerKey, Policy, Preface, Timing};
+use super::config::{OnDatagrams, OnLinkEvent, OnStream, PeerKey, Policy, Preface, Timing};
 use super::dialer::{Dialer, LASTED_MS};
 use super::memory::{Memory, Usage};
 use super::rate_limit::SharedRateLimit;
@@ -63,6 +63,7 @@ pub(crate) struct Link {
     pub listeners: HashMap<u32, PeerListener>,
     pub watch: Watch,
     pub takes: Takes,
+    pub takes_datagrams: TakesDatagrams,
     /// Makes the first bytes of connections to targets.
     pub preface: Option<Preface>,
     /// Streams that wait for an approval.
@@ -122,6 +123,9 @@ pub(crate) type Callback = Rc<RefCell<OnLinkEvent>>;
 /// The maker of handlers for streams; one for all links of a listener.
 pub(crate) type Takes = Option<Rc<RefCell<OnStream>>>;
 
+/// The maker of handlers for flows of datagrams; one for all links of a listener.
+pub(crate) type TakesDatagrams = Option<Rc<RefCell<OnDatagrams>>>;
+
 impl Link {
     pub fn new(policy: Arc<dyn Policy>, timing: Timing, mode: Mode, place: &str, watch: Watch, now_ms: u64) -> Link {
         Link {
@@ -146,6 +150,7 @@ impl Link {
             listeners: HashMap::new(),
             watch,
             takes: None,
+            takes_datagrams: None,
             preface: None,
             asked: Vec::new(),
             closed: Vec::new(),

@@ -81,8 +81,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 pub use crate::streams::LINKS_MAX;
 pub use crate::transport::{CARRIERS, CarrierKind, CarrierRow};
 pub use config::{
-    Cipher, Group, Identity, LinkConfig, LinkEvent, OnLinkEvent, OnStream, Path, PeerKey, Policy, Preface, Request,
-    Reverse, SameKey, ServeConfig, Timing, Verdict,
+    Cipher, Group, Identity, LinkConfig, LinkEvent, OnDatagrams, OnLinkEvent, OnStream, Path, PeerKey, Policy, Preface,
+    Request, Reverse, SameKey, ServeConfig, Timing, Verdict,
 };
 pub use counted::SessionReply;
 pub use ends::{ENDS_MAX, wait_for_ends};

@@ -15,7 +15,7 @@ use crate::types::verb_error::VerbError;
 use super::config::{PeerKey, Policy, Preface, ServeConfig, Timing};
 use super::control::Node;
 use super::guarded::Guarded;
-use super::link::{Link, Takes, Watch};
+use super::link::{Link, Takes, TakesDatagrams, Watch};
 use super::verbs::server_setup;
 
 /// The record of one listener for links.
@@ -33,6 +33,7 @@ pub(crate) struct Server {
     pub timing: Timing,
     pub watch: Watch,
     pub takes: Takes,
+    pub takes_datagrams: TakesDatagrams,
     pub preface: Option<Preface>,
     pub instance: Option<u32>,
     /// The limit of unauthenticated peers was reached, and a warning was logged.
@@ -182,12 +183,13 @@ impl Node {
         config: ServeConfig,
         address: Endpoint,
     ) -> Result<impl FnOnce(Id) -> Server + use<>, VerbError> {
-        let ServeConfig { identity, policy, carrier, mode, over_links, timing, on_stream, preface, on_event } = config;
+        let ServeConfig { identity, policy, carrier, mode, over_links, timing, preface, on_event, .. } = config;
         let policy = Guarded::wrap(policy, &self.panics, &self.serves);
         let setup = server_setup(&identity, &policy);
         let key = setup.public_key().map_err(|_| VerbError::Invalid)?;
         let endpoint = transport::Endpoint::server(carrier, &setup).map_err(|_| VerbError::Invalid)?;
-        let takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
+        let takes = config.on_stream.map(|takes| Rc::new(RefCell::new(takes)));
+        let takes_datagrams = config.on_datagrams.map(|takes| Rc::new(RefCell::new(takes)));
         let (watch, instance, counts) = (Some(Rc::new(RefCell::new(on_event))), identity.instance, Counts::default());
         Ok(move |listener| Server {
             listener,
@@ -200,6 +202,7 @@ impl Node {
             timing,
             watch,
             takes,
+            takes_datagrams,
             preface,
             instance,
             full: false,

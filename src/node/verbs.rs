@@ -112,7 +112,8 @@ impl Node {
         }
         let LinkConfig { identity, policy, peer, carrier, over, paths, subflows, mode, reverse, timing, .. } = config;
         let simultaneous = config.simultaneous;
-        let (on_stream, preface, on_event) = (config.on_stream, config.preface, config.on_event);
+        let (on_stream, on_datagrams) = (config.on_stream, config.on_datagrams);
+        let (preface, on_event) = (config.preface, config.on_event);
         let policy = Guarded::wrap(policy, &self.panics, &self.serves);
         let shares_port = subflows > 1 && paths.iter().any(|path| path.local_port.is_some());
         if paths.is_empty() || subflows == 0 || paths.len() * subflows > timing.subflows || shares_port {
@@ -138,6 +139,7 @@ impl Node {
         let place = peer.to_string();
         let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(on_event))), core.now_ms);
         link.takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
+        link.takes_datagrams = on_datagrams.map(|takes| Rc::new(RefCell::new(takes)));
         link.preface = preface;
         link.outer = over.map(Over::link);
         let slots = paths.iter().flat_map(|path| (0..subflows).map(|_| SubflowSlot::new(path.clone()))).collect();
