@@ -609,6 +609,48 @@ int seaprox_transit_pass(seaprox_transit *transit, size_t count, size_t *passed)
 /* Asks for another call when the other side has taken what was written. */
 int seaprox_transit_call_again(seaprox_transit *transit);
 
+/* ---- Datagrams ---- */
+
+/* The callbacks for flows of datagrams. A flow is what one client and one target send each other; it ends when it is idle. Each may be
+ * NULL. */
+typedef struct seaprox_datagram_handler {
+    uint32_t size;
+    uint32_t reserved;
+    /* A client of a listener has sent its first datagram. Returns 0, and the target in its buffer of cap bytes with the length, such
+     * as example.org:53: the loop carries all datagrams of the flow there from now on, over the link of the listener if it has one.
+     * Without a text the flow ends here, and datagram handles it. Another result is a reason that refuses the client. It must not
+     * block, and must not use its loop, whose functions answer SEAPROX_ERR_BUSY. NULL handles all flows. */
+    int (*open)(const char *client, size_t client_len, const uint8_t *content, size_t len, char *target, size_t cap,
+                size_t *target_len, void *user);
+    /* A datagram for the program, which lives until the return. seaprox_datagram_send answers it. */
+    void (*datagram)(seaprox_loop *loop, seaprox_id flow, const uint8_t *content, size_t len, void *user);
+    /* A flow that the program handled or opened is over: enum seaprox_reason. Its id is stale. */
+    void (*ended)(seaprox_loop *loop, seaprox_id flow, int reason, void *user);
+} seaprox_datagram_handler;
+
+/* Opens a listener of UDP, whose flows get the callbacks of a handler; otherwise as seaprox_listen. The address needs no udp: in
+ * front. seaprox_listener_close and its like are for it, too.
+ * Errors: INVALID, ALREADY if the name is in use, FULL, -EADDRINUSE and others of the system. */
+int seaprox_listen_datagrams(seaprox_loop *loop, const seaprox_listen_options *options,
+                             const seaprox_datagram_handler *handler, void *user, seaprox_id *listener);
+
+/* Opens a flow from the program to a target, HOST:PORT or [IPV6]:PORT: over a link or a group, or from a socket of its own if link is
+ * 0. Datagrams that are sent before the target can be reached wait for a while.
+ * Errors: INVALID, FULL, STALE, OVER if the loop is stopping. */
+int seaprox_datagrams_open(seaprox_loop *loop, seaprox_id link, const char *target, size_t target_len,
+                           const seaprox_datagram_handler *handler, void *user, seaprox_id *flow);
+
+/* Sends a datagram to the other end of a flow that the program handles or has opened. What cannot be sent now is dropped, as datagrams
+ * are.
+ * Errors: INVALID if it is longer than 65,507 bytes, or if the flow does not end at the program. */
+int seaprox_datagram_send(seaprox_loop *loop, seaprox_id flow, const uint8_t *content, size_t len);
+
+/* Gives the description of a flow, such as c[ipv4[udp:192.0.2.7:5678]->ipv4[udp:127.0.0.1:53]]. */
+int seaprox_flow_describe(seaprox_loop *loop, seaprox_id flow, char *buf, size_t cap, size_t *len);
+
+/* Ends a flow. */
+int seaprox_flow_close(seaprox_loop *loop, seaprox_id flow);
+
 /* ---- Keys of nodes ---- */
 
 /* The bytes of a key, private or public: ed25519 (RFC 8032). */
@@ -651,7 +693,7 @@ enum seaprox_verdict {
     SEAPROX_ASK = 2,        /* an event asks the program: a stream waits for seaprox_permit, all else is refused until it is
                              * requested again */
     SEAPROX_BY_ADDRESS = 3, /* of a target: reach decides about each address of its name */
-    SEAPROX_HANDLE = 4      /* of a target: the handler of the options gets the stream, and nothing is connected */
+    SEAPROX_HANDLE = 4      /* of a target: the handler of the options gets the stream or the flow, and nothing is connected */
 };
 
 /* The policy of a link: which keys may have one, and what their nodes may do here. What no callback permits is refused, and so
@@ -733,6 +775,8 @@ typedef struct seaprox_link_options {
     void *user;                     /* for event and policy */
     const seaprox_handler *handler; /* for streams that peers open: those with SEAPROX_HANDLE, without a policy all; may be NULL */
     void *handler_user;             /* for handler */
+    const seaprox_datagram_handler *datagram_handler; /* the same for flows of datagrams that peers open, to udp: targets */
+    void *datagram_user;            /* for datagram_handler */
 } seaprox_link_options;
 
 /* The states of links. The numbers never change. */

@@ -4,7 +4,7 @@
 //!   C ──► extern "C" functions, a noun a file ──► handle: the loop of this thread ──► the library's verbs
 //!                     │                                 ▲
 //!                     ▼                                 │ current: the loop that a callback was lent
-//!   C ◄── callbacks ◄─── handler, hook, watch, observer, connector, policy, link_event
+//!   C ◄── callbacks ◄─── handler, hook, watch, observer, connector, policy, link_event, datagram
 //! ```
 //! No pointer to a record leaves this package: a `seaprox_loop *` is a number, and all other handles are ids. So a stale one is
 //! answered with an error. A panic never crosses: [`error::guard`] ends it at each function, and the loop at each callback.
@@ -21,6 +21,7 @@ mod config;
 mod connection;
 mod connector;
 mod current;
+mod datagram;
 mod forward;
 mod handle;
 mod handler;

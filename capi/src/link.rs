@@ -4,11 +4,12 @@ use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
 
 use seaprox::auth::NodeKey;
-use seaprox::node::{Identity, LinkMut, OnStream, Path, Policy};
+use seaprox::node::{Identity, LinkMut, OnDatagrams, OnStream, Path, Policy};
 use seaprox::{LinkState, VerbError};
 use seaprox_proxies::embedded;
 use seaprox_proxies::links::addresses;
 
+use crate::datagram::{DatagramCallbacks, seaprox_datagram_handler};
 use crate::error::Error;
 use crate::handle::{RawLoop, Record, id, with};
 use crate::handler::{Callbacks, seaprox_handler};
@@ -34,6 +35,8 @@ pub struct seaprox_link_options {
     user: *mut c_void,
     handler: *const seaprox_handler,
     handler_user: *mut c_void,
+    datagram_handler: *const seaprox_datagram_handler,
+    datagram_user: *mut c_void,
 }
 
 // SAFETY: integers, pointers and functions that may be null, in repr(C), the size first.
@@ -63,7 +66,7 @@ impl seaprox_link_options {
         let peer_key = Bytes::from(self.peer_key);
         let peer_key = if self.peer_key.is_null() { None } else { Some(key_of(peer_key)?) };
         let rules = Rules::read(record, Struct::from(self.policy), self.user, peer_key, files)?;
-        Ok(rules.handled(!self.handler.is_null()))
+        Ok(rules.handled(!self.handler.is_null(), !self.datagram_handler.is_null()))
     }
 
     /// Returns what gives streams of peers to the handler of the program, if there is one.
@@ -74,6 +77,16 @@ impl seaprox_link_options {
         let callbacks = Callbacks::read(record, Struct::from(self.handler), self.handler_user)?;
         let rules = rules.clone();
         Ok(Some(Box::new(move |key, target| rules.takes(key, target).then(|| callbacks.boxed()))))
+    }
+
+    /// Returns what gives flows of datagrams of peers to the handler of the program, if there is one.
+    pub fn on_datagrams(&self, record: &Record, rules: &Rules) -> Result<Option<OnDatagrams>, Error> {
+        if self.datagram_handler.is_null() {
+            return Ok(None);
+        }
+        let callbacks = DatagramCallbacks::read(record, Struct::from(self.datagram_handler), self.datagram_user)?;
+        let rules = rules.clone();
+        Ok(Some(Box::new(move |key, target| rules.takes(key, target).then(|| callbacks.shared()))))
     }
 
     /// Returns the callback of events, and the user pointer.
@@ -101,10 +114,12 @@ export! {
         let identity = options.identity()?;
         with(raw, |record, core| {
             let rules = options.rules(record, files)?.named(address);
-            let on_stream = options.on_stream(record, &rules)?;
+            let (on_stream, on_datagrams) =
+                (options.on_stream(record, &rules)?, options.on_datagrams(record, &rules)?);
             let mut config = embedded::link_config(&parsed, identity, Arc::new(rules));
             let (event, user) = options.event();
-            (config.on_stream, config.on_event) = (on_stream, crate::link_event::on_event(record.handle, event, user));
+            (config.on_stream, config.on_datagrams) = (on_stream, on_datagrams);
+            config.on_event = crate::link_event::on_event(record.handle, event, user);
             let dialed = core.connect_link(config)?;
             if !dialed.is_new {
                 return Err(VerbError::Already.into());

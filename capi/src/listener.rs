@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use seaprox::config::Config;
-use seaprox::{Bind, Endpoint, Id, ListenConfig, Loop, Timeouts, VerbError, bind};
+use seaprox::{Bind, Endpoint, Handler, Id, ListenConfig, Loop, Proto, Timeouts, VerbError, bind};
 use seaprox_proxies::Parts;
 use seaprox_proxies::embedded::{self, ListenError};
 
+use crate::datagram::DatagramCallbacks;
 use crate::error::{Error, system_code};
 use crate::handle::{RawLoop, Record, id, with};
 use crate::handler::{Callbacks, seaprox_handler};
@@ -120,19 +121,44 @@ export! {
     }
 }
 
+/// Opens a listener of UDP.
+pub fn listen_datagrams(
+    core: &mut Loop<'_>,
+    options: &seaprox_listen_options,
+    callbacks: DatagramCallbacks,
+) -> Result<Vec<Id>, Error> {
+    let make = || {
+        let none = || -> Box<dyn Handler> { unreachable!("a socket of UDP has no connections") };
+        let new = ListenConfig::new("c", Box::new(none));
+        ListenConfig { datagrams: Some(callbacks.front_end()), ..new }
+    };
+    listen_as(core, options, Proto::Udp, make)
+}
+
 fn listen(core: &mut Loop<'_>, options: &seaprox_listen_options, callbacks: Callbacks) -> Result<Vec<Id>, Error> {
+    listen_as(core, options, Proto::Tcp, || ListenConfig::new("c", callbacks.front_end()))
+}
+
+fn listen_as(
+    core: &mut Loop<'_>,
+    options: &seaprox_listen_options,
+    proto: Proto,
+    make: impl Fn() -> ListenConfig,
+) -> Result<Vec<Id>, Error> {
     let text = |text: *const c_char, len| Chars::from(text).some(len);
     let address = text(options.address, options.address_len)?.unwrap_or_default();
     let place = Bind::parse(address).map_err(|error| Error::invalid(format!("{address:?}: {error}")))?;
+    let place = if proto == Proto::Udp { place.with_proto(proto) } else { place };
     let (name, kind) = (text(options.name, options.name_len)?, text(options.kind, options.kind_len)?);
     let link = if options.link == 0 { None } else { Some(id(options.link)?) };
     let (mut ids, loops) = (Vec::new(), core.config().clone());
     for mut bound in bind(&place, 1, &loops)? {
-        let new = ListenConfig::new(kind.unwrap_or("c").to_owned(), callbacks.front_end());
+        let new = make();
+        let kind = kind.map_or_else(|| new.kind.clone(), |kind| kind.to_owned().into());
         let name = name.filter(|_| ids.is_empty()).map(str::to_owned);
         let timeouts = Some(options.timeouts(&loops.timeouts));
         let backlog = (options.backlog > 0).then_some(options.backlog);
-        match core.listen(&mut bound, ListenConfig { name, link, timeouts, backlog, ..new }) {
+        match core.listen(&mut bound, ListenConfig { name, kind, link, timeouts, backlog, ..new }) {
             Ok(id) => ids.push(id),
             Err(error) => {
                 ids.into_iter().for_each(|id| _ = core.listener(id).and_then(|listener| listener.unlisten()));

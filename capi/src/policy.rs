@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use seaprox::node::{PeerKey, Policy, Request, Verdict};
-use seaprox::{Bind, Target};
+use seaprox::{Bind, Proto, Target};
 
 use crate::error::Error;
 use crate::handle::{self, Record};
@@ -46,8 +46,8 @@ pub struct Rules {
     is_of_files: bool,
     /// The name of the peer, if it is the one that this node dials.
     name: Option<Arc<str>>,
-    /// The program has a handler for streams.
-    has_handler: bool,
+    /// The program has a handler for streams, and one for datagrams.
+    handlers: (bool, bool),
 }
 
 // SAFETY: the callbacks run in the thread of the loop alone, which `is_here` checks; the pointers are not followed here.
@@ -69,7 +69,7 @@ impl Rules {
             return Err(Error::invalid("nothing says which key the peer must have"));
         }
         let handle = record.handle;
-        Ok(Rules { handle, calls, user, peer_key, files, is_of_files, name: None, has_handler: false })
+        Ok(Rules { handle, calls, user, peer_key, files, is_of_files, name: None, handlers: (false, false) })
     }
 
     /// Sets the name of the peer.
@@ -77,14 +77,18 @@ impl Rules {
         Rules { name: Some(name.into()), ..self }
     }
 
-    /// Sets whether the program has a handler for streams.
-    pub fn handled(self, has_handler: bool) -> Rules {
-        Rules { has_handler, ..self }
+    /// Sets whether the program has a handler for streams, and one for datagrams.
+    pub fn handled(self, streams: bool, datagrams: bool) -> Rules {
+        Rules { handlers: (streams, datagrams), ..self }
     }
 
-    /// Returns true if a stream that is permitted is the handler's.
+    /// Returns true if a stream or a flow that is permitted is the handler's.
     pub fn takes(&self, key: &PeerKey, target: &Target) -> bool {
-        self.has_handler && (self.is_of_files || self.verdict(key, target) == SEAPROX_HANDLE)
+        self.has_handler(target) && (self.is_of_files || self.verdict(key, target) == SEAPROX_HANDLE)
+    }
+
+    fn has_handler(&self, target: &Target) -> bool {
+        if target.proto() == Proto::Udp { self.handlers.1 } else { self.handlers.0 }
     }
 
     /// Returns the answer of the callback about a target.
@@ -138,7 +142,7 @@ impl Policy for Rules {
         }
         match self.verdict(key, target) {
             SEAPROX_PERMIT => Verdict::Yes,
-            SEAPROX_HANDLE if self.has_handler => Verdict::Yes,
+            SEAPROX_HANDLE if self.has_handler(target) => Verdict::Yes,
             SEAPROX_BY_ADDRESS => Verdict::ByAddress,
             _ => Verdict::No,
         }
@@ -146,7 +150,7 @@ impl Policy for Rules {
 
     fn may_open_any(&self, key: &PeerKey) -> bool {
         // Services need streams, too.
-        self.files().is_none_or(|files| self.has_handler || files.may_open_any(key))
+        self.files().is_none_or(|files| self.handlers.0 || files.may_open_any(key))
     }
 
     fn may_reach(&self, key: &PeerKey, target: &Target, addr: SocketAddr) -> bool {

@@ -60,6 +60,7 @@ fn serve(record: &Record, core: &mut Loop<'_>, options: &seaprox_link_options) -
         let mut new = embedded::serve_config(&config, &server, &identity, &policy);
         let (event, user) = options.event();
         (new.on_stream, new.on_event) = (options.on_stream(record, &rules)?, on_event(record.handle, event, user));
+        new.on_datagrams = options.on_datagrams(record, &rules)?;
         match core.serve_links(&mut bound, new) {
             Ok(id) => ids.push(id),
             Err(error) => {

@@ -1,4 +1,4 @@
-//! The checks of `c/checks.c`, `c/links.c`, `c/robust.c` and `c/streams.c`: each runs in a process of its own.
+//! The checks of `c/checks.c`, `c/links.c`, `c/robust.c`, `c/streams.c` and `c/datagrams.c`: each runs in a process of its own.
 
 use std::path::Path;
 use std::process::Command;
@@ -24,6 +24,12 @@ fn check_links(name: &str) {
 fn check_robust(name: &str) {
     static CHECKS: OnceLock<std::path::PathBuf> = OnceLock::new();
     let checks = CHECKS.get_or_init(|| compile("tests/c/robust.c", "robust", &[]));
+    succeed(Command::new(checks).arg(name).env("LD_LIBRARY_PATH", prefix().join("lib")));
+}
+
+fn check_datagrams(name: &str) {
+    static CHECKS: OnceLock<std::path::PathBuf> = OnceLock::new();
+    let checks = CHECKS.get_or_init(|| compile("tests/c/datagrams.c", "datagrams", &[]));
     succeed(Command::new(checks).arg(name).env("LD_LIBRARY_PATH", prefix().join("lib")));
 }
 
@@ -203,14 +209,30 @@ fn a_configuration_that_cannot_be_bound_leaves_a_c_loop_as_it_was() {
     check_robust("apply");
 }
 
+#[test]
+fn a_c_program_answers_datagrams_relays_them_and_sends_its_own() {
+    check_datagrams("direct");
+}
+
+#[test]
+fn datagrams_pass_between_two_c_programs_over_a_link() {
+    check_datagrams("linked");
+}
+
+#[test]
+fn any_id_and_any_size_is_answered_by_the_functions_of_datagrams_and_does_no_harm() {
+    check_datagrams("handles");
+}
+
 /// The sources with their checks.
-const ALL: [(&str, &[&str]); 4] = [
+const ALL: [(&str, &[&str]); 5] = [
     (
         "checks",
         &["loops", "polls", "finish", "timers", "handles", "sides", "hooks", "adopt", "config", "status", "cycles"],
     ),
     ("links", &["keys", "forwards", "datagrams", "refusals", "admission", "messages", "handles"]),
     ("robust", &["sigpipe", "sizes", "descriptors", "results", "ends", "requests", "logs", "apply"]),
+    ("datagrams", &["direct", "linked", "handles"]),
     ("streams", &["services", "resets", "flow", "handled", "asked", "killed", "cycles"]),
 ];
 

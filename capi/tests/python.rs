@@ -54,6 +54,11 @@ fn ten_thousand_cycles_of_a_python_program_leave_nothing_behind() {
 }
 
 #[test]
+fn a_python_program_answers_datagrams_relays_them_and_sends_its_own() {
+    unittest("test_datagrams");
+}
+
+#[test]
 fn a_python_loop_runs_inside_asyncio() {
     unittest("test_aio");
 }

@@ -7,7 +7,9 @@ use std::net::{SocketAddr, UdpSocket};
 use std::rc::Rc;
 
 use loop_kit::*;
-use seaprox::{Bind, Core, FlowHandler, FlowRequest, FlowTarget, Id, ListenConfig, Loop, Reason, Target, VerbError, bind};
+use seaprox::{
+    Bind, Core, FlowHandler, FlowRequest, FlowTarget, Id, ListenConfig, Loop, Reason, Target, VerbError, bind,
+};
 
 /// Notes what it is told, and answers with the same bytes if it is asked to.
 #[derive(Default)]

@@ -3,6 +3,7 @@
 
 #include <malloc.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 /* ---- a stream at one of the nodes ---- */
@@ -361,6 +362,7 @@ static void killed(void)
     IS(pipe(ends), 0);
     child = fork();
     if (child == 0) {
+        IS(prctl(PR_SET_PDEATHSIG, SIGKILL), 0); /* it does not outlive a check that fails */
         peer.answers = 1;
         serve_until_killed(ends[1]);
         _exit(0);
