@@ -18,6 +18,7 @@ from . import _callbacks
 from ._library import LIBRARY_VERSION
 from .connection import Connection, Listener, Side
 from .connector import ConnectRequest, connect, threaded
+from .datagram import DatagramHandler, Flow
 from .enums import (
     Cause,
     Ending,
@@ -69,6 +70,7 @@ __all__ = [
     "ConnectError",
     "ConnectRequest",
     "Connection",
+    "DatagramHandler",
     "End",
     "Ending",
     "Error",
@@ -76,6 +78,7 @@ __all__ = [
     "Event",
     "EventKind",
     "Fault",
+    "Flow",
     "Forward",
     "ForwardState",
     "FullError",

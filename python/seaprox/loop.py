@@ -17,6 +17,9 @@ from ._library import lib
 from ._links import HandlerOrFactory, Links, OnLinkEvent
 from .connection import Connection, Descriptor, Listener, Side, milliseconds, taken
 from .connector import ConnectRequest
+from .datagram import DATAGRAMS, DatagramHandler, Flow
+from .datagram import forget_all as forget_datagrams
+from .datagram import keep as keep_datagrams
 from .enums import Ending, EventKind, Fault, ForwardState, Kind, LinkState, PollEvent, Reason, SideState
 from .errors import Error, StaleError, check, text_of
 from .handler import Handler
@@ -119,6 +122,8 @@ class Loop:
         self._records = Records()
         self._data = Data()
         self._hooks: set[int] = set()
+        # The numbers of the flows that the program has opened.
+        self._own_flows: set[int] = set()
         self._links = Links(self)
         self._connector: Callable[[ConnectRequest], object] | None = None
         self._on_event: Callable[[Event], object] | None = None
@@ -161,6 +166,8 @@ class Loop:
         self._records.clear()
         self._data.clear()
         self._links.clear()
+        self._own_flows.clear()
+        forget_datagrams(self._handle)
         self._connector = self._on_event = self._on_call = None
         self._raise()
 
@@ -284,6 +291,26 @@ class Loop:
         self._factories[number] = handler
         self._factory_of[id.value] = number
         return Listener(self, id.value)
+
+    def listen_datagrams(
+        self, address: str, handler: DatagramHandler, *, name: str = "", kind: str = "python", link: Link | None = None
+    ) -> Listener:
+        """Opens a listener of UDP, whose flows get a handler, which is kept until the loop is closed. link is the link over
+        which targets are reached."""
+        id, texts = ctypes.c_uint64(), {"address": address.encode(), "name": name.encode(), "kind": kind.encode()}
+        lengths = {f"{field}_len": len(text) for field, text in texts.items()}
+        options = _struct("seaprox_listen_options", **texts, **lengths, link=link.id if link is not None else None)
+        number, handlers = keep_datagrams(self, handler), ctypes.byref(DATAGRAMS)
+        self._do(lib.seaprox_listen_datagrams, ctypes.byref(options), handlers, number, ctypes.byref(id))
+        return Listener(self, id.value)
+
+    def open_datagrams(self, target: str, handler: DatagramHandler, *, link: Link | None = None) -> Flow:
+        """Opens a flow from the program to a target, HOST:PORT, over a link or from a socket of its own."""
+        id, text, number = ctypes.c_uint64(), target.encode(), keep_datagrams(self, handler)
+        over, handlers = link.id if link is not None else 0, ctypes.byref(DATAGRAMS)
+        self._do(lib.seaprox_datagrams_open, over, text, len(text), handlers, number, ctypes.byref(id))
+        self._own_flows.add(number)
+        return Flow(self, id.value)
 
     def adopt(
         self, source: Descriptor, handler: Handler, *, write: Descriptor | None = None, kind: str = "python"
