@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use crate::text::is_unfit;
+
 /// The kind of a fault. Each has a number in FAILED; a number that is not in this list counts as [`Fault::Other`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -48,7 +50,7 @@ impl FileError {
     pub fn new(fault: Fault, text: impl AsRef<str>) -> FileError {
         let mut line = String::new();
         for character in text.as_ref().chars() {
-            let shown = if character.is_control() { '?' } else { character };
+            let shown = if is_unfit(character) { '?' } else { character };
             if line.len() + shown.len_utf8() > TEXT_BYTES_MAX {
                 break;
             }

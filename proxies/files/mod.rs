@@ -29,6 +29,7 @@ mod fault;
 mod join;
 mod message;
 mod offer;
+mod present;
 mod quota;
 mod receiver;
 mod sender;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::text::is_unfit;
+
 /// A file or a folder that is offered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
@@ -35,7 +37,7 @@ pub struct Entry {
 pub struct NameError(&'static str);
 
 /// Checks that a name is that of a file in the folder of the receiver, and of no other one: not empty, no separator, no
-/// `..`, no control character, at most [`NAME_BYTES_MAX`] bytes. Names that begin with a dot are refused, too: a program may
+/// `..`, no control character, no mark of text direction, at most [`NAME_BYTES_MAX`] bytes. Names that begin with a dot are refused, too: a program may
 /// take such a file for its configuration, and partial files have such names.
 ///
 /// # Errors
@@ -64,7 +66,7 @@ pub fn check_path(path: &str) -> Result<(), NameError> {
 }
 
 fn check_component(name: &str) -> Result<(), NameError> {
-    let is_forbidden = |character: char| character.is_control() || matches!(character, '/' | '\\' | ':');
+    let is_forbidden = |character: char| is_unfit(character) || matches!(character, '/' | '\\' | ':');
     match name {
         "" => Err(NameError("the name is empty")),
         "." | ".." => Err(NameError("the name is that of a directory itself")),

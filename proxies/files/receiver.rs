@@ -17,6 +17,7 @@ use super::event::{Event, Finished, Reporter};
 use super::fault::{Fault, FileError};
 use super::message::{BATCH_ENTRIES_MAX, DATA_BYTES_MAX, Message};
 use super::offer::{ENTRIES_MAX, Entry, Offer};
+use super::present::{Present, supersede};
 use super::quota::Quota;
 use super::sender::finish;
 use super::staging::Staging;
@@ -115,6 +116,9 @@ impl Receiver {
         check(&offer)?;
         reporter.begin(&offer);
         let place = decide(&offer)?;
+        if self.key != NO_KEY {
+            supersede(&place.folder, &offer.name, self.key);
+        }
         let before = place.quota.as_ref().map_or(Ok(0), |quota| quota.charge(&offer.name, offer.bytes))?;
         let result = self.receive(&place, &offer, reporter);
         if let Some(quota) = &place.quota {
@@ -132,12 +136,15 @@ impl Receiver {
 
     fn receive(&mut self, place: &Place, offer: &Offer, reporter: &mut Reporter<'_>) -> Result<PathBuf, FileError> {
         let staging = Staging::open(&place.folder, offer, &self.key)?;
+        let present = Present::new(&place.folder, &offer.name, self.key, self.reader.socket()?);
         self.writer.write(&Message::Accept { has_part: staging.has_part() })?;
         self.writer.flush()?;
         let (queue, current) = (VecDeque::new(), None);
         let mut arriving = Arriving { staging, offer: offer.clone(), queue, current, entries: 0, announced: 0 };
         loop {
-            match self.reader.read()?.ok_or_else(FileError::interrupted)? {
+            let message = self.reader.read()?.ok_or_else(FileError::interrupted)?;
+            present.count();
+            match message {
                 Message::Entries(entries) => {
                     let parts = arriving.announce(entries, &mut self.buf, reporter)?;
                     if arriving.staging.has_part() && !parts.is_empty() {
@@ -247,6 +254,9 @@ impl Arriving {
         if is_whole { Ok(()) } else { Err(FileError::protocol("less than was offered")) }
     }
 }
+
+/// The key of a receiver that has asked: the name of its link may stand for several peers.
+pub const NO_KEY: [u8; 32] = [0; 32];
 
 /// Checks the limits of an offer. Its name is checked when it is placed, and before somebody sees it.
 fn check(offer: &Offer) -> Result<(), FileError> {

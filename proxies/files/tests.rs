@@ -82,10 +82,18 @@ impl Folders {
 
     /// Sends from one folder to the other. Returns the results of the sender and of the receiver.
     fn transfer(&self, name: &str) -> (Result<Vec<String>, FileError>, Result<Vec<Finished>, FileError>) {
+        self.transfer_as(name, KEY)
+    }
+
+    fn transfer_as(
+        &self,
+        name: &str,
+        key: [u8; 32],
+    ) -> (Result<Vec<String>, FileError>, Result<Vec<Finished>, FileError>) {
         let (near, far) = Socket::pair().unwrap();
         let source = Source::open(&self.from(name));
         let sending = thread::spawn(move || send(near, source));
-        let (result, finished) = self.receive(far, KEY);
+        let (result, finished) = self.receive(far, key);
         (sending.join().unwrap(), result.map(|_| finished))
     }
 }
@@ -287,8 +295,8 @@ fn a_part_is_kept_for_the_same_file_of_the_same_peer_only() {
     assert_eq!(part(KEY, 8), 0);
     assert_eq!(part(KEY, 8), 5);
     assert_eq!(part([2; 32], 8), 0, "another peer");
-    assert_eq!(part([2; 32], 8), 5);
-    assert_eq!(part([2; 32], 9), 0, "another size");
+    assert_eq!(part(KEY, 8), 5, "another peer has not wiped it");
+    assert_eq!(part(KEY, 9), 0, "another size");
     assert_eq!(folders.names(), [".film.seaprox-journal", ".film.seaprox-part"]);
 }
 
@@ -299,7 +307,7 @@ fn a_file_that_is_there_or_is_being_received_is_not_replaced() {
     let (mut raw, receiving) = Raw::start(&folders);
     raw.say(&[offer("film", false, 1, 3)]);
     assert_eq!(raw.hear(), Some(Message::Accept { has_part: false }));
-    assert_eq!(folders.transfer("film").0.map_err(|error| error.fault), Err(Fault::Exists));
+    assert_eq!(folders.transfer_as("film", [2; 32]).0.map_err(|error| error.fault), Err(Fault::Exists));
     // The name comes into being while the bytes arrive.
     raw.say(&[Message::Entries(vec![entry("", false, 3)]), Message::Start { offset: 0 }, Message::Data(b"old")]);
     fs::write(folders.to("film"), "there").unwrap();
@@ -309,6 +317,82 @@ fn a_file_that_is_there_or_is_being_received_is_not_replaced() {
     receiving.join().unwrap().unwrap_err();
     assert_eq!(folders.transfer("film").0.map_err(|error| error.fault), Err(Fault::Exists));
     assert_eq!(fs::read(folders.to("film")).unwrap(), b"there");
+}
+
+#[test]
+fn a_part_that_is_a_second_name_of_a_whole_file_is_not_written() {
+    let folders = Folders::new();
+    folders.write("film", b"old film");
+    folders.transfer("film").1.unwrap();
+    // An earlier program was killed after the link to the name and before the end of the part, and the user has moved the file.
+    fs::rename(folders.to("film"), folders.to("mine")).unwrap();
+    fs::hard_link(folders.to("mine"), folders.to(".film.seaprox-part")).unwrap();
+    let key = "01".repeat(32);
+    fs::write(folders.to(".film.seaprox-journal"), format!("seaprox file/1\nsize 8\nkey {key}\n")).unwrap();
+    folders.write("film", b"new film");
+    folders.transfer("film").1.unwrap();
+    assert_eq!(fs::read(folders.to("mine")).unwrap(), b"old film");
+    assert_eq!(fs::read(folders.to("film")).unwrap(), b"new film");
+}
+
+#[test]
+fn an_offer_whose_end_the_sender_has_not_heard_of_is_complete_when_it_is_repeated() {
+    let folders = Folders::new();
+    folders.write("film", b"the film");
+    folders.write("tree/in/file", b"file");
+    for name in ["film", "tree"] {
+        assert_eq!(folders.transfer(name).1.unwrap()[0].kept, 0);
+        let again = folders.transfer(name).1.unwrap();
+        assert_eq!((again[0].kept > 0, again[0].path.clone()), (true, Some(folders.to(name))));
+        assert_eq!(folders.transfer_as(name, [2; 32]).1.map_err(|error| error.fault), Err(Fault::Exists), "{name}");
+    }
+    for (name, path) in [("film", "film"), ("tree", "tree/in/file")] {
+        let length = fs::read(folders.from(path)).unwrap().len();
+        folders.write(path, &vec![b'x'; length]);
+        assert_eq!(folders.transfer(name).0.map_err(|error| error.fault), Err(Fault::Exists), "{name}: other bytes");
+        assert_ne!(fs::read(folders.to(path)).unwrap(), vec![b'x'; length]);
+    }
+    assert_eq!(folders.names(), ["film", "tree"]);
+}
+
+#[test]
+fn a_silent_stream_gives_way_to_another_one_of_the_same_peer_for_the_same_file() {
+    let folders = Arc::new(Folders::new());
+    folders.write("film", b"the film");
+    let (mut raw, receiving) = Raw::start(&folders);
+    raw.say(&[offer("film", false, 1, 8)]);
+    assert_eq!(raw.hear(), Some(Message::Accept { has_part: false }));
+    raw.say(&[Message::Entries(vec![entry("", false, 8)]), Message::Start { offset: 0 }, Message::Data(b"the")]);
+    // The sender is gone, and its stream is not.
+    assert_eq!(folders.transfer("film").1.unwrap()[0].path, Some(folders.to("film")));
+    assert_eq!(receiving.join().unwrap().map_err(|error| error.fault), Err(Fault::Interrupted));
+    assert_eq!(fs::read(folders.to("film")).unwrap(), b"the film");
+}
+
+#[test]
+fn the_parts_of_a_peer_are_limited_and_old_ones_are_removed() {
+    let folders = Folders::new();
+    folders.write("film", b"the film");
+    let key = "01".repeat(32);
+    let part = |number: u32| folders.to(&format!(".{number}.seaprox-part"));
+    let journal = |number: u32| folders.to(&format!(".{number}.seaprox-journal"));
+    for number in 0..64 {
+        fs::write(part(number), "part").unwrap();
+        fs::write(journal(number), format!("seaprox file/1\nsize 8\nkey {key}\n")).unwrap();
+    }
+    assert_eq!(folders.transfer("film").0.map_err(|error| error.fault), Err(Fault::TooLarge));
+    assert_eq!(folders.names().len(), 128, "no journal is left");
+    let long_ago = SystemTime::now() - Duration::from_secs(31 * 24 * 3600);
+    fs::File::options().write(true).open(journal(7)).unwrap().set_modified(long_ago).unwrap();
+    folders.transfer("film").1.unwrap();
+    assert!(!part(7).exists() && !journal(7).exists() && part(8).exists());
+    assert_eq!(folders.names().len(), 127);
+}
+
+#[test]
+fn a_name_that_turns_the_direction_of_text_is_refused() {
+    assert_eq!(refused(&[offer("film\u{202e}gpj.exe", false, 1, 8)]), Fault::Refused);
+    assert_eq!(FileError::new(Fault::Other, "a\u{202e}b").text, "a?b");
 }
 
 #[test]

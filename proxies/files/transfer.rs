@@ -20,7 +20,7 @@ use super::fault::{Fault, FileError};
 use super::join::{Join, Told};
 use super::message::Message;
 use super::offer::Offer;
-use super::receiver::{Place, Receiver};
+use super::receiver::{NO_KEY, Place, Receiver};
 use super::sender::Sender;
 use super::source::Source;
 use super::wire::{Reader, Socket, Writer, pair, split};
@@ -116,8 +116,7 @@ pub fn get(
     begin(on_event, move |task| {
         task.repeat(&remote, link, GET_SERVICE, settings, |task, reader, writer, on_event| {
             let place = Place { folder: into.clone(), quota: None };
-            // The journal names no key: the name of the link may stand for several peers.
-            let mut receiver = Receiver::new(reader, writer, [0; 32]);
+            let mut receiver = Receiver::new(reader, writer, NO_KEY);
             receiver.ask(&name)?;
             let mut decide = |_: &Offer| Ok(place.clone());
             match receiver.run(&mut decide, &mut Reporter::new(on_event, &task.progress))? {

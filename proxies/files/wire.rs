@@ -79,6 +79,14 @@ impl Reader {
         self.input.get_ref().set_read_timeout(Some(patience))
     }
 
+    /// Returns the socket, by which another thread can end the stream.
+    ///
+    /// # Errors
+    /// Fails if the process has no descriptor left.
+    pub fn socket(&self) -> io::Result<Socket> {
+        self.input.get_ref().try_clone()
+    }
+
     /// Reads until the end, so that the peer reads all that was sent to it.
     pub fn discard(&mut self) {
         let until = Instant::now() + DISCARD_TIME;
