@@ -171,6 +171,26 @@ fn clients_that_leave_take_no_threads_and_no_descriptors_of_a_c_program() {
     drop((fill, silent));
 }
 
+/// `make test-system` runs this.
+#[test]
+#[ignore = "takes a minute"]
+fn valgrind_finds_no_error_in_the_c_examples_that_end() {
+    assert!(has("valgrind"), "scripts/install-system-tools installs it");
+    let target = capitals();
+    for (name, args) in [("epoll", ["127.0.0.1:0", &target]), ("socks", ["127.0.0.1:0", "deny = [\"10.0.0.1:1\"]"])] {
+        let path = compile(&format!("examples/{name}.c"), &format!("example-{name}-valgrind"), &[]);
+        let flags = ["-q", "--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite,indirect"];
+        let all = [&flags[..], &["--show-leak-kinds=definite,indirect", path.to_str().unwrap()], &args].concat();
+        let mut proxy = Program::start("valgrind".as_ref(), &all);
+        let port = proxy.port();
+        match name {
+            "epoll" => assert_eq!(exchange(port, b"one"), b"ONE"),
+            _ => assert_eq!(curl_over_socks(port, &web()).as_deref(), Ok("a page")),
+        }
+        proxy.finish();
+    }
+}
+
 #[test]
 fn a_client_that_resets_does_not_end_a_c_program() {
     let mut proxy = start("static", &["127.0.0.1:0", &flood()]);
