@@ -286,9 +286,17 @@ pub(super) fn call_method(lua: &Lua, name: &str, args: MultiValue) -> mlua::Resu
 }
 
 fn connect(lua: &Lua, shared: &Shared, host: &Value, port: &Value, local: &Value) -> mlua::Result<Handle> {
-    let port = if port.is_nil() { addresses::PORT } else { port_of("remote_port", port, 1)? };
+    let saved = if port.is_nil() { verbs::saved_place(shared, host) } else { None };
+    let port = match &saved {
+        Some(place) => place.port,
+        None if port.is_nil() => addresses::PORT,
+        None => port_of("remote_port", port, 1)?,
+    };
     let local = if local.is_nil() { None } else { Some(port_of("local_port", local, 0)?).filter(|port| *port != 0) };
-    let (host, target) = target_of("remote_host", host, port)?;
+    let (host, target) = match saved {
+        Some(place) => target_of("remote_host", &Value::String(lua.create_string(place.host)?), port)?,
+        None => target_of("remote_host", host, port)?,
+    };
     let remote = Place::new(host, port);
     let is_same = |entry: &Entry| {
         let record = entry.record();

@@ -128,6 +128,15 @@ fn forget(shared: &Shared, name: &Value) -> mlua::Result<bool> {
     Ok(true)
 }
 
+/// Returns the host and the port of the saved connection with this name.
+pub fn saved_place(shared: &Shared, name: &Value) -> Option<Place> {
+    let Value::String(name) = name else { return None };
+    let names = shared.board.names();
+    let place = Place::parse(names.key_of(&name.to_string_lossy())?.strip_prefix("to ")?);
+    // The key of a tunnel has its own ends behind those of its connection.
+    (place.port != 0 && !place.host.contains(' ')).then_some(place)
+}
+
 fn named(shared: &Shared, name: &Value, is_it: fn(&Entry) -> bool) -> mlua::Result<Option<Arc<Entry>>> {
     Ok(shared.board.named(&text_of("name", name)?).filter(|entry| is_it(entry)))
 }

@@ -48,12 +48,7 @@ fn an_attached_console_lists_opens_and_closes_what_its_process_has() {
         print(why(connect, '127.0.0.1'))
         print(why(listen))
         print(why(name, tc, 'other'))
-        bad = tc:tunnel({port}, '127.0.0.1', 9) wait(bad) print(select(2, bad:status()))
-        for _, f in ipairs({{function() return tc:tunnel(0, 'x', 1) end, stats, list_connections, function() return status(tc) end}}) do
-            local slowest = 0
-            for _ = 1, 5 do local t0 = os.clock() f() slowest = math.max(slowest, os.clock() - t0) end
-            assert(slowest < 0.01, slowest)
-        end"
+        bad = tc:tunnel({port}, '127.0.0.1', 9) wait(bad) print(select(2, bad:status()))"
     );
     let socket = format!("unix:{}", near.admin_socket());
     let mut console = Console::start(&scratch, &["--attach", "--status", &socket], &code);

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use crate::console::{end, far, left, secret};
 use crate::kit::datagrams::echo;
+use crate::kit::link::Keys;
 use crate::kit::names::isolated;
-use crate::kit::program::{Program, output};
+use crate::kit::program::{Program, free_port, output};
 use crate::kit::seaprox::command;
 use crate::kit::servers::Server;
 use crate::kit::socks::connect5;
-use crate::kit::{Scratch, has, has_namespaces, until};
+use crate::kit::{Scratch, Seaprox, has, has_namespaces, until};
 
 /// A console that runs a script, and its output.
 pub struct Console {
@@ -285,7 +286,8 @@ fn names_find_connections_and_tunnels_stand_in_the_status_and_are_there_again() 
     console.end();
     let code = format!(
         "print(names().quinn)
-        tc = ready(connect('127.0.0.1', {port}))
+        tc = ready(connect('quinn'))
+        assert(tc:remote_port() == {port} and connect('127.0.0.1', {port}) == tc)
         print(name(tc), name(tunnel(tc, 0, '127.0.0.1', 9)))
         other = connect('127.0.0.2', {port})
         print(why(name, other, 'quinn'):find('is that of') ~= nil)
@@ -295,9 +297,59 @@ fn names_find_connections_and_tunnels_stand_in_the_status_and_are_there_again() 
     );
     let mut again = Console::start(&scratch, &["--secret", &secret], &code);
     assert_eq!(again.line(), format!("to 127.0.0.1:{port}"));
+    assert!(again.line().starts_with("warning: "));
     assert_eq!(again.line(), "quinn\tweb");
     assert_eq!(again.line(), "true");
     assert_eq!(again.line(), "true");
     assert_eq!(again.line(), "true\tfalse\tquinn\tnil\tnil");
     again.end();
+}
+
+#[test]
+fn a_peer_that_dials_has_its_name_again_by_its_key() {
+    let keys = Keys::new();
+    let scratch = Scratch::new();
+    let far = keys.far_dir();
+    let code = "l = ready(listen(0, '127.0.0.1')) l:name('gate') print(l:local_port())
+        till(function() return #list_connections() == 1 end)
+        tc = list_connections()[1] print(tc:name(), tostring(l):find('listener \"gate\" ') ~= nil) tc:name('ed')
+        till(function() return #list_connections() == 0 end)
+        till(function() return #list_connections() == 1 end)
+        print(list_connections()[1]:name(), list_connections()[1] == tc, connection('ed') == list_connections()[1])";
+    let mut listening = Console::start(&scratch, &["--config-dir", &far], code);
+    let port = listening.line();
+    let via = keys.via(&format!("127.0.0.1:{port}"));
+    let words: Vec<&str> = via.iter().skip(2).map(String::as_str).collect();
+    let code = format!("tc = ready(connect('127.0.0.1', {port})) print(wait(tc))");
+    let mut first = Console::start(&scratch, &words, &code);
+    assert_eq!(first.line(), "true");
+    assert_eq!(listening.line(), "nil\ttrue");
+    first.end();
+    let mut second = Console::start(&scratch, &words, &code);
+    assert_eq!(second.line(), "true");
+    assert_eq!(listening.line(), "ed\tfalse\ttrue");
+    second.end();
+    listening.end();
+}
+
+#[test]
+fn a_connection_that_is_not_up_can_be_named_and_has_its_name_when_it_is() {
+    let scratch = Scratch::new();
+    let secret = secret(&scratch);
+    let closed = free_port();
+    let socket = format!("unix:{}", scratch.file("console.sock"));
+    let code = format!(
+        "tc = connect('127.0.0.1', {closed}) tc:name('quinn') t = tc:tunnel(0, '127.0.0.1', 9) t:name('web')
+        wait(tc) print((tc:status())) print('named')"
+    );
+    let mut console = Console::start(&scratch, &["--secret", &secret, "--status", &socket], &code);
+    assert_eq!(console.line(), "ERROR");
+    assert_eq!(console.line(), "named");
+    let _far = Seaprox::start(&["link", "--listen", &format!("127.0.0.1:{closed}"), "--secret", &secret]);
+    until("both names are in the status", || {
+        let ran = crate::kit::run(&["status", "--status", &socket, "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&ran.out).unwrap();
+        status["links"][0]["name"] == "quinn" && status["forwards"][0]["name"] == "web"
+    });
+    console.end();
 }

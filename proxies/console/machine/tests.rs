@@ -336,3 +336,54 @@ fn a_chat_needs_a_connection_that_works_and_a_text_of_the_right_length() {
         assert!(error.contains(text), "{code}: {error}");
     }
 }
+
+#[test]
+fn no_verb_takes_longer_than_10_ms() {
+    let bench = bench(few());
+    bench.run("c = connect('a') t = c:udptunnel(0, 'b', 53) t:name('web')").unwrap();
+    for code in [
+        "connect('b')",
+        "listen(0)",
+        "c:tunnel(0, 'b', 80)",
+        "c:rtunnel('b', 80, 0)",
+        "c:udptunnel(0, 'b', 80)",
+        "c:rudptunnel('b', 80, 0)",
+        "c:socks(0)",
+        "stats(t), stats(c), stats()",
+        "name(c, 'quinn'), name(c), connection('quinn'), tunnel('web'), names(), forget('quinn')",
+        "myip(), myip(c), myip('ipv6')",
+        "status(c), list_connections(), list_tunnels(c), parent(t)",
+        "close(t), close(c)",
+    ] {
+        // A busy machine may hold up one of several.
+        let times = (0..10).map(|_| {
+            let since = std::time::Instant::now();
+            bench.run(code).unwrap();
+            since.elapsed()
+        });
+        let fastest = times.min().unwrap();
+        assert!(fastest < std::time::Duration::from_millis(10), "{code}: {fastest:?}");
+    }
+}
+
+#[test]
+fn a_wrong_argument_of_a_further_verb_raises_an_error_that_names_it() {
+    let bench = bench(few());
+    bench.run("c = connect('a') t = c:socks()").unwrap();
+    for (code, text) in [
+        ("socks(c, 'x')", "port: expected a port from 0 to 65535, not string"),
+        ("c:udptunnel(0, 'b', 0)", "remote_port: expected a port from 1"),
+        ("c:rudptunnel(1, 2, 3)", "local_host: expected a host, not integer"),
+        ("t:socks()", "tc: expected a connection"),
+        ("t:myip()", "tc: expected a connection"),
+        ("myip(c, 'ipx')", "family \"ipx\": expected \"ipv4\" or \"ipv6\""),
+        ("name(c, 1)", "name: expected a string, not integer"),
+        ("name(c, 'console-7')", "expected no number, and none that begins with console- listen- tunnel-"),
+        ("connection()", "name: expected a string, not nil"),
+        ("stats(1)", "stats: expected a connection or a tunnel, not integer"),
+        ("forget()", "name: expected a string, not nil"),
+    ] {
+        let error = bench.run(code).unwrap_err();
+        assert!(error.contains(text), "{code}: {error}");
+    }
+}
