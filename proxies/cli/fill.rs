@@ -66,6 +66,19 @@ impl Parsed {
         Ok((process, link, server))
     }
 
+    /// Checks that no flag sets up a node, for a console that is attached to a process.
+    ///
+    /// # Errors
+    /// Fails with the first such flag.
+    #[cfg(feature = "console")]
+    pub fn check_attached(&self) -> Result<(), UsageError> {
+        let is_of_node = |option: &&OptionSpec| matches!(option.group, Group::Links | Group::Keys);
+        match options_of(self.command()).filter(is_of_node).find(|option| self.count(option.long) > 0) {
+            Some(option) => Err(self.error(format!("--{}: expected without --attach", option.long))),
+            None => Ok(()),
+        }
+    }
+
     /// Fills in the fields of the process and its defaults, for a command that reads the rest from a file.
     ///
     /// # Errors

@@ -247,6 +247,9 @@ impl Board {
         let open = lock(&self.open);
         if let Some(name) = name {
             super::names::check(name)?;
+            if entry.state() == State::Closed {
+                return Err(format!("name {name:?}: the object is closed"));
+            }
             if let Some(other) = find(&open, name).filter(|other| other.number != entry.number) {
                 return Err(format!("the name {name:?} is that of {}", other.text()));
             }

@@ -35,6 +35,7 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let log = printer.clone();
     logging::set_terminal(Box::new(move |line| log.take_log(line)));
     if parsed.flag("attach")? {
+        parsed.check_attached()?;
         let process = attach::find(parsed)?;
         let flags = flags()?;
         let node = Node::attach(Box::new(process)).map_err(failed)?;

@@ -90,8 +90,10 @@ fn an_attached_console_notices_the_end_of_its_process_and_closes_links() {
     let ran = run(&["console", "--attach", "--status", &socket, "-e", "print(1)"]);
     assert_eq!(ran.code, Some(1), "{}", ran.err);
     assert!(ran.err.contains("no process answers"), "{}", ran.err);
-    let ran = run(&["console", "--process", "1", "-e", "print(1)"]);
-    assert_eq!(ran.code, Some(2), "{}", ran.err);
+    for words in [&["--process", "1"][..], &["--attach", "--secret", "file"]] {
+        let ran = run(&[&["console", "-e", "print(1)"], words].concat());
+        assert_eq!(ran.code, Some(2), "{}", ran.err);
+    }
 }
 
 #[test]
