@@ -105,7 +105,7 @@ fn a_command_leaves_nothing_of_its_group_behind() {
 #[test]
 fn a_flood_on_the_output_waits_for_the_reader_and_one_on_standard_error_is_cut() {
     let keys = Keys::new();
-    let text = "#!/bin/sh\nhead -c 5000000 /dev/zero | tr '\\0' x >&2\nexec yes\n";
+    let text = "#!/bin/sh\nyes | head -c 5000000 >&2\nexec yes\n";
     let flood = program(&keys, "flood", text);
     let tunnel = Tunnel::to(keys, &format!("flood=command:{flood}"));
     let mut client = tunnel.client();
@@ -117,7 +117,7 @@ fn a_flood_on_the_output_waits_for_the_reader_and_one_on_standard_error_is_cut()
     // `yes` may say itself that its output is closed.
     assert!(line.contains("stderr_bytes=50000"), "{line}");
     let lines: Vec<String> = tunnel.far.log().into_iter().filter(|line| line.contains("end=flood")).collect();
-    assert!(lines.iter().map(String::len).sum::<usize>() < 40_000, "{} lines", lines.len());
+    assert!(lines.iter().map(String::len).sum::<usize>() < 60_000, "{} lines", lines.len());
 }
 
 #[test]

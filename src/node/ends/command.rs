@@ -83,13 +83,15 @@ struct Words<'a> {
     job: &'a Job,
     pid: u32,
     line: Vec<u8>,
+    /// Lines that were logged.
+    lines: usize,
     /// All bytes that were read.
     bytes: u64,
 }
 
 impl Words<'_> {
     fn new(job: &Job, pid: u32) -> Words<'_> {
-        Words { job, pid, line: Vec::new(), bytes: 0 }
+        Words { job, pid, line: Vec::new(), lines: 0, bytes: 0 }
     }
 
     fn take(&mut self, bytes: &[u8]) {
@@ -127,7 +129,8 @@ impl Words<'_> {
 
     /// Logs the line.
     fn end(&mut self) {
-        if !self.line.is_empty() {
+        if !self.line.is_empty() && self.lines < LINES_MAX {
+            self.lines += 1;
             let (end, peer) = (self.job.end.name.as_str(), &*self.job.peer.name);
             let line = String::from_utf8_lossy(&self.line);
             log::info!(target: TARGET, end, peer, pid = self.pid, line:% = line; "stderr");
@@ -142,6 +145,8 @@ const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ", "
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Bytes of standard error of one command that reach the log.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
+/// Lines of standard error of one command that reach the log.
+const LINES_MAX: usize = 200;
 /// Bytes of a line of standard error that reach the log.
 const LINE_BYTES_MAX: usize = 512;
 /// Reads of standard error after the exit: more than a pipe holds (pipe(7)).
