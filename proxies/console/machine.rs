@@ -186,7 +186,8 @@ impl Machine {
             }
             Source::Chunk(prints, sender) => {
                 let text = match result {
-                    Ok(values) if prints && !values.is_empty() && !is_leaving => text_of(&values).map(Some),
+                    // The user has given up a chunk whose interrupt is still set.
+                    Ok(values) if prints && !values.is_empty() && !self.guard.is_ending() => text_of(&values).map(Some),
                     result => result.map(|_| None),
                 };
                 let outcome = match text {
@@ -246,9 +247,27 @@ fn finish_chunk(task: Task, outcome: Result<(), String>) {
     }
 }
 
-/// Returns values as `print` shows them.
+/// Returns values as `print` shows them, at most [`PRINTED_BYTES_MAX`] bytes: this memory is not that of the machine.
 fn text_of(values: &MultiValue) -> mlua::Result<String> {
-    Ok(values.iter().map(Value::to_string).collect::<mlua::Result<Vec<_>>>()?.join("\t"))
+    let mut text = String::new();
+    for (index, value) in values.iter().enumerate() {
+        if index > 0 {
+            text.push('\t');
+        }
+        let value = value.to_string()?;
+        let room = PRINTED_BYTES_MAX.saturating_sub(text.len());
+        if value.len() > room {
+            let fitting = value.chars().scan(0, |end, char| {
+                *end += char.len_utf8();
+                (*end <= room).then_some(char)
+            });
+            text.extend(fitting);
+            text.push_str(" ...");
+            break;
+        }
+        text.push_str(&value);
+    }
+    Ok(text)
 }
 
 /// Takes files and processes away from scripts, and chunks of bytes, which Lua does not check.
@@ -268,7 +287,18 @@ fn remove_unsafe(lua: &Lua) -> mlua::Result<()> {
            return load(chunk, name, 't')
          end",
     );
-    globals.set("load", load.eval::<mlua::Function>()?)
+    globals.set("load", load.eval::<mlua::Function>()?)?;
+    // Lua runs a finalizer without the hook, so that nothing would end it.
+    let setmetatable = lua.load(
+        "local setmetatable, rawget, type, error = setmetatable, rawget, type, error
+         return function(table, metatable)
+           if type(metatable) == 'table' and rawget(metatable, '__gc') ~= nil then
+             error('setmetatable: a finalizer (__gc) is not permitted', 2)
+           end
+           return setmetatable(table, metatable)
+         end",
+    );
+    globals.set("setmetatable", setmetatable.eval::<mlua::Function>()?)
 }
 
 /// Has the hook look after each `interval` instructions of the coroutine that runs, and of those that are created from now on.
@@ -329,6 +359,8 @@ pub fn handle_of(value: &Value) -> Option<Handle> {
 const HOOK_INTERVAL: u32 = 1000;
 /// Timers of one turn.
 const DUE_MAX: usize = 64;
+/// Bytes that one `print` shows.
+const PRINTED_BYTES_MAX: usize = 1 << 20;
 /// Words for the completion.
 const WORDS_MAX: usize = 5000;
 

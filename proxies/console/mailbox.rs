@@ -63,6 +63,8 @@ struct State {
     is_at_rest: bool,
     /// The number of timers and coroutines that wait in the machine.
     num_waiting: usize,
+    /// True while a chunk runs that the user has given up.
+    is_given_up: bool,
     is_over: bool,
 }
 
@@ -79,6 +81,19 @@ impl Mailbox {
         state.job = Some(job);
         self.changed.notify_all();
         Ok(())
+    }
+
+    /// Gives up the last chunk: one that has not begun never does, and while one runs there is no other.
+    pub fn give_up(&self) {
+        let mut state = self.lock();
+        if state.job.take().is_none() {
+            state.is_given_up = !state.is_at_rest;
+        }
+    }
+
+    /// Returns true while a chunk runs that was given up.
+    pub fn is_given_up(&self) -> bool {
+        self.lock().is_given_up
     }
 
     /// Puts an event in. An event for which there is no room is dropped and counted.
@@ -120,6 +135,7 @@ impl Mailbox {
     pub fn next(&self, deadline: Option<Instant>, num_waiting: usize) -> Turn {
         let mut state = self.lock();
         state.num_waiting = num_waiting;
+        state.is_given_up = false;
         loop {
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             let is_due = left.is_some_and(|left| left.is_zero());
@@ -153,6 +169,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use std::sync::mpsc;
 
     #[test]
     fn events_beyond_the_limit_are_dropped_and_counted() {
@@ -165,5 +182,19 @@ mod tests {
         }
         assert!(matches!(mailbox.next(None, 0).event, Some(Event::Note(text)) if text.starts_with("2 events")));
         assert!(mailbox.next(Some(Instant::now() + Duration::from_millis(1)), 0).event.is_none());
+    }
+
+    #[test]
+    fn a_chunk_that_was_given_up_does_not_run_later() {
+        let mailbox = Mailbox::default();
+        let job = || Job { name: String::new(), code: String::new(), prints: false, result: mpsc::sync_channel(1).0 };
+        assert!(mailbox.submit(job()).is_ok());
+        assert!(mailbox.next(None, 0).job.is_some());
+        // It runs, and does not end.
+        mailbox.give_up();
+        assert!(mailbox.is_given_up());
+        assert!(mailbox.submit(job()).is_ok());
+        mailbox.give_up();
+        assert!(mailbox.next(Some(Instant::now()), 0).job.is_none() && !mailbox.is_given_up());
     }
 }

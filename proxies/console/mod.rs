@@ -195,11 +195,15 @@ impl Chunks {
     /// Has the virtual machine run a chunk, and waits for its end. A chunk that does not end within [`INTERRUPT_TIME`] of an
     /// interrupt, because one call of a library takes longer, is left to itself.
     fn submit(&self, name: &str, code: String, prints: bool) -> Result<(), String> {
+        if self.mailbox.is_given_up() {
+            // The interrupt stays, and ends that call when it returns.
+            return Err(NOT_ENDED.to_owned());
+        }
         self.flags.interrupt.store(false, Ordering::Relaxed);
         let (result, ended) = mpsc::sync_channel(1);
         let job = Job { name: name.to_owned(), code, prints, result };
         if self.mailbox.submit(job).is_err() {
-            return Err("an interrupted call has not ended yet".to_owned());
+            return Err(NOT_ENDED.to_owned());
         }
         let mut interrupted: Option<Instant> = None;
         loop {
@@ -210,6 +214,7 @@ impl Chunks {
                     // A chunk that waits looks at the flags then.
                     self.mailbox.wake();
                     if interrupted.get_or_insert_with(Instant::now).elapsed() > INTERRUPT_TIME {
+                        self.mailbox.give_up();
                         return Err("interrupted".to_owned());
                     }
                 }
@@ -237,5 +242,6 @@ impl Chunks {
 
 /// Interval at which the flags of signals are looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const NOT_ENDED: &str = "an interrupted call has not ended yet";
 /// Time that an interrupted chunk has for its end.
 const INTERRUPT_TIME: Duration = Duration::from_secs(2);

@@ -88,6 +88,9 @@ impl Shared {
         record: Record,
         change: impl FnOnce(Arc<Entry>) -> Change,
     ) -> mlua::Result<Handle> {
+        if self.board.open().len() >= OBJECTS_MAX {
+            return Err(Error::runtime(format!("more than {OBJECTS_MAX} objects are open; close some")));
+        }
         let entry = self.board.add(kind, parent, record);
         if let Err(error) = self.changes.post(change(Arc::clone(&entry))) {
             self.board.change(&entry, |record| record.state = State::Closed);
@@ -413,6 +416,8 @@ const METHODS: [&str; 16] = [
     "fingerprint",
     "cipher",
 ];
+/// Objects that are open at most, besides the links that peers dial.
+const OBJECTS_MAX: usize = 10_000;
 /// The address on which tunnels listen.
 pub(super) const LOOPBACK: &str = "127.0.0.1";
 /// Interval at which a waiting function looks for an interrupt.

@@ -387,3 +387,23 @@ fn a_wrong_argument_of_a_further_verb_raises_an_error_that_names_it() {
         assert!(error.contains(text), "{code}: {error}");
     }
 }
+
+#[test]
+fn a_finalizer_is_refused_because_nothing_would_end_it() {
+    let bench = bench(Limits::default());
+    for code in ["setmetatable({}, {__gc = function() while true do end end})", "setmetatable({}, {__gc = true})"] {
+        assert!(bench.run(code).unwrap_err().contains("a finalizer (__gc) is not permitted"), "{code}");
+    }
+    bench
+        .run("t = setmetatable({}, {__index = {a = 7}}) assert(t.a == 7 and pcall(setmetatable, 1) == false)")
+        .unwrap();
+    bench.run("assert(getmetatable(setmetatable(t, nil)) == nil)").unwrap();
+}
+
+#[test]
+fn a_print_is_bounded() {
+    let bench = bench(Limits::default());
+    bench.run("s = ('é'):rep(300000) print(s, s, s)").unwrap();
+    let printed = bench.printed.lock().unwrap();
+    assert!(printed.len() <= PRINTED_BYTES_MAX + 8 && printed.ends_with(" ...\n"), "{}", printed.len());
+}
