@@ -35,6 +35,8 @@ pub struct ServicePeer<'a> {
     pub name: &'a str,
     /// The link.
     pub link: Id,
+    /// True if this node has dialed the link, and the peer is the server that it uses.
+    pub is_dialed: bool,
     /// The folders that the policy of the link shares with it.
     pub folders: &'a [PathBuf],
 }
@@ -44,7 +46,8 @@ pub struct ServicePeer<'a> {
 pub type OnService = Box<dyn FnMut(&ServicePeer<'_>) -> Option<Box<dyn Handler>>>;
 
 impl Loop<'_> {
-    /// Offers a service to the peers of all links of the loop, in the place of another one of this name.
+    /// Offers a service to the peers of all links of the loop, in the place of another one of this name. These are the peers that
+    /// have dialed this node and those that it has dialed; `make` decides by [`ServicePeer::is_dialed`].
     pub fn set_service(&mut self, name: &str, make: OnService) {
         let (_, node) = self.parts::<Node>();
         node.services.retain(|(other, _)| other != name);
@@ -134,7 +137,8 @@ impl Node {
         let peer = Arc::clone(&core.pools.sessions.get(link).ok_or(Reason::LinkLost)?.name);
         let folders = self.links.get(link).map(|link| link.policy.shared_folders(&key)).unwrap_or_default();
         let (name, make) = &mut self.services[index];
-        let opener = ServicePeer { key: &key, name: &peer, link, folders: &folders };
+        let is_dialed = self.links.get(link).is_some_and(|link| link.is_dialed());
+        let opener = ServicePeer { key: &key, name: &peer, link, is_dialed, folders: &folders };
         let made = catch_unwind(AssertUnwindSafe(|| make(&opener)));
         self.panics.fetch_add(u64::from(made.is_err()), Ordering::Relaxed);
         let handler = made.ok().flatten();

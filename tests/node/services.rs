@@ -72,7 +72,7 @@ fn a_stream_reaches_the_service_of_its_name_and_no_other() {
     let peers = Arc::clone(&asked);
     server.ask(move |core| {
         let echo = move |peer: &ServicePeer<'_>| -> Option<Box<dyn Handler>> {
-            peers.lock().unwrap().push(peer.name.to_owned());
+            peers.lock().unwrap().push(format!("{} {}", peer.name, peer.is_dialed));
             Some(Box::new(Echo))
         };
         core.set_service("echo/1", Box::new(echo));
@@ -82,11 +82,23 @@ fn a_stream_reaches_the_service_of_its_name_and_no_other() {
     // The stream waits for its link.
     let link = client.link(server.serve());
     assert_eq!(ask(&client, link, "echo/1"), (Ok(()), b"question".to_vec()));
-    assert_eq!(*asked.lock().unwrap(), ["peer"]);
+    assert_eq!(*asked.lock().unwrap(), ["peer false"]);
     for refused in ["nobody/1", "panics/1", "echo/2"] {
         assert_eq!(ask(&client, link, refused), (Err(Reason::NotPermitted), Vec::new()), "{refused}");
     }
     assert_eq!(ask(&client, link, "echo/1").0, Ok(()));
+    // The peer of a link that this node has dialed has the same services, and is known as such.
+    let dialed = Arc::<Mutex<Vec<bool>>>::default();
+    let seen = Arc::clone(&dialed);
+    client.ask(move |core| {
+        let echo = move |peer: &ServicePeer<'_>| -> Option<Box<dyn Handler>> {
+            seen.lock().unwrap().push(peer.is_dialed);
+            Some(Box::new(Echo))
+        };
+        core.set_service("echo/1", Box::new(echo));
+    });
+    assert_eq!(ask(&server, server.links()[0].id, "echo/1").0, Ok(()));
+    assert_eq!(*dialed.lock().unwrap(), [true]);
     until("no stream is left", || client.links()[0].streams == 0 && server.links()[0].streams == 0);
 }
 
