@@ -32,11 +32,7 @@ _TYPES: dict[str, Any] = {
     "seaprox_id *": ctypes.POINTER(ctypes.c_uint64),
     "const uint8_t **": ctypes.POINTER(ctypes.c_void_p),
 }
-_GIVEN: dict[str, Any] = {
-    "const char *": ctypes.c_void_p,
-    "char *": ctypes.c_void_p,
-    "const uint8_t *": ctypes.c_void_p,
-}
+_GIVEN: dict[str, Any] = dict.fromkeys(["const char *", "const uint8_t *", "char *", "uint8_t *"], ctypes.c_void_p)
 
 
 class Interface:

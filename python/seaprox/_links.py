@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any, Callable, Union
 
 from ._abi import INTERFACE
 from ._callbacks import HANDLER, LOOPS, NUMBERS, _callback, _given, bytes_at, text_at
+from ._library import lib
 from .connection import Connection
+from .datagram import HANDLER as DATAGRAM_HANDLER
+from .datagram import DatagramHandler
 from .enums import LinkEventKind, Reason, Verdict
 from .handler import Handler
 from .keys import KEY_BYTES, PrivateKey, PublicKey
@@ -55,18 +58,18 @@ class Links:
     def open(
         self,
         function: Any,
-        is_server: bool,
         address: str,
         key: PrivateKey | None,
         peer_key: PublicKey | str | None,
         policy: Policy | None,
         on_event: OnLinkEvent | None,
-        handler: HandlerOrFactory | None,
+        handlers: tuple[HandlerOrFactory | None, DatagramHandler | None],
         options: dict[str, Any],
     ) -> int:
         """Dials a link, or takes links. Returns its id, or that of the server."""
         self._loop._observe_all()
-        number = next(NUMBERS)
+        number, is_server = next(NUMBERS), function is lib.seaprox_link_serve
+        handler, datagram_handler = handlers
         texts = {"address": address.encode(), "toml": toml_of(options).encode()}
         peer_key = PublicKey(peer_key) if isinstance(peer_key, str) else peer_key
         told: dict[str, Any] = {field: text for field, text in texts.items() if text}
@@ -75,18 +78,22 @@ class Links:
             told["key"] = bytes(key)
         if peer_key is not None:
             told["peer_key"] = bytes(peer_key)
-        if policy is not None:
-            told["policy"] = ctypes.pointer(_policy(policy))
-            POLICIES[number] = self._loop._handle, policy
-        if handler is not None:
-            told["handler"] = ctypes.pointer(HANDLER)
-            self._loop._factories[number] = handler
         struct = INTERFACE.structs["seaprox_link_options"]
-        given = struct(size=ctypes.sizeof(struct), event=_EVENT, user=number, handler_user=number, **told)
+        told.update(event=_EVENT, user=number, handler_user=number, datagram_user=number)
         id = ctypes.c_uint64()
         self._linked[number] = linked = Linked(number, on_event, is_server)
         try:
-            self._loop._do(function, ctypes.byref(given), ctypes.byref(id))
+            if policy is not None:
+                told["policy"] = ctypes.pointer(_policy(policy))
+                POLICIES[number] = self._loop._handle, policy
+            if handler is not None:
+                told["handler"] = ctypes.pointer(HANDLER)
+                self._loop._factories[number] = handler
+            if datagram_handler is not None:
+                told["datagram_handler"] = ctypes.pointer(DATAGRAM_HANDLER)
+                self._loop._datagrams.keep(datagram_handler, number)
+            options_of_c = struct(size=ctypes.sizeof(struct), **told)
+            self._loop._do(function, ctypes.byref(options_of_c), ctypes.byref(id))
         except BaseException:
             self._drop(linked)
             raise
@@ -163,6 +170,7 @@ class Links:
     def _drop_number(self, number: int) -> None:
         POLICIES.pop(number, None)
         PERMITS.pop(number, None)
+        self._loop._datagrams.drop(number)
         self._loop._drop_factory(number)
 
 

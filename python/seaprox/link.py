@@ -15,6 +15,7 @@ from .keys import PublicKey, _filled
 from .toml import toml_of
 
 if TYPE_CHECKING:
+    from .datagram import DatagramHandler, Flow
     from .handler import Handler
 
 
@@ -104,6 +105,10 @@ class Link(_Record):
     def open_service(self, service: str, handler: Handler) -> Connection:
         """Opens a stream to a service of the program at the other end (Loop.set_service); otherwise as open_stream."""
         return self._open(lib.seaprox_service_open, service, handler)
+
+    def open_datagrams(self, target: str, handler: DatagramHandler) -> Flow:
+        """Opens a flow of datagrams to a target, HOST:PORT or [IPV6]:PORT, that the peer reaches."""
+        return self.loop.open_datagrams(target, handler, link=self)
 
     def _forward(self, function: Any, *texts: str) -> Forward:
         id = ctypes.c_uint64()

@@ -17,9 +17,8 @@ from ._library import lib
 from ._links import HandlerOrFactory, Links, OnLinkEvent
 from .connection import Connection, Descriptor, Listener, Side, milliseconds, taken
 from .connector import ConnectRequest
-from .datagram import DATAGRAMS, DatagramHandler, Flow
-from .datagram import forget_all as forget_datagrams
-from .datagram import keep as keep_datagrams
+from .datagram import HANDLER as DATAGRAM_HANDLER
+from .datagram import DatagramHandler, Datagrams, Flow
 from .enums import Ending, EventKind, Fault, ForwardState, Kind, LinkState, PollEvent, Reason, SideState
 from .errors import Error, StaleError, check, text_of
 from .handler import Handler
@@ -122,9 +121,8 @@ class Loop:
         self._records = Records()
         self._data = Data()
         self._hooks: set[int] = set()
-        # The numbers of the flows that the program has opened.
-        self._own_flows: set[int] = set()
         self._links = Links(self)
+        self._datagrams = Datagrams(self)
         self._connector: Callable[[ConnectRequest], object] | None = None
         self._on_event: Callable[[Event], object] | None = None
         self._is_observed = False
@@ -166,8 +164,7 @@ class Loop:
         self._records.clear()
         self._data.clear()
         self._links.clear()
-        self._own_flows.clear()
-        forget_datagrams(self._handle)
+        self._datagrams.clear()
         self._connector = self._on_event = self._on_call = None
         self._raise()
 
@@ -274,13 +271,12 @@ class Loop:
         returns for each of them. kind is the name in descriptions; link the link over which dests are reached."""
         self._observe_all()
         number, id = next(self._numbers), ctypes.c_uint64()
-        texts = {"address": address.encode(), "name": name.encode(), "kind": kind.encode()}
-        options = _struct(
-            "seaprox_listen_options",
-            **texts,
-            **{f"{field}_len": len(text) for field, text in texts.items()},
+        options = _listen_options(
+            address,
+            name,
+            kind,
+            link,
             backlog=backlog,
-            link=link.id if link is not None else None,
             handshake_timeout_ms=_ms(handshake_timeout),
             connect_timeout_ms=_ms(connect_timeout),
             idle_timeout_ms=_ms(idle_timeout),
@@ -293,23 +289,39 @@ class Loop:
         return Listener(self, id.value)
 
     def listen_datagrams(
-        self, address: str, handler: DatagramHandler, *, name: str = "", kind: str = "python", link: Link | None = None
+        self,
+        address: str,
+        handler: DatagramHandler,
+        *,
+        name: str = "",
+        kind: str = "python",
+        link: Link | None = None,
+        idle_timeout: float | None = None,
     ) -> Listener:
-        """Opens a listener of UDP, whose flows get a handler, which is kept until the loop is closed. link is the link over
-        which targets are reached."""
-        id, texts = ctypes.c_uint64(), {"address": address.encode(), "name": name.encode(), "kind": kind.encode()}
-        lengths = {f"{field}_len": len(text) for field, text in texts.items()}
-        options = _struct("seaprox_listen_options", **texts, **lengths, link=link.id if link is not None else None)
-        number, handlers = keep_datagrams(self, handler), ctypes.byref(DATAGRAMS)
-        self._do(lib.seaprox_listen_datagrams, ctypes.byref(options), handlers, number, ctypes.byref(id))
+        """Opens a listener of UDP, whose flows get the callbacks of a handler; otherwise as listen."""
+        self._observe_all()
+        id, number = ctypes.c_uint64(), self._datagrams.keep(handler)
+        options = _listen_options(address, name, kind, link, idle_timeout_ms=_ms(idle_timeout))
+        handlers = ctypes.byref(DATAGRAM_HANDLER)
+        try:
+            self._do(lib.seaprox_listen_datagrams, ctypes.byref(options), handlers, number, ctypes.byref(id))
+        except BaseException:
+            self._datagrams.drop(number)
+            raise
+        self._datagrams.listens(id.value, number)
         return Listener(self, id.value)
 
     def open_datagrams(self, target: str, handler: DatagramHandler, *, link: Link | None = None) -> Flow:
-        """Opens a flow from the program to a target, HOST:PORT, over a link or from a socket of its own."""
-        id, text, number = ctypes.c_uint64(), target.encode(), keep_datagrams(self, handler)
-        over, handlers = link.id if link is not None else 0, ctypes.byref(DATAGRAMS)
-        self._do(lib.seaprox_datagrams_open, over, text, len(text), handlers, number, ctypes.byref(id))
-        self._own_flows.add(number)
+        """Opens a flow of datagrams from the program to a target, HOST:PORT or [IPV6]:PORT: over a link, or from a socket of its
+        own."""
+        id, number, text = ctypes.c_uint64(), self._datagrams.keep(handler), target.encode()
+        handlers, over = ctypes.byref(DATAGRAM_HANDLER), link.id if link is not None else 0
+        try:
+            self._do(lib.seaprox_datagrams_open, over, text, len(text), handlers, number, ctypes.byref(id))
+        except BaseException:
+            self._datagrams.drop(number)
+            raise
+        self._datagrams.opened(id.value, number)
         return Flow(self, id.value)
 
     def adopt(
@@ -351,17 +363,19 @@ class Loop:
         policy: Policy | None = None,
         on_event: OnLinkEvent | None = None,
         handler: HandlerOrFactory | None = None,
+        datagram_handler: DatagramHandler | None = None,
         **options: Any,
     ) -> Link:
         """Dials a link, and keeps it up until it is closed. Streams and forwards can be opened at once; they wait for it.
 
         address: HOST[:PORT], [IPV6]:PORT or unix:/path, port 23232; key: of this node, a new one if there is none; peer_key:
         which the peer must have, if neither policy nor options say it; policy: what the peer may do here, nothing without
-        one; handler: for streams that the peer opens, those with Verdict.HANDLE, without a policy all; options: those of
-        [[link]] in docs/configuration.md, with _ for -.
+        one; handler: for streams that the peer opens, those with Verdict.HANDLE, without a policy all; datagram_handler:
+        the same for flows of datagrams; options: those of [[link]] in docs/configuration.md, with _ for -.
         """
-        link = lib.seaprox_link_dial
-        return Link(self, self._links.open(link, False, address, key, peer_key, policy, on_event, handler, options))
+        handlers = handler, datagram_handler
+        id = self._links.open(lib.seaprox_link_dial, address, key, peer_key, policy, on_event, handlers, options)
+        return Link(self, id)
 
     def serve_links(
         self,
@@ -372,12 +386,14 @@ class Loop:
         policy: Policy | None = None,
         on_event: OnLinkEvent | None = None,
         handler: HandlerOrFactory | None = None,
+        datagram_handler: DatagramHandler | None = None,
         **options: Any,
     ) -> Server:
         """Takes links that peers dial to an address. The parameters are those of dial_link, with the options of [[serve]].
         The first event of each link is LinkEventKind.UP."""
-        server = lib.seaprox_link_serve
-        return Server(self, self._links.open(server, True, address, key, peer_key, policy, on_event, handler, options))
+        handlers = handler, datagram_handler
+        id = self._links.open(lib.seaprox_link_serve, address, key, peer_key, policy, on_event, handlers, options)
+        return Server(self, id)
 
     def link(self, id: int) -> Link:
         """Returns the link, or the group of links, with an id."""
@@ -555,6 +571,7 @@ class Loop:
         self._records.set_data(connection, side, number, self._data)
 
     def _forget_listener(self, listener: int) -> None:
+        self._datagrams.listener_closed(listener)
         self._drop_factory(self._factory_of.pop(listener, 0))
 
     def _drop_factory(self, number: int) -> None:
@@ -634,6 +651,14 @@ def _struct(name: str, /, **fields: Any) -> Any:
     """Makes a struct of C. None is its default."""
     kind = INTERFACE.structs[name]
     return kind(size=ctypes.sizeof(kind), **{field: value for field, value in fields.items() if value is not None})
+
+
+def _listen_options(address: str, name: str, kind: str, link: Link | None, **fields: int | None) -> Any:
+    texts = {"address": address.encode(), "name": name.encode(), "kind": kind.encode()}
+    lengths = {f"{field}_len": len(text) for field, text in texts.items()}
+    return _struct(
+        "seaprox_listen_options", **texts, **lengths, link=link.id if link is not None else None, **fields
+    )
 
 
 def _ms(seconds: float | None) -> int | None:

@@ -125,7 +125,7 @@ class Streams(TestCase):
         return here.dial_link(server.address, key=ours, peer_key=theirs.public)
 
     def test_streams_of_a_link_are_readers_and_writers(self) -> None:
-        size = 16_000_000
+        size = 12_000_000
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             readers.append(reader)
