@@ -49,11 +49,6 @@ fn python_programs_at_both_ends_of_a_link_have_policies_streams_services_forward
 }
 
 #[test]
-fn a_python_program_handles_opens_and_directs_flows_of_datagrams() {
-    unittest("test_datagrams");
-}
-
-#[test]
 fn ten_thousand_cycles_of_a_python_program_leave_nothing_behind() {
     unittest("test_leaks");
 }

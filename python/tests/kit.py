@@ -19,7 +19,7 @@ TOP = pathlib.Path(__file__).resolve().parent.parent.parent
 HEADER = TOP / "capi/seaprox.h"
 
 # The longest wait for anything.
-PATIENCE = 50.0
+PATIENCE = 90.0
 
 
 class TestCase(unittest.TestCase):
