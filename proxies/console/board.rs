@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use seaprox::auth::PublicKey;
 use seaprox::{Id, Proto, Target};
 
 use super::counts::Counts;
@@ -72,6 +73,8 @@ pub struct Record {
     pub name: Option<String>,
     /// The fingerprint of the key of the peer.
     pub fingerprint: Option<String>,
+    /// The key that the peer has shown, while it is refused because no key of the peer is known.
+    pub shown_key: Option<PublicKey>,
     /// The cipher.
     pub cipher: Option<String>,
     /// The protocol of a tunnel.
@@ -162,6 +165,7 @@ impl Record {
             id: None,
             name: None,
             fingerprint: None,
+            shown_key: None,
             cipher: None,
             proto: Proto::Tcp,
             label: None,

@@ -1,28 +1,31 @@
 //! The thread that changes the configuration in effect, and writes the states of all links and tunnels on the board.
 
 use std::any::Any;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use seaprox::auth::PublicKey;
+use seaprox::auth::{AuthorizedKey, PublicKey};
 use seaprox::config::{Config, FrontEndConfig, KeySource, Link, LinkPaths, Listener, Maker, Running, Server};
 use seaprox::node::{ForwardConfig, ForwardStatus, LinkEvent, LinkStatus, Path, Service};
-use seaprox::{Bind, Endpoint, ForwardState, Id, LinkState, Loop, Loops, Remote, Target, Workers};
+use seaprox::{Bind, Endpoint, Id, LinkState, Loop, Loops, Remote, Target, Workers};
 use serde_json::Value;
 
 use super::attached::{self, Attached, Process, ProcessError};
 use super::board::{Board, Entry, Kind, Place, Record, State};
 use super::chat::{Message, Messages};
 use super::counts::Counts;
+use super::keys::Refusals;
 use super::mailbox::Event;
 use super::names::{NameChange, Names};
+use super::reading::{fingerprint, write_link, write_tunnel};
 use crate::admin::{AdminCommand, CommandError};
+use crate::shared_file::Refresh;
 use crate::text::escape;
 use crate::{LinkOwner, Parts};
 
@@ -73,6 +76,10 @@ pub enum Change {
     Chat(Arc<Entry>, String),
     /// Close an object, a connection after its tunnels.
     Close(Arc<Entry>),
+    /// Accept the key of the peer of a connection.
+    Trust(Arc<Entry>, PublicKey),
+    /// Add a line to the file of authorized keys.
+    Allow(Box<AuthorizedKey>),
     /// Give an object the name that it has on the board, and save it.
     Rename(Arc<Entry>, Option<NameChange>),
     /// Save a name.
@@ -85,17 +92,14 @@ pub enum Change {
     Finish,
 }
 
-/// What the events of links tell, and a status does not: the last refusal, by the name of the link.
-type Refusals = Arc<Mutex<HashMap<String, String>>>;
-
 /// The thread of the configuration.
 pub(super) struct Keeper {
     pub(super) running: Running,
-    parts: Arc<Parts>,
+    pub(super) parts: Arc<Parts>,
     link: Link,
-    server: Server,
+    pub(super) server: Server,
     pub(super) board: Arc<Board>,
-    refusals: Refusals,
+    pub(super) refusals: Refusals,
     messages: Arc<Messages>,
     is_look_due: Arc<AtomicBool>,
     prepare: Option<Prepare>,
@@ -117,7 +121,7 @@ impl Node {
         let (sender, receiver) = mpsc::sync_channel(CHANGES_MAX);
         let (refusals, is_look_due) = (Refusals::default(), Arc::new(AtomicBool::new(false)));
         let messages = Arc::<Messages>::default();
-        let handler = handler(sender.clone(), Arc::clone(&refusals), Arc::clone(&messages), Arc::clone(&is_look_due));
+        let handler = handler(sender.clone(), refusals.clone(), Arc::clone(&messages), Arc::clone(&is_look_due));
         let NodeSetup { config, link, server, prepare, names } = setup;
         let parts = Arc::new(Parts::with_events(&config, handler));
         let text = |error: io::Error| error.to_string();
@@ -244,20 +248,7 @@ fn handler(
             _ => {}
         }
         if let LinkOwner::Link(name) = owner {
-            let text = match event {
-                LinkEvent::WrongKey { key } => {
-                    let key = PublicKey::from_bytes(*key).map(|key| key.fingerprint()).unwrap_or_default();
-                    Some(format!("auth_failed: the key of the peer is not known: {key}"))
-                }
-                LinkEvent::Rejected => Some("auth_failed: the peer does not admit the key of this node".to_owned()),
-                LinkEvent::Expired => Some("auth_failed: the time of the key of this node is over".to_owned()),
-                LinkEvent::Up { .. } => Some(String::new()),
-                _ => None,
-            };
-            if let Some(text) = text {
-                let mut all = refusals.lock().unwrap_or_else(PoisonError::into_inner);
-                all.insert(name.clone(), text);
-            }
+            refusals.record(name, event);
         }
         if !is_look_due.swap(true, Ordering::AcqRel) && changes.try_send(Change::Look).is_err() {
             // The thread looks after each change that waits.
@@ -268,6 +259,7 @@ fn handler(
 
 impl Keeper {
     fn run(mut self, changes: &Receiver<Change>, loops: Loops) {
+        let mut keys_read = Instant::now();
         loop {
             match changes.recv_timeout(LOOK_INTERVAL) {
                 Ok(Change::Finish) | Err(RecvTimeoutError::Disconnected) => break,
@@ -276,6 +268,10 @@ impl Keeper {
             }
             self.is_look_due.store(false, Ordering::Release);
             self.close_again();
+            if keys_read.elapsed() >= KEYS_INTERVAL {
+                keys_read = Instant::now();
+                self.refresh_keys(Refresh::Periodic(keys_read));
+            }
             self.look();
         }
         for remote in self.running.remotes() {
@@ -308,6 +304,8 @@ impl Keeper {
             }
             Change::Chat(entry, text) => return self.chat(&entry, text),
             Change::Close(entry) => return self.close(&entry),
+            Change::Trust(entry, key) => return self.trust(&entry, &key),
+            Change::Allow(new) => return self.allow(&new),
             Change::Rename(entry, saved) => {
                 self.rename(&entry);
                 return saved.iter().for_each(save);
@@ -455,11 +453,7 @@ impl Keeper {
         let names = links.chain(config.servers.iter_mut().map(|server| &mut server.name));
         names.filter(|it| **it == name).for_each(|it| it.clone_from(&new));
         self.running.apply(config).map_err(|errors| errors.to_string())?;
-        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(refusal) = refusals.remove(name) {
-            refusals.insert(new.clone(), refusal);
-        }
-        drop(refusals);
+        self.refusals.rename(name, &new);
         self.board.change(entry, |record| record.name = Some(new));
         Ok(())
     }
@@ -520,7 +514,7 @@ impl Keeper {
 
     /// Takes a link or a server out of the configuration.
     fn remove(&mut self, name: &str) -> Result<Result<(), String>, String> {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.refusals.remove(name);
         let mut config = self.running.config().clone();
         config.links.retain(|link| link.name != name);
         config.servers.retain(|server| server.name != name);
@@ -601,12 +595,14 @@ impl Keeper {
 
     fn look_at_link(&self, entry: &Arc<Entry>, record: &Record, links: &[LinkStatus]) {
         let Some(id) = record.id else { return };
-        let refusal = {
-            let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-            record.name.as_ref().and_then(|name| refusals.get(name).cloned()).unwrap_or_default()
-        };
         match links.iter().find(|link| link.id == id) {
-            Some(link) => self.board.change(entry, |record| write_link(record, link, &refusal)),
+            Some(link) => {
+                let (refusal, shown_key) = self.refusal(record);
+                self.board.change(entry, |record| {
+                    write_link(record, link, &refusal);
+                    record.shown_key = shown_key;
+                });
+            }
             None => self.board.change(entry, |record| {
                 (record.state, record.reason) = (State::Closed, "link_lost".to_owned());
             }),
@@ -646,70 +642,14 @@ fn save(change: &NameChange) {
     }
 }
 
-/// Returns the fingerprint of the key of the peer.
-fn fingerprint(link: &LinkStatus) -> Option<String> {
-    link.key.and_then(|key| PublicKey::from_bytes(key).ok()).map(|key| key.fingerprint())
-}
-
-/// Writes the status of a link into its record.
-fn write_link(record: &mut Record, link: &LinkStatus, refusal: &str) {
-    let failure = link.failure.as_ref().map(|(failure, _)| failure.to_string());
-    let state = match link.state {
-        LinkState::Up | LinkState::Draining => State::Connected,
-        LinkState::Ended => State::Closed,
-        LinkState::Connecting if !refusal.is_empty() || failure.is_some() => State::Error,
-        _ => State::Connecting,
-    };
-    record.reason = match state {
-        State::Error if !refusal.is_empty() => escape(refusal).into_owned(),
-        State::Error => escape(&failure.unwrap_or_default()).into_owned(),
-        _ => String::new(),
-    };
-    record.state = state;
-    if let Some(subflow) = link.subflows.first() {
-        record.local = Place::parse(&subflow.local);
-        if !link.dialled {
-            record.remote = Place::parse(&subflow.remote);
-        }
-    }
-    record.fingerprint = fingerprint(link);
-    record.cipher = link.cipher.map(str::to_owned);
-    record.counts = Counts::of_link(link);
-    record.seen_as = link.subflows.iter().filter_map(|subflow| subflow.seen_as).collect();
-}
-
-/// Writes the status of a forward into the record of its tunnel. A tunnel works if it listens and its connection does.
-fn write_tunnel(record: &mut Record, kind: Kind, forward: &ForwardStatus, parent: Option<&Record>) {
-    let parent_state = parent.map_or(State::Closed, |parent| parent.state);
-    record.state = match forward.state {
-        ForwardState::Listening if parent_state == State::Connected => State::Connected,
-        ForwardState::Failed => State::Error,
-        ForwardState::Closed => State::Closed,
-        _ => State::Connecting,
-    };
-    record.reason = match (record.state, &forward.failure) {
-        // The peer chooses the words about its listener.
-        (State::Error, Some(failure)) => escape(&failure.to_string()).into_owned(),
-        _ => String::new(),
-    };
-    if let Some(Endpoint::Ip(_, addr)) = forward.bound.first() {
-        match kind {
-            Kind::Reverse => record.remote.port = addr.port(),
-            _ => record.local = Place::new(addr.ip().to_string(), addr.port()),
-        }
-    }
-    record.counts = Counts::of_forward(forward);
-    if let (Kind::Reverse, Some(parent)) = (kind, parent) {
-        record.remote.host.clone_from(&parent.remote.host);
-    }
-}
-
 /// Changes that wait at most.
 const CHANGES_MAX: usize = 256;
 /// Longest wait of the virtual machine for room in the queue of changes.
 const POST_TIME: Duration = Duration::from_millis(8);
 /// Interval at which the states are read if no event tells of a change.
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
+/// Interval at which the files of keys are looked at.
+const KEYS_INTERVAL: Duration = Duration::from_secs(1);
 /// Interval at which the sums of what connections have carried are made.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(200);
 /// Connections and flows whose counts the loop adds up in one call.

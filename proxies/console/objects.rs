@@ -17,7 +17,7 @@ use super::board::{Board, Entry, Kind, Place, Record, State};
 use super::machine::handle_of;
 use super::node::{Change, Changes};
 use super::schedule::{Schedule, settled};
-use super::{Flags, callbacks, verbs};
+use super::{Flags, callbacks, keys, verbs};
 use crate::links::addresses;
 
 /// An object of Lua: a handle of a connection, a listener or a tunnel, which lives on without it.
@@ -178,6 +178,7 @@ impl UserData for Handle {
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
         add_tunnels(methods);
         verbs::add_methods(methods);
+        keys::add_methods(methods);
         callbacks::add_methods(methods);
         methods.add_meta_method(MetaMethod::ToString, |_, handle, ()| Ok(handle.entry.text()));
         methods.add_meta_method(MetaMethod::Eq, |_, handle, other: Value| {
@@ -266,12 +267,13 @@ pub fn add_to(lua: &Lua, shared: &Shared) -> mlua::Result<()> {
         let method = lua.create_function(move |lua, args: MultiValue| call_method(lua, name, args))?;
         globals.set(name, method)?;
     }
-    verbs::add_functions(lua, shared)
+    verbs::add_functions(lua, shared)?;
+    keys::add_functions(lua, shared)
 }
 
 /// Iterates over the methods that are functions, too.
 pub fn methods() -> impl Iterator<Item = &'static str> {
-    METHODS.into_iter().chain(verbs::METHODS)
+    METHODS.into_iter().chain(verbs::METHODS).chain(keys::METHODS)
 }
 
 /// Calls the method of the first argument.

@@ -26,6 +26,7 @@ mod congestion;
 mod console;
 mod console_attached;
 mod console_events;
+mod console_keys;
 mod console_verbs;
 mod datagram_descriptors;
 mod datagram_programs;
