@@ -18,6 +18,7 @@ mod chat;
 mod commands;
 mod completion;
 mod counts;
+mod help;
 mod keys;
 mod machine;
 mod mailbox;

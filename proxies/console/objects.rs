@@ -17,7 +17,7 @@ use super::board::{Board, Entry, Kind, Place, Record, State};
 use super::machine::handle_of;
 use super::node::{Change, Changes};
 use super::schedule::{Schedule, settled};
-use super::{Flags, callbacks, keys, verbs};
+use super::{Flags, callbacks, help, keys, verbs};
 use crate::links::addresses;
 
 /// An object of Lua: a handle of a connection, a listener or a tunnel, which lives on without it.
@@ -268,7 +268,8 @@ pub fn add_to(lua: &Lua, shared: &Shared) -> mlua::Result<()> {
         globals.set(name, method)?;
     }
     verbs::add_functions(lua, shared)?;
-    keys::add_functions(lua, shared)
+    keys::add_functions(lua, shared)?;
+    help::add_to(lua)
 }
 
 /// Iterates over the methods that are functions, too.
