@@ -331,6 +331,10 @@ int seaprox_listen_front_end(seaprox_loop *loop, const char *front_end, size_t f
  * in effect, and the next call tries that part again. BUSY in a callback. */
 int seaprox_apply(seaprox_loop *loop, const char *toml, size_t toml_len);
 
+/* Returns the link with this name in the configuration that seaprox_apply has put into effect, or the group of links if it has several
+ * servers; 0 if there is none. Forwards, services, datagrams and routes take both ids. */
+seaprox_id seaprox_link_named(seaprox_loop *loop, const char *name, size_t name_len);
+
 /* Checks a whole configuration and changes nothing. Any thread.
  * Errors: CONFIG with a line for each problem. */
 int seaprox_check(const char *toml, size_t toml_len);

@@ -8,12 +8,12 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use seaprox::config::{ApplyErrors, Config, Maker, Running, StatusSocket};
+use seaprox::config::{ApplyErrors, Config, Link, Maker, Running, StatusSocket};
 use seaprox_proxies::{Parts, embedded};
 
 use crate::current;
 use crate::error::Error;
-use crate::handle::{RawLoop, Record, record};
+use crate::handle::{RawLoop, Record, number, record, with};
 use crate::memory::Chars;
 use crate::the_loop::turn;
 
@@ -32,6 +32,20 @@ export! {
     fn seaprox_check(toml: Chars, len: usize) {
         embedded::parse(toml.of(len)?).map_err(Error::config)?;
         Ok(0)
+    }
+}
+
+export_found! {
+    fn seaprox_link_named(raw: RawLoop, name: Chars, len: usize) -> u64, 0; {
+        let name = name.of(len)?;
+        with(raw, |record, core| {
+            let running = record.running.try_borrow().map_err(|_| Error::busy())?;
+            // There is none while a change is made.
+            let Some(group) = running.as_ref().and_then(|running| running.group(name)) else { return Ok(0) };
+            let is_group = running.as_ref().and_then(|it| it.config().link(name)).is_some_and(Link::is_group);
+            let links = core.group(group)?.links();
+            Ok(number(links.first().copied().filter(|_| !is_group).or(Some(group))))
+        })
     }
 }
 

@@ -132,6 +132,16 @@ fn messages_pass_between_two_c_nodes_and_the_status_of_their_link_is_json() {
 }
 
 #[test]
+fn a_c_program_finds_the_links_of_its_configuration_by_name() {
+    check_links("named");
+}
+
+#[test]
+fn a_policy_in_c_bounds_the_streams_of_a_peer() {
+    check_links("limits");
+}
+
+#[test]
 fn a_c_node_offers_a_service_and_its_streams_are_half_closed_and_refused() {
     check_streams("services");
 }
@@ -247,7 +257,7 @@ const ALL: [(&str, &[&str]); 6] = [
         "checks",
         &["loops", "polls", "finish", "timers", "handles", "sides", "hooks", "adopt", "config", "status", "cycles"],
     ),
-    ("links", &["keys", "forwards", "datagrams", "refusals", "admission", "messages", "handles"]),
+    ("links", &["keys", "forwards", "datagrams", "refusals", "admission", "messages", "handles", "named", "limits"]),
     ("peers", &["sigpipe", "requests", "logs"]),
     ("robust", &["sizes", "descriptors", "results", "ends", "handlers", "apply"]),
     ("datagrams", &["direct", "linked", "handles"]),

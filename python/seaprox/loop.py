@@ -399,6 +399,12 @@ class Loop:
         """Returns the link, or the group of links, with an id."""
         return Link(self, id)
 
+    def link_named(self, name: str) -> Link | None:
+        """Returns the link, or the group of links, with this name in the configuration that is in effect."""
+        text = name.encode()
+        id = self._id(lib.seaprox_link_named, text, len(text))
+        return Link(self, id) if id else None
+
     def recheck_links(self) -> None:
         """Asks the policies again about all links: those whose keys are not admitted any more end, and listeners that their
         peers may not have any more are closed."""

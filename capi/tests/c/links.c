@@ -419,10 +419,87 @@ static void handles(void)
     IS(seaprox_recheck_links(loop), SEAPROX_ERR_STALE);
 }
 
+/* ---- links of a configuration ---- */
+
+static void named(void)
+{
+    seaprox_link_options options;
+    seaprox_id link, group;
+    char toml[1024], text[160], file[] = "/tmp/seaprox-named-XXXXXX", fingerprint[64];
+    int port, fd = mkstemp(file);
+    make_keys();
+    CHECK(fd >= 0 && unlink(file) == 0);
+    close(fd);
+    IS(seaprox_key_load(file, strlen(file), keys[0]), 0);
+    IS(seaprox_key_public(keys[0], publics[0]), 0);
+    IS(seaprox_key_fingerprint(publics[1], fingerprint, sizeof fingerprint, NULL), 0);
+    there = new_loop();
+    options = options_of(1);
+    serve(&options);
+    port = seaprox_server_port(there, server);
+    here = new_loop();
+    snprintf(toml, sizeof toml,
+             "key = \"%s\"\n[[link]]\nname = \"one\"\nconnect = \"127.0.0.1:%d\"\npeer-key = \"%s\"\n"
+             "[[link]]\nname = \"two\"\nconnect = [\"127.0.0.2:%d\", \"127.0.0.3:%d\"]\npeer-key = \"%s\"\n",
+             file, port, fingerprint, port, port, fingerprint);
+    IS(seaprox_link_named(here, SEAPROX_TEXT("one")), 0);
+    IS(seaprox_apply(here, toml, strlen(toml)), 0);
+    link = seaprox_link_named(here, SEAPROX_TEXT("one"));
+    group = seaprox_link_named(here, SEAPROX_TEXT("two"));
+    IS(seaprox_kind(link), SEAPROX_KIND_LINK);
+    IS(seaprox_kind(group), SEAPROX_KIND_GROUP);
+    IS(seaprox_link_named(here, SEAPROX_TEXT("three")), 0);
+    IS(seaprox_last_error(text, sizeof text, NULL), 0);
+    CHECK(*text == 0);
+    while (seaprox_link_state(here, link) != SEAPROX_LINK_UP)
+        one_turn();
+    IS(seaprox_send_message(here, link, SEAPROX_TEXT("by name")), 0);
+    until(&told[1].counts[SEAPROX_LINK_EVENT_MESSAGE], 1);
+    IS(seaprox_apply(here, NULL, 0), 0);
+    IS(seaprox_link_named(here, SEAPROX_TEXT("one")), 0);
+    free_pair();
+    unlink(file);
+}
+
+/* ---- limits ---- */
+
+static void hold_connected(seaprox_loop *loop, seaprox_id connection, int reason, const char *detail, size_t len, void *user)
+{
+    (void)loop, (void)connection, (void)detail, (void)len;
+    ((int *)user)[reason == 0 ? 0 : 1]++;
+    IS(reason == 0 || reason == SEAPROX_LIMIT_REACHED, 1);
+}
+
+/* A peer may have two streams at once. */
+static void limits(void)
+{
+    seaprox_policy policy = {0};
+    seaprox_handler handler = {0};
+    seaprox_id connection;
+    uint16_t port;
+    char target[32];
+    int listening = listen_here(&port), counts[2] = {0, 0}, index;
+    policy.size = sizeof policy;
+    policy.open = open_loopback;
+    policy.max_num_streams = 2;
+    pair(&policy, NULL, NULL);
+    snprintf(target, sizeof target, "127.0.0.1:%u", (unsigned)port);
+    handler.size = sizeof handler;
+    handler.connected = hold_connected;
+    for (index = 0; index < 3; index++)
+        IS(seaprox_stream_open(here, dialed, target, strlen(target), &handler, counts, &connection), 0);
+    until(&counts[0], 2);
+    for (index = 0; index < 100; index++)
+        one_turn();
+    IS(counts[0], 2); /* the third one waits, or is refused */
+    free_pair();
+    close(listening);
+}
+
 int main(int argc, char **argv)
 {
     static const struct named all[] = {{"keys", key_checks}, {"forwards", forwards}, {"datagrams", datagrams},
                                        {"refusals", refusals}, {"admission", keys_are_checked}, {"messages", messages},
-                                       {"handles", handles}};
+                                       {"handles", handles}, {"named", named}, {"limits", limits}};
     return run_named(argc, argv, all, sizeof all / sizeof *all);
 }
