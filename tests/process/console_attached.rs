@@ -115,6 +115,8 @@ fn the_script_of_a_file_runs_beside_its_services() {
         t = tc:tunnel(0, '127.0.0.1', {to})
         wait(t, 60)
         print('tunnel at ' .. t:local_port())
+        after(0.01, function() print('the timer has run') end)
+        sleep(0.05)
         connect('127.0.0.1')"
     );
     write("start.lua", &start);
@@ -129,6 +131,7 @@ fn the_script_of_a_file_runs_beside_its_services() {
     near.wait_for_log(&["begun nil"]);
     let line = near.wait_for_log(&["seaprox::console", "tunnel at "]);
     let at = line.rsplit(' ').next().unwrap().parse().unwrap();
+    near.wait_for_log(&["the timer has run"]);
     assert_eq!(letters(loopback(at), 2), "ww");
     // Its error ends the script, and nothing else.
     let line = near.wait_for_log(&["the script has failed", "connect: the links of the process stand"]);
