@@ -211,6 +211,7 @@ class Datagrams(TestCase):
             client.sendto(b"other", ("127.0.0.1", listener.port))
             self.until(lambda: handler.ends)
         self.assertEqual([str(error) for error in errors], ["open", "datagram"])
+        self.assertEqual(handler.ends, [Reason.KILLED])
 
     def test_a_thousand_flows_leave_nothing_behind(self) -> None:
         for _ in range(10):
