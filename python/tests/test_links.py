@@ -363,3 +363,14 @@ class Links(TestCase):
         link = self.here.dial_link("made.up:7", key=self.keys[0], peer_key=self.keys[1].public)
         self.until(lambda: link.state == LinkState.UP)
         self.assertEqual(asked, [("made.up", 7, None)])
+
+    def test_a_link_of_a_configuration_has_its_name(self) -> None:
+        self.assertIsNone(self.here.link_named("office"))
+        key = str(self.keys[1].public)
+        self.here.apply({"link": [{"name": "office", "connect": "127.0.0.1:1", "peer_key": key}]})
+        link = self.here.link_named("office")
+        assert link
+        self.assertEqual(link.state, LinkState.CONNECTING)
+        self.assertIsNone(self.here.link_named("home"))
+        self.here.apply("")
+        self.assertIsNone(self.here.link_named("office"))
