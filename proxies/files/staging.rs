@@ -10,7 +10,7 @@
 
 use std::collections::HashSet;
 use std::collections::hash_map::RandomState;
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::hash::BuildHasher;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -432,7 +432,7 @@ fn set_time(file: &File, modified: (i64, u32)) -> io::Result<()> {
 #[cfg(unix)]
 fn set_mode(file: &File, mode: u16) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(fs::Permissions::from_mode(mode.into()))
+    file.set_permissions(std::fs::Permissions::from_mode(mode.into()))
 }
 
 #[cfg(not(unix))]

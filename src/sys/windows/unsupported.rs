@@ -263,14 +263,6 @@ impl UnixStream {
         Err(no_unix_sockets())
     }
 
-    /// See [`std::net::TcpStream::set_nonblocking`].
-    ///
-    /// # Errors
-    /// Never.
-    pub fn set_nonblocking(&self, _: bool) -> io::Result<()> {
-        match self.0 {}
-    }
-
     /// See [`std::net::TcpStream::set_read_timeout`].
     ///
     /// # Errors
