@@ -26,8 +26,8 @@
  *             its loop says so. No callback may throw an exception, or leave by longjmp or pthread_exit.
  *   Handles   A seaprox_loop * and a seaprox_connect_request * are numbers and point to nothing. Ids are never given twice in the
  *             life of a loop in practice (an epoch of 32 bits is part of each). A handle of a record that is gone is answered with
- *             SEAPROX_ERR_STALE, or with SEAPROX_ERR_OVER if it was a connection or a side and ended a while ago; an id of
- *             another kind with SEAPROX_ERR_INVALID. So no use of an old handle does harm.
+ *             SEAPROX_ERR_STALE, or with SEAPROX_ERR_OVER if it was a connection or a side and few others have ended since; an
+ *             id of another kind with SEAPROX_ERR_INVALID. So no use of an old handle does harm.
  *   Text      is UTF-8, as a pointer and a length in bytes without a final zero; SEAPROX_TEXT("x") makes both of a literal.
  *             NULL with length 0 is no text.
  *   Buffers   Functions with buf, cap and len write as much text as fits and a final zero, and set *len to the whole length
@@ -219,7 +219,7 @@ int seaprox_set_log(int level, seaprox_log_fn callback, void *user);
 typedef struct seaprox_options {
     uint32_t size;
     uint32_t max_num_connections;    /* connections at once, 4096; further clients wait; at most 10,000,000 */
-    uint32_t num_threads;            /* threads that look names up, 4 */
+    uint32_t num_threads;            /* threads that look names up, 4; at most 1,024 */
     uint32_t handshake_timeout_ms;   /* wait for a client to say what it wants, 10 s */
     uint32_t connect_timeout_ms;     /* wait for a dest, the look-up of its name included, 10 s */
     uint32_t idle_timeout_ms;        /* wait for a byte in either direction, no limit */
@@ -930,7 +930,7 @@ enum seaprox_event_kind {
     SEAPROX_EVENT_OPENED = 1,          /* a connection was accepted; side is its source, in state CONNECTED */
     SEAPROX_EVENT_CONNECTING = 2,      /* a dest is being connected; side is the dest */
     SEAPROX_EVENT_CONNECTED = 3,       /* a dest is connected; side is the dest */
-    SEAPROX_EVENT_ENDED = 4,           /* a connection is over; its id is stale */
+    SEAPROX_EVENT_ENDED = 4,           /* a connection is over; its id is answered with SEAPROX_ERR_OVER */
     SEAPROX_EVENT_LISTENER_OPENED = 5, /* id is the listener */
     SEAPROX_EVENT_LISTENER_CLOSED = 6, /* id is stale */
     SEAPROX_EVENT_LINK = 7,            /* a link has another state */

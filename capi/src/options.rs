@@ -38,6 +38,9 @@ impl seaprox_options {
         if connections > CONNECTIONS_MAX {
             return Err(Error::invalid(format!("max_num_connections: expected at most {CONNECTIONS_MAX}")));
         }
+        if self.threads() > THREADS_MAX {
+            return Err(Error::invalid(format!("num_threads: expected at most {THREADS_MAX}")));
+        }
         let usual = Limits::default();
         let limits = Limits {
             connections,
@@ -61,7 +64,7 @@ impl seaprox_options {
 
     /// Returns the number of threads that look names up.
     pub fn threads(&self) -> usize {
-        or(self.num_threads, THREADS).min(THREADS_MAX)
+        or(self.num_threads, THREADS)
     }
 }
 

@@ -38,6 +38,10 @@ fn the_library_has_a_soname_and_exports_the_functions_of_the_header_alone() {
     let library = prefix().join("lib/libseaprox.so");
     let dynamic = succeed(Command::new("readelf").arg("-d").arg(&library));
     assert!(dynamic.contains("soname: [libseaprox.so.0]"), "{dynamic}");
+    let needed = dynamic.lines().filter(|line| line.contains("(NEEDED)"));
+    let of_system = ["[libgcc_s.so", "[libc.so", "[libm.so", "[ld-linux"];
+    let other: Vec<_> = needed.filter(|line| !of_system.iter().any(|name| line.contains(name))).collect();
+    assert!(other.is_empty(), "{other:?}");
     let symbols = succeed(Command::new("nm").args(["-D", "--defined-only", "--with-symbol-versions"]).arg(&library));
     let foreign: Vec<_> =
         symbols.lines().filter(|line| !line.ends_with("@@SEAPROX_0") && !line.ends_with(" A SEAPROX_0")).collect();

@@ -163,12 +163,19 @@ static void sizes(void)
     IS(seaprox_connection_set_hook(loop, 0, &hook, NULL), SEAPROX_ERR_INVALID);
     options.size = sizeof options;
     options.reserved = 1;
-    IS(seaprox_new(&options, NULL), SEAPROX_ERR_INVALID);
+    seaprox_loop *other = NULL;
+    IS(seaprox_new(&options, &other), SEAPROX_ERR_INVALID);
     options.reserved = 0;
     options.max_num_connections = UINT32_MAX;
-    IS(seaprox_new(&options, NULL), SEAPROX_ERR_INVALID);
+    IS(seaprox_new(&options, &other), SEAPROX_ERR_INVALID);
     options.max_num_connections = 10000001;
-    IS(seaprox_new(&options, NULL), SEAPROX_ERR_INVALID);
+    IS(seaprox_new(&options, &other), SEAPROX_ERR_INVALID);
+    options.max_num_connections = 4;
+    options.num_threads = 1025;
+    IS(seaprox_new(&options, &other), SEAPROX_ERR_INVALID);
+    options.num_threads = 1;
+    IS(seaprox_new(&options, &other), 0);
+    IS(seaprox_free(other), 0);
     IS(seaprox_free(loop), 0);
 }
 
