@@ -19,7 +19,7 @@ use net_kit::{Host, Kind, Net, has_net, own_ip};
 
 /// Runs a shell command line in a host, which must succeed, and returns its output. `$0` is the first of the arguments.
 #[track_caller]
-fn output(host: &Host, line: &str, args: &[&str]) -> String {
+pub fn output(host: &Host, line: &str, args: &[&str]) -> String {
     let mut command = host.command("sh");
     command.args(["-c", line]).args(args).stdin(Stdio::null());
     for name in ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
@@ -32,7 +32,7 @@ fn output(host: &Host, line: &str, args: &[&str]) -> String {
 
 /// Starts a shell command line in a host.
 #[track_caller]
-fn program(host: &Host, line: &str, args: &[&str]) -> Program {
+pub fn program(host: &Host, line: &str, args: &[&str]) -> Program {
     let mut command = host.command("sh");
     command.args(["-c", &format!("exec {line}")]).args(args).stdin(Stdio::null());
     Program::start(command)
@@ -40,7 +40,7 @@ fn program(host: &Host, line: &str, args: &[&str]) -> Program {
 
 /// Waits until a process listens on a port of a host's loopback.
 #[track_caller]
-fn until_listening(host: &Host, port: u16) {
+pub fn until_listening(host: &Host, port: u16) {
     let filter = format!("ss -Hltn sport = :{port}");
     until("the port listens", || host.run(&filter).contains("LISTEN"));
 }
@@ -56,7 +56,7 @@ fn web(host: &Host) -> (Program, Scratch, String) {
 }
 
 /// Starts an ssh server on port 22 of a host's loopback, for the user that runs the tests.
-fn sshd(host: &Host, scratch: &Scratch) -> Program {
+pub fn sshd(host: &Host, scratch: &Scratch) -> Program {
     let dir = scratch.path().to_str().unwrap();
     output(host, "ssh-keygen -q -t ed25519 -N '' -f $0/host && ssh-keygen -q -t ed25519 -N '' -f $0/key", &[dir]);
     output(host, "mkdir -p /run/sshd && cp $0/key.pub $0/authorized && chmod 700 $0", &[dir]);
@@ -72,7 +72,8 @@ fn sshd(host: &Host, scratch: &Scratch) -> Program {
     server
 }
 
-const SSH: &str = "timeout 100 ssh -F none -i $0/key -o IdentitiesOnly=yes -o StrictHostKeyChecking=no \
+/// A client of [`sshd`]. `$0` is the directory of the server.
+pub const SSH: &str = "timeout 100 ssh -F none -i $0/key -o IdentitiesOnly=yes -o StrictHostKeyChecking=no \
                    -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR -o BatchMode=yes";
 
 #[test]

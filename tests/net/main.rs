@@ -7,6 +7,7 @@ mod kit;
 #[path = "../kit/net/mod.rs"]
 mod net_kit;
 
+mod console;
 mod datagrams;
 mod kit_itself;
 mod link_carriers;

@@ -143,7 +143,8 @@ impl NameServer {
         self.0.lock().expect("no panic").asked.get(name).copied().unwrap_or(0)
     }
 
-    fn serve(&self) {
+    /// Answers at port 53 of loopback, in the namespace of the calling thread.
+    pub fn serve(&self) {
         let socket = UdpSocket::bind("127.0.0.1:53").expect("port 53");
         let names = Arc::clone(&self.0);
         thread::spawn(move || {

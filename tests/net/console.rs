@@ -1,0 +1,124 @@
+//! Two consoles in two hosts (TN-09, TN-11, TN-12, TN-45): their scripts make a link, and programs of others talk through
+//! their tunnels in both directions.
+
+use std::time::Duration;
+
+use crate::kit;
+use crate::link_programs::{SSH, output, program, sshd, until_listening};
+use crate::net_kit;
+
+use kit::names::NameServer;
+use kit::{Scratch, Seaprox, has, until_within};
+use net_kit::nodes::{Secret, spawn};
+use net_kit::{Host, Kind, Net, has_net, own_ip};
+
+/// Starts a console in a host that runs code.
+fn console(host: &Host, secret: &Secret, code: &str) -> Seaprox {
+    spawn(host, &secret.line(&["console", "-e", &format!("{READY}\n{code}")], &[]))
+}
+
+/// A function of Lua that waits for objects, and returns them.
+const READY: &str = "function ready(...)
+    for _, it in ipairs({...}) do assert(wait(it, 50), tostring(it)) end
+    return ...
+end";
+
+/// Waits until a console has printed a line.
+#[track_caller]
+fn until_printed(console: &Seaprox, line: &str) {
+    until_within(kit::START, &format!("a console prints {line:?}"), || {
+        assert_eq!(console.count_log(&["(execute):"]), 0, "{:?}", console.log());
+        console.out().iter().any(|printed| printed == line)
+    });
+}
+
+/// Ends a console in order.
+#[track_caller]
+fn end(mut console: Seaprox) {
+    console.signal(libc::SIGTERM);
+    assert_eq!(console.wait(kit::SOON).code(), Some(0));
+}
+
+/// Starts two consoles, of which the far one listens, and waits until both have made their tunnels.
+#[track_caller]
+fn consoles(net: &Net, secret: &Secret, near: &str, far: &str) -> [Seaprox; 2] {
+    let listen = format!(
+        "ready(listen()) print('listening')
+        while #list_connections() == 0 do sleep(0.01) end
+        tc = ready(list_connections()[1])
+        {far}
+        print('ready')"
+    );
+    let far = console(net.far(), secret, &listen);
+    until_printed(&far, "listening");
+    let near = console(net.near(), secret, &format!("tc = ready(connect('{}')) {near} print('ready')", own_ip(1)));
+    until_printed(&near, "ready");
+    until_printed(&far, "ready");
+    [near, far]
+}
+
+#[test]
+fn ncat_and_dig_work_through_tunnels_of_two_consoles_in_both_directions() {
+    if !(has_net() && has("ncat") && has("socat") && has("dig") && has("sha256sum")) {
+        return;
+    }
+    let (net, secret, scratch) = (Net::of(&[Kind::Veth]), Secret::new(), Scratch::new());
+    let hosts = [net.near(), net.far()];
+    let _servers = hosts.map(|host| {
+        let server = program(host, "socat -t 10 TCP-LISTEN:7001,bind=127.0.0.1,fork EXEC:sha256sum", &[]);
+        until_listening(host, 7001);
+        server
+    });
+    // Each host knows another address.
+    let _names = [("192.0.2.1", net.near()), ("192.0.2.2", net.far())].map(|(address, host)| {
+        host.inside(|| {
+            let server = NameServer::default();
+            server.set("a.test", &[address], Duration::ZERO);
+            server.serve();
+            server
+        })
+    });
+    // Each console makes tunnels both ways. The far one makes them over the connection that its peer has dialed.
+    let tunnels = |first: u16| {
+        format!(
+            "ready(tunnel(tc, {first}, '127.0.0.1', 7001), rtunnel(tc, '127.0.0.1', 7001, {first} + 1),
+                udptunnel(tc, {first} + 2, '127.0.0.1', 53), rudptunnel(tc, '127.0.0.1', 53, {first} + 3))"
+        )
+    };
+    let consoles = consoles(&net, &secret, &tunnels(8000), &tunnels(9000));
+    let file = scratch.file("file");
+    let digest = output(net.near(), "head -c 1000000 /dev/urandom > $0 && sha256sum < $0", &[&file]);
+    // The host of a tunnel's clients, its ports, and the address that the name server behind it answers.
+    for (host, tcp, udp, answer) in [
+        (net.near(), "8000", "8002", "192.0.2.2"),
+        (net.far(), "8001", "8003", "192.0.2.1"),
+        (net.far(), "9000", "9002", "192.0.2.1"),
+        (net.near(), "9001", "9003", "192.0.2.2"),
+    ] {
+        assert_eq!(output(host, "timeout 20 ncat 127.0.0.1 $0 < $1", &[tcp, &file]), digest, "{tcp}");
+        let ask = "dig +tries=5 +time=2 +short -p $0 @127.0.0.1 a.test A";
+        assert_eq!(output(host, ask, &[udp]), answer, "{udp}");
+    }
+    assert_eq!(net.path(0).connections().len(), 1, "everything went over one connection");
+    // A console that ends in order waits for the ends of the flows of dig.
+    drop(consoles);
+}
+
+#[test]
+fn ssh_works_through_tunnels_of_two_consoles_in_both_directions() {
+    if !(has_net() && ["ssh", "sshd", "ssh-keygen", "sha256sum"].iter().all(|program| has(program))) {
+        return;
+    }
+    let (net, secret, scratch) = (Net::of(&[Kind::Veth]), Secret::new(), Scratch::new());
+    let (near_home, far_home) = (Scratch::new(), Scratch::new());
+    let _servers = [sshd(net.near(), &near_home), sshd(net.far(), &far_home)];
+    let tunnels = "ready(tunnel(tc, 2222, '127.0.0.1', 22), rtunnel(tc, '127.0.0.1', 22, 2223))";
+    let consoles = consoles(&net, &secret, tunnels, "");
+    let file = scratch.file("file");
+    let digest = output(net.near(), "head -c 1000000 /dev/urandom > $0 && sha256sum < $0", &[&file]);
+    for (host, home, port) in [(net.near(), &far_home, "2222"), (net.far(), &near_home, "2223")] {
+        let up = format!("{SSH} -p $1 127.0.0.1 'sha256sum; exit 7' < $2; code=$?; test $code = 7");
+        assert_eq!(output(host, &up, &[home.path().to_str().unwrap(), port, &file]), digest, "{port}");
+    }
+    consoles.into_iter().for_each(end);
+}
