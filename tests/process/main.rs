@@ -27,6 +27,7 @@ mod console;
 mod console_attached;
 mod console_events;
 mod console_keys;
+mod console_manual;
 mod console_verbs;
 mod datagram_descriptors;
 mod datagram_programs;
