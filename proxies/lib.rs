@@ -15,7 +15,7 @@
 //! | `log_line` | a record of the log as one line of text or JSON | `text` |
 //! | `files` | sending and receiving files over a link | the library, `text` |
 //! | `top` | the live view of a running process | `admin` |
-//! | `console` | the Lua prompt, and scripts that make links and tunnels | `shared_file`, `links`, `maker`, `text` |
+//! | `console` | the Lua prompt, and scripts that make links and tunnels | `shared_file`, `links`, `maker`, `files`, `admin`, `text` |
 //! | `admin` | the status of a running process, as JSON and as text, and its socket | the library, `text` |
 //! | `embedded` | for a loop that another program runs: its configuration and its links from text, its status, its metrics | `admin`, `file`, `links`, `log_line` |
 //! | `process` | the commands of the binary, the log, signals and exit codes | all of the above |

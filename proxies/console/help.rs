@@ -36,7 +36,7 @@ fn name_of(usage: &str) -> &str {
 }
 
 /// The functions, with their arguments, and what they do.
-const LINES: [(&str, &str); 36] = [
+const LINES: [(&str, &str); 41] = [
     ("connect(host[, port[, local_port]])", "dials a node; the port is 23232 if none is given"),
     ("listen([port[, host]])", "lets the nodes of authorized_keys dial this one"),
     ("trust(tc)", "accepts the key that the dialed node has shown, and dials again"),
@@ -50,10 +50,15 @@ const LINES: [(&str, &str); 36] = [
     ("status(obj)", "returns CONNECTING, CONNECTED, ERROR or CLOSED, and the reason"),
     ("wait(obj[, seconds])", "waits until it works; returns false if it does not"),
     ("sleep(seconds)", "waits"),
-    ("on([obj, ]event, f)", "calls f at each event: connected, error, closed, message"),
+    ("on([obj, ]event, f)", "calls f at each event: connected, error, closed, message, offer, file"),
     ("after(seconds, f)", "calls f once"),
     ("every(seconds, f)", "calls f again and again"),
     ("chat(tc, text)", "sends a line to the user of the peer; chat(false) hides their lines"),
+    ("send(tc, file, ...)", "sends files and folders, which the peer must accept"),
+    ("get(tc, name[, folder])", "gets a file or a folder that the peer shares"),
+    ("receive([folder])", "takes offers of peers into a folder"),
+    ("share(folder, ...)", "lets peers get what is in these folders"),
+    ("accept([folder])", "accepts the oldest offer that waits; refuse() refuses it"),
     ("list_connections()", "returns the connections, also those that peers have dialed"),
     ("list_tunnels(tc)", "returns the tunnels of a connection"),
     ("parent(t)", "returns the connection of a tunnel"),

@@ -17,7 +17,9 @@ use super::node::Changes;
 use super::objects::{self, Handle, Shared};
 use super::printer::Printer;
 use super::schedule::{Schedule, Source, Task, Timer, Topic};
+use super::transfers::{self, Outcome, QUESTIONS_MAX, Question};
 use super::{Flags, callbacks, chat};
+use crate::files::Offer;
 
 /// The limits of a machine.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +86,7 @@ impl Machine {
         let objects = Shared::new(changes, board, flags.clone(), Rc::clone(&schedule));
         objects::add_to(&lua, &objects)?;
         callbacks::add_to(&lua, &objects)?;
+        transfers::add_to(&lua, &objects)?;
         let guard = Rc::new(Guard { limits, used: Cell::new(0), flags });
         Ok(Machine { lua, guard, printer, objects, schedule, date })
     }
@@ -137,12 +140,44 @@ impl Machine {
                 (Topic::Message, entry, Some(text))
             }
             Event::Note(text) => return self.printer.err(&format!("{text}\n")),
+            Event::Line(text) => return self.printer.out(&format!("{text}\n")),
+            Event::Offer(question) => return self.offer(question),
+            Event::File(Outcome { entry, name, word, detail }) => {
+                let args = || (self.objects.handle(Arc::clone(&entry)), name.clone(), word, detail.clone());
+                for function in self.schedule.handlers(Topic::File, entry.number) {
+                    self.call(function, args().into_lua_multi(&self.lua), Source::Callback("file"));
+                }
+                return;
+            }
         };
         for function in self.schedule.handlers(topic, entry.number) {
-            match (self.objects.handle(Arc::clone(&entry)), more.clone()).into_lua_multi(&self.lua) {
-                Ok(args) => self.start(function, args, Source::Callback(topic.as_str())),
-                Err(error) => self.end(Source::Callback(topic.as_str()), Err(error)),
+            let args = (self.objects.handle(Arc::clone(&entry)), more.clone()).into_lua_multi(&self.lua);
+            self.call(function, args, Source::Callback(topic.as_str()));
+        }
+    }
+
+    /// Has a callback answer an offer, or the user.
+    fn offer(&self, question: Question) {
+        let function = self.schedule.handlers(Topic::Offer, question.entry.number).pop();
+        let Some(function) = function else {
+            let mut questions = self.objects.questions().borrow_mut();
+            // One that is dropped here is refused.
+            if questions.len() < QUESTIONS_MAX {
+                self.printer.out(&transfers::question_line(&question));
+                questions.push_back(question);
             }
+            return;
+        };
+        let Offer { name, bytes, is_folder, .. } = question.offer.clone();
+        let handle = self.objects.handle(Arc::clone(&question.entry));
+        let args = (handle, name, bytes, is_folder).into_lua_multi(&self.lua);
+        self.call(function, args, Source::Answer(question));
+    }
+
+    fn call(&self, function: Function, args: mlua::Result<MultiValue>, source: Source) {
+        match args {
+            Ok(args) => self.start(function, args, source),
+            Err(error) => self.end(source, Err(error)),
         }
     }
 
@@ -177,6 +212,12 @@ impl Machine {
     fn end(&self, source: Source, result: mlua::Result<MultiValue>) {
         let is_leaving = self.guard.flags.stop.load(Ordering::Relaxed);
         match source {
+            Source::Answer(question) => {
+                let value = result.as_ref().ok().and_then(|values| values.front());
+                // A peer that has left needs no answer.
+                let _ = question.answer.try_send(transfers::answer_of(value));
+                self.end(Source::Callback("offer"), result);
+            }
             Source::Callback(name) => {
                 if let Err(error) = result.as_ref().map_err(error_text)
                     && !is_leaving

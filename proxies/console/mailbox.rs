@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::board::Entry;
+use super::transfers::{Outcome, Question};
 
 /// A chunk for the virtual machine.
 pub struct Job {
@@ -29,8 +30,14 @@ pub enum Event {
     Closed(Arc<Entry>),
     /// The peer has sent a message. The number is that of the messages before it that were dropped.
     Message(Arc<Entry>, String, u64),
-    /// A line for the user.
+    /// A line about an error, for the user.
     Note(String),
+    /// A line for the user.
+    Line(String),
+    /// A peer offers a file or a folder.
+    Offer(Question),
+    /// A transfer is over.
+    File(Outcome),
 }
 
 /// The work of one turn of the virtual machine.

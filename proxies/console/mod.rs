@@ -29,6 +29,7 @@ mod printer;
 mod prompt;
 mod reading;
 mod schedule;
+mod transfers;
 mod verbs;
 mod words;
 

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use seaprox::auth::{AuthorizedKey, PublicKey};
 use seaprox::config::{Config, FrontEndConfig, KeySource, Link, LinkPaths, Listener, Maker, Running, Server};
 use seaprox::node::{ForwardConfig, ForwardStatus, LinkEvent, LinkStatus, Path, Service};
-use seaprox::{Bind, Endpoint, Id, LinkState, Loop, Loops, Remote, Target, Workers};
+use seaprox::{Bind, Endpoint, Id, LinkState, Loop, Loops, Reason, Remote, Target, VerbError, Workers};
 use serde_json::Value;
 
 use super::attached::{self, Attached, Process, ProcessError};
@@ -24,6 +24,7 @@ use super::keys::Refusals;
 use super::mailbox::Event;
 use super::names::{NameChange, Names};
 use super::reading::{fingerprint, write_link, write_tunnel};
+use super::transfers::FileChange;
 use crate::admin::{AdminCommand, CommandError};
 use crate::shared_file::Refresh;
 use crate::text::escape;
@@ -74,6 +75,8 @@ pub enum Change {
     Socks(Arc<Entry>, Bind),
     /// Send a message to the peer of a connection.
     Chat(Arc<Entry>, String),
+    /// Begin a transfer of files, or permit peers to begin some.
+    Files(FileChange),
     /// Close an object, a connection after its tunnels.
     Close(Arc<Entry>),
     /// Accept the key of the peer of a connection.
@@ -303,6 +306,7 @@ impl Keeper {
                 (entry, result)
             }
             Change::Chat(entry, text) => return self.chat(&entry, text),
+            Change::Files(change) => return self.transfer(change),
             Change::Close(entry) => return self.close(&entry),
             Change::Trust(entry, key) => return self.trust(&entry, &key),
             Change::Allow(new) => return self.allow(&new),
@@ -341,7 +345,9 @@ impl Keeper {
             Some(port) => LinkPaths::List(vec![Path { local_port: Some(port), ..Path::default() }]),
             None => self.link.paths.clone(),
         };
-        let link = Link { name: name.clone(), peers: vec![peer.into()], paths, ..self.link.clone() };
+        // A peer that dials this port from the other side at the same time needs no listener.
+        let simultaneous = self.link.simultaneous || local_port.is_some();
+        let link = Link { name: name.clone(), peers: vec![peer.into()], paths, simultaneous, ..self.link.clone() };
         let mut config = self.running.config().clone();
         config.links.push(link);
         self.board.change(entry, |record| record.name = Some(name.clone()));
@@ -482,10 +488,9 @@ impl Keeper {
             (Kind::Connection, None, Some(id)) => {
                 self.ask(move |core| core.link(id).and_then(|mut it| it.close()).map_err(|error| error.to_string()))
             }
-            (Kind::Tunnel | Kind::Reverse | Kind::Socks, _, Some(id)) => self.ask(move |core| {
-                // Connections of the tunnel end with it.
-                core.forward(id).and_then(|mut it| it.close()).map_err(|error| error.to_string())
-            }),
+            (Kind::Tunnel | Kind::Reverse | Kind::Socks, _, Some(id)) => {
+                self.ask(move |core| close_tunnel(core, id).map_err(|error| error.to_string()))
+            }
             _ => Ok(Ok(())),
         };
         match closed {
@@ -640,6 +645,20 @@ fn save(change: &NameChange) {
     if let Err(error) = change.save() {
         log::warn!(target: "seaprox::console", error = error.to_string(); "the name cannot be saved");
     }
+}
+
+/// Closes a forward, and the connections of its clients here.
+fn close_tunnel(core: &mut Loop<'_>, id: Id) -> Result<(), VerbError> {
+    let bound: Vec<String> = core.forward(id)?.status()?.bound.iter().map(ToString::to_string).collect();
+    // Once the listener is gone, no connection names it.
+    let mut clients = core.some_connections(None, usize::MAX);
+    clients.retain(|it| it.listener.as_ref().is_some_and(|listener| bound.contains(listener)));
+    core.forward(id)?.close()?;
+    for client in clients {
+        // One that has ended meanwhile needs no second end.
+        let _ = core.connection(client.id).map(|mut it| it.abort(Reason::Killed));
+    }
+    Ok(())
 }
 
 /// Changes that wait at most.

@@ -1,7 +1,8 @@
 //! The functions and objects of the console: connections, listeners and tunnels, as tnlr names them. Each function is also a
 //! method of its first argument.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,6 +18,7 @@ use super::board::{Board, Entry, Kind, Place, Record, State};
 use super::machine::handle_of;
 use super::node::{Change, Changes};
 use super::schedule::{Schedule, settled};
+use super::transfers::{self, Question};
 use super::{Flags, callbacks, help, keys, verbs};
 use crate::links::addresses;
 
@@ -37,12 +39,13 @@ pub struct Shared {
     flags: Flags,
     schedule: Rc<Schedule>,
     shows_chat: Rc<Cell<bool>>,
+    questions: Rc<RefCell<VecDeque<Question>>>,
 }
 
 impl Shared {
     /// Creates what all handles share.
     pub fn new(changes: Changes, board: Arc<Board>, flags: Flags, schedule: Rc<Schedule>) -> Shared {
-        Shared { changes, board, flags, schedule, shows_chat: Rc::new(Cell::new(true)) }
+        Shared { changes, board, flags, schedule, shows_chat: Rc::new(Cell::new(true)), questions: Rc::default() }
     }
 
     /// Returns a handle of an object.
@@ -53,6 +56,11 @@ impl Shared {
     /// Returns the callbacks and timers.
     pub const fn schedule(&self) -> &Rc<Schedule> {
         &self.schedule
+    }
+
+    /// Returns the offers that wait for an answer of the user, the oldest first.
+    pub const fn questions(&self) -> &Rc<RefCell<VecDeque<Question>>> {
+        &self.questions
     }
 
     /// Returns true if the messages of peers are printed.
@@ -180,6 +188,7 @@ impl UserData for Handle {
         verbs::add_methods(methods);
         keys::add_methods(methods);
         callbacks::add_methods(methods);
+        transfers::add_methods(methods);
         methods.add_meta_method(MetaMethod::ToString, |_, handle, ()| Ok(handle.entry.text()));
         methods.add_meta_method(MetaMethod::Eq, |_, handle, other: Value| {
             Ok(handle_of(&other).is_some_and(|other| other.entry.number == handle.entry.number))
@@ -274,7 +283,7 @@ pub fn add_to(lua: &Lua, shared: &Shared) -> mlua::Result<()> {
 
 /// Iterates over the methods that are functions, too.
 pub fn methods() -> impl Iterator<Item = &'static str> {
-    METHODS.into_iter().chain(verbs::METHODS).chain(keys::METHODS)
+    METHODS.into_iter().chain(verbs::METHODS).chain(keys::METHODS).chain(transfers::METHODS)
 }
 
 /// Calls the method of the first argument.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use mlua::{Error, Function, Lua, MetaMethod, MultiValue, Thread, UserData, UserDataMethods, Value};
 
 use super::board::{Entry, Record, State};
+use super::transfers::Question;
 
 /// A chunk or a callback that has begun.
 pub struct Task {
@@ -28,6 +29,8 @@ pub enum Source {
     Chunk(bool, SyncSender<Result<(), String>>),
     /// A callback: its name for messages.
     Callback(&'static str),
+    /// A callback whose value answers an offer.
+    Answer(Question),
 }
 
 /// The events that scripts see.
@@ -41,6 +44,10 @@ pub enum Topic {
     Closed,
     /// The peer has sent a message.
     Message,
+    /// The peer offers a file.
+    Offer,
+    /// A transfer of a file is over.
+    File,
 }
 
 /// The end of a wait.
@@ -93,7 +100,7 @@ pub struct Cancel {
 }
 
 impl Topic {
-    const ALL: [Topic; 4] = [Topic::Connected, Topic::Error, Topic::Closed, Topic::Message];
+    const ALL: [Topic; 6] = [Topic::Connected, Topic::Error, Topic::Closed, Topic::Message, Topic::Offer, Topic::File];
 
     /// Returns the name.
     pub const fn as_str(self) -> &'static str {
@@ -102,6 +109,8 @@ impl Topic {
             Topic::Error => "error",
             Topic::Closed => "closed",
             Topic::Message => "message",
+            Topic::Offer => "offer",
+            Topic::File => "file",
         }
     }
 
@@ -126,7 +135,7 @@ impl Topic {
             Topic::Connected => state == State::Connected,
             Topic::Error => state == State::Error,
             Topic::Closed => state == State::Closed,
-            Topic::Message => false,
+            Topic::Message | Topic::Offer | Topic::File => false,
         }
     }
 }

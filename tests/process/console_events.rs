@@ -159,6 +159,7 @@ fn text_that_is_pasted_at_once_is_read_to_its_end() {
     for shown in ["a1", "b2", "c1", "c2"] {
         terminal.wait_for(shown);
     }
+    terminal.wait_for("seaprox> ");
     terminal.type_keys("\x04");
     assert_eq!(terminal.code(), Some(0));
 }

@@ -325,7 +325,10 @@ fn a_chat_needs_a_connection_that_works_and_a_text_of_the_right_length() {
         ("chat(a, '')", "text: expected 1 to 4096 bytes, not 0"),
         ("chat(a, ('x'):rep(4097))", "text: expected 1 to 4096 bytes, not 4097"),
         ("chat('x')", "tc: expected a connection, true or false, not string"),
-        ("on('opened', print)", "event: expected one of connected, error, closed, message, not \"opened\""),
+        (
+            "on('opened', print)",
+            "event: expected one of connected, error, closed, message, offer, file, not \"opened\"",
+        ),
         ("on('closed')", "f: expected a function, not nil"),
         ("after(-1, print)", "seconds: expected a number from 0 on, not -1"),
         ("every(0, print)", "seconds: expected at least 0.01"),
