@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -143,6 +144,32 @@ fn a_transfer_goes_on_where_it_stopped_after_a_restart_of_both_ends() {
     let mut receiver = Receiver::start(&keys, &folder, &[]);
     let ran = send(&keys, &receiver.addr, &file);
     assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(fs::read(folder.join("film")).unwrap() == bytes, "the bytes differ");
+    assert_eq!(names(&folder), ["film"]);
+    let line = receiver.line();
+    assert!(line.contains(" of them earlier) from near"), "{line}");
+}
+
+#[test]
+fn a_transfer_goes_on_where_it_stopped_after_a_kill_of_the_sender_alone() {
+    const SIZE: usize = 4 << 20;
+    const BEFORE: u64 = 1 << 20;
+    let (keys, folder) = nodes();
+    keys.permit(Some("name=\"near\",rate=2MiB/s"));
+    let bytes = content(SIZE);
+    let file = keys.write("film", &bytes);
+    let mut receiver = Receiver::start(&keys, &folder, &[]);
+    let mut sender = start_sender(&keys, &receiver.addr, &["send", &file]);
+    let part = folder.join(".film.seaprox-part");
+    let length = || fs::metadata(&part).map_or(0, |data| data.len());
+    until("a part is there", || length() >= BEFORE);
+    signal(sender.child.id(), libc::SIGKILL);
+    assert_eq!(sender.child.wait().unwrap().signal(), Some(libc::SIGKILL));
+    assert!(length() < SIZE as u64 && !folder.join("film").exists(), "the transfer was over");
+    // The receiver still holds the session of the first sender, and its part.
+    let ran = send(&keys, &receiver.addr, &file);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(receiver.child.try_wait().unwrap().is_none(), "the receiver has ended");
     assert!(fs::read(folder.join("film")).unwrap() == bytes, "the bytes differ");
     assert_eq!(names(&folder), ["film"]);
     let line = receiver.line();
