@@ -1,15 +1,19 @@
-//! Two consoles in two hosts (TN-09, TN-11, TN-12, TN-45): their scripts make a link, and programs of others talk through
+//! Two consoles in two hosts (TN-08, TN-09, TN-11, TN-12, TN-45): their scripts make a link, and programs of others talk through
 //! their tunnels in both directions.
 
+use std::net::TcpListener;
+use std::thread;
 use std::time::Duration;
 
 use crate::kit;
 use crate::link_programs::{SSH, output, program, sshd, until_listening};
+use crate::link_simultaneous::{self, PORT};
 use crate::net_kit;
 
+use kit::Step::*;
 use kit::names::NameServer;
-use kit::{Scratch, Seaprox, has, until_within};
-use net_kit::nodes::{Secret, spawn};
+use kit::{Peer, Scratch, Seaprox, has, until_within};
+use net_kit::nodes::{Secret, spawn, subflows};
 use net_kit::{Host, Kind, Net, has_net, own_ip};
 
 /// Starts a console in a host that runs code.
@@ -121,4 +125,54 @@ fn ssh_works_through_tunnels_of_two_consoles_in_both_directions() {
         assert_eq!(output(host, &up, &[home.path().to_str().unwrap(), port, &file]), digest, "{port}");
     }
     consoles.into_iter().for_each(end);
+}
+
+/// Starts a console in each host with a pause between them. Both connect to the other's port from their own, and neither
+/// listens. They become one link, which carries what ncat sends from either side.
+#[track_caller]
+fn check_dials(near_first: bool, pause: Duration) {
+    let (net, secret) = (link_simultaneous::net(), Secret::new());
+    let [here, there] = [net.path(0).near_ip(), net.path(0).far_ip()];
+    let hosts = [net.near(), net.far()];
+    let servers = hosts.map(|host| host.inside(|| TcpListener::bind("127.0.0.1:0").unwrap()));
+    let start = |is_near: bool| {
+        let (host, peer, to) = if is_near { (hosts[0], there, &servers[1]) } else { (hosts[1], here, &servers[0]) };
+        let code = format!(
+            "tc = ready(connect('{peer}', {PORT}, {PORT}))
+            assert(#list_connections() == 1 and tc:local_port() == {PORT} and tc:remote_port() == {PORT})
+            ready(tc:tunnel(8000, '127.0.0.1', {}))
+            print(status(tc))",
+            to.local_addr().unwrap().port()
+        );
+        console(host, &secret, &code)
+    };
+    let first = start(near_first);
+    thread::sleep(pause);
+    let mut consoles = [first, start(!near_first)];
+    consoles.iter().for_each(|console| until_printed(console, "CONNECTED\tnil"));
+    assert_eq!(net.path(0).connections(), [((here, PORT).into(), (there, PORT).into())]);
+    for (host, server) in [(hosts[0], &servers[1]), (hosts[1], &servers[0])] {
+        assert_eq!(host.run(&format!("ss -Htln sport = :{PORT}")).trim(), "", "nobody listens");
+        let mut client = host.inside(|| Peer::connect(([127, 0, 0, 1], 8000).into()));
+        let mut server = Peer::accept(server);
+        kit::peer::both(&mut client, &[Swap(100_000)], &mut server, &[Swap(100_000)]);
+    }
+    for console in &mut consoles {
+        assert_eq!(subflows(console).len(), 1);
+    }
+}
+
+#[test]
+fn two_consoles_that_connect_to_each_other_at_once_and_do_not_listen_are_connected() {
+    if has_net() {
+        check_dials(true, Duration::ZERO);
+    }
+}
+
+#[test]
+fn two_consoles_that_connect_to_each_other_with_a_pause_and_do_not_listen_are_connected() {
+    if has_net() {
+        check_dials(true, Duration::from_millis(400));
+        check_dials(false, Duration::from_millis(400));
+    }
 }

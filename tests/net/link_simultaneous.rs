@@ -14,11 +14,11 @@ use net_kit::nodes::{Secret, front, link_figure, spawn, subflows};
 use net_kit::{Kind, Net, has_net};
 
 /// The port of both nodes.
-const PORT: u16 = 7000;
+pub const PORT: u16 = 7000;
 
 /// Makes two hosts that drop the resets with which their systems refuse a SYN, as firewalls and routers do. The reset of a
 /// connection has another sequence number than 0.
-fn net() -> Net {
+pub fn net() -> Net {
     let net = Net::of(&[Kind::Veth]);
     for host in [net.near(), net.far()] {
         host.nft(
