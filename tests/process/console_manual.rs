@@ -29,7 +29,7 @@ fn block(language: &str, word: &str) -> &'static str {
 #[test]
 fn each_example_of_the_manual_of_the_console_is_lua() {
     let blocks = blocks("lua");
-    assert!(blocks.len() >= 4, "the examples were not found");
+    assert!(blocks.len() >= 6, "the examples were not found");
     let each = blocks.iter().map(|block| format!("assert(load([==[\n{block}]==], 'an example'))\n"));
     let ran = run(&["console", "-e", &(each.collect::<String>() + "print('all') quit()")]);
     assert_eq!((ran.code, out(&ran)), (Some(0), vec!["all".to_owned()]), "{}", ran.err);
