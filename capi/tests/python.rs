@@ -64,6 +64,11 @@ fn a_python_loop_runs_inside_asyncio() {
 }
 
 #[test]
+fn calls_that_make_no_sense_are_refused_and_change_nothing() {
+    unittest("test_hostile");
+}
+
+#[test]
 fn the_python_examples_serve_real_clients() {
     unittest("test_examples");
 }

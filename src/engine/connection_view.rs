@@ -256,12 +256,11 @@ impl ConnectionMut<'_> {
     /// # Errors
     /// * [`VerbError::Already`]: the connection has a dest
     /// * [`VerbError::Invalid`]: the id is not that of a link or a group
+    /// * [`VerbError::Stale`]: there is no such link or group any more
     /// * [`VerbError::Over`]: the connection is over
     pub fn route(&mut self, link: Id) -> Result<(), VerbError> {
-        if !matches!(link.kind(), Kind::Link | Kind::Group) {
-            return Err(VerbError::Invalid);
-        }
         self.check_open()?;
+        self.core.check_link(Some(link))?;
         match self.record_mut() {
             Some(record) if record.dest.is_none() => record.via = Some(link),
             _ => return Err(VerbError::Already),

@@ -643,12 +643,16 @@ mod tests {
         fn close_all(&mut self, _: &mut Core) {}
     }
 
+    fn group() -> Id {
+        Id::from_u64(1 << 32 | (Kind::Group as u64) << 28).unwrap()
+    }
+
     /// Connects over a link as soon as the client was accepted.
     struct ConnectsOverLink;
 
     impl Handler for ConnectsOverLink {
         fn opened(&mut self, cx: &mut Cx<'_>) {
-            cx.route(Id::from_u64(1 << 32 | 4 << 28).unwrap()).unwrap();
+            cx.route(group()).unwrap();
             cx.connect(Target::parse("127.0.0.1:9").unwrap(), None).unwrap();
         }
 
@@ -662,6 +666,7 @@ mod tests {
     #[test]
     fn a_panic_in_a_request_ends_its_connection_and_the_loop_goes_on() {
         let mut proxy = Proxy::with_control(Config::default(), None, Box::new(Panics)).unwrap();
+        proxy.core.link_groups.insert(group(), "group".into());
         for count in 1..=2 {
             let (_client, ours) = UnixStream::pair().unwrap();
             proxy.core().adopt(ours, "test", Box::new(ConnectsOverLink)).unwrap();

@@ -422,7 +422,12 @@ impl Core {
         }
     }
 
-    fn check_link(&self, link: Option<Id>) -> Result<(), VerbError> {
+    /// Checks that an id names a link or a group, if there is one.
+    ///
+    /// # Errors
+    /// * [`VerbError::Invalid`]: it is that of another kind of record
+    /// * [`VerbError::Stale`]: there is no such link or group any more
+    pub(super) fn check_link(&self, link: Option<Id>) -> Result<(), VerbError> {
         match link {
             Some(link) if !matches!(link.kind(), Kind::Link | Kind::Group) => Err(VerbError::Invalid),
             Some(link) if self.pools.sessions.get(link).is_none() && !self.link_groups.contains_key(&link) => {

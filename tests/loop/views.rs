@@ -155,6 +155,10 @@ fn an_id_of_another_kind_is_invalid_and_one_that_was_never_given_out_is_stale() 
     assert_eq!(core.connection(id).unwrap().route(side), Err(VerbError::Invalid), "no link");
     let never = Id::from_u64(id.to_u64() + (77 << 32)).unwrap();
     assert_eq!(core.connection(never).err(), Some(VerbError::Stale));
+    for kind in [seaprox::Kind::Link, seaprox::Kind::Group] {
+        let never = Id::from_u64(77 << 32 | (kind as u64) << 28).unwrap();
+        assert_eq!(core.connection(id).unwrap().route(never), Err(VerbError::Stale), "no {kind:?}");
+    }
     let far = Id::from_u64(id.to_u64() | 0xfff_ffff).unwrap();
     assert_eq!(core.connection(far).err(), Some(VerbError::Stale));
 }
