@@ -250,10 +250,8 @@ fn failure(value: &Value) -> Option<String> {
 }
 
 fn link_record(id: Id, link: &Value) -> Record {
-    let (name, peer) = (text(link, "name"), text(link, "peer").unwrap_or_default());
-    let dialed = link["dialled"] == true;
-    let label = name.clone().filter(|name| *name != peer);
-    Record { id: Some(id), name: name.filter(|_| dialed), label, ..Record::new(Place::default(), Place::parse(&peer)) }
+    let peer = text(link, "peer").unwrap_or_default();
+    Record { id: Some(id), ..Record::new(Place::default(), Place::parse(&peer)) }
 }
 
 fn write_link(record: &mut Record, link: &Value) {
@@ -273,6 +271,10 @@ fn write_link(record: &mut Record, link: &Value) {
             record.remote = Place::parse(&text(subflow, "remote").unwrap_or_default());
         }
     }
+    // A link has its name when the peer has shown its key.
+    let name = text(link, "name");
+    record.label = name.clone().filter(|name| text(link, "peer").as_ref() != Some(name));
+    record.name = name.filter(|_| link["dialled"] == true);
     (record.fingerprint, record.cipher) = (text(link, "fingerprint"), text(link, "cipher"));
     record.seen_as = subflows.iter().filter_map(|subflow| subflow["seen_as"].as_str()?.parse().ok()).collect();
     let wire = |key: &str| subflows.iter().map(|subflow| number(subflow, key)).sum();

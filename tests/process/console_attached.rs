@@ -109,8 +109,9 @@ fn the_script_of_a_file_runs_beside_its_services() {
         path
     };
     let start = format!(
-        "tc = connection('office')
-        print('begun ' .. tostring(io))
+        "print('begun ' .. tostring(io))
+        -- A link has its name when it has been up.
+        repeat tc = connection('office') sleep(0.02) until tc
         wait(tc, 60)
         t = tc:tunnel(0, '127.0.0.1', {to})
         wait(t, 60)
