@@ -7,6 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -88,10 +89,14 @@ pub fn compile(source: &str, name: &str, flags: &[&str]) -> PathBuf {
         command.args([what, "seaprox"]).env("PKG_CONFIG_PATH", prefix().join("lib/pkgconfig"));
         succeed(&mut command).split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
+    // Several tests may compile a program, and a file that a linker writes cannot be run.
+    static COMPILED: AtomicU32 = AtomicU32::new(0);
     let program = prefix().join(name);
+    let made = prefix().join(format!("{name}.{}", COMPILED.fetch_add(1, Relaxed)));
     let mut cc = Command::new("cc");
     cc.args(["-std=gnu11", "-g", "-pthread"]).args(STRICT).args(flags).args(config("--cflags"));
-    succeed(cc.arg("-o").arg(&program).arg(top().join("capi").join(source)).args(config("--libs")));
+    succeed(cc.arg("-o").arg(&made).arg(top().join("capi").join(source)).args(config("--libs")));
+    fs::rename(made, &program).unwrap();
     program
 }
 
