@@ -134,11 +134,24 @@ fn entry_of(board: &Board, link: Id) -> Option<Arc<Entry>> {
     board.open().into_iter().find(|entry| entry.kind == Kind::Connection && entry.record().id == Some(link))
 }
 
+/// Returns the connection of a link that a peer has dialed a moment ago, once it is an object of the console. Returns none if it is
+/// not within [`OBJECT_TIME`].
+fn awaited_entry(board: &Board, link: Id) -> Option<Arc<Entry>> {
+    let since = Instant::now();
+    loop {
+        let left = OBJECT_TIME.checked_sub(since.elapsed());
+        match (entry_of(board, link), left) {
+            (None, Some(left)) => board.wait(left.min(OBJECT_TIME / 100)),
+            (found, _) => return found,
+        }
+    }
+}
+
 /// Returns the function that asks the user about an offer, and waits for the answer.
 fn ask(board: Arc<Board>, folder: PathBuf) -> files::Accept {
     Arc::new(move |peer, offer| {
         let refused = |text: &str| FileError::new(Fault::Refused, text);
-        let entry = entry_of(&board, peer.link).ok_or_else(|| refused("the connection is closed"))?;
+        let entry = awaited_entry(&board, peer.link).ok_or_else(|| refused("the connection is closed"))?;
         let (answer, answered) = mpsc::sync_channel(1);
         board.mailbox().post(Event::Offer(Question { entry, offer: offer.clone(), answer }));
         match answered.recv_timeout(ANSWER_TIME) {
@@ -288,6 +301,8 @@ pub const METHODS: [&str; 2] = ["send", "get"];
 const SETTINGS: Settings = Settings { retry: Duration::from_secs(600) };
 /// Interval of the lines about the progress of a transfer.
 const PROGRESS_TIME: Duration = Duration::from_secs(5);
+/// Time after which a link that a peer has dialed is an object of the console, at most.
+const OBJECT_TIME: Duration = Duration::from_secs(10);
 /// Longest wait for the answer to an offer.
 const ANSWER_TIME: Duration = Duration::from_secs(300);
 /// Offers that wait for an answer at most.
