@@ -26,7 +26,8 @@ use super::routes::Request;
 use super::service::Service;
 use super::stream::{Stream, Timed};
 
-/// The addresses of an admin server. Dropping it closes them.
+/// The addresses of an admin server. Dropping it closes them, and waits for the answers to commands: a command may end the
+/// process, and its client learns that it was carried out.
 pub struct Server {
     service: Arc<Service>,
     opened: Vec<Opened>,
@@ -109,6 +110,13 @@ impl Server {
 enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.opened.clear();
+        self.service.finish(ANSWER_TIME);
+    }
 }
 
 impl Drop for Opened {
@@ -207,6 +215,8 @@ const BACKLOG: u32 = 128;
 const REQUEST_TIME: Duration = Duration::from_secs(4);
 /// Time for a client to take a refusal.
 const REFUSAL_TIME: Duration = Duration::from_millis(100);
+/// Longest wait for the answers to commands when the server ends.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Longest wait for the connection that wakes an accepting thread.

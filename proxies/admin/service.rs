@@ -1,8 +1,8 @@
 //! The service behind the addresses of the admin server: checks a request, and finds its route.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Reporter;
@@ -22,13 +22,22 @@ pub struct Service {
     rules: Rules,
     tcp: Arc<Clients>,
     unix: Arc<Clients>,
+    in_progress: InProgress,
 }
 
 impl Service {
     /// Creates the service of a process.
     pub fn new(reporter: Arc<Reporter>, commands: Box<dyn Commands>, rules: Rules) -> Service {
         let (tcp, unix) = (Arc::clone(&reporter.admin.tcp), Arc::clone(&reporter.admin.unix));
-        Service { reporter, commands, rules, tcp, unix }
+        Service { reporter, commands, rules, tcp, unix, in_progress: InProgress::default() }
+    }
+
+    /// Waits until every command that has begun has its answer written, at most for this time.
+    pub fn finish(&self, limit: Duration) {
+        let InProgress { count, ended } = &self.in_progress;
+        let count = count.lock().unwrap_or_else(PoisonError::into_inner);
+        // At the limit, the clients that are left see the connection end.
+        drop(ended.wait_timeout_while(count, limit, |count| *count > 0));
     }
 
     /// Returns the clients of the kind of this one.
@@ -59,7 +68,10 @@ impl Service {
         };
         let reply = Reply::new(&mut out, Some(&request.head));
         match checked {
-            Ok(route) => (route.answer)(self, &request, reply),
+            Ok(route) => {
+                let _began = (route.method == "POST").then(|| self.in_progress.begin());
+                (route.answer)(self, &request, reply)
+            }
             Err(Refused { status, text, field }) => {
                 let field = field.as_ref().map(|(name, value)| (*name, value.as_str()));
                 reply.error(status, &text, field.as_slice())
@@ -82,6 +94,30 @@ impl Service {
         request.may_read = self.rules.check_rights(Needs::Reading, &request.head, stream).is_ok();
         self.rules.check_rights(route.needs, &request.head, stream)?;
         Ok(route)
+    }
+}
+
+/// The commands that have begun and have no answer yet.
+#[derive(Default)]
+struct InProgress {
+    count: Mutex<usize>,
+    ended: Condvar,
+}
+
+impl InProgress {
+    fn begin(&self) -> Began<'_> {
+        *self.count.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        Began(self)
+    }
+}
+
+/// One command in progress. Dropping it says that its answer is written.
+struct Began<'a>(&'a InProgress);
+
+impl Drop for Began<'_> {
+    fn drop(&mut self) {
+        *self.0.count.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        self.0.ended.notify_all();
     }
 }
 
