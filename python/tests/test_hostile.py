@@ -346,9 +346,7 @@ class Hostile(TestCase):
                     wrong.append((group, {ErrorCode.INVALID}, "a group"))
                 for id, errors, what in wrong:
                     args = self.fair(function, raw, {**live, name: id})
-                    # Nothing waits for it under an id of another kind, either.
-                    more = {ErrorCode.STALE} if function.name == "seaprox_permit" else set()
-                    self.assert_fails(function, args, errors | more, f"{name} {what}")
+                    self.assert_fails(function, args, errors, f"{name} {what}")
                     args = self.junk(function, self.fair(function, raw, {**live, name: id}))
                     self.assert_fails(function, args, ERRORS, f"{name} {what}, and junk")
                     calls += 2

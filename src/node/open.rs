@@ -33,8 +33,12 @@ impl Loop<'_> {
     /// Decides about a stream that [`LinkEvent::Asked`] has reported.
     ///
     /// # Errors
-    /// [`VerbError::Stale`] if no such stream waits any more.
+    /// [`VerbError::Stale`] if no such stream waits any more, [`VerbError::Invalid`] if the id is that of another kind of
+    /// record.
     pub fn permit(&mut self, connection: Id, may: bool) -> Result<(), VerbError> {
+        if connection.kind() != IdKind::Connection {
+            return Err(VerbError::Invalid);
+        }
         let (core, node) = self.parts::<Node>();
         let side = core.side(connection, Role::Source).and_then(|side| core.sides.get(side));
         let at = side.and_then(|side| side.io.stream()).ok_or(VerbError::Stale)?;
