@@ -34,7 +34,7 @@ pub enum Fault {
 pub struct FileError {
     /// The kind of the fault.
     pub fault: Fault,
-    /// The text: one line, at most [`TEXT_BYTES_MAX`] bytes.
+    /// The text: one line, at most 512 bytes.
     pub text: String,
 }
 
