@@ -16,7 +16,7 @@ use bytes::Bytes;
 use crate::engine::core::Core;
 use crate::link::{HelloReader, Outbox, SubflowId, Time};
 use crate::relay::side::Side;
-use crate::transport::{self, BYTES_MIXED, CarrierError, Demand, PathInfo, Protocol};
+use crate::transport::{self, BYTES_MIXED, CarrierError, Demand, Protocol};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
@@ -24,7 +24,6 @@ use super::config::LinkEvent;
 use super::control::Node;
 use super::counted::Waiting;
 use super::invited::Invited;
-use super::window::{Traffic, Window};
 
 /// The record of one carrier.
 pub(crate) struct Carrier {
@@ -53,7 +52,6 @@ pub(crate) struct Carrier {
     /// Cost of the frames of the last read beyond its bytes. The next field is set if most frames were small.
     frames_cost: usize,
     has_small_frames: bool,
-    window: Window,
 }
 
 /// The stages of a carrier.
@@ -85,7 +83,6 @@ impl Carrier {
             held: false,
             frames_cost: 0,
             has_small_frames: false,
-            window: Window::default(),
         }
     }
 
@@ -122,12 +119,6 @@ impl Carrier {
     /// Returns the bytes on the wire, sent and received.
     pub fn bytes(&self) -> (u64, u64) {
         self.transport.as_ref().map_or((0, 0), transport::Carrier::bytes)
-    }
-
-    /// Returns the bytes that may be under way on a path of this rate.
-    pub fn window(&mut self, now: Time, rate: u64, info: &PathInfo, traffic: Traffic) -> u64 {
-        let (sent, _) = self.bytes();
-        self.window.bytes(now, rate, sent, info.round_us, traffic)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::engine::core::{Core, OneOff};
 use crate::link::{Bound, Code, Event, PathStats, Session, StreamId, SubflowId, Time};
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Side, SideState};
-use crate::transport::{BATCH_BYTES_MIN, Demand};
+use crate::transport::{BATCH_BYTES_MIN, Demand, PathInfo};
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
@@ -21,7 +21,6 @@ use super::carrier::{Carrier, CarrierStage};
 use super::config::LinkEvent;
 use super::control::Node;
 use super::dialer::LASTED_MS;
-use super::window::Traffic;
 use crate::streams::Slot;
 
 impl Node {
@@ -105,21 +104,15 @@ impl Node {
         let Some(record) = self.carriers.get_mut(carrier) else { return };
         let Some(subflow) = record.subflow else { return };
         let Some(side) = core.sides.get(record.side) else { return };
-        let Some(link) = self.links.get(id) else { return };
-        let is_alone = link.carriers.len() == 1;
         let now = core.pools.sessions.now;
         let Some(session) = core.pools.sessions.session_mut(id) else { return };
         let Some(transport) = &mut record.transport else { return };
         if let Some(info) = transport.sample(side, now) {
-            let stats = PathStats { srtt_us: info.rtt_us, rate: info.rate, suspect: info.is_stuck };
+            let PathInfo { rtt_us: srtt_us, round_us, rate, is_stuck: suspect } = info;
+            let stats = PathStats { srtt_us, rate, round_us, suspect };
             session.path_stats(now, subflow, stats);
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
             transport.follow_rate(side, rate);
-            // With several carriers, the scheduler compares their delays, and bytes that wait on a carrier are part of its
-            // delay.
-            let (is_mixed, acked_bytes) = (session.is_mixed(now), session.acked_bytes(now));
-            let window = record.window(now, rate, &info, Traffic { is_mixed, acked_bytes });
-            session.set_window(subflow, if is_alone { window } else { u64::MAX });
         }
     }
 

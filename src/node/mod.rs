@@ -74,7 +74,6 @@ mod turn;
 mod unauthenticated;
 mod verbs;
 mod waiting;
-mod window;
 
 use ring::rand::{SecureRandom, SystemRandom};
 

@@ -194,7 +194,7 @@ const SECOND: SubflowId = SubflowId(FIRST.0 + 1);
 fn with_faster_subflow(count: usize) -> (Peer, Vec<StreamId>) {
     let (mut peer, flows) = with_flows(count);
     peer.join(SECOND);
-    peer.session.path_stats(peer.now, SECOND, PathStats { srtt_us: 1000, rate: 1_000_000_000, suspect: false });
+    peer.session.path_stats(peer.now, SECOND, PathStats { srtt_us: 1000, rate: 1_000_000_000, ..PathStats::default() });
     step(&mut peer, 0);
     (peer, flows)
 }

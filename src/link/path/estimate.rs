@@ -18,6 +18,8 @@ pub struct PathStats {
     pub srtt_us: u64,
     /// Maximum rate of the path in bytes per second: the larger of the delivery rate and the window per round trip.
     pub rate: u64,
+    /// Shortest round-trip time in microseconds. Without it a subflow has no window.
+    pub round_us: u64,
     /// True if the carrier retransmits because of a timeout.
     pub suspect: bool,
 }
@@ -355,7 +357,7 @@ mod tests {
     #[test]
     fn the_arrival_time_counts_the_queue_and_not_the_bytes_in_transit() {
         let mut path = PathEstimate::default();
-        path.set_stats(PathStats { srtt_us: 20_000, rate: 2_000_000, suspect: false });
+        path.set_stats(PathStats { srtt_us: 20_000, rate: 2_000_000, ..PathStats::default() });
         assert_eq!(path.arrival_us(0, 1000, path.rate()), 10_500);
         assert_eq!(path.arrival_us(40_000, 1000, path.rate()), 10_500);
         assert_eq!(path.arrival_us(70_000, 1000, path.rate()), 25_500);

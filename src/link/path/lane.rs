@@ -155,6 +155,10 @@ impl LaneTx {
         self.sent - self.acked
     }
 
+    pub(in crate::link) const fn sent(&self) -> u64 {
+        self.sent
+    }
+
     pub(in crate::link) const fn acked(&self) -> u64 {
         self.acked
     }

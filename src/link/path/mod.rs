@@ -6,3 +6,4 @@ pub(super) mod estimate;
 pub(super) mod lane;
 pub(super) mod scheduler;
 pub(super) mod subflow;
+pub(super) mod window;

@@ -10,6 +10,7 @@
 
 use super::estimate::PathEstimate;
 use super::lane::{Lane, SentFrame};
+use super::window::Window;
 use crate::link::wire::frame::Class;
 use crate::link::wire::ids::{StreamId, SubflowId, Time};
 
@@ -39,6 +40,8 @@ pub(in crate::link) struct Subflow {
     pub(in crate::link) room: usize,
     /// Unacknowledged bytes from which on only urgent frames are sent.
     pub(in crate::link) window: u64,
+    /// What the path has shown, for the window.
+    pub(in crate::link) shown: Window,
     /// The encoded HELLO or HELLO_ACK until it is sent.
     pub(in crate::link) hello_bytes: Option<Vec<u8>>,
     /// The proof that HELLO_ACK must contain.
@@ -75,6 +78,7 @@ impl Subflow {
             path: PathEstimate::default(),
             room: 0,
             window: u64::MAX,
+            shown: Window::default(),
             hello_bytes: None,
             expect: [0; 32],
             resumes: false,
@@ -129,6 +133,10 @@ impl Subflow {
 
     pub(in crate::link) fn in_flight(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.tx.bytes()).sum()
+    }
+
+    pub(in crate::link) fn sent(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.tx.sent()).sum()
     }
 
     pub(in crate::link) fn acked(&self) -> u64 {

@@ -9,6 +9,7 @@ use super::phase::{Cause, Phase};
 use super::state::Session;
 use crate::link::path::estimate::PathStats;
 use crate::link::path::subflow::{Subflow, SubflowState};
+use crate::link::path::window::Traffic;
 use crate::link::wire::code::Code;
 use crate::link::wire::frame::{Frame, kind};
 use crate::link::wire::header::FrameError;
@@ -295,11 +296,19 @@ impl Session {
         }
     }
 
-    /// Stores the carrier's measurements of a subflow.
+    /// Stores the carrier's measurements of a subflow, and bounds its bytes under way by them.
     pub fn path_stats(&mut self, now: Time, id: SubflowId, stats: PathStats) {
         let Some(index) = self.subflows.iter().position(|subflow| subflow.id == id) else { return };
+        let traffic = Traffic { is_mixed: self.is_mixed(now), acked_bytes: self.acked_bytes(now) };
+        let is_alone = self.subflows.len() == 1;
         if let Some(subflow) = self.subflows.get_mut(index) {
             subflow.path.set_stats(stats);
+            let (rate, sent) = (subflow.path.rate(), subflow.sent());
+            if stats.round_us > 0 {
+                let window = subflow.shown.bytes(now, rate, sent, stats.round_us, traffic);
+                // With several subflows, the scheduler compares their delays, and bytes that wait on one are part of its delay.
+                subflow.window = if is_alone { window } else { u64::MAX };
+            }
         }
         if stats.suspect {
             self.suspect(now, index);

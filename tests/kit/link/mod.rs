@@ -403,7 +403,7 @@ impl World {
                 let srtt_us: u64 = conn.pipes.iter().map(|pipe| pipe.shape.delay_us).sum();
                 let cwnd = if self.slow_start { 14_480 + conn.pipes[end].written } else { u64::MAX / 1_000_000 };
                 let rate = shape.rate.min(cwnd * 1_000_000 / srtt_us.max(1));
-                session.path_stats(now, conn.id, PathStats { srtt_us, rate, suspect: false });
+                session.path_stats(now, conn.id, PathStats { srtt_us, rate, ..PathStats::default() });
             }
             session.set_room(conn.id, conn.pipes[end].room(now));
         }

@@ -6,11 +6,11 @@
 //! more in each round, so that the path soon shows its full rate (the idea is from BBR, draft-cardwell-iccrg-bbr). A link
 //! with several carriers has no such window: there the scheduler weighs the bytes that wait on each.
 
-use crate::link::Time;
+use crate::link::wire::ids::Time;
 
 /// The window of one carrier; see the module's head.
 #[derive(Debug, Default)]
-pub(super) struct Window {
+pub(in crate::link) struct Window {
     /// The rate up to which growth was seen.
     best: u64,
     /// Consecutive rounds in which the path was busy and delivered no more than before.
@@ -23,17 +23,17 @@ pub(super) struct Window {
 
 /// The traffic of a session, as far as the window depends on it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Traffic {
+pub(in crate::link) struct Traffic {
     /// Small messages compete with a bulk transfer.
-    pub is_mixed: bool,
+    pub(in crate::link) is_mixed: bool,
     /// Bytes after which the peer acknowledges at once.
-    pub acked_bytes: u64,
+    pub(in crate::link) acked_bytes: u64,
 }
 
 impl Window {
     /// Returns the bytes that may be under way on a path of `rate` bytes per second, after `sent` bytes, whose shortest
     /// round trip is `round_us`. There is no bound until the path has shown its full rate.
-    pub fn bytes(&mut self, now: Time, rate: u64, sent: u64, round_us: u64, traffic: Traffic) -> u64 {
+    pub(in crate::link) fn bytes(&mut self, now: Time, rate: u64, sent: u64, round_us: u64, traffic: Traffic) -> u64 {
         if round_us == 0 {
             return u64::MAX;
         }
