@@ -48,6 +48,7 @@ test-system: test-tools system-tools
 	$(CARGO) test --locked --test process mail:: -- --ignored
 	$(CARGO) test --locked --test process transfers:: -- --ignored
 	$(CARGO) test --locked --test process console_proofs:: -- --ignored
+	$(CARGO) test --locked --test link paths::fifty -- --ignored
 	$(CARGO) test --locked --test net link_groups:: -- --ignored
 	$(CARGO) test --locked --test net datagrams:: -- --ignored
 	$(CARGO) test --locked --package seaprox-capi -- --ignored

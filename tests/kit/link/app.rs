@@ -25,6 +25,8 @@ pub struct Plan {
     pub abort: [Option<u64>; 2],
     /// The acceptor refuses the stream.
     pub refuse: bool,
+    /// The acceptor writes no more than it has read.
+    pub echo: bool,
     pub weight: u8,
 }
 
@@ -38,7 +40,7 @@ impl Plan {
     pub fn text(&self) -> String {
         let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
         format!(
-            "{} {} {} {} {} {} {} {} {}",
+            "{} {} {} {} {} {} {} {} {}{}",
             self.sizes[0],
             self.sizes[1],
             self.chunk,
@@ -47,7 +49,8 @@ impl Plan {
             number(self.abort[0]),
             number(self.abort[1]),
             u8::from(self.refuse),
-            number(self.stall_at)
+            number(self.stall_at),
+            if self.echo { " 1" } else { "" }
         )
     }
 
@@ -62,6 +65,7 @@ impl Plan {
             abort: [f[5], f[6]],
             refuse: n(7) == 1,
             stall_at: f.get(8).copied().flatten(),
+            echo: f.len() > 9,
             weight: 1,
         }
     }
@@ -74,6 +78,8 @@ pub struct AppStream {
     /// 0 if this end opened the stream, 1 if the other end did.
     side: usize,
     pub written: u64,
+    /// Bytes that may be written until now.
+    granted: u64,
     left_over: Bytes,
     finished: bool,
     blocked: bool,
@@ -97,6 +103,7 @@ impl AppStream {
             plan,
             side,
             written: 0,
+            granted: if plan.echo { 0 } else { u64::MAX },
             left_over: Bytes::new(),
             finished: false,
             blocked: false,
@@ -301,6 +308,12 @@ impl App {
         }
     }
 
+    /// Lets a stream write up to a position.
+    pub fn grant(&mut self, session: &mut Session, now: Time, id: StreamId, position: u64) {
+        self.stream(id).granted = position;
+        self.write(session, now, id);
+    }
+
     fn stream(&mut self, id: StreamId) -> &mut AppStream {
         self.streams.get_mut(&id).expect("the stream of an event is known")
     }
@@ -322,6 +335,10 @@ impl App {
                 let len = (stream.to_write() - offset).min(stream.plan.chunk).min(pattern::SLICE_MAX as u64);
                 if len == 0 {
                     break;
+                }
+                let len = len.min(stream.granted - offset);
+                if len == 0 {
+                    return;
                 }
                 stream.left_over = pattern::slice(salt(id, stream.side), offset, len as usize);
             }
@@ -372,7 +389,11 @@ impl App {
         if stream.plan.pause_us > 0 {
             stream.next_bite = now.after(stream.plan.pause_us);
         }
+        let (echoes, position) = (stream.plan.echo && stream.side == 1, stream.read);
         assert_eq!(session.consume(now, id, taken as usize) as u64, taken);
+        if echoes {
+            self.grant(session, now, id, position);
+        }
     }
 
     /// Reads for all readers whose pause is over.
@@ -411,6 +432,7 @@ impl App {
             stall_at: None,
             abort: [abort(rng, sizes[0]), abort(rng, sizes[1])],
             refuse: break_some && rng.one_in(10),
+            echo: false,
             weight: rng.range(1, 3) as u8,
         }
     }

@@ -5,13 +5,17 @@
 #![allow(dead_code, reason = "each test binary uses its part of the kit")]
 
 pub mod app;
+pub mod carrier;
 pub mod gates;
 pub mod hostile;
+pub mod line;
 pub mod pattern;
 pub mod peer;
 pub mod pipe;
 pub mod rng;
+pub mod scenes;
 pub mod swarm;
+pub mod tcp;
 pub mod watch;
 
 use bytes::Bytes;
@@ -70,6 +74,8 @@ pub struct World {
     pub now: Time,
     pub ends: [End; 2],
     pub paths: Vec<Path>,
+    /// The lines of each path in both directions, if it has connections of modelled TCP.
+    pub lines: Vec<Option<[line::Line; 2]>>,
     pub conns: Vec<Conn>,
     pub config: [Config; 2],
     pub rng: Rng,
@@ -101,6 +107,7 @@ impl World {
             now: Time::from_us(1000),
             ends: [end(1), end(2)],
             paths: Vec::new(),
+            lines: Vec::new(),
             conns: Vec::new(),
             config: [config; 2],
             rng: Rng::new(seed),
@@ -129,6 +136,13 @@ impl World {
 
     pub fn add_path(&mut self, shape: Shape) {
         self.paths.push(Path { shapes: [shape; 2], enabled: true, redial_at: Time::ZERO, redial_us: 50_000 });
+    }
+
+    /// Adds a path of modelled TCP connections over a line, the same in both directions.
+    pub fn add_line(&mut self, line: &line::Line) {
+        self.add_path(Shape::new(1, 1));
+        self.lines.resize(self.paths.len() - 1, None);
+        self.lines.push(Some([line.clone(), line.clone()]));
     }
 
     /// Starts the client, which then dials by itself.
@@ -203,7 +217,11 @@ impl World {
             self.key = before;
             return false;
         }
-        let pipes = self.paths[path].shapes.map(Pipe::new);
+        let mut pipes = self.paths[path].shapes.map(Pipe::new);
+        if let Some(Some([up, down])) = self.lines.get(path) {
+            pipes[CLIENT].carrier = Some(Box::new(carrier::Carrier::new(now, up, down)));
+            pipes[SERVER].carrier = Some(Box::new(carrier::Carrier::new(now, down, up)));
+        }
         self.conns.push(Conn { path, id, pipes, up: [true; 2], greeter: Some(HelloReader::default()), channel });
         true
     }
@@ -397,7 +415,13 @@ impl World {
 
     fn transmit(&mut self, end: usize, session: &mut Session) -> bool {
         let now = self.now;
-        for conn in self.conns.iter().filter(|conn| conn.is_known(end)) {
+        let is_alone = self.conns.iter().filter(|conn| conn.is_known(end)).count() == 1;
+        for conn in self.conns.iter_mut().filter(|conn| conn.is_known(end)) {
+            if let Some(carrier) = &mut conn.pipes[end].carrier {
+                let rate = session.path(conn.id).map_or(0, |(_, rate, ..)| rate);
+                session.set_room(conn.id, carrier.room(now, rate, is_alone));
+                continue;
+            }
             if self.stats {
                 let shape = conn.pipes[end].shape;
                 let srtt_us: u64 = conn.pipes.iter().map(|pipe| pipe.shape.delay_us).sum();
@@ -420,8 +444,14 @@ impl World {
             if let Some(conn) = conn {
                 let arrival = conn.pipes[end].write(now, Bytes::copy_from_slice(&self.wire));
                 self.watch[end].on_frame(transmit.subflow, arrival, &self.wire);
-                session.set_room(conn.id, conn.pipes[end].room(now));
+                if conn.pipes[end].carrier.is_none() {
+                    session.set_room(conn.id, conn.pipes[end].room(now));
+                }
             }
+        }
+        for conn in self.conns.iter_mut().filter(|conn| conn.is_known(end)) {
+            let carrier = conn.pipes[end].carrier.iter_mut();
+            carrier.for_each(|carrier| carrier.end_round(now, session, conn.id));
         }
         any
     }

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use seaprox::link::Time;
 
+use super::carrier::Carrier;
+
 /// The properties of one direction of a path.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -37,16 +39,31 @@ pub struct Pipe {
     stuck: u64,
     /// Bytes written since the start.
     pub written: u64,
+    /// The connection of modelled TCP that carries the bytes in the place of this pipe.
+    pub carrier: Option<Box<Carrier>>,
 }
 
 impl Pipe {
     pub fn new(shape: Shape) -> Pipe {
-        Pipe { shape, flying: VecDeque::new(), free_at: Time::ZERO, rest_ns: 0, frozen: false, stuck: 0, written: 0 }
+        Pipe {
+            shape,
+            flying: VecDeque::new(),
+            free_at: Time::ZERO,
+            rest_ns: 0,
+            frozen: false,
+            stuck: 0,
+            written: 0,
+            carrier: None,
+        }
     }
 
     /// Writes bytes. Returns the time when they arrive if the pipe does not change before.
     pub fn write(&mut self, now: Time, bytes: Bytes) -> Time {
         self.written += bytes.len() as u64;
+        if let Some(carrier) = &mut self.carrier {
+            carrier.write(bytes);
+            return Time::from_us(u64::MAX);
+        }
         if self.frozen {
             self.stuck += bytes.len() as u64;
         }
@@ -72,6 +89,9 @@ impl Pipe {
 
     /// Returns the time of the next arrival, or of the next free byte in a full send buffer, whichever is first.
     pub fn next_time(&self, now: Time) -> Option<Time> {
+        if let Some(carrier) = &self.carrier {
+            return carrier.tcp.next_time(now);
+        }
         if self.frozen {
             return None;
         }
@@ -85,6 +105,9 @@ impl Pipe {
 
     /// Takes the next bytes that have arrived.
     pub fn read(&mut self, now: Time) -> Option<Bytes> {
+        if let Some(carrier) = &mut self.carrier {
+            return carrier.tcp.read(now);
+        }
         if self.frozen || self.flying.front()?.0 > now {
             return None;
         }
@@ -92,7 +115,7 @@ impl Pipe {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.flying.is_empty()
+        self.carrier.as_ref().map_or(self.flying.is_empty(), |carrier| carrier.tcp.is_empty())
     }
 
     /// Starts a black hole: no byte arrives, and the send buffer fills up.
@@ -134,6 +157,7 @@ impl Pipe {
 
     /// Loses all bytes that are under way.
     pub fn drop_all(&mut self) {
+        self.carrier.iter_mut().for_each(|carrier| carrier.tcp.clear());
         self.flying.clear();
         self.frozen = false;
     }

@@ -1,0 +1,168 @@
+//! Many and changing paths: scenes on modelled TCP, in virtual time.
+//!
+//! The gates run short scenes. `make test-system` runs fifty cuts of each kind, and `table_of_scenes` prints the table of
+//! `docs/performance-link.md`.
+
+use crate::link_kit;
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use link_kit::line::{Line, Trace};
+use link_kit::scenes::{self, Cut, Row};
+use link_kit::tcp::Tcp;
+use seaprox::link::Time;
+
+/// The bounds of one scene: the least part of the lines' capacity, and the longest gap and echo in milliseconds.
+struct Bounds {
+    share: f64,
+    gap: f64,
+    echo: f64,
+}
+
+fn check(name: &str, seconds: u64, bounds: Bounds) -> Row {
+    let row = scenes::all().into_iter().find(|scene| scene.name == name).unwrap().bulk(seconds);
+    println!("{name}: {row:?}");
+    assert!(row.share >= bounds.share, "{name}: {row:?}");
+    assert!(row.gap <= bounds.gap && row.echo.1 <= bounds.echo, "{name}: {row:?}");
+    row
+}
+
+#[test]
+fn six_equal_paths_are_filled() {
+    check("6 x 20", 6, Bounds { share: 0.98, gap: 150.0, echo: 150.0 });
+}
+
+#[test]
+fn six_unlike_paths_are_filled() {
+    check("six unlike", 6, Bounds { share: 0.98, gap: 300.0, echo: 180.0 });
+}
+
+#[test]
+fn two_links_of_lte_in_a_train_are_used() {
+    check("LTE + LTE", 12, Bounds { share: 0.94, gap: 1300.0, echo: 1500.0 });
+}
+
+#[test]
+fn lte_and_wifi_are_used() {
+    check("LTE + Wi-Fi", 12, Bounds { share: 0.93, gap: 1000.0, echo: 800.0 });
+}
+
+#[test]
+fn satellite_and_lte_are_used() {
+    check("satellite + LTE", 12, Bounds { share: 0.80, gap: 1200.0, echo: 450.0 });
+}
+
+#[test]
+fn a_path_with_a_deep_buffer_is_used() {
+    check("bufferbloat", 12, Bounds { share: 0.94, gap: 150.0, echo: 300.0 });
+}
+
+#[test]
+fn a_lossy_path_does_not_slow_down_a_clean_one() {
+    for name in ["2 % loss", "5 % loss"] {
+        let row = check(name, 8, Bounds { share: 0.51, gap: 200.0, echo: 250.0 });
+        assert!(row.share >= row.best, "{name}: {row:?}");
+    }
+}
+
+#[test]
+fn data_paced_on_six_equal_paths_is_soon_in_order() {
+    let row = scenes::all().remove(0).paced(5);
+    println!("{row:?}");
+    assert!(row.delay.0 <= 30.0 && row.delay.1 <= 60.0, "{row:?}");
+}
+
+fn check_cuts(count: u64, shape: (u64, u64, u64), p50: [f64; 4], most: [f64; 4]) {
+    for (n, cut) in Cut::ALL.into_iter().enumerate() {
+        let gaps = scenes::cuts(cut, shape, count);
+        let (half, last) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
+        println!("{shape:?} {cut:?}: p50 {half:.0}, most {last:.0}");
+        assert!(half <= p50[n] && last <= most[n], "{shape:?} {cut:?}: {gaps:.0?}");
+    }
+}
+
+#[test]
+fn a_cut_of_one_of_two_paths_is_a_short_gap() {
+    check_cuts(3, (20, 10, 100), [400.0, 200.0, 200.0, 400.0], [450.0, 200.0, 200.0, 450.0]);
+}
+
+#[test]
+#[ignore = "longer; make test-system"]
+fn fifty_cuts_of_each_kind_are_short_gaps() {
+    check_cuts(50, (20, 10, 100), [400.0, 200.0, 200.0, 400.0], [450.0, 200.0, 200.0, 450.0]);
+    check_cuts(50, (40, 10, 250), [400.0, 200.0, 200.0, 900.0], [450.0, 200.0, 200.0, 1300.0]);
+}
+
+/// Returns the bytes that a connection of plain TCP delivers over a line between two times, in seconds.
+fn delivered(trace: Trace, from: u64, to: u64) -> u64 {
+    let line = Line::new(&Rc::new(trace), 0, 1);
+    let (mut tcp, mut before) = (Tcp::new(Time::ZERO, &line, &line), 0);
+    tcp.lowat = 1 << 20;
+    for ms in 0..to * 1000 {
+        let now = Time::from_us(ms * 1000);
+        if tcp.is_flushed() {
+            tcp.write(Bytes::from_static(&[0; 65_536]));
+        }
+        tcp.flush(now);
+        while tcp.read(now).is_some() {}
+        before = if ms == from * 1000 { tcp.received() } else { before };
+    }
+    tcp.received() - before
+}
+
+#[test]
+fn the_modelled_tcp_fills_a_line_and_suffers_from_losses_as_tcp_does() {
+    let mbit = |bytes: u64, seconds: u64| bytes as f64 * 8e-6 / seconds as f64;
+    let clean = mbit(delivered(Trace::steady(20, 10, 100), 2, 6), 4);
+    assert!((19.8..20.1).contains(&clean), "{clean} Mbit/s of 20");
+    // The rate of CUBIC in its region of Reno is 1.22 segments / round trip / the root of the loss: 5 and 1.6 Mbit/s.
+    let one = mbit(delivered(Trace::steady(20, 10, 100).with_loss(10_000), 2, 10), 8);
+    let ten = mbit(delivered(Trace::steady(20, 10, 100).with_loss(100_000), 2, 10), 8);
+    assert!((3.0..9.0).contains(&one) && (0.3..2.5).contains(&ten), "1 %: {one}, 10 %: {ten} Mbit/s");
+    let mut hole = Trace::steady(20, 10, 100);
+    hole.hole(3000, 4000);
+    let after = mbit(delivered(hole, 6, 8), 2);
+    assert!(after >= 15.0, "{after} Mbit/s two seconds after a black hole");
+}
+
+#[test]
+fn a_trace_depends_on_its_seed_only_and_repeats() {
+    let at = |trace: &Trace, s: u64| trace.capacity(Time::from_us(s * 1_000_000), Time::from_us((s + 10) * 1_000_000));
+    let (one, same, other) = (Trace::lte(1), Trace::lte(1), Trace::lte(2));
+    assert_eq!(at(&one, 0), at(&same, 0));
+    assert_eq!(at(&one, 30), at(&one, 90));
+    assert_ne!(at(&one, 0), at(&other, 0));
+    let dark = one.capacity(Time::from_us(24_000_000), Time::from_us(28_000_000));
+    assert_eq!(dark, 0, "a tunnel");
+}
+
+/// Prints the rows of all scenes; `SEAPROX_SCENE` chooses some of them by a part of the name.
+#[test]
+#[ignore = "a table to read"]
+fn table_of_scenes() {
+    let only = std::env::var("SEAPROX_SCENE").unwrap_or_default();
+    let seconds = std::env::var("SEAPROX_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+    for scene in scenes::all().into_iter().filter(|scene| scene.name.contains(&only)) {
+        let row = scene.bulk(seconds);
+        let paced = scene.paced(seconds / 2);
+        println!(
+            "{:>16}: {:5.1} % (TCP {:4.1} %), twice {:4.1} %, gap {:5.0}, echo {:4.0} / {:5.0}, paced {:4.0} / {:5.0}",
+            scene.name,
+            100.0 * row.share,
+            100.0 * row.best,
+            100.0 * row.twice,
+            row.gap,
+            row.echo.0,
+            row.echo.1,
+            paced.delay.0,
+            paced.delay.1
+        );
+    }
+    for shape in [(20, 10, 100), (40, 10, 250)] {
+        for cut in Cut::ALL.into_iter().filter(|cut| format!("{cut:?}").contains(&only)) {
+            let gaps = scenes::cuts(cut, shape, 50);
+            println!("{shape:?} {cut:?}: p50 {:.0}, p99 {:.0}", gaps[25], gaps[49]);
+        }
+    }
+}
