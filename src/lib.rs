@@ -81,7 +81,7 @@
 //! * The bytes that a stream has accepted arrive once and in order, whichever subflows are lost. When its session is lost, a
 //!   stream is reset and never finished, unless everything up to its FIN has arrived.
 //! * A peer gets no frame before its key was admitted. It opens and listens only where [`node::Policy`] permits, and no length
-//!   that it sends sizes an allocation: [`node::Timing`] bounds the bytes, streams and subflows of a session.
+//!   that it sends sizes an allocation of more than a frame: [`node::Timing`] bounds the bytes, streams and subflows of a session.
 //! * The loop reads from a socket only what the link behind it has room for.
 #![deny(unsafe_code)]
 #![warn(missing_docs)]

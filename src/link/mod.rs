@@ -2,8 +2,8 @@
 //!
 //! A [`Session`] is a state machine. It owns no socket, reads no clock, draws no random number, and does not depend on
 //! the order of a hash table. Its inputs are bytes, time and commands; its outputs are frames, events and a deadline;
-//! any order of calls is legal. The driver owns the carriers (today TCP with TLS inside): each is a *subflow* of
-//! one or more *lanes*, which are ordered pipes of bytes. After every call the driver does:
+//! any order of calls is legal. The driver owns the carriers: each is a *subflow* of one or more *lanes*, which are
+//! ordered pipes of bytes (one for TCP, several for QUIC), and may carry messages of its own beside them. After every call the driver does:
 //!
 //! ```text
 //! set_room(subflow, bytes that the carrier takes now)
@@ -17,7 +17,7 @@
 //! and BLOCKED are QUIC's (RFC 9000), without unidirectional streams. The differences:
 //! - **No packets.** A subflow is reliable and ordered while it lives, so there are no packet numbers; frames are lost
 //!   only when a subflow dies or falls silent. ACK states for each lane how many bytes were processed; see
-//!   `path/lane.rs`.
+//!   `path/lane.rs`. Only a datagram on [`MESSAGE_LANE`] may be lost while its subflow lives.
 //! - **Any frame may take any subflow.** Frames carry absolute positions, and every control frame is idempotent: it is
 //!   written from the state when it is sent, applied by maximum or by presence, and queued again if its lane dies; see
 //!   `session/control.rs`.
@@ -49,8 +49,8 @@
 //! ACK or a RESUME_STATE covers, a receiver acknowledges only what it holds, and delivery is by offset.
 //!
 //! # Memory
-//! A session holds at most `S + 3·R + subflows × (lane list + 16 KiB) + 65,536 ranges + 4 MiB of datagrams + 3 MiB of
-//! pools`, and the streams themselves. S is [`Config::send_bytes_max`]: written and not acknowledged bytes, with 64
+//! A session holds at most `S + 3·R + subflows × lane list + lanes × 16 KiB + 65,536 ranges + 4 MiB of datagrams + 3 MiB
+//! of pools`, and the streams themselves; the list of a subflow is common to its lanes. S is [`Config::send_bytes_max`]: written and not acknowledged bytes, with 64
 //! bytes for each chunk. R is the upper [`Config::session_window_bytes`]: received bytes that were not taken. The
 //! factor 3 is the worst case with a malicious peer: a payload keeps its whole read buffer, and is copied once buffers
 //! take more than twice the payloads that they keep; with an honest peer it is 1. [`Session::received_cost`] returns
@@ -102,6 +102,12 @@
 //!   to keep stream credit back from all streams. For this purpose CREDIT tells how much was taken, a BLOCKED is
 //!   remembered until it can be answered, and the session's window has its full size from the start, since none of it
 //!   is used while readers keep up.
+//! - **Lanes of one subflow overtake each other**, so the first one goes ahead: the others are used once the peer has
+//!   acknowledged what must precede them, HELLO_ACK and RESUME_STATE. A RESUME_STATE that data overtakes would look like
+//!   a peer that has lost bytes.
+//! - **A silent lane is no silent subflow.** A lane that frames sent later on others have overtaken, and that makes no
+//!   progress, has stalled: its frames take another lane or subflow, and the subflow stays in use. One that makes none until
+//!   [`Config::dead_us`] ends its subflow, because the bytes of others would keep it alive for ever.
 //! - **Malformed bytes end their subflow, false statements end the session.** A length above the limit, an unknown
 //!   required type or a body that cannot be decoded says nothing about the session's state: the subflow ends with
 //!   [`Event::SubflowDown`] and is counted, and its frames are sent elsewhere. The channel is authenticated, so the
@@ -119,7 +125,7 @@
 //! `tests/link/sim.rs` runs thousands of seeded networks with faults, kills every lane at every frame, and restarts
 //! ends; `SEAPROX_SEED=n` replays one. `tests/link/gates.rs` asserts the use of paths, `tests/link/trace.rs` and
 //! `tests/link/transcript.rs` the bytes on the wire, and `tests/alloc/frames.rs` that frames allocate nothing.
-//! `scripts/mutate-link` breaks the code in 74 ways that the tests must notice, `fuzz/` feeds it noise, and
+//! `scripts/mutate-link` breaks the code in 92 ways that the tests must notice, `fuzz/` feeds it noise, and
 //! `benches/link.rs` measures its cost.
 
 mod path;
@@ -133,7 +139,7 @@ pub use session::commands::{DATAGRAM_BYTES_MAX, DatagramDrops, MESSAGE_BYTES_MAX
 pub use session::config::{Config, OPEN_US, OPENS_MAX, RANGES_MAX};
 pub use session::error::{Refused, Violation};
 pub use session::event::{Event, Progress, RoundTrips, Stats};
-pub use session::handshake::{LANES_MAX, Proofs};
+pub use session::handshake::{LANES_MAX, MESSAGE_LANE, Proofs};
 pub(crate) use session::memory::STREAM_COST;
 pub use session::state::Session;
 pub use session::transmit::Transmit;

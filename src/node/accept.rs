@@ -261,7 +261,8 @@ impl Node {
         };
         let proofs = proof::proofs(transport, &record.secret, SessionRole::Server, hello.session, hello.subflow);
         let proofs = proofs.ok_or(Reason::Internal)?;
-        let status = session.accept_subflow(now, hello, proofs);
+        let has_lanes = hello.lanes <= transport.lanes();
+        let status = if has_lanes { session.accept_subflow(now, hello, proofs) } else { Status::Limit };
         if status == Status::Ok {
             carrier.link = Some(link);
             carrier.subflow = Some(hello.subflow);

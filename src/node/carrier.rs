@@ -111,6 +111,11 @@ impl Carrier {
         self.transport.as_ref().map_or(0, |transport| transport.room(side, demand))
     }
 
+    /// Returns the maximum length of a frame that the carrier sends as a message, or 0.
+    pub fn message_bytes_max(&self) -> usize {
+        self.transport.as_ref().map_or(0, transport::Carrier::message_bytes_max)
+    }
+
     /// Returns the name of the transport that the connection uses, once there is one.
     pub fn name(&self, side: &Side) -> Option<&'static str> {
         self.transport.as_ref().map(|transport| transport.name(side))

@@ -60,6 +60,10 @@ impl Node {
             let side = core.sides.get(carrier.side).filter(|_| most > 0);
             let demand = Demand { rate, is_alone, is_mixed };
             session.set_room(subflow, side.map_or(0, |side| carrier.room(side, demand).min(most)));
+            let message_bytes_max = carrier.message_bytes_max();
+            if message_bytes_max > 0 {
+                session.set_message_bytes_max(subflow, message_bytes_max);
+            }
         }
         let mut sent = 0;
         loop {

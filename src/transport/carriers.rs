@@ -147,6 +147,11 @@ impl Carrier {
         dispatch!(self, carrier => carrier.lanes())
     }
 
+    #[inline]
+    pub fn message_bytes_max(&self) -> usize {
+        dispatch!(self, carrier => carrier.message_bytes_max())
+    }
+
     pub fn name(&self, side: &Side) -> &'static str {
         dispatch!(self, carrier => carrier.name(side))
     }

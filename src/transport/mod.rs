@@ -18,7 +18,8 @@
 //! * **Lanes.** A carrier may have several ordered lanes ([`Transport::lanes`]). [`Transport::open`] yields the plaintext of
 //!   one lane in each call, and [`Transport::send`] names the lane.
 //! * **Messages.** [`Transport::send`] gets each frame by itself. If frames share a record or a packet is the carrier's
-//!   choice; [`Transport::end_batch`] ends what they share.
+//!   choice; [`Transport::end_batch`] ends what they share. A carrier that can send a message without its lanes, as QUIC can,
+//!   gets datagrams for it ([`Transport::message_bytes_max`]).
 //! * **A shared socket.** The endpoint is at hand when a carrier is made, so both can share a queue: an endpoint that owns a
 //!   datagram socket puts datagrams into the queues of its carriers, and [`Transport::receive`] takes from there. The side of
 //!   such a carrier has no socket.
@@ -102,6 +103,13 @@ pub(crate) trait Transport: Sized {
     /// Returns the number of lanes, which the HELLO tells the peer.
     fn lanes(&self) -> u16 {
         1
+    }
+
+    /// Returns the maximum length of a frame that fits in a message of the carrier now, which may be lost and may overtake
+    /// others; 0 if it has no such messages. [`send`](Self::send) gets such frames for
+    /// [`MESSAGE_LANE`](crate::link::MESSAGE_LANE), and [`open`](Self::open) yields one whole message with that lane.
+    fn message_bytes_max(&self) -> usize {
+        0
     }
 
     /// Returns the name of the transport that the connection uses, which may be what this kind fell back to.

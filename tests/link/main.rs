@@ -6,6 +6,7 @@ mod link_kit;
 mod flows;
 mod gates;
 mod hostile;
+mod lanes;
 mod paths;
 mod resume;
 mod sim;

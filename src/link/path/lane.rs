@@ -3,6 +3,9 @@
 //! A lane is reliable and ordered as long as it lives, so one number tells what has arrived: the peer has processed N
 //! bytes of the lane. The sender lists the frames that it put on the lane, each with its end position. An
 //! acknowledgement pops the list up to N; when the lane dies, the rest of the list is sent on other lanes.
+//!
+//! A lane of several can stall by itself: a carrier such as QUIC repairs a loss in one stream while the others go on. Frames
+//! that were sent later on other lanes are then acknowledged first.
 
 use crate::link::wire::content::FrameContent;
 use std::collections::VecDeque;
@@ -67,6 +70,10 @@ pub(in crate::link) struct LaneTx {
     eliciting: usize,
     /// Start of the wait for the next acknowledgement.
     waiting_since: Time,
+    /// Time of the last acknowledgement, or of the first frame in flight if that is later.
+    progress_at: Time,
+    /// True if other lanes of the subflow have overtaken this one and its acknowledgement is overdue.
+    stalled: bool,
 }
 
 impl LaneTx {
@@ -93,7 +100,9 @@ impl LaneTx {
             }
         }
         if content != FrameContent::Ack {
-            self.waiting_since = if self.eliciting == 0 { now } else { self.waiting_since };
+            if self.eliciting == 0 {
+                (self.waiting_since, self.progress_at) = (now, now);
+            }
             self.eliciting += 1;
         }
         self.in_flight.push_back(SentFrame { end: self.sent, at: now, content, reinjected: false, expected });
@@ -108,7 +117,7 @@ impl LaneTx {
         let news = bytes > self.acked;
         if news {
             self.acked = bytes;
-            self.waiting_since = now;
+            (self.waiting_since, self.progress_at, self.stalled) = (now, now, false);
         }
         Ok(news)
     }
@@ -127,7 +136,7 @@ impl LaneTx {
 
     /// Removes all frames, because the lane is dead.
     pub(in crate::link) fn take_lost(&mut self) -> VecDeque<SentFrame> {
-        self.eliciting = 0;
+        (self.eliciting, self.stalled) = (0, false);
         std::mem::take(&mut self.in_flight)
     }
 
@@ -163,6 +172,22 @@ impl LaneTx {
         self.acked
     }
 
+    pub(in crate::link) const fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    /// Marks the lane as stalled, until the next acknowledgement.
+    pub(in crate::link) fn set_stalled(&mut self) {
+        self.stalled = self.eliciting > 0;
+    }
+
+    /// Returns the time of the last progress, if a frame that was sent at `acked_sent_at`, later than the first one in flight
+    /// here, was acknowledged on another lane.
+    pub(in crate::link) fn overtaken_since(&self, acked_sent_at: Time) -> Option<Time> {
+        let first = self.in_flight.iter().find(|frame| frame.content != FrameContent::Ack)?;
+        (first.at < acked_sent_at).then_some(self.progress_at)
+    }
+
     /// Returns the start of the wait for an acknowledgement, if one is due.
     pub(in crate::link) fn waiting_since(&self) -> Option<Time> {
         (self.eliciting > 0).then_some(self.waiting_since)
@@ -179,6 +204,7 @@ impl LaneTx {
         assert!(self.in_flight.back().is_none_or(|frame| frame.end <= self.sent));
         let eliciting = self.in_flight.iter().filter(|frame| frame.content != FrameContent::Ack).count();
         assert_eq!(eliciting, self.eliciting);
+        assert!(eliciting > 0 || !self.stalled, "a lane without frames in flight is stalled");
     }
 }
 
@@ -211,6 +237,7 @@ impl LaneRx {
                 return Ok(used);
             }
             let part = part.get(..wanted).unwrap_or(part);
+            self.carry.reserve_exact(wanted);
             self.carry.extend_from_slice(part);
             used += part.len();
         }
@@ -228,9 +255,8 @@ impl LaneRx {
     pub(in crate::link) fn take_carried(&mut self) -> Result<Option<(Header, Bytes)>, FrameError> {
         let header = Self::peek(&self.carry)?;
         Ok(header.map(|header| {
-            let frame = Bytes::copy_from_slice(&self.carry);
-            self.carry.clear();
-            (header, frame)
+            // Its capacity is its length, so this neither copies nor keeps memory for a lane that may be idle from now on.
+            (header, Bytes::from(std::mem::take(&mut self.carry)))
         }))
     }
 

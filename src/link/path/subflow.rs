@@ -7,6 +7,16 @@
 //!
 //! A live subflow is suspect while its acknowledgements are overdue. A suspect subflow gets no new frames, as long as
 //! another one is usable, until it answers a PING or has nothing in flight.
+//!
+//! # Several lanes
+//! The first lane carries control frames, and each other one the streams whose numbers select it, so that a loss on one lane
+//! does not delay the streams on others.
+//! - **The other lanes open late**: they may overtake the first one. They are used once the peer has acknowledged the frames
+//!   of the handshake and of resuming, which it must process first.
+//! - **One lane may stall** while others go on: its frames in flight are sent elsewhere, and its streams use another lane
+//!   until it goes on. A subflow whose first lane is silent is suspect as a whole, because its control frames are stuck.
+//! - **Messages** of the carrier carry datagrams. They may be lost or overtake each other, so they count in no lane, are not
+//!   acknowledged, and are not sent again.
 
 use super::estimate::PathEstimate;
 use super::lane::{Lane, SentFrame};
@@ -35,6 +45,15 @@ pub(in crate::link) struct Subflow {
     pub(in crate::link) state: SubflowState,
     pub(in crate::link) since: Time,
     pub(in crate::link) lanes: Vec<Lane>,
+    /// The position on the first lane that the peer must acknowledge before the other lanes and messages are used.
+    pub(in crate::link) opens_at: Option<u64>,
+    /// The time of the last progress of any lane, and the time at which the latest acknowledged frame was sent.
+    pub(in crate::link) acked_at: Time,
+    pub(in crate::link) acked_sent_at: Time,
+    /// Maximum length of a frame that the carrier sends as a message; 0 if it has no messages.
+    pub(in crate::link) message_bytes_max: usize,
+    /// True if a message was sent since the last PING.
+    pub(in crate::link) has_sent_message: bool,
     pub(in crate::link) path: PathEstimate,
     /// Bytes that the carrier takes now.
     pub(in crate::link) room: usize,
@@ -75,6 +94,11 @@ impl Subflow {
             state,
             since: now,
             lanes: all,
+            opens_at: None,
+            acked_at: Time::ZERO,
+            acked_sent_at: Time::ZERO,
+            message_bytes_max: 0,
+            has_sent_message: false,
             path: PathEstimate::default(),
             room: 0,
             window: u64::MAX,
@@ -109,12 +133,43 @@ impl Subflow {
         }
     }
 
-    /// Returns the lane for the pieces of a stream. With several lanes the first carries only control frames.
+    /// Returns true if it has several lanes and all of them may be used.
+    fn has_open_lanes(&self) -> bool {
+        self.lanes.len() > 1 && self.opens_at.is_none()
+    }
+
+    /// Returns the lane for the pieces of a stream. With several lanes the first carries only control frames. A stream whose
+    /// lane has stalled uses the next one that has not.
     pub(in crate::link) fn lane_for(&self, id: StreamId) -> u16 {
-        match u32::try_from(self.lanes.len()).unwrap_or(1) {
-            0 | 1 => 0,
-            lanes => u16::try_from(1 + id.0 / 2 % (lanes - 1)).unwrap_or(0),
+        if !self.has_open_lanes() {
+            return 0;
         }
+        let others = self.lanes.len() - 1;
+        let own = id.0 as usize / 2 % others;
+        let is_usable = |at: &usize| self.lanes.get(1 + at).is_some_and(|lane| !lane.tx.is_stalled());
+        let lane = (own..others).chain(0..own).find(is_usable).unwrap_or(own);
+        u16::try_from(1 + lane).unwrap_or(0)
+    }
+
+    /// Returns true if it sends a frame of this length as a message.
+    pub(in crate::link) fn takes_message(&self, len: usize) -> bool {
+        len <= self.message_bytes_max && self.opens_at.is_none()
+    }
+
+    /// Notes that the peer has acknowledged frames, the latest of which was sent at `sent_at`.
+    pub(in crate::link) fn on_progress(&mut self, now: Time, sent_at: Time) {
+        self.acked_at = now;
+        self.acked_sent_at = self.acked_sent_at.max(sent_at);
+        if let (Some(position), Some(first)) = (self.opens_at, self.lanes.first())
+            && first.tx.acked() >= position
+        {
+            self.opens_at = None;
+        }
+    }
+
+    /// Keeps the other lanes closed until the peer has acknowledged all frames that were sent on the first one until now.
+    pub(in crate::link) fn open_after_sent(&mut self) {
+        self.opens_at = self.lanes.first().map(|first| first.tx.sent());
     }
 
     /// Returns true if it can take a frame that must be acknowledged.
@@ -131,8 +186,10 @@ impl Subflow {
         self.lanes.iter().map(|lane| lane.tx.frames()).sum()
     }
 
+    /// Returns the number of unacknowledged bytes that are in transit or in a queue of the path. Those of a stalled lane wait
+    /// for its repair.
     pub(in crate::link) fn in_flight(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.tx.bytes()).sum()
+        self.lanes.iter().filter(|lane| !lane.tx.is_stalled()).map(|lane| lane.tx.bytes()).sum()
     }
 
     pub(in crate::link) fn sent(&self) -> u64 {
@@ -143,10 +200,20 @@ impl Subflow {
         self.lanes.iter().map(|lane| lane.tx.acked()).sum()
     }
 
+    /// Returns the bytes that were processed and not acknowledged, on all lanes.
+    pub(in crate::link) fn unannounced(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.rx.unannounced()).sum()
+    }
+
+    /// Returns the start of the time in which no lane has made progress, if one has frames to be acknowledged.
+    fn silent_since(&self) -> Option<Time> {
+        let since = self.lanes.iter().filter_map(|lane| lane.tx.waiting_since()).min()?;
+        Some(if self.lanes.len() > 1 { since.max(self.acked_at) } else { since })
+    }
+
     /// Returns the rate to assume now, in bytes per second.
     pub(in crate::link) fn rate(&self, now: Time) -> u64 {
-        let since = self.lanes.iter().filter_map(|lane| lane.tx.waiting_since()).min();
-        self.path.rate_after(since.map_or(0, |since| now.since(since)))
+        self.path.rate_after(self.silent_since().map_or(0, |since| now.since(since)))
     }
 
     /// Returns the time at which to look for late frames. A suspect subflow has none, because all its frames were
@@ -166,16 +233,57 @@ impl Subflow {
 
     /// Returns the time at which it becomes suspect, if it has frames to be acknowledged.
     pub(in crate::link) fn suspect_at(&self) -> Option<Time> {
-        let since = self.lanes.iter().filter_map(|lane| lane.tx.waiting_since()).min()?;
+        let first = self.lanes.first().and_then(|lane| lane.tx.waiting_since());
+        let since = self.silent_since().into_iter().chain(first).min()?;
         (!self.suspect).then(|| since.after(self.path.ack_timeout_us()))
+    }
+
+    /// Returns the time at which the next lane is stalled.
+    pub(in crate::link) fn stalled_at(&self) -> Option<Time> {
+        let timeout_us = self.path.ack_timeout_us();
+        let lanes = self.other_lanes().iter().filter(|lane| !lane.tx.is_stalled());
+        Some(lanes.filter_map(|lane| lane.tx.overtaken_since(self.acked_sent_at)).min()?.after(timeout_us))
+    }
+
+    /// Returns the time at which a lane has made no progress for `dead_us` while others have.
+    pub(in crate::link) fn dead_lane_at(&self, dead_us: u64) -> Option<Time> {
+        let lanes = if self.lanes.len() > 1 { self.lanes.as_slice() } else { &[] };
+        Some(lanes.iter().filter_map(|lane| lane.tx.overtaken_since(self.acked_sent_at)).min()?.after(dead_us))
+    }
+
+    /// Marks the lanes as stalled that are so at this time. Returns true if there are any.
+    pub(in crate::link) fn note_stalled(&mut self, now: Time) -> bool {
+        let (timeout_us, acked_sent_at) = (self.path.ack_timeout_us(), self.acked_sent_at);
+        let mut any = false;
+        for lane in self.lanes.iter_mut().skip(1).filter(|lane| !lane.tx.is_stalled()) {
+            if lane.tx.overtaken_since(acked_sent_at).is_some_and(|since| since.after(timeout_us) <= now) {
+                lane.tx.set_stalled();
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Returns true if a lane for streams has not stalled.
+    pub(in crate::link) fn has_lane(&self) -> bool {
+        self.has_open_lanes() && self.other_lanes().iter().any(|lane| !lane.tx.is_stalled())
+    }
+
+    fn other_lanes(&self) -> &[Lane] {
+        self.lanes.get(1..).unwrap_or_default()
     }
 
     /// Returns the time of the next PING.
     pub(in crate::link) fn ping_at(&self, keepalive_us: u64) -> Time {
         const SOON_US: u64 = 1_000_000;
+        /// Nothing else reveals that the path of messages is dead.
+        const AFTER_MESSAGE_US: u64 = 100_000;
         let Some(last) = self.pinged else {
             return self.since;
         };
+        if self.has_sent_message {
+            return last.after(AFTER_MESSAGE_US.min(keepalive_us));
+        }
         let curious = self.suspect || !self.path.has_pong() || self.processed > self.pinged_at;
         last.after(if curious { SOON_US.min(keepalive_us) } else { keepalive_us })
     }

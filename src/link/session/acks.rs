@@ -9,33 +9,66 @@ use super::phase::{Cause, Phase};
 use super::state::Session;
 use crate::link::path::lane::SentFrame;
 use crate::link::wire::content::{FrameContent, Key};
-use crate::link::wire::frame::LaneAck;
+use crate::link::wire::frame::{LANE_ACK_BYTES, LaneAck, Lines};
 use crate::link::wire::ids::Time;
 
+/// The news of an ACK about the lanes of one subflow.
+#[derive(Clone, Copy, Debug, Default)]
+struct News {
+    any: bool,
+    /// The time at which the latest acknowledged frame was sent, and the bytes that were in flight then.
+    latest: Option<(Time, u64)>,
+}
+
 impl Session {
+    /// Processes an ACK. It measures the path of a subflow once, by the latest frame on all lanes: each lane by itself would
+    /// add the time since it was last used.
+    pub(super) fn on_acks(&mut self, now: Time, acks: Lines<'_, LANE_ACK_BYTES>) -> Result<(), Violation> {
+        let mut acks = acks.iter().peekable();
+        let mut news = News::default();
+        while let Some(ack) = acks.next() {
+            let Some(index) = self.subflows.iter().position(|subflow| subflow.id.0 == ack.subflow) else { continue };
+            self.on_lane_ack(now, index, ack, &mut news)?;
+            if acks.peek().is_none_or(|next| next.subflow != ack.subflow) {
+                self.on_subflow_acked(now, index, std::mem::take(&mut news));
+            }
+        }
+        Ok(())
+    }
+
     /// Processes one line of an ACK.
-    pub(super) fn on_ack(&mut self, now: Time, ack: LaneAck) -> Result<(), Violation> {
-        let Some(index) = self.subflows.iter().position(|subflow| subflow.id.0 == ack.subflow) else { return Ok(()) };
+    fn on_lane_ack(&mut self, now: Time, index: usize, ack: LaneAck, news: &mut News) -> Result<(), Violation> {
         let Some(subflow) = self.subflows.get_mut(index) else { return Ok(()) };
         let Some(lane) = subflow.lanes.get_mut(usize::from(ack.lane)) else { return Err(Violation::Ack) };
         if !lane.tx.on_ack(now, ack.bytes).map_err(|_| Violation::Ack)? {
             return Ok(());
         }
-        let mut latest = None;
+        news.any = true;
         while let Some(entry) = self.pop_acked(index, usize::from(ack.lane)) {
-            if entry.content != FrameContent::Ack {
-                latest = Some((entry.at, u64::from(entry.expected.queued)));
+            if entry.content != FrameContent::Ack && news.latest.is_none_or(|(at, _)| entry.at >= at) {
+                news.latest = Some((entry.at, u64::from(entry.expected.queued)));
             }
             self.on_frame_acked(entry);
         }
-        if let (Some((at, queued)), Some(subflow)) = (latest, self.subflows.get_mut(index)) {
-            let acked = subflow.acked();
-            subflow.path.on_ack(now, now.since(at), acked, queued);
+        Ok(())
+    }
+
+    /// Applies what an ACK says about a subflow as a whole.
+    fn on_subflow_acked(&mut self, now: Time, index: usize, news: News) {
+        if !news.any {
+            return;
+        }
+        if let (Some((at, queued)), Some(subflow)) = (news.latest, self.subflows.get_mut(index)) {
+            // The time of a lane that had stalled is not that of the path.
+            if subflow.lanes.len() == 1 || at >= subflow.acked_sent_at {
+                let acked = subflow.acked();
+                subflow.path.on_ack(now, now.since(at), acked, queued);
+            }
+            subflow.on_progress(now, at);
         }
         self.clear_suspicion(now, index, false);
         self.wake_writers();
         self.check_drained();
-        Ok(())
     }
 
     fn pop_acked(&mut self, index: usize, lane: usize) -> Option<SentFrame> {

@@ -165,6 +165,8 @@ pub struct Stats {
     pub suspicions: u64,
     /// Number of times that late frames of a subflow were reinjected.
     pub late_reinjections: u64,
+    /// Number of times that lanes stalled while others of their subflow went on.
+    pub stalled_lanes: u64,
     /// Number of times that a stream with credit waited for its quota, because its reader stood still.
     pub quota_waits: u64,
     /// Frames for streams that are over.

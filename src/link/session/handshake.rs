@@ -27,6 +27,8 @@ pub struct Proofs {
 
 /// Maximum number of lanes of a subflow.
 pub const LANES_MAX: u16 = 17;
+/// The lane of a frame that is a message of its carrier: see [`Session::set_message_bytes_max`].
+pub const MESSAGE_LANE: u16 = u16::MAX;
 
 impl Session {
     /// Returns the number of the next subflow that a client dials, for the proofs and for [`Session::connect`].
@@ -157,6 +159,7 @@ impl Session {
         self.stats.frames[1] += 1;
         let mut subflow = Subflow::new(hello.subflow, SubflowState::Live, hello.lanes, now);
         subflow.up_count_before = self.up_count;
+        subflow.opens_at = Some(1);
         let mut bytes = Vec::new();
         Frame::HelloAck(ack).encode(&mut bytes);
         subflow.hello_bytes = Some(bytes);
@@ -257,6 +260,7 @@ impl Session {
         }
         self.up_count += 1;
         self.reinject_from_suspects();
+        (0..self.subflows.len()).for_each(|index| self.empty_stalled_lanes(index));
     }
 
     /// Removes a subflow whose carrier is gone. Its frames in flight are sent elsewhere.
@@ -323,6 +327,15 @@ impl Session {
     pub fn set_room(&mut self, id: SubflowId, bytes: usize) {
         if let Some(subflow) = self.subflows.iter_mut().find(|subflow| subflow.id == id) {
             subflow.room = bytes;
+        }
+    }
+
+    /// Sets the maximum length of a frame that the carrier of a subflow sends as a message; there are none at first. Datagrams
+    /// that fit are then sent on [`MESSAGE_LANE`], each as one message of the carrier. A message may be lost, and may overtake
+    /// frames on the lanes and other messages.
+    pub fn set_message_bytes_max(&mut self, id: SubflowId, bytes: usize) {
+        if let Some(subflow) = self.subflows.iter_mut().find(|subflow| subflow.id == id) {
+            subflow.message_bytes_max = bytes;
         }
     }
 

@@ -5,6 +5,7 @@
 //! bytes end only their subflow, and the session after several times. Late and repeated frames change nothing.
 
 use super::error::Violation;
+use super::handshake::MESSAGE_LANE;
 use bytes::{Buf, Bytes};
 
 use super::event::Event;
@@ -12,7 +13,7 @@ use super::phase::{Cause, Phase};
 use super::state::Session;
 use super::table::Lookup;
 use crate::link::path::lane::LaneRx;
-use crate::link::path::subflow::{PendingPong, SubflowState};
+use crate::link::path::subflow::{PendingPong, Subflow, SubflowState};
 use crate::link::stream::datagram::{Datagrams, Part};
 use crate::link::stream::recv::Arrived;
 use crate::link::stream::state::{Stream, StreamState};
@@ -35,7 +36,8 @@ struct Origin {
 }
 
 impl Session {
-    /// Processes bytes that were received on a lane of a subflow. `bytes` is a whole read: payloads reference it.
+    /// Processes bytes that were received on a lane of a subflow. `bytes` is a whole read: payloads reference it. On
+    /// [`MESSAGE_LANE`] it is one whole message of the carrier.
     ///
     /// # Errors
     /// The peer has violated the protocol. After [`Violation::Frame`] the subflow has left the session, see
@@ -43,8 +45,10 @@ impl Session {
     /// third of that kind, the session is over, and the peer will be told. Bytes for an unknown subflow are dropped.
     pub fn receive(&mut self, now: Time, id: SubflowId, lane: u16, bytes: Bytes) -> Result<(), Violation> {
         let result = match self.subflows.iter().position(|subflow| subflow.id == id) {
-            Some(index) if !self.is_ended() => self.receive_lane(now, index, usize::from(lane), bytes),
-            _ => Ok(()),
+            Some(_) if self.is_ended() => Ok(()),
+            Some(index) if lane == MESSAGE_LANE => self.receive_message(now, index, bytes),
+            Some(index) => self.receive_lane(now, index, usize::from(lane), bytes),
+            None => Ok(()),
         };
         if let Err(violation) = result {
             self.on_violation(now, id, violation);
@@ -96,6 +100,29 @@ impl Session {
         }
     }
 
+    /// Processes one message of the carrier: whole frames with datagrams. It counts in no lane. Before the HELLO_ACK, which it
+    /// may overtake, it is dropped.
+    fn receive_message(&mut self, now: Time, index: usize, mut bytes: Bytes) -> Result<(), Violation> {
+        let Some(subflow) = self.subflows.get_mut(index) else { return Ok(()) };
+        subflow.heard = now;
+        if subflow.state == SubflowState::Handshake {
+            return Ok(());
+        }
+        subflow.processed += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let header = LaneRx::peek(&bytes)?.ok_or(FrameError::Short)?;
+            if !matches!(header.kind, kind::DATAGRAM | kind::DATAGRAM_PART) {
+                return Err(FrameError::UnknownKind(header.kind).into());
+            }
+            let frame = bytes.split_to(HEADER_BYTES + header.len);
+            self.stats.frames[1] += 1;
+            let decoded = Frame::decode(header, frame.get(HEADER_BYTES..).unwrap_or_default())?;
+            trace("received", header, Some(&decoded));
+            self.on_frame(Origin { index, now }, &decoded, &frame)?;
+        }
+        Ok(())
+    }
+
     fn lane_rx(&mut self, index: usize, lane: usize) -> Option<&mut LaneRx> {
         self.subflows.get_mut(index)?.lanes.get_mut(lane).map(|lane| &mut lane.rx)
     }
@@ -128,7 +155,7 @@ impl Session {
         }
         if let Some(rx) = self.lane_rx(origin.index, lane) {
             rx.on_processed(len);
-            let waiting = rx.unannounced();
+            let waiting = self.subflows.get(origin.index).map_or(0, Subflow::unannounced);
             self.on_processed_frame(origin, len, waiting, header.kind);
         }
         Ok(())
@@ -172,7 +199,7 @@ impl Session {
                 self.wake_openers();
                 Ok(())
             }
-            Frame::Ack { lanes } => lanes.iter().try_for_each(|ack| self.on_ack(now, ack)),
+            Frame::Ack { lanes } => self.on_acks(now, *lanes),
             Frame::Datagram { id, .. } => self.on_datagram(now, StreamId(*id), raw.slice(HEADER_BYTES..)),
             Frame::DatagramPart { id, number, total, offset, .. } => {
                 let payload = Bytes::copy_from_slice(&raw.slice(PART_HEAD_BYTES..));

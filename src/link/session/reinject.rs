@@ -143,6 +143,36 @@ impl Session {
         overdue.into_iter().for_each(|entry| self.on_frame_lost(entry));
     }
 
+    /// Returns true if the frames of a stalled lane could take another lane of the subflow, or another subflow.
+    pub(super) fn may_leave_lane(&self, subflow: &Subflow) -> bool {
+        subflow.lanes.len() > 2 || self.may_reinject()
+    }
+
+    /// Finds the lanes that have stalled by themselves, and queues their frames in flight for other lanes or subflows.
+    pub(super) fn reinject_stalled(&mut self, now: Time, index: usize) {
+        let Some(subflow) = self.subflows.get_mut(index) else { return };
+        if subflow.note_stalled(now) {
+            self.stats.stalled_lanes += 1;
+            self.empty_stalled_lanes(index);
+        }
+    }
+
+    /// Queues the frames in flight on the stalled lanes of a subflow again, if another lane or subflow can take them.
+    pub(super) fn empty_stalled_lanes(&mut self, index: usize) {
+        let trusted = |s: &Subflow| s.is_live() && !s.suspect && s.class() != Class::Closing;
+        let mut others = self.subflows.iter().enumerate().filter(|(other, _)| *other != index);
+        let has_other = self.may_reinject() && others.any(|(_, s)| trusted(s));
+        let Some(subflow) = self.subflows.get_mut(index).filter(|s| has_other || s.has_lane()) else { return };
+        let mut stuck: Vec<SentFrame> = Vec::new();
+        for lane in subflow.lanes.iter_mut().filter(|lane| lane.tx.is_stalled()) {
+            for entry in lane.tx.entries_mut().filter(|entry| entry.is_reinjectable()) {
+                stuck.push(*entry);
+                entry.reinjected = true;
+            }
+        }
+        stuck.into_iter().for_each(|entry| self.on_frame_lost(entry));
+    }
+
     /// Queues the frames in flight on suspect subflows for the others.
     pub(super) fn reinject_from_suspects(&mut self) {
         let trusted = |s: &Subflow| s.is_live() && !s.suspect && s.class() != Class::Closing;

@@ -30,7 +30,9 @@ impl Session {
         let ping = (subflow.room > 0).then(|| subflow.ping_at(self.config.ping_us()));
         let dead = subflow.heard.after(self.config.dead_us);
         let late = subflow.late_at().filter(|_| self.may_reinject());
-        [ping, subflow.suspect_at(), late, Some(dead)].into_iter().flatten().min()
+        let stalled = subflow.stalled_at().filter(|_| self.may_leave_lane(subflow));
+        let dead_lane = subflow.dead_lane_at(self.config.dead_us);
+        [ping, subflow.suspect_at(), late, stalled, dead_lane, Some(dead)].into_iter().flatten().min()
     }
 
     /// Does what is due. As after every call, frames and events are to be polled.
@@ -57,6 +59,9 @@ impl Session {
             if self.may_reinject() && self.subflows.get(index).and_then(Subflow::late_at).is_some_and(|at| at <= now) {
                 self.reinject_late(now, index);
             }
+            if self.subflows.get(index).and_then(Subflow::stalled_at).is_some_and(|at| at <= now) {
+                self.reinject_stalled(now, index);
+            }
         }
         self.abort_unopened(now);
         self.finish_call();
@@ -65,7 +70,10 @@ impl Session {
     fn is_dead(&self, now: Time, subflow: &Subflow) -> bool {
         match subflow.state {
             SubflowState::Handshake => now.since(subflow.since) >= self.config.handshake_us,
-            SubflowState::Live => now.since(subflow.heard) >= self.config.dead_us,
+            SubflowState::Live => {
+                let dead_lane = subflow.dead_lane_at(self.config.dead_us);
+                now.since(subflow.heard) >= self.config.dead_us || dead_lane.is_some_and(|at| at <= now)
+            }
         }
     }
 

@@ -8,6 +8,7 @@
 
 use super::config::{FRAMES_SLACK, RANGES_MAX};
 use super::flows::subflow_for_flows;
+use super::handshake::MESSAGE_LANE;
 use super::phase::Phase;
 use super::state::Session;
 use super::unopened::Route;
@@ -29,7 +30,7 @@ use crate::link::wire::outbox::Outbox;
 pub struct Transmit {
     /// The subflow.
     pub subflow: SubflowId,
-    /// The lane of the subflow.
+    /// The lane of the subflow, or [`MESSAGE_LANE`] if the frame is to be sent as a message of the carrier.
     pub lane: u16,
     /// Length of the frame in bytes.
     pub bytes: usize,
@@ -152,7 +153,9 @@ impl Session {
         let id = subflow.id;
         if self.write_resume_state(id, out) {
             self.check_resumed();
-            return self.record_sent(now, index, 0, before, out, FrameContent::Nothing);
+            let transmit = self.record_sent(now, index, 0, before, out, FrameContent::Nothing);
+            self.subflows.get_mut(index).into_iter().for_each(Subflow::open_after_sent);
+            return transmit;
         }
         let subflow = self.subflows.get_mut(index)?;
         if let Some(asked) = subflow.pending_pong.take() {
@@ -160,6 +163,7 @@ impl Session {
         } else if subflow.ping_at(keepalive_us) <= now {
             subflow.pinged = Some(now);
             subflow.pinged_at = subflow.processed;
+            subflow.has_sent_message = false;
             out.frame(|h| Frame::Ping { token: now.as_us() }.encode(h));
         } else {
             return None;
@@ -187,6 +191,15 @@ impl Session {
         subflow.lanes.get_mut(usize::from(lane))?.tx.on_sent(now, bytes as u64, content, expected, full);
         self.stats.frames[0] += 1;
         Some(Transmit { subflow: subflow.id, lane, bytes })
+    }
+
+    /// Records a frame of `bytes` bytes that is sent as a message of the carrier.
+    fn record_message(&mut self, index: usize, bytes: usize) -> Option<Transmit> {
+        let subflow = self.subflows.get_mut(index)?;
+        subflow.room = subflow.room.saturating_sub(bytes);
+        subflow.has_sent_message = true;
+        self.stats.frames[0] += 1;
+        Some(Transmit { subflow: subflow.id, lane: MESSAGE_LANE, bytes })
     }
 
     /// Sends one ACK for all lanes, if it is due.
@@ -426,7 +439,11 @@ impl Session {
                     Frame::DatagramPart { id: id.0, number, total, offset, payload }.encode(heads);
                 }
             });
-            let lane = self.lane_of(index, self.streams.get(slot)?)?;
+            let (stream, len) = (self.streams.get(slot)?, out.len() - before);
+            if self.route_of(stream) == Route::Any && self.subflows.get(index)?.takes_message(len) {
+                return self.record_message(index, len);
+            }
+            let lane = self.lane_of(index, stream)?;
             return self.record_sent(now, index, lane, before, out, FrameContent::Nothing);
         }
         let max = self.frame_bytes(index).min(session_room).min(room);
