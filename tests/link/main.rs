@@ -7,6 +7,7 @@ mod flows;
 mod gates;
 mod hostile;
 mod lanes;
+mod mixed;
 mod paths;
 mod resume;
 mod sim;

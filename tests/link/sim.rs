@@ -198,8 +198,8 @@ fn a_hundred_cuts_lose_no_byte() {
 fn seeds_that_failed_before_pass() {
     // A JOIN came up, carried data and died between the dial of a RESUME and its answer, so that acknowledgements
     // overtook the RESUME_STATE. An intact stream was reset because it was behind them.
-    swarm::run(518_726);
+    swarm::run_over(518_726, swarm::Carriers::Streams);
     // A restarted server refused subflows one after another, each while another was being dialed. The client's session
     // then never ended.
-    swarm::run(323);
+    swarm::run_over(323, swarm::Carriers::Streams);
 }

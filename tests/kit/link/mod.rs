@@ -20,12 +20,12 @@ pub mod watch;
 
 use bytes::Bytes;
 use seaprox::link::{
-    BootId, Config, HelloAck, HelloReader, Intent, Outbox, PathStats, Proofs, Session, SessionId, SessionRole, Status,
-    SubflowId, Time, frame::Frame, proof_text,
+    BootId, Config, HelloAck, HelloReader, Intent, MESSAGE_LANE, Outbox, PathStats, Proofs, Session, SessionId,
+    SessionRole, Status, SubflowId, Time, frame::Frame, proof_text,
 };
 
 use app::App;
-use pipe::{Pipe, Shape};
+use pipe::{Manner, Pipe, Shape};
 use rng::Rng;
 
 pub const CLIENT: usize = 0;
@@ -64,6 +64,7 @@ impl Conn {
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
     pub shapes: [Shape; 2],
+    pub manner: Manner,
     /// True if the client dials the path whenever it has no connection.
     pub enabled: bool,
     pub redial_at: Time,
@@ -79,6 +80,8 @@ pub struct World {
     pub conns: Vec<Conn>,
     pub config: [Config; 2],
     pub rng: Rng,
+    /// Numbers for the lanes of connections.
+    lanes_rng: Rng,
     /// Split arriving bytes at random places.
     pub splits: bool,
     /// Tell the sessions the round-trip time and rate of the paths, as a kernel would measure them.
@@ -111,6 +114,7 @@ impl World {
             conns: Vec::new(),
             config: [config; 2],
             rng: Rng::new(seed),
+            lanes_rng: Rng::new(seed ^ 0x1A7E5),
             splits: false,
             stats: false,
             slow_start: false,
@@ -135,7 +139,8 @@ impl World {
     }
 
     pub fn add_path(&mut self, shape: Shape) {
-        self.paths.push(Path { shapes: [shape; 2], enabled: true, redial_at: Time::ZERO, redial_us: 50_000 });
+        let manner = Manner::default();
+        self.paths.push(Path { shapes: [shape; 2], manner, enabled: true, redial_at: Time::ZERO, redial_us: 50_000 });
     }
 
     /// Adds a path of modelled TCP connections over a line, the same in both directions.
@@ -213,11 +218,13 @@ impl World {
         let Some(session) = self.ends[CLIENT].session.as_mut() else { return false };
         let id = session.next_subflow();
         let proofs = self.proofs(CLIENT, id, channel);
-        if !self.session(CLIENT).connect(now, id, 1, proofs) {
+        let manner = self.paths[path].manner;
+        if !self.session(CLIENT).connect(now, id, 1 + manner.more_lanes, proofs) {
             self.key = before;
             return false;
         }
         let mut pipes = self.paths[path].shapes.map(Pipe::new);
+        pipes.iter_mut().for_each(|pipe| pipe.set_manner(now, manner, self.lanes_rng.next()));
         if let Some(Some([up, down])) = self.lines.get(path) {
             pipes[CLIENT].carrier = Some(Box::new(carrier::Carrier::new(now, up, down)));
             pipes[SERVER].carrier = Some(Box::new(carrier::Carrier::new(now, down, up)));
@@ -245,8 +252,8 @@ impl World {
         if tail {
             for (from, to) in [(CLIENT, SERVER), (SERVER, CLIENT)] {
                 self.conns[conn].pipes[from].thaw(self.now);
-                while let Some(bytes) = self.conns[conn].pipes[from].read(Time::from_us(u64::MAX)) {
-                    self.deliver(to, conn, bytes);
+                while let Some((lane, bytes)) = self.conns[conn].pipes[from].read(Time::from_us(u64::MAX)) {
+                    self.deliver(to, conn, lane, bytes);
                 }
             }
         }
@@ -295,26 +302,27 @@ impl World {
         let mut any = false;
         for conn in 0..self.conns.len() {
             for (from, to) in [(CLIENT, SERVER), (SERVER, CLIENT)] {
-                while let Some(bytes) = self.conns.get_mut(conn).and_then(|c| c.pipes[from].read(self.now)) {
+                while let Some((lane, bytes)) = self.conns.get_mut(conn).and_then(|c| c.pipes[from].read(self.now)) {
                     any = true;
-                    self.deliver(to, conn, bytes);
+                    self.deliver(to, conn, lane, bytes);
                 }
             }
         }
         any
     }
 
-    /// Delivers bytes to an end, in one piece or in several.
-    fn deliver(&mut self, to: usize, conn: usize, mut bytes: Bytes) {
-        while self.splits && bytes.len() > 1 && !self.rng.one_in(3) {
+    /// Delivers bytes of a lane to an end, in one piece or in several.
+    fn deliver(&mut self, to: usize, conn: usize, lane: u16, mut bytes: Bytes) {
+        let splits = self.splits && lane != MESSAGE_LANE && !self.conns[conn].pipes[1 - to].manner.has_records;
+        while splits && bytes.len() > 1 && !self.rng.one_in(3) {
             let at = self.rng.scaled(1, bytes.len() as u64 - 1) as usize;
             let head = bytes.split_to(at);
-            self.deliver_piece(to, conn, head);
+            self.deliver_piece(to, conn, lane, head);
         }
-        self.deliver_piece(to, conn, bytes);
+        self.deliver_piece(to, conn, lane, bytes);
     }
 
-    fn deliver_piece(&mut self, to: usize, conn: usize, bytes: Bytes) {
+    fn deliver_piece(&mut self, to: usize, conn: usize, lane: u16, bytes: Bytes) {
         if !self.conns[conn].up[to] {
             return;
         }
@@ -330,7 +338,7 @@ impl World {
         if bytes.is_empty() {
             return;
         }
-        let result = self.ends[to].session.as_mut().map_or(Ok(()), |session| session.receive(now, id, 0, bytes));
+        let result = self.ends[to].session.as_mut().map_or(Ok(()), |session| session.receive(now, id, lane, bytes));
         if let Err(violation) = result {
             panic!("a session of ours broke the protocol: {violation:?} at end {to} on {id:?}");
         }
@@ -373,7 +381,7 @@ impl World {
         if status != Status::Ok {
             let mut refusal = Vec::new();
             Frame::HelloAck(HelloAck::refusal(status, &hello, boot)).encode(&mut refusal);
-            self.conns[conn].pipes[SERVER].write(now, Bytes::from(refusal));
+            self.conns[conn].pipes[SERVER].write(now, 0, Bytes::from(refusal));
             self.conns[conn].up[SERVER] = false;
         }
         Some(used)
@@ -430,6 +438,7 @@ impl World {
                 session.path_stats(now, conn.id, PathStats { srtt_us, rate, ..PathStats::default() });
             }
             session.set_room(conn.id, conn.pipes[end].room(now));
+            session.set_message_bytes_max(conn.id, conn.pipes[end].manner.message_bytes_max);
         }
         let mut any = false;
         while self.frames < self.frames_max {
@@ -442,7 +451,7 @@ impl World {
             self.out.copy_to(&mut self.wire);
             let conn = self.conns.iter_mut().find(|conn| conn.id == transmit.subflow && conn.is_known(end));
             if let Some(conn) = conn {
-                let arrival = conn.pipes[end].write(now, Bytes::copy_from_slice(&self.wire));
+                let arrival = conn.pipes[end].write(now, transmit.lane, Bytes::copy_from_slice(&self.wire));
                 self.watch[end].on_frame(transmit.subflow, arrival, &self.wire);
                 if conn.pipes[end].carrier.is_none() {
                     session.set_room(conn.id, conn.pipes[end].room(now));

@@ -1,10 +1,10 @@
 //! Runs in which the seed chooses limits, paths, work and faults. Each run leaves out some kinds of fault, because a
 //! run with all of them never gets far.
 
-use seaprox::link::{Config, Mode, frame::Class};
+use seaprox::link::{Config, LANES_MAX, Mode, Time, frame::Class};
 
 use super::app::App;
-use super::pipe::{Pipe, Shape};
+use super::pipe::{Manner, Pipe, Shape};
 use super::rng::Rng;
 use super::{CLIENT, SERVER, World};
 
@@ -61,7 +61,23 @@ fn config(rng: &mut Rng) -> Config {
     }
 }
 
-fn world(seed: u64) -> World {
+/// Draws a carrier: one stream, records, or lanes and messages.
+fn manner(rng: &mut Rng) -> Manner {
+    let has_lanes = match rng.range(0, 3) {
+        0 => return Manner::default(),
+        1 => return Manner { has_records: true, ..Manner::default() },
+        n => n == 2 || rng.one_in(4),
+    };
+    Manner {
+        more_lanes: rng.range(1, u64::from(LANES_MAX) - 1) as u16,
+        has_records: false,
+        message_bytes_max: if has_lanes { rng.scaled(20, 20_000) as usize } else { 0 },
+        loss: if rng.one_in(3) { 0 } else { rng.scaled(8, 300) },
+        opens_us: if rng.one_in(2) { 0 } else { rng.scaled(1000, 300_000) },
+    }
+}
+
+fn world(seed: u64, carriers: Carriers) -> World {
     let mut rng = Rng::new(seed);
     let mut world = World::new(rng.next(), config(&mut rng));
     world.config[SERVER] = config(&mut rng);
@@ -82,14 +98,32 @@ fn world(seed: u64) -> World {
         path.redial_us = rng.scaled(1000, 200_000);
         path.shapes[1].rate = rng.scaled(50_000, 20_000_000);
     }
+    let mut lanes = Rng::new(seed ^ 0x1A4E);
+    if carriers == Carriers::Any && lanes.one_in(2) {
+        world.paths.iter_mut().for_each(|path| path.manner = manner(&mut lanes));
+    }
     world.start();
     world
 }
 
+/// The carriers of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carriers {
+    /// Ordered streams of bytes.
+    Streams,
+    /// In half of the runs each path has a carrier of any kind.
+    Any,
+}
+
 /// Runs one seed. Panics if a byte is wrong, a stream does not end, or an invariant is broken.
 pub fn run(seed: u64) {
+    run_over(seed, Carriers::Any);
+}
+
+/// Runs one seed over these carriers, as [`run`] does.
+pub fn run_over(seed: u64, carriers: Carriers) {
     let mut rng = Rng::new(seed ^ 0x5EED);
-    let mut world = world(seed);
+    let mut world = world(seed, carriers);
     let faults = Faults::random(&mut rng);
     let break_streams = rng.one_in(3);
     let restart_at = rng.one_in(12).then(|| rng.range(20, 300));
@@ -100,6 +134,8 @@ pub fn run(seed: u64) {
     let mut flows = Rng::new(seed ^ 0xF10);
     let flow_rate = if !flows.one_in(3) { 0 } else { flows.scaled(5, 100) };
     let datagram_bytes = flows.scaled(1, 50_000);
+    let mut lanes = Rng::new(seed ^ 0x57A11);
+    let hold_rate = if lanes.one_in(2) { 0 } else { lanes.scaled(10, 500) };
     for step in 0..steps {
         world.run_for(1000);
         while work > 0 && world.is_open() && rng.one_in(3) {
@@ -122,6 +158,9 @@ pub fn run(seed: u64) {
             return;
         }
         inject(&mut world, &mut rng, faults);
+        if hold_rate > 0 && lanes.one_in(hold_rate) {
+            hold_a_lane(&mut world, &mut lanes);
+        }
     }
     heal(&mut world);
     for super::End { session, app, .. } in &mut world.ends {
@@ -197,11 +236,28 @@ fn inject(world: &mut World, rng: &mut Rng, faults: Faults) {
     }
 }
 
+/// Stalls a lane of a connection, for a while or until [`heal`].
+fn hold_a_lane(world: &mut World, rng: &mut Rng) {
+    if world.conns.is_empty() {
+        return;
+    }
+    let conn = rng.range(0, world.conns.len() as u64 - 1) as usize;
+    let pipe = &mut world.conns[conn].pipes[rng.range(0, 1) as usize];
+    let lane = rng.range(0, u64::from(pipe.manner.more_lanes)) as u16;
+    let until = if rng.one_in(4) { Time::from_us(u64::MAX / 2) } else { world.now.after(rng.scaled(1000, 2_000_000)) };
+    if pipe.manner.more_lanes > 0 {
+        pipe.hold_lane(lane, until);
+    }
+}
+
 /// Ends all faults: frozen pipes go on, and all rates and classes are as at the start.
 fn heal(world: &mut World) {
     let now = world.now;
     for conn in &mut world.conns {
-        conn.pipes.iter_mut().for_each(|pipe| pipe.thaw(now));
+        conn.pipes.iter_mut().for_each(|pipe| {
+            pipe.thaw(now);
+            pipe.release_lanes(now);
+        });
         for (pipe, shape) in conn.pipes.iter_mut().zip(world.paths[conn.path].shapes) {
             pipe.shape.rate = shape.rate;
         }
