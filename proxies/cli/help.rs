@@ -191,7 +191,11 @@ fn sentences(option: &OptionSpec, command: Option<Command>) -> String {
 /// Returns a help text with the values that it names.
 pub fn filled(help: &str) -> String {
     let timing = seaprox::node::Timing::default();
-    let named = [("{redial-first}", timing.redial.0), ("{redial-awaited}", timing.redial_awaited)];
+    let named = [
+        ("{redial-first}", timing.redial.0),
+        ("{redial-awaited}", timing.redial_awaited),
+        ("{redial-beside}", timing.redial_beside),
+    ];
     named
         .iter()
         .fold(help.to_owned(), |help, (name, delay)| help.replace(name, &seaprox::units::format_duration(*delay)))
@@ -411,7 +415,7 @@ mod tests {
         assert!(rows > 30, "{rows} rows were found");
         let timing = seaprox::node::Timing::default();
         let help = |long: &str| OPTIONS.iter().find(|option| option.long == long).unwrap().help;
-        for delay in [timing.redial.0, timing.redial_awaited] {
+        for delay in [timing.redial.0, timing.redial_awaited, timing.redial_beside] {
             assert!(filled(help("link-retry-max")).contains(&seaprox::units::format_duration(delay)), "{delay:?}");
         }
         assert!(OPTIONS.iter().all(|option| !filled(option.help).contains('{')), "each value has a name that is known");

@@ -510,7 +510,8 @@ pub static OPTIONS: &[OptionSpec] = &[
         .fills(Field::Timer(|d| &mut d.process.node.timing.hold)).only(RELAYS)
         .key(Sections::LINKS),
     option(Group::Links, "link-retry-max", Value::Duration, "longest delay between two attempts to dial a subflow; the delays \
-        double from {redial-first}, and are {redial-awaited} at most while clients wait")
+        double from {redial-first}, and are {redial-awaited} at most while clients wait, and {redial-beside} at most for a path that does \
+        not answer while another subflow is up")
         .fills(Field::Timer(|d| &mut d.process.node.timing.redial.1)).only(DIALING)
         .key(Sections::LINKS),
     option(Group::Links, "link-memory", Value::Size(1 << 20, 1 << 40), "memory of one link for received data; the same amount \

@@ -322,6 +322,9 @@ pub struct Timing {
     pub redial: (Duration, Duration),
     /// Longest pause between two tries while connections of clients wait for the link, if it is shorter than `redial`.
     pub redial_awaited: Duration,
+    /// Longest pause between two tries of a path that does not answer while another subflow of the link is up, if it is
+    /// shorter than `redial`: the path is used again soon after it is back.
+    pub redial_beside: Duration,
     /// Bytes that one session may hold for its readers, and as many for its peer.
     pub memory_bytes: u64,
     /// Streams of one session.
@@ -347,6 +350,7 @@ impl Default for Timing {
             handshake: Duration::from_micros(session.handshake_us),
             redial: (Duration::from_millis(200), Duration::from_secs(15)),
             redial_awaited: Duration::from_secs(5),
+            redial_beside: Duration::from_secs(1),
             memory_bytes: session.send_bytes_max,
             streams: session.streams_max,
             subflows: session.subflows_max,

@@ -2,7 +2,8 @@
 //!
 //! A lost subflow is dialed again at once, then after pauses that double. The pauses have a random part, so that the nodes
 //! of a network do not come back at the same moment. The longest pause is shorter while connections of clients wait for the
-//! link. The first subflow of a session is dialed alone.
+//! link, and while the session has another subflow, so that a path that is back is soon used again. The first subflow of a
+//! session is dialed alone.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -315,7 +316,7 @@ impl Node {
         record.failed = Some((failure.clone(), now_ms));
         let (first, longest) = (
             record.timing.redial.0,
-            linked.map_or(record.timing.redial.1, |linked| record.longest_pause(linked, now_ms)),
+            linked.map_or(record.timing.redial.1, |linked| record.longest_pause(linked, failure.reason, now_ms)),
         );
         let (was_established, closing) = (record.was_established, record.closing);
         let Some(dialer) = record.dialer.as_mut() else { return };

@@ -19,7 +19,7 @@ use crate::streams::LinkSession;
 use crate::types::address::Target;
 use crate::types::id::Id;
 use crate::types::link_state::LinkState;
-use crate::types::reason::Failure;
+use crate::types::reason::{Failure, Reason};
 
 use super::config::{OnDatagrams, OnLinkEvent, OnStream, PeerKey, Policy, Preface, Timing};
 use super::dialer::{Dialer, LASTED_MS};
@@ -232,11 +232,16 @@ impl Link {
         self.hasty_until_ms = now_ms + HASTY_MS;
     }
 
-    /// Returns the longest pause between two tries to reach the peer.
-    pub fn longest_pause(&self, session: &LinkSession, now_ms: u64) -> Duration {
-        let Timing { redial: (_, longest), redial_awaited, .. } = self.timing;
-        let awaited = if self.is_awaited(session) { longest.min(redial_awaited) } else { longest };
-        if now_ms < self.hasty_until_ms { awaited.min(HASTY_PAUSE) } else { awaited }
+    /// Returns the longest pause between two tries to reach the peer, after a try that failed for this reason.
+    pub fn longest_pause(&self, session: &LinkSession, failed: Reason, now_ms: u64) -> Duration {
+        let Timing { redial: (_, longest), redial_awaited, redial_beside, .. } = self.timing;
+        let is_open = session.session.as_ref().is_some_and(Session::is_open);
+        let soon = match () {
+            () if is_open && is_of_network(failed) => longest.min(redial_beside),
+            () if self.is_awaited(session) => longest.min(redial_awaited),
+            () => longest,
+        };
+        if now_ms < self.hasty_until_ms { soon.min(HASTY_PAUSE) } else { soon }
     }
 
     /// Notes the key that the peer has shown. Its rate is the one that the policy has for the key.
@@ -318,3 +323,9 @@ impl Link {
 /// Time for which a peer that has announced a stop is expected back, and the longest pause between two tries meanwhile.
 const HASTY_MS: u64 = 60_000;
 const HASTY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Returns true if a dial that fails for this reason has reached no node. Such a try is cheap for both nodes.
+fn is_of_network(reason: Reason) -> bool {
+    use Reason::{ConnectionRefused, HandshakeTimeout, HostUnreachable, LinkLost, NetworkUnreachable, TimedOut};
+    matches!(reason, ConnectionRefused | HandshakeTimeout | HostUnreachable | LinkLost | NetworkUnreachable | TimedOut)
+}

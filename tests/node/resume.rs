@@ -383,6 +383,41 @@ fn paths_can_be_added_and_removed_during_a_transfer() {
     far.read_exact(&mut [0]).unwrap();
 }
 
+/// The pauses between redials double to a minute, but stay short for a path that refuses while another subflow is up.
+#[test]
+fn a_path_that_refuses_is_used_soon_after_it_is_back_while_another_one_lives() {
+    let (server, client) = (Node::start(), Node::start());
+    let to = server.serve();
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    bound.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
+    let refusing = bound.local_addr().unwrap().as_socket().unwrap();
+    let pauses = Timing {
+        redial: (Duration::from_millis(5), Duration::from_secs(60)),
+        redial_beside: Duration::from_millis(10),
+        ..timing()
+    };
+    let link = client.link_with(to, move |config| config.timing = pauses);
+    client.until_up();
+    let path = Path { peer: Some(refusing.into()), ..Path::default() };
+    client.ask(move |core| core.link(link).unwrap().add_path(&path).unwrap());
+    // Without the bound, the pause before the last of these tries would be 80 s.
+    until("fifteen tries have failed", || client.has(|h| matches!(h, LinkEvent::NoSubflow { tries: 15.., .. })));
+    bound.listen(16).unwrap();
+    let listener = std::net::TcpListener::from(bound);
+    let relay = thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let mut server = std::net::TcpStream::connect(to).unwrap();
+        let (mut a, mut b) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        thread::spawn(move || std::io::copy(&mut a, &mut b));
+        std::io::copy(&mut server, &mut client)
+    });
+    until("two subflows are live", || {
+        client.links()[0].subflows.iter().filter(|s| s.state == SubflowState::Live).count() == 2
+    });
+    drop((client, server));
+    let _ = relay.join();
+}
+
 #[test]
 fn a_path_that_is_removed_during_its_handshake_does_not_come_up() {
     let (server, client) = (Node::start(), Node::start());
