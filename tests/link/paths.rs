@@ -11,7 +11,7 @@ use bytes::Bytes;
 use link_kit::line::{Line, Trace};
 use link_kit::scenes::{self, Cut, Row};
 use link_kit::tcp::Tcp;
-use seaprox::link::Time;
+use seaprox::link::{Mode, Time};
 
 /// The bounds of one scene: the least part of the lines' capacity, and the longest gap and echo in milliseconds.
 struct Bounds {
@@ -71,6 +71,15 @@ fn data_paced_on_six_equal_paths_is_soon_in_order() {
     let row = scenes::all().remove(0).paced(5);
     println!("{row:?}");
     assert!(row.delay.0 <= 30.0 && row.delay.1 <= 60.0, "{row:?}");
+}
+
+/// A copy that finds no second subflow ready waits for it. Dropped copies would make this 2.3 s.
+#[test]
+fn small_messages_of_redundant_mode_do_not_wait_for_a_dark_path() {
+    let scene = scenes::all().into_iter().find(|scene| scene.name == "LTE + LTE").unwrap();
+    let row = scene.with_mode(Mode::Redundant).bulk(12);
+    println!("{row:?}");
+    assert!(row.echo.1 <= 900.0 && row.share >= 0.94, "{row:?}");
 }
 
 fn check_cuts(count: u64, shape: (u64, u64, u64), p50: [f64; 4], most: [f64; 4]) {
@@ -137,13 +146,19 @@ fn a_trace_depends_on_its_seed_only_and_repeats() {
     assert_eq!(dark, 0, "a tunnel");
 }
 
-/// Prints the rows of all scenes; `SEAPROX_SCENE` chooses some of them by a part of the name.
+/// Prints the rows of all scenes; `SEAPROX_SCENE` chooses some of them by a part of the name, and `SEAPROX_MODE` the mode.
 #[test]
 #[ignore = "a table to read"]
 fn table_of_scenes() {
     let only = std::env::var("SEAPROX_SCENE").unwrap_or_default();
     let seconds = std::env::var("SEAPROX_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
+    let mode = match std::env::var("SEAPROX_MODE").as_deref() {
+        Ok("single") => Mode::Single,
+        Ok("redundant") => Mode::Redundant,
+        _ => Mode::Stripe,
+    };
     for scene in scenes::all().into_iter().filter(|scene| scene.name.contains(&only)) {
+        let scene = scene.with_mode(mode);
         let row = scene.bulk(seconds);
         let paced = scene.paced(seconds / 2);
         println!(

@@ -38,6 +38,17 @@ impl Mode {
     }
 }
 
+/// The subflow for a copy of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::link) enum Second {
+    /// The subflow with this index takes it now.
+    Ready(usize),
+    /// None can take it now.
+    Busy,
+    /// No other subflow is usable.
+    Missing,
+}
+
 /// A usable subflow.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::link) struct Candidate {
@@ -121,9 +132,15 @@ impl Scheduler {
         self.order.iter().find(|other| other.ready && other.arrival_us <= limit_us).map(|other| other.index)
     }
 
-    /// Returns the fastest ready subflow other than `index`.
-    pub(in crate::link) fn second(&self, index: usize) -> Option<usize> {
-        self.order.iter().find(|other| other.index != index && other.ready).map(|other| other.index)
+    /// Returns the subflow for a copy of a frame that was sent on `index`: the fastest other one that is ready, if it is at
+    /// most a quarter slower than the fastest other one.
+    pub(in crate::link) fn second(&self, index: usize) -> Second {
+        let mut others = self.order.iter().filter(|other| other.index != index).peekable();
+        let Some(limit_us) = others.peek().map(|first| first.arrival_us.saturating_add(first.arrival_us / 4)) else {
+            return Second::Missing;
+        };
+        let ready = others.find(|other| other.ready && other.arrival_us <= limit_us);
+        ready.map_or(Second::Busy, |other| Second::Ready(other.index))
     }
 
     /// Returns all usable subflows, the fastest first.

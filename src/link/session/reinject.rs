@@ -4,7 +4,7 @@ use super::state::Session;
 use super::transmit::Transmit;
 use super::unopened::Route;
 use crate::link::path::lane::SentFrame;
-use crate::link::path::scheduler::Mode;
+use crate::link::path::scheduler::{Mode, Second};
 use crate::link::path::subflow::Subflow;
 use crate::link::wire::content::{FrameContent, Key, Piece};
 use crate::link::wire::frame::Class;
@@ -17,8 +17,8 @@ const REINJECT_SHARE: u64 = 160;
 const REINJECT_BYTES_MAX: u64 = 4 * FRAME_BYTES_MAX as u64;
 /// Number of frames at the head of a slow lane among which the first missing piece of a stream is searched.
 const REINJECT_LOOK: usize = 32;
-/// Maximum number of queued duplicates.
-const DUPLICATES_MAX: usize = 16;
+/// Maximum number of duplicates that wait for a second subflow. Beyond it the oldest one is dropped.
+const DUPLICATES_MAX: usize = 64;
 /// Interval at which a subflow with late frames is checked again.
 const LATE_CHECK_US: u64 = 20_000;
 
@@ -29,15 +29,36 @@ impl Session {
             FrameContent::Data(_, piece) => u64::from(piece.len) < 1024,
             _ => true,
         };
-        if self.config.mode == Mode::Redundant && small && self.duplicates.len() < DUPLICATES_MAX {
-            self.subflows.get(index).into_iter().for_each(|s| self.duplicates.push_back((s.id, content)));
+        if self.config.mode != Mode::Redundant || !small || self.subflows.len() < 2 {
+            return;
         }
+        if self.duplicates.len() == DUPLICATES_MAX {
+            self.duplicates.pop_front();
+        }
+        self.subflows.get(index).into_iter().for_each(|s| self.duplicates.push_back((s.id, content)));
     }
 
+    /// Sends the first duplicate whose second subflow can take it. The others wait until theirs can, or until they are of no
+    /// use.
     pub(super) fn send_duplicate(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
-        while let Some((id, content)) = self.duplicates.pop_front() {
+        let mut at = 0;
+        while let Some(&(id, content)) = self.duplicates.get(at) {
             let first = self.subflows.iter().position(|subflow| subflow.id == id).unwrap_or(usize::MAX);
-            let Some(index) = self.scheduler.second(first) else { continue };
+            let index = match self.scheduler.second(first) {
+                Second::Ready(index) => index,
+                Second::Busy if self.is_duplicate_wanted(content) => {
+                    at += 1;
+                    continue;
+                }
+                Second::Busy | Second::Missing => {
+                    self.duplicates.remove(at);
+                    continue;
+                }
+            };
+            self.duplicates.remove(at);
+            if !self.is_duplicate_wanted(content) {
+                continue;
+            }
             let before = out.len();
             match content {
                 FrameContent::Control(key) if self.write_control(key, out) => {
@@ -51,13 +72,11 @@ impl Session {
                     let Some(stream) = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot)) else {
                         continue;
                     };
-                    let held = &stream.send;
-                    let is_ahead = !self.subflows.get(index).is_some_and(|s| self.route_of(stream).allows(s.id));
-                    if is_ahead || held.reset_frame().is_some() || held.una() > piece.offset || held.is_over() {
+                    if !self.subflows.get(index).is_some_and(|s| self.route_of(stream).allows(s.id)) {
                         continue;
                     }
                     out.data_head(id.0, piece.offset, piece.len as usize, piece.fin);
-                    held.emit(piece, out);
+                    stream.send.emit(piece, out);
                     let lane = self.lane_of(index, stream)?;
                     self.stats.reinjected_bytes += u64::from(piece.len);
                     return self.record_sent(now, index, lane, before, out, content);
@@ -66,6 +85,15 @@ impl Session {
             }
         }
         None
+    }
+
+    /// Returns true if a piece is not known to have arrived, or if a control frame may be of use.
+    fn is_duplicate_wanted(&self, content: FrameContent) -> bool {
+        let FrameContent::Data(id, piece) = content else { return true };
+        self.streams.live_slot(id).and_then(|slot| self.streams.get(slot)).is_some_and(|stream| {
+            let send = &stream.send;
+            send.reset_frame().is_none() && send.una() <= piece.offset && !send.is_over()
+        })
     }
 
     /// Sends a piece that a stream waits for on the fastest subflow, if it is far back on a slow one.
