@@ -19,7 +19,7 @@ FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %canary.rs,$(wildcard
 # The tests that a mode of the relay makes a difference to. What a link carries is never spliced.
 RELAY_TESTS = --test loop --test process
 
-.PHONY: all capi install-capi test test-tools test-system system-tools check check-systems try-windows try-static try-container try-deb try-browser try-prometheus static deb bench interop gates \
+.PHONY: all capi install-capi test test-tools test-system system-tools sctp check check-systems try-windows try-static try-container try-deb try-browser try-prometheus static deb bench interop gates \
 	soak mutate race fuzz install uninstall clean
 
 all:
@@ -58,6 +58,7 @@ test-system: test-tools system-tools
 	$(MAKE) try-static
 	$(MAKE) try-container
 	$(MAKE) try-deb
+	$(MAKE) sctp
 	$(MAKE) try-browser
 	$(MAKE) try-prometheus
 	$(CARGO) publish --workspace --dry-run --locked
@@ -71,6 +72,10 @@ try-browser:
 try-prometheus:
 	$(CARGO) build --locked
 	scripts/prometheus-check $(TARGET_DIR)/debug/seaprox
+
+# Runs the links over SCTP in a guest of qemu whose kernel has it, on its packages of Debian.
+sctp: system-tools
+	scripts/check-sctp
 
 # Installs the heavy programs of tier 2.
 system-tools:

@@ -141,12 +141,12 @@ pub const UNIX_OWNER: Field = Field::Text(
 pub const SOURCE: Field = Field::Text(
     |d, text| {
         let none = Path::default();
-        let Path { source, local_port: port, interface, peer } = if text == "none" {
+        let Path { carrier, source, local_port: port, interface, peer } = if text == "none" {
             none
         } else {
             addresses::path(text, addresses::PORT).map_err(|error| error.to_string())?
         };
-        if peer.is_some() {
+        if peer.is_some() || carrier.is_some() {
             return Err("expected ADDRESS[:PORT][%INTERFACE], such as 10.0.0.2 or %eth1".to_owned());
         }
         d.process.egress = Egress { source, port, interface, ..std::mem::take(&mut d.process.egress) };
@@ -154,7 +154,7 @@ pub const SOURCE: Field = Field::Text(
     },
     |d| {
         let Egress { source, port, interface, .. } = d.process.egress.clone();
-        let path = Path { source, local_port: port, interface, peer: None };
+        let path = Path { source, local_port: port, interface, ..Path::default() };
         vec![if path == Path::default() { "none".to_owned() } else { path.to_string() }]
     },
 );

@@ -3,7 +3,7 @@
 //! ```text
 //! peer   = HOST[:PORT]                              a bare number is a port of loopback, as in all addresses
 //! listen = ADDR[:PORT]                              the same, and * or :PORT for every address
-//! path   = [SOURCE][:PORT][%INTERFACE][->HOST[:PORT]]    at least one of the four
+//! path   = [CARRIER:][SOURCE][:PORT][%INTERFACE][->HOST[:PORT]]    at least one of the five
 //! ```
 //!
 //! All functions are pure: they resolve no name and do not check that an interface exists.
@@ -11,7 +11,7 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
-use seaprox::node::Path;
+use seaprox::node::{CarrierKind, Path};
 use seaprox::{AddressError, Bind, Proto, Target, Upstream};
 
 /// The default port of links.
@@ -66,8 +66,12 @@ pub fn path(text: &str, port: u16) -> Result<Path, PathError> {
         Some((from, to)) => (from, Some(to)),
         None => (text, None),
     };
+    let (carrier, from) = match from.split_once(':') {
+        Some((name, rest)) if CarrierKind::parse(name).is_some() => (CarrierKind::parse(name), rest),
+        _ => (None, from),
+    };
     let Source { source, local_port, interface } = source_of(from);
-    if source.is_empty() && local_port.is_none() && interface.is_none() && to.is_none() {
+    if source.is_empty() && local_port.is_none() && interface.is_none() && to.is_none() && carrier.is_none() {
         return Err(PathError(format!("expected {PATH_FORM}")));
     }
     let source = match source {
@@ -92,7 +96,7 @@ pub fn path(text: &str, port: u16) -> Result<Path, PathError> {
         }
         None => None,
     };
-    Ok(Path { source, local_port, interface: interface.map(str::to_owned), peer })
+    Ok(Path { carrier, source, local_port, interface: interface.map(str::to_owned), peer })
 }
 
 /// The parts of the source of a path.
@@ -160,7 +164,8 @@ impl fmt::Display for PathError {
 
 impl std::error::Error for PathError {}
 
-const PATH_FORM: &str = "SOURCE[:PORT][%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, %wlan0 or 10.0.0.2->198.51.100.7";
+const PATH_FORM: &str =
+    "[CARRIER:]SOURCE[:PORT][%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, %wlan0 or 10.0.0.2->198.51.100.7";
 /// IFNAMSIZ, with the final NUL.
 const INTERFACE_BYTES: usize = 16;
 
@@ -217,6 +222,7 @@ mod tests {
     #[test]
     fn a_path_has_a_source_an_interface_or_a_peer_address_or_all_of_them() {
         let with = |source: Option<&str>, interface: Option<&str>, to: Option<&str>| Path {
+            carrier: None,
             source: source.map(|text| text.parse().unwrap()),
             local_port: None,
             interface: interface.map(str::to_owned),
@@ -242,6 +248,16 @@ mod tests {
             ("[fe80::1%eth0]:5000", with(Some("fe80::1"), Some("eth0"), None)),
         ] {
             assert_eq!(path(text, 99), Ok(Path { local_port: Some(5000), ..expected }), "{text}");
+        }
+        for (text, carrier, expected) in [
+            ("sctp:", CarrierKind::Sctp, with(None, None, None)),
+            ("sctp:10.0.0.2->gate", CarrierKind::Sctp, with(Some("10.0.0.2"), None, Some("gate:99"))),
+            ("mptcp:%wlan0", CarrierKind::Mptcp, with(None, Some("wlan0"), None)),
+            ("tcp:[fd00::2]", CarrierKind::Tcp, with(Some("fd00::2"), None, None)),
+        ] {
+            let expected = Path { carrier: Some(carrier), ..expected };
+            assert_eq!(path(text, 99).map(|path| path.to_string()), Ok(expected.to_string()));
+            assert_eq!(path(text, 99), Ok(expected), "{text}");
         }
         for (text, error) in [
             ("", format!("expected {PATH_FORM}")),

@@ -4,10 +4,12 @@ use std::fmt::Display;
 use std::io;
 
 use super::apply_error::{ApplyError, ApplyFailure};
+use super::link::LinkPaths;
 use super::listener::Listener;
 use super::maker::MadeFrontEnd;
 use super::{Config, Place, Problem};
 use crate::engine::permitted::{HAS_REDIRECT, try_mark, try_transparent};
+use crate::node::CarrierKind;
 use crate::relay::dial::Egress;
 use crate::types::proto::Proto;
 
@@ -17,6 +19,29 @@ pub(super) fn check_process(config: &Config) -> Result<(), ApplyError> {
         0 => Ok(()),
         mark => try_mark(mark).map_err(|error| lacking("mark", &mark, &Place::root(), &error)),
     }
+}
+
+/// Tries the transports of links: there is nothing that some of them fall back to.
+pub(super) fn check_carriers(config: &Config) -> Result<(), ApplyError> {
+    let node = config.node.carrier;
+    let links = config.links.iter().map(|link| (Place::record("link", &link.name), link.carrier.unwrap_or(node)));
+    let paths = config.links.iter().flat_map(|link| {
+        let paths = match &link.paths {
+            LinkPaths::List(paths) => &paths[..],
+            LinkPaths::File(_) => &[],
+        };
+        paths.iter().filter_map(|path| Some((Place::record("link", &link.name), path.carrier?)))
+    });
+    let servers = config.servers.iter().map(|server| {
+        let place = Place::record("server", &server.name);
+        (place, server.carrier.unwrap_or(node))
+    });
+    let refuse = |place: &Place, field, carrier: CarrierKind| match carrier.require() {
+        Ok(()) => Ok(()),
+        Err(error) => Err(refused(Problem::new(place.field(field), format!(" {carrier}: {error}")))),
+    };
+    paths.into_iter().try_for_each(|(place, carrier)| refuse(&place, "path", carrier))?;
+    links.chain(servers).into_iter().try_for_each(|(place, carrier)| refuse(&place, "carrier", carrier))
 }
 
 /// Tries the options of a listener that has everything that it inherits.

@@ -263,6 +263,16 @@ impl<'a> Checks<'a> {
             self.problems.push(problem.and("local-port", ", because the peer dials to that port"));
         }
         let carrier = link.carrier.unwrap_or(self.config.node.carrier);
+        let of_path = match &link.paths {
+            LinkPaths::List(paths) => {
+                paths.iter().find_map(|path| path.carrier.filter(|kind| *kind != CarrierKind::Tcp))
+            }
+            LinkPaths::File(_) => None,
+        };
+        if let Some(kind) = of_path {
+            let problem = Problem::new(place.field("simultaneous"), " with ");
+            self.problems.push(problem.and("path", format!(" {kind}:...: expected tcp")));
+        }
         if carrier != CarrierKind::Tcp {
             let problem = Problem::new(place.field("simultaneous"), " with ");
             self.problems.push(problem.and("carrier", format!(" {carrier}: expected tcp")));

@@ -54,6 +54,8 @@ struct MemberList {
 pub(crate) struct Acceptor {
     socket: AcceptorSocket,
     inherited: Inherited,
+    /// The protocol has the options of TCP.
+    has_tcp_options: bool,
 }
 
 /// The options that accepted sockets inherit, which saves two system calls for each client.
@@ -100,12 +102,12 @@ pub(crate) fn bind_stream(
 fn bind_place(place: &Bind, loops: usize, config: &Config, protocol: StreamProtocol) -> io::Result<Vec<Bound>> {
     let sockets = Sockets { loops, protocol, proto: place.proto() };
     match place {
-        Bind::Ip(_, addr) => Ok(vec![bind_tcp(*addr, true, sockets, config)?]),
+        Bind::Ip(_, addr) => Ok(vec![bind_tcp(&[*addr], true, sockets, config)?]),
         Bind::Unix(path) => Ok(vec![bind_unix(path, loops, config)?]),
         Bind::Descriptor(proto, name) => adopt(name.as_str(), *proto, loops, config),
-        Bind::Any(_, port) => match bind_tcp((Ipv6Addr::UNSPECIFIED, *port).into(), false, sockets, config) {
+        Bind::Any(_, port) => match bind_tcp(&[(Ipv6Addr::UNSPECIFIED, *port).into()], false, sockets, config) {
             Err(error) if sys::lacks_family(&error) => {
-                Ok(vec![bind_tcp((Ipv4Addr::UNSPECIFIED, *port).into(), true, sockets, config)?])
+                Ok(vec![bind_tcp(&[(Ipv4Addr::UNSPECIFIED, *port).into()], true, sockets, config)?])
             }
             bound => Ok(vec![bound?]),
         },
@@ -148,7 +150,8 @@ pub(crate) fn bind_some(place: &Bind, config: &Config) -> io::Result<(Vec<Bound>
     for ip in both {
         let chosen = bounds.first().and_then(|bound| bound.addr.ip()).map(|first| first.port());
         let addr = SocketAddr::new(ip, chosen.or(place.port()).unwrap_or(0));
-        match bind_tcp(addr, true, Sockets { loops: 1, protocol: StreamProtocol::Tcp, proto: place.proto() }, config) {
+        let sockets = Sockets { loops: 1, protocol: StreamProtocol::Tcp, proto: place.proto() };
+        match bind_tcp(&[addr], true, sockets, config) {
             Ok(bound) => bounds.push(bound),
             Err(error) => lacking.push((addr, error)),
         }
@@ -162,15 +165,18 @@ pub(crate) fn bind_some(place: &Bind, config: &Config) -> io::Result<(Vec<Bound>
     Ok((bounds, lacking))
 }
 
-/// Binds all addresses of a place to one port, also if the system chooses it.
+/// Binds all addresses of a place to one port, also if the system chooses it. Addresses that one socket can have are one
+/// [`Bound`].
 fn bind_each(addresses: &[SocketAddr], sockets: Sockets, config: &Config) -> io::Result<Vec<Bound>> {
     let mut tries = PORT_TRIES;
     'again: loop {
         let mut bounds: Vec<Bound> = Vec::new();
         let mut lacking = None;
-        for addr in addresses {
+        for group in groups(addresses, sockets.protocol) {
+            let Some(addr) = group.first() else { continue };
             let chosen = bounds.first().and_then(|bound| bound.addr.ip()).map_or(addr.port(), |first| first.port());
-            match bind_tcp(at_port(*addr, chosen), true, sockets, config) {
+            let group: Vec<SocketAddr> = group.iter().map(|addr| at_port(*addr, chosen)).collect();
+            match bind_tcp(&group, true, sockets, config) {
                 Ok(bound) if bounds.iter().all(|other| other.addr != bound.addr) => bounds.push(bound),
                 Ok(_) => {}
                 Err(error) if sys::lacks_family(&error) => lacking = Some(error),
@@ -189,8 +195,26 @@ fn bind_each(addresses: &[SocketAddr], sockets: Sockets, config: &Config) -> io:
     }
 }
 
-fn bind_tcp(addr: SocketAddr, only_ipv6: bool, sockets: Sockets, config: &Config) -> io::Result<Bound> {
+/// Divides addresses by the sockets that they get: those of one family share a socket of SCTP.
+fn groups(addresses: &[SocketAddr], protocol: StreamProtocol) -> Vec<Vec<SocketAddr>> {
+    if protocol != StreamProtocol::Sctp {
+        return addresses.iter().map(|addr| vec![*addr]).collect();
+    }
+    let mut unique: Vec<SocketAddr> = Vec::new();
+    addresses.iter().for_each(|addr| {
+        if !unique.contains(addr) {
+            unique.push(*addr)
+        }
+    });
+    let (v4, v6): (Vec<_>, Vec<_>) = unique.into_iter().partition(SocketAddr::is_ipv4);
+    [v4, v6].into_iter().filter(|group| !group.is_empty()).collect()
+}
+
+/// Binds an address, with the further addresses of the same socket behind it.
+fn bind_tcp(addresses: &[SocketAddr], only_ipv6: bool, sockets: Sockets, config: &Config) -> io::Result<Bound> {
     let Sockets { loops, protocol, proto } = sockets;
+    let (addr, more) = addresses.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let addr = *addr;
     if proto == Proto::Udp {
         return bind_udp(addr, only_ipv6, loops);
     }
@@ -201,24 +225,31 @@ fn bind_tcp(addr: SocketAddr, only_ipv6: bool, sockets: Sockets, config: &Config
     }
     let first = open_tcp(addr, only_ipv6, spread, protocol)?;
     let addr = first.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+    if !more.is_empty() {
+        sys::sctp_bind_more(&first, &more.iter().map(|more| at_port(*more, addr.port())).collect::<Vec<_>>())?;
+    }
     let mut sockets = vec![first];
     while spread && sockets.len() < loops {
         sockets.push(open_tcp(addr, only_ipv6, true, protocol)?);
     }
-    let inherited = Inherited { nodelay: config.nodelay, tcp_keepalive: config.tcp_keepalive };
+    let has_tcp_options = protocol != StreamProtocol::Sctp;
+    let inherited = match has_tcp_options {
+        true => Inherited { nodelay: config.nodelay, tcp_keepalive: config.tcp_keepalive },
+        false => Inherited::OF_SYSTEM,
+    };
     let mut acceptors = Vec::with_capacity(sockets.len());
     for socket in sockets {
         inherited.set(SockRef::from(&socket), Inherited::OF_SYSTEM)?;
         socket.listen(config.limits.backlog.min(i32::MAX as u32) as i32)?;
         let socket = AcceptorSocket::Tcp(mio::net::TcpListener::from_std(socket.into()));
-        acceptors.push(Acceptor { socket, inherited });
+        acceptors.push(Acceptor { socket, inherited, has_tcp_options });
     }
     Ok(Bound { addr: addr.into(), sockets: acceptors, loops, is_passed: false, members: Arc::default() })
 }
 
 fn bind_udp(addr: SocketAddr, only_ipv6: bool, loops: usize) -> io::Result<Bound> {
     let (addr, sockets) = bind_datagrams(addr, only_ipv6, loops)?;
-    let acceptor = |socket| Acceptor { socket: AcceptorSocket::Udp(Box::new(socket)), inherited: Inherited::OF_SYSTEM };
+    let acceptor = |socket| Acceptor::without_options(AcceptorSocket::Udp(Box::new(socket)));
     let sockets = sockets.into_iter().map(acceptor).collect();
     Ok(Bound { addr: Endpoint::Ip(Proto::Udp, addr), sockets, loops, is_passed: false, members: Arc::default() })
 }
@@ -242,7 +273,7 @@ fn bind_unix(path: &Path, loops: usize, config: &Config) -> io::Result<Bound> {
         SocketFile::bind_owned(path, config.limits.backlog, config.unix_mode, config.unix_owner.as_ref())?;
     let socket = AcceptorSocket::Unix(UnixAcceptor::from_std(listener));
     let members = Members(Mutex::new(MemberList { file: Some(file), ..MemberList::default() }));
-    let sockets = vec![Acceptor { socket, inherited: Inherited::OF_SYSTEM }];
+    let sockets = vec![Acceptor::without_options(socket)];
     Ok(Bound { addr: Endpoint::Unix(path.into()), sockets, loops, is_passed: false, members: Arc::new(members) })
 }
 
@@ -268,7 +299,7 @@ fn adopt(name: &str, proto: Proto, loops: usize, config: &Config) -> io::Result<
             }
         };
         let members = Members(Mutex::new(MemberList { passed: Some(passed), ..MemberList::default() }));
-        let sockets = vec![Acceptor { socket, inherited }];
+        let sockets = vec![Acceptor { socket, inherited, has_tcp_options: true }];
         Ok(Bound { addr, sockets, loops, is_passed: true, members: Arc::new(members) })
     };
     sys::take_passed(name, proto)?.into_iter().map(adopt_one).collect()
@@ -342,6 +373,10 @@ impl Members {
 }
 
 impl Acceptor {
+    fn without_options(socket: AcceptorSocket) -> Acceptor {
+        Acceptor { socket, inherited: Inherited::OF_SYSTEM, has_tcp_options: false }
+    }
+
     /// Returns the socket of datagrams, if it is one.
     pub fn into_datagrams(self) -> Result<DatagramSocket, Acceptor> {
         match self.socket {
@@ -410,7 +445,9 @@ impl Acceptor {
 
     /// Sets the options that sockets accepted from now on inherit.
     pub fn inherit(&mut self, inherited: Inherited) -> io::Result<()> {
-        if let AcceptorSocket::Tcp(socket) = &self.socket {
+        if let AcceptorSocket::Tcp(socket) = &self.socket
+            && self.has_tcp_options
+        {
             inherited.set(SockRef::from(socket), self.inherited)?;
         }
         self.inherited = inherited;

@@ -23,6 +23,7 @@ use crate::types::reason::{Failure, Reason};
 use super::config::LinkEvent;
 use super::control::Node;
 use super::counted::Waiting;
+use super::handshakes::Progress;
 use super::invited::Invited;
 
 /// The record of one carrier.
@@ -177,8 +178,10 @@ impl Node {
                 Ok(None) => break Ok(()),
                 Err(failure) => break Err(failure),
             }
-            if self.must_await_handshake(id) {
-                break Ok(());
+            match self.handshake_progress(id) {
+                Progress::Ready => {}
+                Progress::Part => continue,
+                Progress::Waits => break Ok(()),
             }
             if let Err(failure) = self.open_carrier(core, id, side, &mut plain) {
                 break Err(failure);

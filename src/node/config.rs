@@ -253,9 +253,11 @@ pub struct ServeConfig {
 }
 
 /// A path to the peer: the source of a subflow and its destination.
-/// `SOURCE[:PORT][%INTERFACE][->ADDR]`.
+/// `[CARRIER:][SOURCE[:PORT]][%INTERFACE][->ADDR]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Path {
+    /// The kind of the carriers on this path, if it is another one than that of the link.
+    pub carrier: Option<CarrierKind>,
     /// The source address; the system chooses if there is none.
     pub source: Option<IpAddr>,
     /// The port of the source; the system chooses if there is none. Only one subflow can have it, so a link with several
@@ -284,7 +286,8 @@ impl Path {
             (None, None) => String::new(),
         };
         let interface = self.interface.as_ref().map_or_else(String::new, |name| format!("%{name}"));
-        format!("{source}{interface}")
+        let carrier = self.carrier.map_or_else(String::new, |carrier| format!("{carrier}:"));
+        format!("{carrier}{source}{interface}")
     }
 }
 
@@ -471,7 +474,8 @@ impl LinkConfig {
 
     /// Returns true if both nodes can dial the connections of the link at the same time, or if they need not.
     pub(super) fn has_ports(&self) -> bool {
-        let has_ports = || self.paths.iter().all(|path| path.local_port.is_some());
+        let is_tcp = |path: &Path| path.carrier.unwrap_or(self.carrier) == CarrierKind::Tcp;
+        let has_ports = || self.paths.iter().all(|path| path.local_port.is_some() && is_tcp(path));
         !self.simultaneous || self.over.is_none() && self.carrier == CarrierKind::Tcp && has_ports()
     }
 

@@ -16,20 +16,22 @@ use crate::link::{Session, SessionId, SessionRole};
 use crate::relay::dial::Egress;
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Side, SideState};
-use crate::transport::{self, Protocol};
+use crate::transport::{self, CarrierKind, Protocol};
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
+use crate::types::verb_error::VerbError;
 
 use super::carrier::{Carrier, CarrierStage};
-use super::config::{LinkEvent, Path, PeerKey};
+use super::config::{Identity, LinkEvent, Path, PeerKey, Policy};
 use super::control::Node;
 use super::nested::Over;
 use super::proof;
+use super::verbs::setup;
 
 /// The dialer of one link.
 pub(crate) struct Dialer {
-    pub endpoint: transport::Endpoint,
+    pub endpoints: Endpoints,
     pub peer: Target,
     /// The streams that carry the link, if it is a nested one.
     pub over: Option<Over>,
@@ -61,6 +63,59 @@ pub(crate) struct SubflowSlot {
     /// A node that does not know the session answered the last try. The next try goes to the address of a live subflow, and
     /// not to the first address of the peer's name.
     pub astray: bool,
+}
+
+/// The endpoints of a link, one for each kind of carrier that its paths have.
+pub(crate) struct Endpoints {
+    /// The kind on paths that name none.
+    pub kind: CarrierKind,
+    identity: Identity,
+    simultaneous: bool,
+    made: Vec<transport::Endpoint>,
+}
+
+impl Endpoints {
+    /// Makes the endpoint of the kind on paths that name none.
+    ///
+    /// # Errors
+    /// [`VerbError::Invalid`] if the key or the ciphers cannot be used.
+    pub fn new(
+        kind: CarrierKind,
+        identity: &Identity,
+        policy: &Arc<dyn Policy>,
+        simultaneous: bool,
+    ) -> Result<Endpoints, VerbError> {
+        let mut endpoints = Endpoints { kind, identity: identity.clone(), simultaneous, made: Vec::new() };
+        endpoints.make(kind, policy)?;
+        Ok(endpoints)
+    }
+
+    /// Makes the endpoints of the kinds that these paths name, if there are none.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn make_for<'a>(
+        &mut self,
+        paths: impl IntoIterator<Item = &'a Path>,
+        policy: &Arc<dyn Policy>,
+    ) -> Result<(), VerbError> {
+        paths.into_iter().filter_map(|path| path.carrier).try_for_each(|kind| self.make(kind, policy))
+    }
+
+    fn make(&mut self, kind: CarrierKind, policy: &Arc<dyn Policy>) -> Result<(), VerbError> {
+        if self.made.iter().any(|endpoint| endpoint.kind() == kind) {
+            return Ok(());
+        }
+        let setup = transport::Setup { simultaneous: self.simultaneous, ..setup(&self.identity, policy) };
+        self.made.push(transport::Endpoint::client(kind, &setup).map_err(|_| VerbError::Invalid)?);
+        Ok(())
+    }
+
+    /// Returns the endpoint for the carriers of a path.
+    fn of(&self, path: &Path) -> Option<&transport::Endpoint> {
+        let kind = path.carrier.unwrap_or(self.kind);
+        self.made.iter().find(|endpoint| endpoint.kind() == kind)
+    }
 }
 
 impl SubflowSlot {
@@ -163,8 +218,8 @@ impl Node {
         let Some(dialer) = self.links.get(link).and_then(|record| record.dialer.as_ref()) else { return };
         if let Some(over) = dialer.over {
             self.dial_stream(core, side, over.link());
-        } else {
-            dialer.endpoint.dial(core, side, &target, egress);
+        } else if let Some(endpoint) = dialer.slots.get(place).and_then(|slot| dialer.endpoints.of(&slot.path)) {
+            endpoint.dial(core, side, &target, egress);
         }
     }
 
@@ -194,7 +249,9 @@ impl Node {
         let (Some(carrier), Some(record)) = (self.carriers.get_mut(id), core.sides.get_mut(side)) else { return };
         let Some(link) = carrier.link.and_then(|link| self.links.get(link)) else { return };
         let Some(dialer) = &link.dialer else { return };
-        match dialer.endpoint.carrier(&self.buffers) {
+        let slot = dialer.slots.get(carrier.place);
+        let Some(endpoint) = slot.and_then(|slot| dialer.endpoints.of(&slot.path)) else { return };
+        match endpoint.carrier(&self.buffers) {
             Ok(mut transport) => {
                 transport.tune(record, link.timing.dead);
                 if dialer.simultaneous {

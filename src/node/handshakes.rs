@@ -27,6 +27,17 @@ pub(crate) struct Budget {
     armed: Option<Time>,
 }
 
+/// The state of the bytes that were read from an unauthenticated peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// They may be processed.
+    Ready,
+    /// The message is not complete. The rest may have arrived already, as a message of the transport of its own.
+    Part,
+    /// The message waits for its turn.
+    Waits,
+}
+
 impl Default for Budget {
     fn default() -> Budget {
         Budget { level_us: DEPTH_US, at: Time::ZERO, armed: None }
@@ -63,16 +74,22 @@ impl Node {
         is_early && self.unauthenticated.waits(id)
     }
 
-    /// Notes the progress of an unauthenticated peer. Returns true if its bytes must not be processed now: the message is
-    /// not complete, or waits for its turn.
-    pub(super) fn must_await_handshake(&mut self, id: Id) -> bool {
-        let Some(carrier) = self.carriers.get(id).filter(|carrier| carrier.is_unauthenticated()) else { return false };
+    /// Notes the progress of an unauthenticated peer. Returns whether its bytes may be processed now.
+    pub(super) fn handshake_progress(&mut self, id: Id) -> Progress {
+        let Some(carrier) = self.carriers.get(id).filter(|carrier| carrier.is_unauthenticated()) else {
+            return Progress::Ready;
+        };
         match carrier.transport.as_ref().map(|transport| transport.next_message()) {
-            Some(NextMessage::Part) => self.unauthenticated.reach(id, Step::Part),
-            Some(NextMessage::Whole) => self.unauthenticated.wait(id),
-            Some(NextMessage::Nothing | NextMessage::Cheap) | None => return false,
+            Some(NextMessage::Part) => {
+                self.unauthenticated.reach(id, Step::Part);
+                Progress::Part
+            }
+            Some(NextMessage::Whole) => {
+                self.unauthenticated.wait(id);
+                Progress::Waits
+            }
+            Some(NextMessage::Nothing | NextMessage::Cheap) | None => Progress::Ready,
         }
-        true
     }
 
     /// Returns true if a handshake waits and the budget has time for it.

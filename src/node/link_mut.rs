@@ -10,7 +10,7 @@ use crate::link::{MESSAGE_BYTES_MAX, Refused};
 use crate::relay::connection::Stage;
 use crate::relay::io::Io;
 use crate::relay::side::SideState;
-use crate::transport;
+use crate::transport::CarrierKind;
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::{Id, Kind};
 use crate::types::link_state::LinkState;
@@ -19,7 +19,7 @@ use crate::types::verb_error::VerbError;
 
 use super::config::{LinkConfig, Path};
 use super::control::Node;
-use super::dialer::{Dialer, SubflowSlot};
+use super::dialer::{Dialer, Endpoints, SubflowSlot};
 use super::guarded::Guarded;
 use super::link::Link;
 use super::status::{LinkStatus, StreamStatus};
@@ -27,6 +27,7 @@ use super::verbs::setup;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// A link of a loop, borrowed; see [`Loop::link`].
 pub struct LinkMut<'a> {
@@ -168,12 +169,13 @@ impl LinkMut<'_> {
         let LinkConfig { identity, policy, carrier, preface, on_event, .. } = config;
         let policy = Guarded::wrap(policy, &self.node.panics, &self.node.serves);
         let dialer = self.dialer()?;
-        if dialer.endpoint.kind() != carrier {
+        if dialer.endpoints.kind != carrier {
             return Err(VerbError::Invalid);
         }
-        let setup = transport::Setup { simultaneous: dialer.simultaneous, ..setup(&identity, &policy) };
-        dialer.key = setup.public_key().map_err(|_| VerbError::Invalid)?;
-        dialer.endpoint = transport::Endpoint::client(carrier, &setup).map_err(|_| VerbError::Invalid)?;
+        dialer.key = setup(&identity, &policy).public_key().map_err(|_| VerbError::Invalid)?;
+        let mut endpoints = Endpoints::new(carrier, &identity, &policy, dialer.simultaneous)?;
+        endpoints.make_for(dialer.slots.iter().map(|slot| &slot.path), &policy)?;
+        dialer.endpoints = endpoints;
         dialer.instance = identity.instance;
         let record = self.node.links.get_mut(self.id).ok_or(VerbError::Stale)?;
         (record.policy, record.preface, record.watch) = (policy, preface, Some(Rc::new(RefCell::new(on_event))));
@@ -189,12 +191,14 @@ impl LinkMut<'_> {
     /// # Errors
     /// [`VerbError::Already`] if the link has this path, [`VerbError::Full`] if it has as many subflows as it may have,
     /// [`VerbError::Invalid`] if the peer dials this link, if the path has a local port for several subflows, or if it has none
-    /// and the peer may dial this node at the same time.
+    /// and the peer may dial this node at the same time, or another carrier than TCP.
     pub fn add_path(&mut self, path: &Path) -> Result<(), VerbError> {
         let subflows_max = self.record().map_or(0, |link| link.timing.subflows);
+        let policy = self.record().map(|link| Arc::clone(&link.policy));
         let dialer = self.dialer()?;
         let is_shared = path.local_port.is_some() && dialer.subflows > 1;
-        if is_shared || path.local_port.is_none() && dialer.simultaneous {
+        let has_part = path.local_port.is_some() && path.carrier.is_none_or(|kind| kind == CarrierKind::Tcp);
+        if is_shared || dialer.simultaneous && !has_part {
             return Err(VerbError::Invalid);
         }
         if dialer.slots.iter().any(|slot| slot.path == *path && !slot.removed) {
@@ -203,6 +207,9 @@ impl LinkMut<'_> {
         let room = subflows_max.saturating_sub(dialer.slots.iter().filter(|slot| !slot.removed).count());
         if room == 0 {
             return Err(VerbError::Full);
+        }
+        if let Some(policy) = policy {
+            dialer.endpoints.make_for([path], &policy)?;
         }
         for _ in 0..dialer.subflows.min(room) {
             match dialer.slots.iter_mut().find(|slot| slot.removed && slot.carrier.is_none()) {

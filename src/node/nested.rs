@@ -136,7 +136,9 @@ impl Node {
         carrier: CarrierKind,
         paths: &[Path],
     ) -> Result<(), VerbError> {
-        let has_source = |path: &Path| path.source.is_some() || path.local_port.is_some() || path.interface.is_some();
+        let has_source = |path: &Path| {
+            path.source.is_some() || path.local_port.is_some() || path.interface.is_some() || path.carrier.is_some()
+        };
         let targets = paths.iter().filter_map(|path| path.peer.as_ref()).chain([peer]);
         let is_unreachable =
             |target: &Target| matches!(over, Over::Target(_)) && matches!(target, Target::Unix(_) | Target::End(_));

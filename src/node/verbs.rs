@@ -10,7 +10,7 @@ use crate::engine::core::Core;
 use crate::link::Code;
 use crate::link::frame::Class;
 use crate::streams::LinkSession;
-use crate::transport::{Endpoint, Setup};
+use crate::transport::Setup;
 use crate::types::address::Target;
 use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::Id;
@@ -20,7 +20,7 @@ use crate::types::verb_error::VerbError;
 use super::accept;
 use super::config::{Identity, LinkConfig, LinkEvent, Path, PeerKey, Policy, ServeConfig};
 use super::control::Node;
-use super::dialer::{Dialer, SubflowSlot};
+use super::dialer::{Dialer, Endpoints, SubflowSlot};
 use super::guarded::Guarded;
 use super::link::Link;
 use super::nested::Over;
@@ -125,8 +125,7 @@ impl Node {
         if let Some(over) = over {
             self.check_outer(core, over, &peer, carrier, &paths)?;
         }
-        let setup = Setup { simultaneous, ..setup(&identity, &policy) };
-        let key = setup.public_key().map_err(|_| VerbError::Invalid)?;
+        let key = setup(&identity, &policy).public_key().map_err(|_| VerbError::Invalid)?;
         if let Some(id) = self.dialed_link(&peer, &key, over) {
             let dialer = self.links.get(id).and_then(|link| link.dialer.as_ref());
             if dialer.is_some_and(|dialer| !dialer.has_ports_of(&paths, simultaneous)) {
@@ -135,7 +134,8 @@ impl Node {
             }
             return Ok(Dialed { id, is_new: false });
         }
-        let endpoint = Endpoint::client(carrier, &setup).map_err(|_| VerbError::Invalid)?;
+        let mut endpoints = Endpoints::new(carrier, &identity, &policy, simultaneous)?;
+        endpoints.make_for(&paths, &policy)?;
         let place = peer.to_string();
         let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(on_event))), core.now_ms);
         link.takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
@@ -145,7 +145,7 @@ impl Node {
         let slots = paths.iter().flat_map(|path| (0..subflows).map(|_| SubflowSlot::new(path.clone()))).collect();
         let instance = identity.instance;
         link.dialer = Some(Box::new(Dialer {
-            endpoint,
+            endpoints,
             peer,
             key,
             over,

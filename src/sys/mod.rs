@@ -103,8 +103,8 @@ pub(crate) use kernel::{
     bind_to_interface, choose_port_late, datagram_socket, drop_errors, handshake_with_data, is_network_change,
     is_reset_behind_fin, is_segments_refused, may_choose_port, mptcp_info, mptcp_subflows, network_changes, new_pipe,
     nonblocking_socket, original_dest, receive_ecn, receive_original_dest, receive_redirected, report_errors,
-    send_before_end, set_mark, set_transparent, set_unsent_bytes, set_user_timeout, skip, splice_in, splice_out,
-    tcp_info, trim_memory, unacknowledged, wants_more,
+    sctp_bind_more, sctp_wants_more, send_before_end, set_mark, set_transparent, set_unsent_bytes, set_user_timeout,
+    skip, splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
 };
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) use kernel::{has_error, set_no_checksums};
@@ -187,6 +187,8 @@ pub enum StreamProtocol {
     Tcp,
     /// Multipath TCP (RFC 8684), and TCP where this system or the peer has none.
     Mptcp,
+    /// SCTP (RFC 9260), whose writes are messages.
+    Sctp,
 }
 
 /// Makes a stream socket that does not block. Where the system has no multipath TCP, the socket is one of TCP.
@@ -196,8 +198,25 @@ pub(crate) fn stream_socket(domain: Domain, protocol: StreamProtocol) -> io::Res
         // The error does not tell its cause: a kernel without the protocol, one that has it switched off, or a filter of
         // system calls. A lack of descriptors fails both sockets.
         StreamProtocol::Mptcp => kernel::mptcp_socket(domain).or_else(|_| nonblocking_socket(domain)),
+        StreamProtocol::Sctp => kernel::sctp_socket(domain).map_err(|error| match is_unsupported(&error) {
+            true => io::Error::new(io::ErrorKind::Unsupported, format!("{NO_SCTP}: {error}")),
+            false => error,
+        }),
     }
 }
+
+/// Returns true if the error means that the system lacks a protocol, and not that something else hinders a socket.
+fn is_unsupported(error: &io::Error) -> bool {
+    // Windows has neither the protocol nor these numbers.
+    #[cfg(unix)]
+    let is_number = matches!(error.raw_os_error(), Some(libc::EPROTONOSUPPORT | libc::ESOCKTNOSUPPORT));
+    #[cfg(not(unix))]
+    let is_number = false;
+    is_number || error.kind() == io::ErrorKind::Unsupported
+}
+
+/// The error where the system has no SCTP.
+const NO_SCTP: &str = "this system has no SCTP (on Linux, the kernel module sctp)";
 
 /// Returns true if the system makes sockets of multipath TCP.
 pub(crate) fn has_mptcp() -> bool {

@@ -99,6 +99,21 @@ pub(crate) fn mptcp_info(_: &TcpStream) -> Option<PathInfo> {
     None
 }
 
+/// Refuses: this system has no SCTP, or none with the options of Linux.
+pub(crate) fn sctp_socket(_: Domain) -> io::Result<Socket> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Refuses: this system has no SCTP.
+pub(crate) fn sctp_bind_more(_: &Socket, _: &[std::net::SocketAddr]) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Returns true: this system has no SCTP.
+pub(crate) fn sctp_wants_more(_: &TcpStream) -> bool {
+    true
+}
+
 /// Refuses: this system has no way to bind a socket to an interface.
 pub(crate) fn bind_to_interface(_: &Socket, _: &str) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())

@@ -19,6 +19,7 @@ use crate::types::peer::PeerKey;
 use crate::types::reason::Failure;
 
 use super::mptcp::Mptcp;
+use super::sctp::Sctp;
 use super::tcp_tls::{Tcp, TlsStream};
 use super::{Buffers, CarrierError, Crossed, Demand, NextMessage, PathInfo, Protocol, Setup, Transport};
 
@@ -33,6 +34,7 @@ pub struct CarrierRow {
     /// A sentence for the help.
     pub help: &'static str,
     pub(super) is_available: fn() -> bool,
+    pub(super) require: fn() -> io::Result<()>,
     pub(super) bind: fn(&Bind, &Config) -> io::Result<Vec<Bound>>,
 }
 
@@ -52,6 +54,7 @@ macro_rules! carriers {
             name: $name,
             help: $help,
             is_available: <$transport as Transport>::is_available,
+            require: <$transport as Transport>::require,
             bind: <$transport as Transport>::bind,
         },)+];
 
@@ -140,6 +143,8 @@ carriers! { $
     Tcp: TlsStream<Tcp> = "tcp", "TCP";
     /// Multipath TCP (RFC 8684), and TCP where this system or the peer has none.
     Mptcp: TlsStream<Mptcp> = "mptcp", "multipath TCP, and TCP where this system or the peer has none";
+    /// SCTP (RFC 9260).
+    Sctp: TlsStream<Sctp> = "sctp", "SCTP, which both systems must have";
 }
 
 impl Carrier {

@@ -35,6 +35,7 @@
 
 mod carriers;
 mod mptcp;
+mod sctp;
 mod tcp_tls;
 
 use std::fmt;
@@ -72,6 +73,14 @@ pub(crate) trait Transport: Sized {
     /// Returns true if this system has the transport. Without it, the node takes what [`dial`](Self::dial) falls back to, or
     /// gets its failure.
     fn is_available() -> bool;
+
+    /// Succeeds if this system has the transport, or the kind falls back to another one.
+    ///
+    /// # Errors
+    /// An error that names what is missing.
+    fn require() -> io::Result<()> {
+        Ok(())
+    }
 
     /// Opens the listening sockets of a place. Returns one [`Bound`] for each of its addresses.
     ///
@@ -299,12 +308,21 @@ impl CarrierKind {
         (self.row().is_available)()
     }
 
+    /// Succeeds if this system has the transport, or the kind falls back to another one.
+    ///
+    /// # Errors
+    /// An error of the kind [`Unsupported`](io::ErrorKind::Unsupported) that names what is missing.
+    pub fn require(self) -> io::Result<()> {
+        (self.row().require)()
+    }
+
     /// Opens the listening sockets of one place for nodes that dial links with this kind of carrier. Returns one
     /// [`Bound`] for each address of the place, for [`Loop::serve_links`](crate::Loop::serve_links).
     ///
     /// # Errors
-    /// The system's error for the first address that cannot be bound.
+    /// The error of [`require`](Self::require), or the system's error for the first address that cannot be bound.
     pub fn bind(self, place: &Bind, config: &Config) -> io::Result<Vec<Bound>> {
+        self.require()?;
         (self.row().bind)(place, config)
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The socket of a carrier is a side that belongs to no connection. Input is decrypted in place; output is gathered into
 //! records of 16 KiB. The carrier takes only as many bytes from the session as the path carries in a few milliseconds, so
-//! that urgent frames do not queue behind bulk data. A [`StreamKind`] says what differs between TCP and its relatives.
+//! that urgent frames do not queue behind bulk data. A [`StreamKind`] says what differs between TCP and its relatives: where
+//! the protocol has messages, each holds one record.
 
 use std::io;
 use std::marker::PhantomData;
@@ -37,8 +38,19 @@ pub(crate) trait StreamKind {
     /// The protocol of its sockets.
     const PROTOCOL: StreamProtocol;
 
+    /// Each write to a socket is one message of the protocol, which has room for a record.
+    const HAS_MESSAGES: bool = false;
+
     /// Returns true if this system has such sockets.
     fn is_available() -> bool;
+
+    /// Succeeds if this system has such sockets, or the kind falls back to others.
+    ///
+    /// # Errors
+    /// An error that names what is missing.
+    fn require() -> io::Result<()> {
+        Ok(())
+    }
 
     /// Returns the name of the protocol that a connected socket uses.
     fn name(socket: &TcpStream) -> &'static str;
@@ -50,6 +62,11 @@ pub(crate) trait StreamKind {
 
     /// Returns the system's figures of the path, or `None` if it has none.
     fn path_info(socket: &TcpStream) -> Option<PathInfo>;
+
+    /// Returns true if the system has few unsent bytes of the connection. If it has more, an event follows when it has fewer.
+    fn wants_more(socket: &TcpStream) -> bool {
+        sys::wants_more(socket)
+    }
 }
 
 /// TCP.
@@ -83,6 +100,8 @@ pub(crate) struct TlsStream<S> {
     sampled: (Time, u64),
     /// Limit of the unsent bytes in the system.
     lowat: u32,
+    /// Bytes of a record whose first part was written alone, of a kind that has messages.
+    parted: usize,
     kind: PhantomData<S>,
 }
 
@@ -91,6 +110,10 @@ impl<S: StreamKind> Transport for TlsStream<S> {
 
     fn is_available() -> bool {
         S::is_available()
+    }
+
+    fn require() -> io::Result<()> {
+        S::require()
     }
 
     fn bind(place: &Bind, config: &Config) -> io::Result<Vec<Bound>> {
@@ -116,6 +139,7 @@ impl<S: StreamKind> Transport for TlsStream<S> {
             bytes: (0, 0),
             sampled: (Time::ZERO, 0),
             lowat: 0,
+            parted: 0,
             kind: PhantomData,
         })
     }
@@ -140,7 +164,9 @@ impl<S: StreamKind> Transport for TlsStream<S> {
     fn room(&self, side: &Side, demand: Demand) -> usize {
         let Demand { rate, is_alone, is_mixed } = demand;
         let is_slow = is_alone && rate < SLOW_RATE;
-        let is_full = || matches!(&side.io, Io::Tcp(socket) if is_slow && !sys::wants_more(socket));
+        // A kind with messages has no limit of unsent bytes in the system, so the system is always asked.
+        let is_asked = is_slow || S::HAS_MESSAGES;
+        let is_full = || matches!(&side.io, Io::Tcp(socket) if is_asked && !S::wants_more(socket));
         if !self.is_flushed() || is_full() {
             return 0;
         }
@@ -185,7 +211,12 @@ impl<S: StreamKind> Transport for TlsStream<S> {
     #[inline]
     fn flush(&mut self, side: &mut Side, sessions: &mut Sessions) -> io::Result<()> {
         while self.tls.unsent() > 0 && side.ready.writable {
-            match self.tls.write_to(|bytes| side.io.write(bytes, sessions)) {
+            let parted = &mut self.parted;
+            let written = self.tls.write_to(|bytes| match S::HAS_MESSAGES {
+                true => write_message(bytes, parted, |message| side.io.write(message, sessions)),
+                false => side.io.write(bytes, sessions),
+            });
+            match written {
                 Ok(put) => self.bytes.0 += put as u64,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => side.ready.writable = false,
                 Err(error) => return Err(error),
@@ -223,7 +254,10 @@ impl<S: StreamKind> Transport for TlsStream<S> {
             }
             Err(error) => return Err(Failure::from(&error)),
         };
-        side.note_read(got, wished);
+        // A read ends with a message, so a short one does not tell that nothing is left.
+        if !S::HAS_MESSAGES {
+            side.note_read(got, wished);
+        }
         self.bytes.1 += got as u64;
         Ok(Some(got))
     }
@@ -286,6 +320,9 @@ impl<S: StreamKind> Transport for TlsStream<S> {
     /// two turns.
     fn follow_rate(&mut self, side: &Side, rate: u64) {
         let Io::Tcp(socket) = &side.io else { return };
+        if S::HAS_MESSAGES {
+            return;
+        }
         let wished = self.proven(rate / 500).clamp(LOWAT_BYTES.0.into(), LOWAT_BYTES.1.into());
         let wished = (wished as u32).next_power_of_two();
         if wished != self.lowat {
@@ -296,7 +333,9 @@ impl<S: StreamKind> Transport for TlsStream<S> {
     }
 
     fn tune(&mut self, side: &Side, dead: Duration) {
-        if let Io::Tcp(socket) = &side.io {
+        if let Io::Tcp(socket) = &side.io
+            && !S::HAS_MESSAGES
+        {
             side.io.set_nodelay();
             self.follow_rate(side, 0);
             // The timers of the session find a dead path too.
@@ -307,7 +346,9 @@ impl<S: StreamKind> Transport for TlsStream<S> {
     /// Keeps the peer's window small on a socket that is read at a rate. A large window, once full, stays closed until a
     /// part of it was read, and the peer's system takes that for a dead path (TCP_USER_TIMEOUT, tcp(7)).
     fn limit_rate(&self, side: &Side, rate: u64) {
-        if let Io::Tcp(socket) = &side.io {
+        if let Io::Tcp(socket) = &side.io
+            && !S::HAS_MESSAGES
+        {
             let bytes = (rate / 2).clamp(RATED_BYTES.0, RATED_BYTES.1) as usize;
             // If the size cannot be set, the system's default is used.
             let _ = socket2::SockRef::from(socket).set_recv_buffer_size(bytes);
@@ -329,6 +370,28 @@ impl<S> TlsStream<S> {
     /// Bounds the bytes under way by what the path has shown: a handshake alone does not prove a rate.
     fn proven(&self, bytes: u64) -> u64 {
         bytes.min(self.bytes.0 / 8)
+    }
+}
+
+/// Writes one record as a message of its own. `bytes` begins with a record, or with the rest of one: the system may have taken
+/// only a part of it, and `parted` is the size of the rest.
+pub(super) fn write_message(
+    bytes: &[u8],
+    parted: &mut usize,
+    write: impl FnOnce(&[u8]) -> io::Result<usize>,
+) -> io::Result<usize> {
+    let wished = if *parted > 0 { *parted } else { record_bytes(bytes) };
+    let message = bytes.get(..wished).unwrap_or(bytes);
+    let put = write(message)?;
+    *parted = message.len().saturating_sub(put);
+    Ok(put)
+}
+
+/// Returns the size of the first record, or of all bytes if they are no complete record (RFC 8446, section 5.1).
+fn record_bytes(bytes: &[u8]) -> usize {
+    match bytes {
+        [_, _, _, high, low, ..] => RECORD_HEAD_BYTES + usize::from(u16::from_be_bytes([*high, *low])),
+        _ => bytes.len(),
     }
 }
 
@@ -358,6 +421,8 @@ fn configure(setup: &Setup<'_>, make: impl FnOnce(&Identity, Suite<'_>) -> Resul
     make(&identity, Suite { ciphers, groups: setup.groups }).map_err(io::Error::other)
 }
 
+/// Type, version and length of a record.
+const RECORD_HEAD_BYTES: usize = 5;
 /// Frames below this size share a record.
 const SHARED_BYTES_MAX: usize = 4 << 10;
 /// Receive buffer of a carrier at the slowest and at the fastest rate.

@@ -274,6 +274,26 @@ fn a_local_port_in_use_ends_the_process_with_69() {
     }
 }
 
+#[test]
+fn a_carrier_that_this_system_lacks_ends_the_process_with_78_and_its_name() {
+    if seaprox::node::CarrierKind::Sctp.is_available() {
+        println!("skipped: this system has SCTP");
+        return;
+    }
+    let scratch = Scratch::new();
+    for line in ["link --listen 127.0.0.1:0", "link --connect 127.0.0.1:1", "socks --listen 0 --via 127.0.0.1:1"] {
+        let ran = refused(&scratch, &format!("{line} --carrier sctp"));
+        assert_eq!(ran.code, Some(78), "{line}: {}", ran.err);
+        // Beside it, the log may say that no key is authorized.
+        let about = ran.err.lines().filter(|line| line.contains("SCTP")).collect::<Vec<_>>();
+        assert!(
+            about.len() == 1 && about[0].contains("--carrier sctp: this system has no SCTP"),
+            "{line}: {}",
+            ran.err
+        );
+    }
+}
+
 /// The pauses double up to the longest one. With the default of 15 s the sixteenth dial comes after more than 45 s.
 #[test]
 fn link_retry_max_limits_the_pause_between_redials() {

@@ -11,7 +11,7 @@ use crate::config::link::Link;
 use crate::config::listener::Listener;
 use crate::config::maker::{MadeFrontEnd, MadeLink, MadeServer, Maker};
 use crate::config::moves::{Move, moves};
-use crate::config::permitted::{check_listener, check_process};
+use crate::config::permitted::{check_carriers, check_listener, check_process};
 use crate::config::sockets::{Bounds, Owner, bind_all, bind_listener, bind_server};
 use crate::config::{Config, Place};
 use crate::types::address::Bind;
@@ -120,7 +120,8 @@ impl Preparer {
         preparation.make_links(&self);
         preparation.make_servers(&self);
         preparation.make_front_ends(&self);
-        if self.binds {
+        // The sockets of a transport that this system lacks would fail for the same reason.
+        if self.binds && preparation.note(check_carriers(&config)).is_some() {
             preparation.bind(&self);
         }
         let Preparation { prepared, errors, .. } = preparation;

@@ -149,6 +149,16 @@ impl Forward {
         Forward { nodes, listener, near: net.near().clone() }
     }
 
+    /// Starts the near node beside a far node that runs already.
+    #[track_caller]
+    pub fn with_far(net: &Net, (far, secret): (Seaprox, Secret), listener: TcpListener, options: &[&str]) -> Forward {
+        let local = format!("127.0.0.1:0:{}", listener.local_addr().expect("the listener's address"));
+        let near = start(net.near(), &secret.near(&[&["-L", &local], options].concat()));
+        let nodes = Nodes { near, far, secret };
+        nodes.until_up();
+        Forward { nodes, listener, near: net.near().clone() }
+    }
+
     /// Returns a client in the near host and its other end in the far host.
     #[track_caller]
     pub fn peers(&self) -> (Peer, Peer) {

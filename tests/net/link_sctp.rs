@@ -1,0 +1,229 @@
+//! Links over kernel SCTP between two hosts. Few kernels have it: `make sctp` runs these tests in a guest whose kernel does.
+
+use crate::kit;
+use crate::net_kit;
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kit::Step::*;
+use kit::{Peer, Scratch, Seaprox, until, until_within};
+use net_kit::nodes::{Forward, Options, PORT, Secret, link_figure, start, subflows};
+use net_kit::transfer::swap_while;
+use net_kit::{Kind, Net, Way, has_net};
+use seaprox::node::CarrierKind;
+
+/// An emulated processor computes a handshake in seconds.
+const SCTP: Options<'static> =
+    Options { both: &["--carrier", "sctp", "--handshake-timeout", "20s"], near: &[], far: &[] };
+/// Options of nodes that soon notice a dead subflow and soon retry.
+const HASTY: &[&str] = &[
+    "--carrier",
+    "sctp",
+    "--handshake-timeout",
+    "20s",
+    "--link-keepalive",
+    "200ms",
+    "--link-dead",
+    "2s",
+    "--connect-timeout",
+    "2s",
+];
+/// Time until a link is back, with handshakes and the pauses between the tries.
+const BACK: Duration = Duration::from_secs(60);
+
+/// Returns true if this system has networks and SCTP. Says so otherwise.
+fn has_sctp() -> bool {
+    if has_net() && !CarrierKind::Sctp.is_available() {
+        println!("skipped: this kernel has no SCTP");
+        return false;
+    }
+    has_net()
+}
+
+/// Returns the transports of the live subflows of a node's only link, sorted.
+fn carriers(node: &Seaprox) -> Vec<String> {
+    let live = subflows(node).into_iter().filter(|subflow| subflow["state"] == "live");
+    let mut names: Vec<String> = live.map(|subflow| subflow["carrier"].as_str().unwrap_or("-").to_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Returns the bytes that a node has sent on the subflows of one transport.
+fn sent_over(node: &Seaprox, carrier: &str) -> u64 {
+    let its = subflows(node).into_iter().filter(|subflow| subflow["carrier"] == carrier);
+    its.map(|subflow| subflow["bytes_sent"].as_u64().unwrap_or(0)).sum()
+}
+
+/// Swaps bytes until the near node has sent this many more on the subflows of a transport.
+fn until_sent(forward: &Forward, carrier: &str, bytes: u64) {
+    let before = sent_over(&forward.nodes.near, carrier);
+    until(&format!("{carrier} carries data"), || sent_over(&forward.nodes.near, carrier) > before + bytes);
+}
+
+#[test]
+#[ignore = "needs SCTP in the kernel: make sctp"]
+fn a_link_over_sctp_carries_every_byte_in_both_directions() {
+    if !has_sctp() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    let forward = Forward::start(&net, SCTP);
+    for node in [&forward.nodes.near, &forward.nodes.far] {
+        until("the subflow is live", || carriers(node) == ["sctp"]);
+        node.wait_for_log(&["transport of the link", "carrier=sctp"]);
+    }
+    assert_eq!(net.path(0).connections(), [], "no connection of TCP");
+    swap_while(forward.peers(), 8 << 20, || until_sent(&forward, "sctp", 1 << 20));
+    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0);
+}
+
+#[test]
+#[ignore = "needs SCTP in the kernel: make sctp"]
+fn a_link_over_sctp_carries_many_streams_at_once() {
+    if !has_sctp() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    let forward = Forward::start(&net, SCTP);
+    let peers: Vec<(Peer, Peer)> = (0..100).map(|_| forward.peers()).collect();
+    thread::scope(|scope| {
+        for (mut client, mut server) in peers {
+            scope.spawn(move || _ = client.run(&[Swap(64 << 10), Fin, ReadAll]));
+            scope.spawn(move || _ = server.run(&[Swap(64 << 10), Fin, ReadAll]));
+        }
+    });
+    assert_eq!(carriers(&forward.nodes.near), ["sctp"]);
+}
+
+#[test]
+#[ignore = "needs SCTP in the kernel: make sctp"]
+fn a_link_over_sctp_resumes_after_a_black_hole_without_a_lost_byte() {
+    if !has_sctp() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    let forward = Forward::start(&net, Options { both: HASTY, ..SCTP });
+    swap_while(forward.peers(), 0, || {
+        until_sent(&forward, "sctp", 1 << 20);
+        net.path(0).black_hole(Way::Both);
+        for node in [&forward.nodes.near, &forward.nodes.far] {
+            node.wait_for_log(&["link suspended"]);
+        }
+        net.path(0).heal();
+        until_within(BACK, "the session resumes", || link_figure(&forward.nodes.near, "resumes") == 1);
+        until_sent(&forward, "sctp", 1 << 20);
+    });
+}
+
+/// The session of a process that was killed is gone: its connections are reset, and never end as if all had arrived.
+#[test]
+#[ignore = "needs SCTP in the kernel: make sctp"]
+fn a_killed_server_is_noticed_at_once_and_dialed_again_after_its_restart() {
+    if !has_sctp() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    let mut forward = Forward::start(&net, Options { both: HASTY, ..SCTP });
+    let (mut client, mut server) = forward.peers();
+    client.run(&[Send(1000)]);
+    server.run(&[Read(1000)]);
+    let killed = Instant::now();
+    forward.nodes.far.signal(libc::SIGKILL);
+    until("the loss is noticed", || subflows(&forward.nodes.near).iter().all(|one| one["state"] != "live"));
+    println!("noticed after {:?}", killed.elapsed());
+    assert!(killed.elapsed() < Duration::from_millis(1500), "before the path is given up as dead");
+    let line = forward.nodes.secret.far(HASTY);
+    forward.nodes.far = start(net.far(), &line);
+    client.run(&[ReadReset]);
+    until_within(BACK, "the link is up again", || carriers(&forward.nodes.near) == ["sctp"]);
+    swap_while(forward.peers(), 1 << 20, || ());
+}
+
+/// A socket without an address of its own has all addresses of its host, and the association goes on over another one.
+#[test]
+#[ignore = "needs SCTP in the kernel: make sctp"]
+fn an_association_outlives_the_loss_of_the_path_that_it_was_dialed_on() {
+    if !has_sctp() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth, Kind::Veth]);
+    let path = format!("->{}", net.path(0).far_ip());
+    let near = ["--path", path.as_str()];
+    let forward = Forward::start(&net, Options { near: &near, ..SCTP });
+    let number = subflows(&forward.nodes.near)[0]["number"].clone();
+    swap_while(forward.peers(), 0, || {
+        until_sent(&forward, "sctp", 1 << 20);
+        net.path(0).black_hole(Way::Both);
+        let cut = Instant::now();
+        let before = net.path(1).bytes().out;
+        until("the second path carries data", || net.path(1).bytes().out > before + (1 << 20));
+        println!("1 MiB over the second path {:?} after the cut", cut.elapsed());
+        assert!(cut.elapsed() < Duration::from_secs(8), "well below a timer of 30 s");
+    });
+    let left = subflows(&forward.nodes.near);
+    assert_eq!((left.len(), &left[0]["number"]), (1, &number), "{left:?}");
+    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0);
+    // The first path is used again when it is back.
+    net.path(0).heal();
+    swap_while(forward.peers(), 0, || {
+        let before = net.path(0).bytes().out;
+        until("the first path carries data again", || net.path(0).bytes().out > before + (1 << 20));
+    });
+}
+
+/// One server listens for TCP and for SCTP at the same number; one session has a subflow of each and outlives either.
+#[test]
+#[ignore = "needs SCTP in the kernel: make sctp"]
+fn a_session_has_subflows_of_tcp_and_of_sctp_and_outlives_either() {
+    if !has_sctp() {
+        return;
+    }
+    let net = Net::of(&[Kind::Rate(40.0), Kind::Rate(40.0)]);
+    let paths = [format!("{}", net.path(0).near_ip()), format!("sctp:{}", net.path(1).near_ip())];
+    let near = [&["--path", &paths[0], "--path", &paths[1]], &HASTY[2..]].concat();
+    let listener = net.far().inside(|| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let secret = Secret::new();
+    let [_, file, _, directory] = secret.options();
+    let head = format!("secret = {file:?}\nconfig-dir = {directory:?}\n");
+    let serve = |carrier: &str| {
+        format!(
+            "[[serve]]\nname = {carrier:?}\nlisten = \"0.0.0.0:{PORT}\"\ncarrier = {carrier:?}\n\
+             link-keepalive = \"200ms\"\nlink-dead = \"2s\"\nhandshake-timeout = \"20s\"\n"
+        )
+    };
+    let scratch = Scratch::new();
+    let file = scratch.write("mixed.toml", format!("{head}{}{}", serve("tcp"), serve("sctp")));
+    let far = start(net.far(), &["run".to_owned(), file]);
+    let forward = Forward::with_far(&net, (far, secret), listener, &near);
+    until("both subflows are live", || carriers(&forward.nodes.near) == ["sctp", "tcp"]);
+    let each = || ["tcp", "sctp"].map(|carrier| sent_over(&forward.nodes.near, carrier));
+    swap_while(forward.peers(), 0, || {
+        let before = each();
+        until("both carry data", || each().iter().zip(before).all(|(now, before)| *now > before + (1 << 20)));
+        for (cut, other) in [(0, "sctp"), (1, "tcp")] {
+            net.path(cut).black_hole(Way::Both);
+            until("one subflow is left", || carriers(&forward.nodes.near) == [other]);
+            until_sent(&forward, other, 1 << 20);
+            net.path(cut).heal();
+            until_within(BACK, "both are live", || carriers(&forward.nodes.near) == ["sctp", "tcp"]);
+        }
+    });
+    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "the session always had a subflow");
+}
+
+/// `both` is a name of two addresses in /etc/hosts of the guest.
+#[test]
+#[ignore = "needs SCTP in the kernel: make sctp"]
+fn a_name_with_two_addresses_is_one_socket_at_both() {
+    let has_name = || std::fs::read_to_string("/etc/hosts").is_ok_and(|hosts| hosts.contains("both"));
+    if !has_sctp() || !has_name() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth, Kind::Veth]);
+    let secret = Secret::new();
+    let far = start(net.far(), &secret.line(&["link", "--listen", &format!("both:{PORT}"), "--carrier", "sctp"], &[]));
+    assert_eq!(far.out().iter().filter(|line| line.starts_with("listening link")).count(), 1, "{:?}", far.out());
+    let sockets = net.far().inside(|| std::fs::read_to_string("/proc/thread-self/net/sctp/eps").unwrap());
+    assert!(sockets.lines().any(|line| line.contains("10.77.1.2") && line.contains("10.77.2.2")), "{sockets}");
+}
