@@ -130,6 +130,11 @@ impl DatagramSocket {
         })
     }
 
+    /// Returns the socket of the system.
+    pub fn into_socket(self) -> UdpSocket {
+        self.socket
+    }
+
     /// Returns the local address.
     pub fn local(&self) -> SocketAddr {
         self.local

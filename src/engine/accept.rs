@@ -49,6 +49,11 @@ impl Core {
         for _ in 0..self.accepts_left().min(most) {
             self.queues.accepts.1 += 1;
             let Some(listener) = self.listeners.get_mut(id) else { return };
+            if matches!(listener.front, Front::Nodes) && listener.acceptor.is_none() {
+                // Its socket is one of datagrams, which the links have.
+                listener.ready = false;
+                return self.queues.requests.push_back(Request::Datagrams { listener: id });
+            }
             if self.connections.is_full() && matches!(listener.front, Front::Clients(..)) {
                 return self.accepting_is_full(id);
             }

@@ -31,6 +31,8 @@ pub(crate) enum Request {
     ReturnFlow { dest: Id, flow: Id, shared: u32 },
     /// Accept a node that has connected to a listener for links.
     Accept { listener: Id, io: Io, peer: Endpoint },
+    /// Receive the datagrams of a listener for links, whose carriers share its socket.
+    Datagrams { listener: Id },
     /// Tell the peers of links that this node is about to stop.
     AnnounceDrain,
     /// The loop has closed all its listeners.
@@ -44,6 +46,8 @@ pub(crate) enum Deadline {
     Link(Id),
     /// Look after a carrier of a link.
     Carrier(Id),
+    /// Look after the connection of a carrier.
+    Transport(Id),
     /// Look after a link that leaves its group.
     Member(Id),
     /// Look after the links of a group.

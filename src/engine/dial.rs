@@ -21,11 +21,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mio::Token;
-use socket2::{Domain, SockRef};
 
 use crate::engine::connector::Answer;
 use crate::engine::control::Control;
 use crate::engine::core::{Core, OneOff};
+use crate::engine::dial_socket::start_connect;
 use crate::engine::fair::Asker;
 use crate::engine::guarded::Guarded;
 use crate::engine::limits::{Family, RACERS};
@@ -644,44 +644,4 @@ fn permitted(io: Io, permit: Option<Permit>) -> Result<Io, Failure> {
 /// Asks a rule about an address. A rule that panics forbids the address.
 fn asks(permit: &Permit, addr: SocketAddr) -> bool {
     catch_unwind(AssertUnwindSafe(|| permit(addr))).unwrap_or(false)
-}
-
-/// Starts to connect a socket. This takes two system calls, one more for each part of the egress and for a mark other than 0,
-/// and one more if it `speaks_first`, which saves a packet.
-fn start_connect(addr: SocketAddr, egress: Option<&Egress>, mark: u32, speaks_first: bool) -> io::Result<Io> {
-    let protocol = egress.map(|egress| egress.protocol).unwrap_or_default();
-    let socket = sys::stream_socket(Domain::for_address(addr), protocol)?;
-    let mark = egress.and_then(|egress| egress.mark).unwrap_or(mark);
-    if mark != 0 {
-        sys::set_mark(SockRef::from(&socket), mark)?;
-    }
-    if let Some(egress) = egress {
-        if let Some(interface) = &egress.interface {
-            sys::bind_to_interface(&socket, interface)?;
-        }
-        if let Some(from) = egress.bind_address(addr) {
-            if from.is_ipv4() != addr.is_ipv4() {
-                let why = format!("the source address {} is of the other address family", from.ip());
-                return Err(io::Error::new(io::ErrorKind::NetworkUnreachable, why));
-            }
-            if egress.transparent {
-                sys::set_transparent(SockRef::from(&socket), addr.is_ipv6())?;
-                sys::choose_port_late(&socket);
-            }
-            if from.port() != 0 {
-                // Connections of this port to other targets, and earlier ones in TIME_WAIT, must not be in the way.
-                sys::reuse_address(&socket)?;
-            }
-            socket.bind(&from.into())?;
-        }
-    }
-    if speaks_first {
-        sys::handshake_with_data(&socket);
-    }
-    match socket.connect(&addr.into()) {
-        Ok(()) => {}
-        Err(error) if sys::is_in_progress(&error) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(Io::Tcp(socket.into()))
 }

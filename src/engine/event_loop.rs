@@ -219,7 +219,7 @@ impl Proxy {
     }
 
     fn is_done(&self) -> bool {
-        self.core.is_done(self.control.has_links())
+        self.core.is_done(|| self.control.has_links())
     }
 
     fn note_events(&mut self) {
@@ -521,7 +521,9 @@ impl Proxy {
     fn hand_over(&mut self, request: Request) {
         let dest = match &request {
             Request::OpenStream { dest, .. } | Request::ReturnFlow { dest, .. } => Some(*dest),
-            Request::Accept { .. } | Request::AnnounceDrain | Request::ListenersClosed => None,
+            Request::Accept { .. } | Request::Datagrams { .. } | Request::AnnounceDrain | Request::ListenersClosed => {
+                None
+            }
         };
         if catch_unwind(AssertUnwindSafe(|| self.control.handle_request(&mut self.core, request))).is_err() {
             self.core.stats.panics += 1;

@@ -238,11 +238,8 @@ impl Core {
         Ok(id)
     }
 
-    /// Listens for nodes that dial links, in this loop only.
+    /// Listens for nodes that dial links, in this loop only. [`Core::take_shared_socket`] must follow for an address of UDP.
     pub(crate) fn listen_for_links(&mut self, bound: &mut Bound) -> Result<Id, DescriptorError> {
-        if bound.proto() != Proto::Tcp {
-            return Err(VerbError::Invalid.into());
-        }
         let (name, settings) = (self.name_for(bound.addr()), Settings::of(&self.config));
         self.add_listener(bound, (name, "link".into()), Front::Nodes, None, settings)
     }
@@ -260,7 +257,7 @@ impl Core {
         }
         self.check_name(&name, None)?;
         let id = self.listeners.next_id().ok_or(VerbError::Full)?;
-        if bound.proto() == Proto::Udp {
+        if bound.proto() == Proto::Udp && !matches!(front, Front::Nodes) {
             self.need_batch()?;
         }
         if let Some(acceptor) = bound.acceptor() {

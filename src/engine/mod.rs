@@ -15,6 +15,7 @@ pub(crate) mod core;
 pub(crate) mod datagrams;
 pub(crate) mod describe;
 pub(crate) mod dial;
+mod dial_socket;
 pub(crate) mod discovery;
 pub(crate) mod ended;
 pub(crate) mod ending;

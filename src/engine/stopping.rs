@@ -93,11 +93,11 @@ impl Core {
     }
 
     /// Returns true if the loop has come to its end. A link that is not over delays it.
-    pub(crate) fn is_done(&self, has_links: bool) -> bool {
+    pub(crate) fn is_done(&self, has_links: impl FnOnce() -> bool) -> bool {
         match self.stopping {
             Stopping::No => false,
-            Stopping::Draining { .. } => self.is_empty() && !has_links,
-            Stopping::Now { until_ms } => !has_links || self.now_ms >= until_ms,
+            Stopping::Draining { .. } => self.is_empty() && !has_links(),
+            Stopping::Now { until_ms } => !has_links() || self.now_ms >= until_ms,
         }
     }
 }

@@ -33,6 +33,27 @@ impl Node {
         }
     }
 
+    /// Receives the datagrams of a listener whose carriers share its socket, and accepts the peers that have begun connections
+    /// there. While many peers are unauthenticated, a peer must show first that it receives at its address, so that nobody takes
+    /// places, or costs a network its good name, in the name of another.
+    pub(super) fn receive_shared(&mut self, core: &mut Core, listener: Id) {
+        let Some(id) = self.server_at(listener) else { return };
+        let validates = self.unauthenticated.is_filling();
+        let Some(arrivals) = self.servers.get(id).map(|server| server.endpoint.receive_shared(validates)) else {
+            return;
+        };
+        arrivals.woken.into_iter().for_each(|side| core.enqueue(side));
+        while let Some(peer) = self.servers.get(id).and_then(|server| server.endpoint.next_arrival()) {
+            match self.accept_carrier(core, id, Io::None, peer) {
+                Some(side) => core.enqueue(side),
+                None => self.servers.get(id).into_iter().for_each(|server| server.endpoint.refuse_arrival()),
+            }
+        }
+        if arrivals.has_more {
+            core.listener_ready(listener);
+        }
+    }
+
     /// Accepts a connection, or a stream of another link, as a carrier of an unauthenticated peer, if there is a place for
     /// one more. Returns its side.
     pub(super) fn accept_carrier(&mut self, core: &mut Core, id: Id, io: Io, peer: Endpoint) -> Option<Id> {
@@ -82,10 +103,11 @@ impl Node {
         io.register(&core.registry, mio::Token(side.to_u64() as usize)).map_err(|error| error.to_string())?;
         let mut record = Carrier::new(side, CarrierStage::Securing);
         record.server = Some(server_id);
-        record.transport = Some(server.endpoint.carrier(&self.buffers).map_err(|error| error.to_string())?);
+        let mut fresh = Side::new(Owner::Carrier(carrier), SideState::Connected, io, peer);
+        let transport = server.endpoint.carrier(side, &mut fresh, &self.buffers);
+        record.transport = Some(transport.map_err(|error| error.to_string())?);
         let deadline_ms = core.now_ms + server.timing.handshake.as_millis() as u64;
-        let placed = core.sides.insert(Side::new(Owner::Carrier(carrier), SideState::Connected, io, peer)).is_ok()
-            && self.carriers.insert(record).is_ok();
+        let placed = core.sides.insert(fresh).is_ok() && self.carriers.insert(record).is_ok();
         debug_assert!(placed, "both tables had room");
         core.one_offs.push(deadline_ms, OneOff::Control(Deadline::Carrier(carrier)));
         Ok(())
@@ -112,6 +134,10 @@ impl Node {
         let (Some(key), Some(server)) = (key, server) else { return Err(Reason::Internal.into()) };
         if !server.policy.admits(&key) {
             return Err(Failure::new(Reason::AuthFailed, "its key has been removed"));
+        }
+        let lanes = carrier.and_then(|carrier| carrier.transport.as_ref()).map_or(1, |transport| transport.lanes());
+        if hello.lanes > lanes {
+            return Err(Failure::new(Reason::ProtocolError, "its HELLO has more lanes than the carrier"));
         }
         if self.is_orphan(core, id) {
             return Err(Failure::new(Reason::LinkLost, "the outer link has lost its session"));

@@ -13,10 +13,12 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::engine::core::Core;
+use crate::engine::control::Deadline;
+use crate::engine::core::{Core, OneOff};
 use crate::link::{HelloReader, Outbox, SubflowId, Time};
 use crate::relay::side::Side;
 use crate::transport::{self, BYTES_MIXED, CarrierError, Demand, Protocol};
+use crate::types::address::Endpoint;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
@@ -50,6 +52,8 @@ pub(crate) struct Carrier {
     pub is_counted: bool,
     /// The rate of the peer is used up, and a deadline is armed to read again.
     pub held: bool,
+    /// The time at which the connection is looked after, if that is armed.
+    armed_ms: Option<u64>,
     /// Cost of the frames of the last read beyond its bytes. The next field is set if most frames were small.
     frames_cost: usize,
     has_small_frames: bool,
@@ -82,6 +86,7 @@ impl Carrier {
             waiting: None,
             is_counted: false,
             held: false,
+            armed_ms: None,
             frames_cost: 0,
             has_small_frames: false,
         }
@@ -120,6 +125,28 @@ impl Carrier {
     /// Returns the name of the transport that the connection uses, once there is one.
     pub fn name(&self, side: &Side) -> Option<&'static str> {
         self.transport.as_ref().map(|transport| transport.name(side))
+    }
+
+    /// Schedules the next look at the connection, if it has timers of its own.
+    fn arm(&mut self, core: &mut Core, id: Id) {
+        let Some(wait) = self.transport.as_mut().and_then(transport::Carrier::next_timeout) else { return };
+        // Timers are checked by the millisecond.
+        let due_ms = core.now_ms.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)).saturating_add(1);
+        if self.armed_ms.is_none_or(|armed_ms| due_ms < armed_ms) {
+            self.armed_ms = Some(due_ms);
+            core.one_offs.push(due_ms, OneOff::Control(Deadline::Transport(id)));
+        }
+    }
+
+    /// Returns true if the session of the carrier is over, and the carrier still delivers its last bytes.
+    pub fn lingers(&self) -> bool {
+        let is_over = self.link.is_none() && self.stage == CarrierStage::Closing;
+        is_over && self.transport.as_ref().is_some_and(transport::Carrier::lingers)
+    }
+
+    /// Returns the address of this host that the connection uses.
+    pub fn local(&self, side: &Side) -> Endpoint {
+        self.transport.as_ref().map_or_else(|| side.io.local(), |transport| transport.local(side))
     }
 
     /// Returns the bytes on the wire, sent and received.
@@ -257,6 +284,9 @@ impl Node {
     pub(super) fn give(&mut self, core: &mut Core, id: Id, lane: u16, mut bytes: Bytes) -> Result<(), Failure> {
         let Some(carrier) = self.carriers.get(id) else { return Ok(()) };
         if !matches!(carrier.stage, CarrierStage::Live | CarrierStage::Closing) {
+            if lane != 0 {
+                return Err(Failure::new(Reason::ProtocolError, "a frame before the HELLO"));
+            }
             match self.give_early(core, id, bytes)? {
                 Some(rest) => bytes = rest,
                 None => return Ok(()),
@@ -334,10 +364,32 @@ impl Node {
         let flushed =
             carrier.transport.as_mut().map_or(Ok(()), |transport| transport.flush(side, &mut core.pools.sessions));
         flushed.map_err(|error| Failure::from(&error))?;
+        carrier.arm(core, id);
         if carrier.stage == CarrierStage::Closing && carrier.is_flushed() {
             self.drop_carrier(core, id);
         }
         Ok(())
+    }
+
+    /// Looks after the connection of a carrier, whose timer has passed.
+    pub(super) fn transport_due(&mut self, core: &mut Core, id: Id) {
+        let Some(carrier) = self.carriers.get_mut(id) else { return };
+        // A timer that an earlier one has replaced finds that nothing is due.
+        if carrier.armed_ms.is_some_and(|armed_ms| armed_ms <= core.now_ms) {
+            carrier.armed_ms = None;
+            core.enqueue(carrier.side);
+        }
+    }
+
+    /// Lets a carrier go whose session is over. One that must deliver its last bytes itself stays for that.
+    pub(super) fn let_go(&mut self, core: &mut Core, id: Id) {
+        let Some(carrier) = self.carriers.get_mut(id) else { return };
+        let transport = carrier.transport.as_ref().filter(|_| carrier.stage == CarrierStage::Live);
+        if !transport.is_some_and(|transport| transport.lingers() && !transport.is_flushed()) {
+            return self.drop_carrier(core, id);
+        }
+        (carrier.link, carrier.subflow, carrier.stage) = (None, None, CarrierStage::Closing);
+        core.one_offs.push(core.now_ms + LINGER_MS, OneOff::Control(Deadline::Carrier(id)));
     }
 
     /// Frees a carrier and closes its socket.
@@ -377,6 +429,8 @@ impl Node {
     }
 }
 
+/// Time for the last bytes of a carrier that delivers them itself.
+const LINGER_MS: u64 = 1_000;
 /// Bytes read from one carrier in one turn.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
 /// Minimum share of one frame in [`READ_BYTES_PER_TURN`]: 2,048 frames in one turn.

@@ -160,6 +160,7 @@ impl Control for Node {
             }
             Request::OpenStream { .. } | Request::ReturnFlow { .. } => {}
             Request::Accept { listener, io, peer } => self.accept_peer(core, listener, io, peer),
+            Request::Datagrams { listener } => self.receive_shared(core, listener),
             Request::AnnounceDrain => self.announce_drain(core),
             Request::ListenersClosed => self.close_local_forwards(core),
         }
@@ -177,6 +178,7 @@ impl Control for Node {
         match deadline {
             Deadline::Link(link) => self.link_due(core, link),
             Deadline::Carrier(carrier) => self.carrier_due(core, carrier),
+            Deadline::Transport(carrier) => self.transport_due(core, carrier),
             Deadline::Member(link) => self.end_leaving(core, link),
             Deadline::Group(group) => self.group_due(core, group),
             // The wake-up is enough: the loop computes the handshakes before it sleeps again.
@@ -209,7 +211,7 @@ impl Control for Node {
     }
 
     fn has_links(&self) -> bool {
-        self.links.len() > 0 || self.events.is_waiting()
+        self.links.len() > 0 || self.events.is_waiting() || self.carriers.iter().any(|(_, carrier)| carrier.lingers())
     }
 
     fn is_owing(&self, core: &Core) -> bool {

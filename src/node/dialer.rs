@@ -71,7 +71,7 @@ pub(crate) struct Endpoints {
     pub kind: CarrierKind,
     identity: Identity,
     simultaneous: bool,
-    made: Vec<transport::Endpoint>,
+    made: Vec<transport::CarrierEndpoint>,
 }
 
 impl Endpoints {
@@ -107,12 +107,12 @@ impl Endpoints {
             return Ok(());
         }
         let setup = transport::Setup { simultaneous: self.simultaneous, ..setup(&self.identity, policy) };
-        self.made.push(transport::Endpoint::client(kind, &setup).map_err(|_| VerbError::Invalid)?);
+        self.made.push(transport::CarrierEndpoint::client(kind, &setup).map_err(|_| VerbError::Invalid)?);
         Ok(())
     }
 
     /// Returns the endpoint for the carriers of a path.
-    fn of(&self, path: &Path) -> Option<&transport::Endpoint> {
+    fn of(&self, path: &Path) -> Option<&transport::CarrierEndpoint> {
         let kind = path.carrier.unwrap_or(self.kind);
         self.made.iter().find(|endpoint| endpoint.kind() == kind)
     }
@@ -251,7 +251,7 @@ impl Node {
         let Some(dialer) = &link.dialer else { return };
         let slot = dialer.slots.get(carrier.place);
         let Some(endpoint) = slot.and_then(|slot| dialer.endpoints.of(&slot.path)) else { return };
-        match endpoint.carrier(&self.buffers) {
+        match endpoint.carrier(side, record, &self.buffers) {
             Ok(mut transport) => {
                 transport.tune(record, link.timing.dead);
                 if dialer.simultaneous {

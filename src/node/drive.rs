@@ -399,7 +399,7 @@ impl Node {
         slots.into_iter().for_each(|slot| self.stream_lost(core, id, &slot, comes_back));
         for carrier in carriers {
             let place = self.carriers.get(carrier).map(|carrier| carrier.place);
-            self.drop_carrier(core, carrier);
+            self.let_go(core, carrier);
             if let (Some(place), true) = (place, comes_back) {
                 self.try_later(core, id, place, &Failure::new(reason, text.clone()));
             }

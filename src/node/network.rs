@@ -70,9 +70,14 @@ impl Loop<'_> {
                     continue;
                 };
                 let is_held = || record.transport.as_ref().is_some_and(|transport| transport.has_other_paths(side));
-                if side.io.local().ip().is_some_and(is_gone) && !is_held() {
+                if record.local(side).ip().is_some_and(is_gone) && !is_held() {
                     node.carrier_failed(core, carrier, &Failure::new(Reason::LinkLost, "its address here is gone"));
+                    continue;
                 }
+                let side = record.side;
+                let transport = node.carriers.get_mut(carrier).and_then(|record| record.transport.as_mut());
+                transport.into_iter().for_each(|transport| transport.network_changed());
+                core.enqueue(side);
             }
             let Some(dialer) = node.links.get_mut(id).and_then(|link| link.dialer.as_mut()) else { continue };
             // The pauses keep growing if these tries fail too.

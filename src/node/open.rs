@@ -420,10 +420,10 @@ impl Node {
     /// Returns the addresses of a subflow of a link: that of the peer, and that of this node.
     pub(super) fn addrs_of_peer(&self, core: &Core, link: Id) -> Option<ClientAddrs> {
         let carriers = self.links.get(link)?.carriers.iter().filter_map(|carrier| self.carriers.get(*carrier));
-        let mut sides = carriers.filter_map(|carrier| core.sides.get(carrier.side));
-        sides.find_map(|side| {
+        let mut sides = carriers.filter_map(|carrier| Some((carrier, core.sides.get(carrier.side)?)));
+        sides.find_map(|(carrier, side)| {
             let plain = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
-            Some(ClientAddrs { client: plain(side.endpoint.ip()?), local: plain(side.io.local().ip()?) })
+            Some(ClientAddrs { client: plain(side.endpoint.ip()?), local: plain(carrier.local(side).ip()?) })
         })
     }
 

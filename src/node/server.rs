@@ -23,7 +23,7 @@ pub(crate) struct Server {
     /// Its listener.
     pub listener: Id,
     pub address: Endpoint,
-    pub endpoint: transport::Endpoint,
+    pub endpoint: transport::CarrierEndpoint,
     pub policy: Arc<dyn Policy>,
     /// The public key of this node.
     pub key: PeerKey,
@@ -142,7 +142,8 @@ impl ServerMut<'_> {
         let server = self.node.new_server(config, record.address.clone())?(record.listener);
         let server = Server { counts: record.counts, ..server };
         let record = self.node.servers.get_mut(self.id).ok_or(VerbError::Stale)?;
-        *record = server;
+        let before = std::mem::replace(record, server);
+        record.endpoint.take_over(before.endpoint);
         self.node.adopt_links(self.id, &[self.id]);
         Ok(())
     }
@@ -187,7 +188,7 @@ impl Node {
         let policy = Guarded::wrap(policy, &self.panics, &self.serves);
         let setup = server_setup(&identity, &policy);
         let key = setup.public_key().map_err(|_| VerbError::Invalid)?;
-        let endpoint = transport::Endpoint::server(carrier, &setup).map_err(|_| VerbError::Invalid)?;
+        let endpoint = transport::CarrierEndpoint::server(carrier, &setup).map_err(|_| VerbError::Invalid)?;
         let takes = config.on_stream.map(|takes| Rc::new(RefCell::new(takes)));
         let takes_datagrams = config.on_datagrams.map(|takes| Rc::new(RefCell::new(takes)));
         let (watch, instance, counts) = (Some(Rc::new(RefCell::new(on_event))), identity.instance, Counts::default());

@@ -225,7 +225,7 @@ impl Node {
         let side = core.sides.get(carrier.side);
         SubflowStatus {
             number: carrier.subflow.map(|subflow| subflow.0),
-            local: side.map_or_else(String::new, |side| address(&side.io.local())),
+            local: side.map_or_else(String::new, |side| address(&carrier.local(side))),
             seen_as: carrier.seen_as,
             remote: side.map_or_else(String::new, |side| address(&side.endpoint)),
             carrier: side.and_then(|side| carrier.name(side)),

@@ -84,6 +84,11 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
         self.places.len()
     }
 
+    /// Returns true if more than a quarter of the places are used.
+    pub fn is_filling(&self) -> bool {
+        self.places.len() * 4 > self.max
+    }
+
     /// Returns true if handshakes get less time than usual.
     pub fn is_crowded(&self) -> bool {
         self.places.len() * 2 > self.max

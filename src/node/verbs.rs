@@ -14,6 +14,7 @@ use crate::transport::Setup;
 use crate::types::address::Target;
 use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::Id;
+use crate::types::proto::Proto;
 use crate::types::reason::{Failure, Reason};
 use crate::types::verb_error::VerbError;
 
@@ -66,8 +67,19 @@ impl Loop<'_> {
         if node.servers.is_full() {
             return Err(VerbError::Full.into());
         }
+        if config.carrier.shares_socket() != (bound.proto() == Proto::Udp) {
+            return Err(VerbError::Invalid.into());
+        }
         let server = node.new_server(config, bound.addr().clone())?;
-        let server = server(core.listen_for_links(bound)?);
+        let listener = core.listen_for_links(bound)?;
+        let mut server = server(listener);
+        if bound.proto() == Proto::Udp {
+            let socket = core.take_shared_socket(listener);
+            if let Err(error) = socket.and_then(|socket| server.endpoint.share(socket, &node.buffers)) {
+                core.close_listener(listener);
+                return Err(error.into());
+            }
+        }
         node.servers.insert(server).map_err(|_| VerbError::Full.into())
     }
 

@@ -7,7 +7,8 @@ use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
-use mio::{Registry, Token};
+use mio::net::UdpSocket;
+use mio::{Interest, Registry, Token};
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::streams::{Sessions, StreamAt};
@@ -26,6 +27,8 @@ pub(crate) enum Io {
     None,
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// A bound socket of datagrams, until its carrier takes it.
+    Udp(UdpSocket),
     /// A descriptor to read from, and one to write to until it is shut down.
     Files {
         read: Input,
@@ -93,7 +96,7 @@ impl Io {
             Io::Unix(socket) => retry(|| (&mut &*socket).write(buf)),
             Io::Files { write: Some(write), .. } => retry(|| (&mut &*write).write(buf)),
             Io::Files { write: None, .. } => Err(io::ErrorKind::BrokenPipe.into()),
-            Io::Stream(_) | Io::None => Err(io::ErrorKind::NotConnected.into()),
+            Io::Udp(_) | Io::Stream(_) | Io::None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -103,7 +106,7 @@ impl Io {
             Io::Tcp(socket) => retry(|| (&mut &*socket).read(buf)),
             Io::Unix(socket) => retry(|| (&mut &*socket).read(buf)),
             Io::Files { read, .. } => retry(|| (&mut &*read).read(buf)),
-            Io::Stream(_) | Io::None => Err(io::ErrorKind::NotConnected.into()),
+            Io::Udp(_) | Io::Stream(_) | Io::None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -118,7 +121,7 @@ impl Io {
             Io::Unix(socket) => retry(|| (&mut &*socket).write_vectored(pieces)),
             Io::Files { write: Some(write), .. } => retry(|| (&mut &*write).write_vectored(pieces)),
             Io::Files { write: None, .. } => Err(io::ErrorKind::BrokenPipe.into()),
-            Io::Stream(_) | Io::None => Err(io::ErrorKind::NotConnected.into()),
+            Io::Udp(_) | Io::Stream(_) | Io::None => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -147,7 +150,7 @@ impl Io {
             Io::Unix(socket) => socket.shutdown(Shutdown::Write),
             Io::Files { write, .. } => write.take().map_or(Ok(()), |write| write.end()),
             Io::Stream(stream) => sessions.finish(*stream),
-            Io::None => Ok(()),
+            Io::Udp(_) | Io::None => Ok(()),
         }
     }
 
@@ -157,7 +160,7 @@ impl Io {
         match self {
             Io::Tcp(socket) => Some(socket.as_socket()),
             Io::Unix(socket) => Some(socket.as_socket()),
-            Io::Files { .. } | Io::Stream(_) | Io::None => None,
+            Io::Udp(_) | Io::Files { .. } | Io::Stream(_) | Io::None => None,
         }
     }
 
@@ -169,7 +172,7 @@ impl Io {
             Io::Stream(stream) => sessions.error(*stream),
             // A pipe has no error to ask for; the event announces that its reader is gone.
             Io::Files { write: Some(write), .. } if write.is_reader_gone() => Some(io::ErrorKind::BrokenPipe.into()),
-            Io::Files { .. } | Io::None => None,
+            Io::Udp(_) | Io::Files { .. } | Io::None => None,
         }
     }
 
@@ -181,7 +184,7 @@ impl Io {
             Io::Tcp(socket) => retry(|| SockRef::from(socket).peek(&mut byte)),
             Io::Unix(socket) => retry(|| SockRef::from(socket).peek(&mut byte)),
             Io::Stream(stream) => return sessions.is_silent(*stream),
-            Io::Files { .. } | Io::None => return true,
+            Io::Udp(_) | Io::Files { .. } | Io::None => return true,
         };
         peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -191,7 +194,7 @@ impl Io {
         match self {
             Io::Tcp(socket) => sys::unacknowledged(socket) == 0,
             Io::Stream(stream) => sessions.is_acknowledged(*stream),
-            Io::Unix(_) | Io::Files { .. } | Io::None => true,
+            Io::Unix(_) | Io::Udp(_) | Io::Files { .. } | Io::None => true,
         }
     }
 
@@ -200,6 +203,10 @@ impl Io {
         match self {
             Io::Tcp(socket) => sys::register(socket, registry, token, INTEREST).map(Unpollable::both),
             Io::Unix(socket) => sys::register(socket, registry, token, INTEREST).map(Unpollable::both),
+            Io::Udp(socket) => {
+                registry.register(socket, token, Interest::READABLE | Interest::WRITABLE)?;
+                Ok(Unpollable::default())
+            }
             Io::Files { read, write } => Ok(Unpollable {
                 read: read.register(registry, token)?,
                 write: write.as_mut().map_or(Ok(false), |write| write.register(registry, token))?,
@@ -213,7 +220,7 @@ impl Io {
         match self {
             Io::Tcp(socket) => sys::register_again(socket, registry, token, INTEREST),
             Io::Unix(socket) => sys::register_again(socket, registry, token, INTEREST),
-            Io::Files { .. } | Io::Stream(_) | Io::None => Err(io::ErrorKind::Unsupported.into()),
+            Io::Udp(_) | Io::Files { .. } | Io::Stream(_) | Io::None => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -264,6 +271,7 @@ impl Io {
         match self {
             Io::Tcp(socket) => socket.local_addr().map_or(Endpoint::Unknown, Endpoint::from),
             Io::Unix(socket) => socket.local_addr().map_or(Endpoint::Unknown, |addr| unix(&addr)),
+            Io::Udp(socket) => socket.local_addr().map_or(Endpoint::Unknown, Endpoint::from),
             Io::Files { .. } | Io::Stream(_) | Io::None => Endpoint::Unknown,
         }
     }
@@ -294,7 +302,7 @@ impl Io {
             Io::Files { read, write } => {
                 Endpoint::Descriptor(read.number(), write.as_ref().map_or(-1, |write| write.number()))
             }
-            Io::Stream(_) | Io::None => Endpoint::Unknown,
+            Io::Udp(_) | Io::Stream(_) | Io::None => Endpoint::Unknown,
         }
     }
 
@@ -302,7 +310,7 @@ impl Io {
     pub fn descriptors(&self) -> usize {
         match self {
             Io::Stream(_) | Io::None => 0,
-            Io::Tcp(_) | Io::Unix(_) => 1,
+            Io::Tcp(_) | Io::Unix(_) | Io::Udp(_) => 1,
             Io::Files { write, .. } => 1 + usize::from(write.is_some()),
         }
     }

@@ -189,6 +189,8 @@ pub enum StreamProtocol {
     Mptcp,
     /// SCTP (RFC 9260), whose writes are messages.
     Sctp,
+    /// UDP (RFC 768). The socket is bound and not connected: a carrier makes streams above it.
+    Udp,
 }
 
 /// Makes a stream socket that does not block. Where the system has no multipath TCP, the socket is one of TCP.
@@ -202,6 +204,7 @@ pub(crate) fn stream_socket(domain: Domain, protocol: StreamProtocol) -> io::Res
             true => io::Error::new(io::ErrorKind::Unsupported, format!("{NO_SCTP}: {error}")),
             false => error,
         }),
+        StreamProtocol::Udp => datagram_socket(domain),
     }
 }
 

@@ -102,7 +102,7 @@ impl From<Error> for TlsError {
 }
 
 /// Returns the error for an alert of the peer (RFC 8446, section 6.2).
-fn of_alert(alert: AlertDescription) -> TlsError {
+pub(super) fn of_alert(alert: AlertDescription) -> TlsError {
     use AlertDescription as A;
     match alert {
         A::CertificateUnknown | A::AccessDenied | A::UnknownCA | A::BadCertificate | A::CertificateRevoked => {

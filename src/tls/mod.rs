@@ -67,6 +67,8 @@ mod identity;
 mod machine;
 mod outgoing;
 mod pipe;
+#[allow(dead_code, reason = "targets that compile this module by path do not use it")]
+mod quic;
 mod verify;
 
 use std::rc::Rc;
@@ -98,6 +100,8 @@ pub(crate) use identity::Identity;
 #[allow(unused_imports, reason = "the bench and the tests name it")]
 pub(crate) use identity::PublicKey;
 pub(crate) use pipe::{NextMessage, TlsPipe};
+#[allow(unused_imports, reason = "targets that compile this module by path do not use it")]
+pub(crate) use quic::{Negotiated, QUIC_VERSION, error_of_alert};
 pub(crate) use verify::Verify;
 
 use admission::{IsInvited, NotingResolver};

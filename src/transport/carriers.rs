@@ -13,15 +13,18 @@ use crate::link::{Outbox, Time};
 use crate::relay::dial::Egress;
 use crate::relay::side::Side;
 use crate::streams::Sessions;
-use crate::types::address::{Bind, Target};
+use crate::types::address::{Bind, Endpoint, Target};
 use crate::types::id::Id;
 use crate::types::peer::PeerKey;
 use crate::types::reason::Failure;
 
 use super::mptcp::Mptcp;
+use super::quic::Quic;
 use super::sctp::Sctp;
 use super::tcp_tls::{Tcp, TlsStream};
-use super::{Buffers, CarrierError, Crossed, Demand, NextMessage, PathInfo, Protocol, Setup, Transport};
+use super::{
+    Arrivals, Buffers, CarrierError, Crossed, Demand, NextMessage, PathInfo, Protocol, Setup, SharedSocket, Transport,
+};
 
 /// One kind of carrier.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +38,7 @@ pub struct CarrierRow {
     pub help: &'static str,
     pub(super) is_available: fn() -> bool,
     pub(super) require: fn() -> io::Result<()>,
+    pub(super) shares_socket: fn() -> bool,
     pub(super) bind: fn(&Bind, &Config) -> io::Result<Vec<Bound>>,
 }
 
@@ -55,6 +59,7 @@ macro_rules! carriers {
             help: $help,
             is_available: <$transport as Transport>::is_available,
             require: <$transport as Transport>::require,
+            shares_socket: <$transport as Transport>::shares_socket,
             bind: <$transport as Transport>::bind,
         },)+];
 
@@ -69,7 +74,7 @@ macro_rules! carriers {
         }
 
         /// The state that the carriers of one link, or of one listener, share.
-        pub(crate) enum Endpoint {
+        pub(crate) enum CarrierEndpoint {
             $($kind(<$transport as Transport>::Endpoint),)+
         }
 
@@ -98,39 +103,77 @@ macro_rules! carriers {
             }
         }
 
-        impl Endpoint {
+        impl CarrierEndpoint {
             /// Makes the endpoint of a link that this node dials.
-            pub fn client(kind: CarrierKind, setup: &Setup<'_>) -> io::Result<Endpoint> {
+            pub fn client(kind: CarrierKind, setup: &Setup<'_>) -> io::Result<CarrierEndpoint> {
                 match kind {
-                    $(CarrierKind::$kind => <$transport as Transport>::client(setup).map(Endpoint::$kind),)+
+                    $(CarrierKind::$kind => <$transport as Transport>::client(setup).map(CarrierEndpoint::$kind),)+
                 }
             }
 
             /// Makes the endpoint of a listener.
-            pub fn server(kind: CarrierKind, setup: &Setup<'_>) -> io::Result<Endpoint> {
+            pub fn server(kind: CarrierKind, setup: &Setup<'_>) -> io::Result<CarrierEndpoint> {
                 match kind {
-                    $(CarrierKind::$kind => <$transport as Transport>::server(setup).map(Endpoint::$kind),)+
+                    $(CarrierKind::$kind => <$transport as Transport>::server(setup).map(CarrierEndpoint::$kind),)+
                 }
             }
 
             /// Returns the kind of the carriers.
             pub fn kind(&self) -> CarrierKind {
                 match self {
-                    $(Endpoint::$kind(_) => CarrierKind::$kind,)+
+                    $(CarrierEndpoint::$kind(_) => CarrierKind::$kind,)+
                 }
             }
 
             /// Starts to connect a side that has just been made. The loop reports the result.
             pub fn dial(&self, core: &mut Core, side: Id, target: &Rc<Target>, egress: Egress) {
                 match self {
-                    $(Endpoint::$kind(endpoint) => <$transport>::dial(endpoint, core, side, target, egress),)+
+                    $(CarrierEndpoint::$kind(endpoint) => <$transport>::dial(endpoint, core, side, target, egress),)+
                 }
             }
 
             /// Makes the carrier of a side that has been connected or accepted.
-            pub fn carrier(&self, buffers: &Rc<Buffers>) -> io::Result<Carrier> {
+            pub fn carrier(&self, side: Id, record: &mut Side, buffers: &Rc<Buffers>) -> io::Result<Carrier> {
                 match self {
-                    $(Endpoint::$kind(endpoint) => <$transport>::carrier(endpoint, buffers).map(Carrier::$kind),)+
+                    $(CarrierEndpoint::$kind(endpoint) => {
+                        <$transport>::carrier(endpoint, side, record, buffers).map(Carrier::$kind)
+                    })+
+                }
+            }
+
+            /// Gives the endpoint of a listener the bound socket that its carriers share.
+            pub fn share(&mut self, socket: SharedSocket, buffers: &Rc<Buffers>) -> io::Result<()> {
+                match self {
+                    $(CarrierEndpoint::$kind(endpoint) => <$transport>::share(endpoint, socket, buffers),)+
+                }
+            }
+
+            /// Takes over the shared socket and the carriers of the endpoint that this one replaces.
+            pub fn take_over(&mut self, before: CarrierEndpoint) {
+                match (self, before) {
+                    $((CarrierEndpoint::$kind(endpoint), CarrierEndpoint::$kind(before)) => <$transport>::take_over(endpoint, before),)+
+                    _ => {}
+                }
+            }
+
+            /// Receives from the shared socket of a listener.
+            pub fn receive_shared(&self, validates: bool) -> Arrivals {
+                match self {
+                    $(CarrierEndpoint::$kind(endpoint) => <$transport>::receive_shared(endpoint, validates),)+
+                }
+            }
+
+            /// Returns the address of a peer that has begun a connection at the shared socket.
+            pub fn next_arrival(&self) -> Option<Endpoint> {
+                match self {
+                    $(CarrierEndpoint::$kind(endpoint) => <$transport>::next_arrival(endpoint),)+
+                }
+            }
+
+            /// Refuses the peer that `next_arrival` has named.
+            pub fn refuse_arrival(&self) {
+                match self {
+                    $(CarrierEndpoint::$kind(endpoint) => <$transport>::refuse_arrival(endpoint),)+
                 }
             }
         }
@@ -145,6 +188,8 @@ carriers! { $
     Mptcp: TlsStream<Mptcp> = "mptcp", "multipath TCP, and TCP where this system or the peer has none";
     /// SCTP (RFC 9260).
     Sctp: TlsStream<Sctp> = "sctp", "SCTP, which both systems must have";
+    /// QUIC (RFC 9000), over UDP.
+    Quic: Quic = "quic", "QUIC, over UDP";
 }
 
 impl Carrier {
@@ -159,6 +204,10 @@ impl Carrier {
 
     pub fn name(&self, side: &Side) -> &'static str {
         dispatch!(self, carrier => carrier.name(side))
+    }
+
+    pub fn local(&self, side: &Side) -> Endpoint {
+        dispatch!(self, carrier => carrier.local(side))
     }
 
     pub fn has_other_paths(&self, side: &Side) -> bool {
@@ -238,6 +287,18 @@ impl Carrier {
 
     pub fn close(&mut self) {
         dispatch!(self, carrier => carrier.close());
+    }
+
+    pub fn lingers(&self) -> bool {
+        dispatch!(self, carrier => carrier.lingers())
+    }
+
+    pub fn next_timeout(&mut self) -> Option<Duration> {
+        dispatch!(self, carrier => carrier.next_timeout())
+    }
+
+    pub fn network_changed(&mut self) {
+        dispatch!(self, carrier => carrier.network_changed());
     }
 
     pub fn sample(&mut self, side: &Side, now: Time) -> Option<PathInfo> {

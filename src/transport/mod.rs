@@ -33,8 +33,10 @@
 //! * Figures of the path that the system does not have are not made up: [`Transport::sample`] returns none, and the
 //!   acknowledgements of the lanes measure the path.
 
+mod buffers;
 mod carriers;
 mod mptcp;
+mod quic;
 mod sctp;
 mod tcp_tls;
 
@@ -44,6 +46,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use mio::net::UdpSocket;
 
 use crate::engine::bound::Bound;
 use crate::engine::core::Core;
@@ -53,16 +56,17 @@ use crate::relay::dial::Egress;
 use crate::relay::side::Side;
 use crate::streams::Sessions;
 pub(crate) use crate::sys::PathInfo;
-pub(crate) use crate::tls::{Buffers, Crossed, Invites, NextMessage, Protocol};
 pub use crate::tls::{Cipher, Group};
+pub(crate) use crate::tls::{Crossed, Invites, NextMessage, Protocol};
 use crate::tls::{Identity, TlsError, Verify};
-use crate::types::address::{Bind, Target};
+use crate::types::address::{Bind, Endpoint, Target};
 use crate::types::id::Id;
 use crate::types::peer::PeerKey;
 use crate::types::reason::{Failure, Reason};
 
+pub(crate) use buffers::Buffers;
 pub use carriers::{CARRIERS, CarrierKind, CarrierRow};
-pub(crate) use carriers::{Carrier, Endpoint};
+pub(crate) use carriers::{Carrier, CarrierEndpoint};
 pub(crate) use tcp_tls::{client_tls, server_tls};
 
 /// A kind of carrier: how carriers of the kind are dialed and made, and one carrier.
@@ -80,6 +84,11 @@ pub(crate) trait Transport: Sized {
     /// An error that names what is missing.
     fn require() -> io::Result<()> {
         Ok(())
+    }
+
+    /// Returns true if the carriers of a listener share its socket, which is one of UDP.
+    fn shares_socket() -> bool {
+        false
     }
 
     /// Opens the listening sockets of a place. Returns one [`Bound`] for each of its addresses.
@@ -100,14 +109,40 @@ pub(crate) trait Transport: Sized {
     /// The key or the ciphers cannot be used.
     fn server(setup: &Setup<'_>) -> io::Result<Self::Endpoint>;
 
+    /// Gives the endpoint of a listener the bound socket that its carriers share, if the kind has one.
+    ///
+    /// # Errors
+    /// The kind has no such socket, or the system refuses an option.
+    fn share(_: &mut Self::Endpoint, _: SharedSocket, _: &Rc<Buffers>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Takes over the shared socket and the carriers of the endpoint that this one replaces.
+    fn take_over(_: &mut Self::Endpoint, _before: Self::Endpoint) {}
+
+    /// Receives from the shared socket of a listener, for its carriers. With `validates`, peers must show first that they receive
+    /// at their addresses.
+    fn receive_shared(_: &Self::Endpoint, _validates: bool) -> Arrivals {
+        Arrivals::default()
+    }
+
+    /// Returns the address of a peer that has begun a connection at the shared socket. [`carrier`](Self::carrier) takes it.
+    fn next_arrival(_: &Self::Endpoint) -> Option<Endpoint> {
+        None
+    }
+
+    /// Refuses the peer that [`next_arrival`](Self::next_arrival) has named.
+    fn refuse_arrival(_: &Self::Endpoint) {}
+
     /// Starts to connect a side that has just been made. The loop reports the result.
     fn dial(endpoint: &Self::Endpoint, core: &mut Core, side: Id, target: &Rc<Target>, egress: Egress);
 
-    /// Makes the carrier of a side that has been connected or accepted. A carrier of a client has bytes to send at once.
+    /// Makes the carrier of a side that has been connected or accepted. A carrier of a client has bytes to send at once. The
+    /// carrier may take the socket out of the side.
     ///
     /// # Errors
-    /// The system has no randomness.
-    fn carrier(endpoint: &Self::Endpoint, buffers: &Rc<Buffers>) -> io::Result<Self>;
+    /// The system has no randomness, or the side has a socket of another kind.
+    fn carrier(endpoint: &Self::Endpoint, side: Id, record: &mut Side, buffers: &Rc<Buffers>) -> io::Result<Self>;
 
     /// Returns the number of lanes, which the HELLO tells the peer.
     fn lanes(&self) -> u16 {
@@ -123,6 +158,11 @@ pub(crate) trait Transport: Sized {
 
     /// Returns the name of the transport that the connection uses, which may be what this kind fell back to.
     fn name(&self, side: &Side) -> &'static str;
+
+    /// Returns the address of this host that the connection uses.
+    fn local(&self, side: &Side) -> Endpoint {
+        side.io.local()
+    }
 
     /// Returns true if the connection has a path from another address of this host, so that it outlives its own.
     fn has_other_paths(&self, _: &Side) -> bool {
@@ -193,6 +233,20 @@ pub(crate) trait Transport: Sized {
     /// Tells the peer that this node sends no more. Input is dropped from now on.
     fn close(&mut self);
 
+    /// Returns true if the carrier must stay for a while after [`close`](Self::close), until it is flushed, because the system does
+    /// not deliver what it has taken from it.
+    fn lingers(&self) -> bool {
+        false
+    }
+
+    /// Returns the time until the carrier has something to do without an event, such as to send a lost datagram again.
+    fn next_timeout(&mut self) -> Option<Duration> {
+        None
+    }
+
+    /// Notes that the addresses or the routes of this host have changed.
+    fn network_changed(&mut self) {}
+
     /// Samples the state of the path, if a sample is due and the transport knows it.
     fn sample(&mut self, side: &Side, now: Time) -> Option<PathInfo>;
 
@@ -207,6 +261,18 @@ pub(crate) trait Transport: Sized {
 
     /// Returns the bytes on the wire, sent and received.
     fn bytes(&self) -> (u64, u64);
+}
+
+/// A bound socket of datagrams that the carriers of a listener share.
+pub(crate) type SharedSocket = UdpSocket;
+
+/// The result of a receive from a shared socket.
+#[derive(Debug, Default)]
+pub(crate) struct Arrivals {
+    /// The sides of carriers that have something to do.
+    pub woken: Vec<Id>,
+    /// More may be there.
+    pub has_more: bool,
 }
 
 /// The keys of a node, for an endpoint.
@@ -314,6 +380,11 @@ impl CarrierKind {
     /// An error of the kind [`Unsupported`](io::ErrorKind::Unsupported) that names what is missing.
     pub fn require(self) -> io::Result<()> {
         (self.row().require)()
+    }
+
+    /// Returns true if the carriers of a listener share its socket, which is one of UDP.
+    pub(crate) fn shares_socket(self) -> bool {
+        (self.row().shares_socket)()
     }
 
     /// Opens the listening sockets of one place for nodes that dial links with this kind of carrier. Returns one

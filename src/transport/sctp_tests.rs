@@ -10,9 +10,8 @@ use crate::link::Time;
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Side, SideState};
 use crate::streams::Sessions;
-use crate::tls::Buffers;
 use crate::transport::tcp_tls::{TlsStream, write_message};
-use crate::transport::{Demand, Setup, Transport};
+use crate::transport::{Buffers, Demand, Setup, Transport};
 use crate::types::address::Endpoint;
 use crate::types::id::{Id, Kind};
 
@@ -35,10 +34,11 @@ impl End {
             simultaneous: false,
         };
         let make = if is_client { TlsStream::<Sctp>::client } else { TlsStream::<Sctp>::server };
-        let carrier = TlsStream::carrier(&make(&setup).unwrap(), &Rc::new(Buffers::default())).unwrap();
         let owner = Owner::Carrier(Id::parse(Kind::Carrier, "1.1").unwrap());
         let mut side = Side::new(owner, SideState::Connected, Io::Tcp(socket.into()), Endpoint::Unknown);
         side.ready.readable = true;
+        let (id, buffers) = (Id::parse(Kind::Side, "1.1").unwrap(), Rc::new(Buffers::new()));
+        let carrier = TlsStream::carrier(&make(&setup).unwrap(), id, &mut side, &buffers).unwrap();
         End { carrier, side, sessions: Sessions::new() }
     }
 

@@ -132,9 +132,9 @@ impl<S: StreamKind> Transport for TlsStream<S> {
         core.dial(side, target, None, None, Some(Rc::new(Egress { protocol: S::PROTOCOL, ..egress })), false);
     }
 
-    fn carrier(tls: &Tls, buffers: &Rc<Buffers>) -> io::Result<TlsStream<S>> {
+    fn carrier(tls: &Tls, _: Id, _: &mut Side, buffers: &Rc<Buffers>) -> io::Result<TlsStream<S>> {
         Ok(TlsStream {
-            tls: tls.pipe(buffers).map_err(io::Error::other)?,
+            tls: tls.pipe(&buffers.tls).map_err(io::Error::other)?,
             staged: Vec::new(),
             bytes: (0, 0),
             sampled: (Time::ZERO, 0),

@@ -84,7 +84,7 @@ fn every_kind_of_carrier_and_each_pair_of_kinds_carries_streams_and_names_its_tr
 }
 
 #[test]
-fn the_kernel_measures_the_path_of_each_kind_of_carrier() {
+fn the_path_of_each_kind_of_carrier_is_measured() {
     for kind in kinds() {
         let (_far, near, link) = nodes(kind, kind);
         exchange(&near, link, 4 << 20);

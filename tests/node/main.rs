@@ -31,6 +31,7 @@ mod nested;
 #[cfg(unix)]
 mod pipes;
 mod proto;
+mod quic;
 mod resume;
 mod servers;
 mod services;

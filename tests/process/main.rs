@@ -66,6 +66,7 @@ mod programs;
 mod proxy_protocol;
 mod proxy_protocol_datagrams;
 mod proxy_protocol_links;
+mod quic;
 mod readme;
 mod redirect;
 mod redirected;

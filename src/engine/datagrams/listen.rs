@@ -6,6 +6,9 @@
 use std::io;
 use std::net::SocketAddr;
 
+use mio::net::UdpSocket;
+use mio::{Interest, Token};
+
 use super::ClientSocket;
 use super::flow::Dest;
 use crate::datagrams::batch::Batch;
@@ -85,6 +88,19 @@ impl Core {
                 record.own_socket = note_socket(record.socket.local(), None);
             }
         }
+    }
+
+    /// Takes the socket out of a UDP listener for links. Its events stay those of the listener: each one is a
+    /// [`Request::Datagrams`](crate::engine::control::Request::Datagrams).
+    ///
+    /// # Errors
+    /// The listener has no such socket, or the system does not register it for both directions.
+    pub(crate) fn take_shared_socket(&mut self, listener: Id) -> io::Result<UdpSocket> {
+        let client = self.datagrams.sockets.remove(&listener).ok_or(io::ErrorKind::NotFound)?;
+        let mut socket = client.socket.into_socket();
+        let token = Token(listener.to_u64() as usize);
+        self.registry.reregister(&mut socket, token, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(socket)
     }
 
     /// Makes the receive buffers of the loop, if there are none yet.

@@ -6,6 +6,7 @@
 #[path = "../common.rs"]
 mod common;
 pub mod cutter;
+pub mod datagram_relay;
 pub mod faulty;
 #[cfg(unix)]
 pub mod pipes;

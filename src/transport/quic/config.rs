@@ -1,0 +1,84 @@
+//! The configuration of QUIC.
+
+use std::sync::Arc;
+
+use quinn_proto::congestion::CubicConfig;
+use quinn_proto::{
+    ClientConfig, EndpointConfig, MtuDiscoveryConfig, RandomConnectionIdGenerator, ServerConfig, TransportConfig,
+    VarInt, crypto,
+};
+use ring::hmac;
+
+use crate::link::LANES_MAX;
+use crate::tls::QUIC_VERSION;
+
+/// Returns the configuration of the endpoints of a node. The key of its stateless resets comes from the key of the node, so that
+/// a node that was restarted can tell its peers at once (RFC 9000, section 10.3).
+pub(super) fn endpoint(seed: &[u8; 32]) -> EndpointConfig {
+    let secret = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, seed), b"seaprox quic stateless reset");
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, secret.as_ref())));
+    // An id must not look invalid after a restart, because no reset would be sent for it then.
+    config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(ID_BYTES)));
+    config.supported_versions(vec![QUIC_VERSION]);
+    // Within the bounds of the standard.
+    let _ = config.max_udp_payload_size(DATAGRAM_BYTES_MAX);
+    config
+}
+
+/// Returns the configuration of one connection that this node dials.
+pub(super) fn client(crypto: &Arc<dyn crypto::ClientConfig>) -> ClientConfig {
+    let mut config = ClientConfig::new(Arc::clone(crypto));
+    config.transport_config(Arc::new(transport()));
+    config
+}
+
+/// Returns the configuration of the connections that a server accepts.
+pub(super) fn server(crypto: Arc<dyn crypto::ServerConfig>) -> ServerConfig {
+    let mut config = ServerConfig::with_crypto(crypto);
+    config.transport_config(Arc::new(transport()));
+    config.migration(true);
+    config.max_incoming(INCOMING_MAX);
+    config.incoming_buffer_size(INCOMING_BYTES_MAX);
+    config.incoming_buffer_size_total(INCOMING_MAX as u64 * INCOMING_BYTES_MAX);
+    config
+}
+
+/// Returns the configuration of a connection. The session above has its own credit and its own timers, so the windows are
+/// larger than any credit, and a connection has no idle time.
+fn transport() -> TransportConfig {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(MTU_MAX);
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(LANES_MAX.into()))
+        .stream_receive_window(VarInt::from_u32(WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(WINDOW_BYTES_UNAUTHENTICATED))
+        .send_window(WINDOW_BYTES.into())
+        // A frame leaves as a whole before the next one: the session has decided on their order.
+        .send_fairness(false)
+        .max_idle_timeout(None)
+        .mtu_discovery_config(Some(mtu))
+        .datagram_receive_buffer_size(Some(MESSAGES_BYTES_MAX))
+        .datagram_send_buffer_size(MESSAGES_BYTES_MAX)
+        .congestion_controller_factory(Arc::new(CubicConfig::default()));
+    config
+}
+
+/// Bytes of a connection that the peer may send ahead of the reader, once it is authenticated: more than a session ever
+/// permits.
+pub(super) const WINDOW_BYTES: u32 = 80 << 20;
+/// The same before the peer is authenticated.
+const WINDOW_BYTES_UNAUTHENTICATED: u32 = 64 << 10;
+/// Bytes of the ids of connections.
+const ID_BYTES: usize = 8;
+/// The longest datagram that is received.
+const DATAGRAM_BYTES_MAX: u16 = 9_000;
+/// The longest datagram that is tried on a path: one of Ethernet, behind the headers of IPv6.
+const MTU_MAX: u16 = 1_452;
+/// Bytes of messages that wait in a connection, each way.
+const MESSAGES_BYTES_MAX: usize = 256 << 10;
+/// Connections that wait until a handshake is computed, and the bytes of each that wait behind its first datagram. The limit of
+/// unauthenticated peers is lower.
+const INCOMING_MAX: usize = 1_024;
+const INCOMING_BYTES_MAX: u64 = 8 << 10;

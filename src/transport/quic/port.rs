@@ -1,0 +1,338 @@
+//! A UDP socket with the QUIC endpoint above it: it passes the datagrams on to the connections that they belong to.
+//!
+//! The carriers of a server share the port of its listener; a carrier that this node has dialed has a port of its own. The
+//! datagrams of a connection wait in its inbox until its carrier has its turn, as bytes wait in the receive buffer of a socket
+//! of TCP; those that do not fit are dropped, and the peer sends them again.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use mio::net::UdpSocket;
+use quinn_proto::{
+    AcceptError, ConnectionEvent, ConnectionHandle, DatagramEvent, EcnCodepoint, Endpoint, EndpointEvent, Incoming,
+    ServerConfig, Transmit,
+};
+use quinn_udp::{UdpSockRef, UdpSocketState, is_msg_size_err};
+
+use crate::datagrams::batch::{Batch, RUN_BYTES_MAX};
+use crate::sys;
+use crate::types::id::Id;
+
+use crate::transport::Buffers;
+
+/// One UDP socket, and the connections above it.
+pub(crate) struct Port {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    endpoint: Endpoint,
+    inboxes: HashMap<ConnectionHandle, Inbox>,
+    /// Connections that peers have begun, and that no carrier has taken.
+    arrivals: VecDeque<Incoming>,
+    /// The sides of carriers that have datagrams to take.
+    woken: Vec<Id>,
+    /// The sides of carriers whose datagrams the system did not take.
+    blocked: Vec<Id>,
+    /// The room for datagrams that leave.
+    out: Vec<u8>,
+    buffers: Rc<Buffers>,
+}
+
+/// The datagrams of one connection.
+pub(crate) struct Inbox {
+    side: Id,
+    events: VecDeque<ConnectionEvent>,
+    /// Bytes that wait, and the most that may.
+    bytes: usize,
+    bytes_max: usize,
+    is_woken: bool,
+}
+
+/// A datagram, or several of one size, that the system did not take.
+pub(crate) struct Kept {
+    pub transmit: Transmit,
+    pub contents: Vec<u8>,
+}
+
+impl Port {
+    /// Makes a port of a bound socket.
+    ///
+    /// # Errors
+    /// The error of the system.
+    pub fn new(socket: UdpSocket, make: impl FnOnce(bool) -> Endpoint, buffers: &Rc<Buffers>) -> io::Result<Port> {
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        // The system may grant less.
+        let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BYTES);
+        let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), SOCKET_BYTES);
+        let endpoint = make(!state.may_fragment());
+        Ok(Port {
+            socket,
+            state,
+            endpoint,
+            inboxes: HashMap::new(),
+            arrivals: VecDeque::new(),
+            woken: Vec::new(),
+            blocked: Vec::new(),
+            out: Vec::new(),
+            buffers: Rc::clone(buffers),
+        })
+    }
+
+    /// Returns the local address of the socket.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()
+    }
+
+    /// Returns the endpoint.
+    pub fn endpoint(&mut self) -> &mut Endpoint {
+        &mut self.endpoint
+    }
+
+    /// Returns the number of datagrams that one call may send.
+    pub fn segments_max(&self, mtu: usize) -> usize {
+        self.state.max_gso_segments().min(SEGMENTS_MAX).min(RUN_BYTES_MAX / mtu.max(1)).max(1)
+    }
+
+    /// Receives datagrams, in at most `calls` calls of the system. Returns true if more may be there. With `validates`, a peer
+    /// that has not shown that it receives at its address must do so first (Retry; RFC 9000, section 8.1.2).
+    ///
+    /// # Errors
+    /// The error of the socket.
+    pub fn receive(&mut self, now: Instant, calls: usize, validates: bool) -> io::Result<bool> {
+        let mut batch = self.buffers.take_batch()?;
+        let mut result = Ok(true);
+        for _ in 0..calls {
+            match batch.receive(UdpSockRef::from(&self.socket), quinn_udp::BATCH_SIZE) {
+                Ok(count) => (0..count).for_each(|index| self.take_entry(now, &batch, index, validates)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    result = Ok(false);
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Some systems report here that an earlier datagram could not be delivered. The timers of QUIC tell what is
+                // lost.
+                Err(error) if is_of_datagram(&error) => {}
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
+            }
+        }
+        self.buffers.give_batch(batch);
+        result
+    }
+
+    /// Passes the datagrams of one entry on.
+    fn take_entry(&mut self, now: Instant, batch: &Batch, index: usize, validates: bool) {
+        let entry = batch.entry(index);
+        let ecn = entry.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
+        let mut rest = BytesMut::from(entry.contents);
+        while !rest.is_empty() {
+            let datagram = rest.split_to(entry.segment.min(rest.len()));
+            let len = datagram.len();
+            let mut out = std::mem::take(&mut self.out);
+            out.clear();
+            match self.endpoint.handle(now, entry.source, entry.dest, ecn, datagram, &mut out) {
+                Some(DatagramEvent::ConnectionEvent(connection, event)) => self.deliver(connection, event, len),
+                Some(DatagramEvent::NewConnection(incoming)) => self.arrive(incoming, validates, &mut out),
+                Some(DatagramEvent::Response(transmit)) => self.respond(&transmit, &out),
+                None => {}
+            }
+            self.out = out;
+        }
+    }
+
+    /// Puts a datagram into the inbox of its connection.
+    fn deliver(&mut self, connection: ConnectionHandle, event: ConnectionEvent, len: usize) {
+        let Some(inbox) = self.inboxes.get_mut(&connection) else { return };
+        if inbox.bytes + len > inbox.bytes_max {
+            return;
+        }
+        inbox.bytes += len;
+        inbox.events.push_back(event);
+        if !std::mem::replace(&mut inbox.is_woken, true) {
+            self.woken.push(inbox.side);
+        }
+    }
+
+    /// Notes a connection that a peer has begun, or makes the peer show its address first.
+    fn arrive(&mut self, incoming: Incoming, validates: bool, out: &mut Vec<u8>) {
+        out.clear();
+        if validates && !incoming.remote_address_validated() && incoming.may_retry() {
+            match self.endpoint.retry(incoming, out) {
+                Ok(transmit) => self.respond(&transmit, out),
+                Err(error) => self.endpoint.ignore(error.into_incoming()),
+            }
+        } else if self.arrivals.len() >= ARRIVALS_MAX {
+            self.endpoint.ignore(incoming);
+        } else {
+            self.arrivals.push_back(incoming);
+        }
+    }
+
+    /// Returns the address of the next peer that has begun a connection.
+    pub fn arrival(&self) -> Option<SocketAddr> {
+        self.arrivals.front().map(Incoming::remote_address)
+    }
+
+    /// Takes the connection that the next peer has begun.
+    pub fn take_arrival(&mut self) -> Option<Incoming> {
+        self.arrivals.pop_front()
+    }
+
+    /// Tells a peer that its connection is refused.
+    pub fn refuse(&mut self, incoming: Incoming) {
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        let transmit = self.endpoint.refuse(incoming, &mut out);
+        self.respond(&transmit, &out);
+        self.out = out;
+    }
+
+    /// Accepts a connection that a peer has begun: this computes a key exchange and a signature.
+    ///
+    /// # Errors
+    /// The first datagram is not valid. The peer was told.
+    pub fn accept(
+        &mut self,
+        incoming: Incoming,
+        now: Instant,
+        config: ServerConfig,
+    ) -> Result<(ConnectionHandle, quinn_proto::Connection), quinn_proto::ConnectionError> {
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        let accepted = self.endpoint.accept(incoming, now, &mut out, Some(config.into()));
+        let accepted = accepted.map_err(|AcceptError { cause, response }| {
+            response.iter().for_each(|transmit| self.respond(transmit, &out));
+            cause
+        });
+        self.out = out;
+        accepted
+    }
+
+    /// Makes the inbox of a connection.
+    pub fn open_inbox(&mut self, connection: ConnectionHandle, side: Id) {
+        let bytes_max = INBOX_BYTES_UNAUTHENTICATED_MAX;
+        let inbox = Inbox { side, events: VecDeque::new(), bytes: 0, bytes_max, is_woken: false };
+        self.inboxes.insert(connection, inbox);
+    }
+
+    /// Gives the inbox of a connection its full size, once the peer is authenticated.
+    pub fn widen_inbox(&mut self, connection: ConnectionHandle) {
+        self.inboxes.get_mut(&connection).into_iter().for_each(|inbox| inbox.bytes_max = INBOX_BYTES_MAX);
+    }
+
+    /// Returns the bytes that wait in the inbox of a connection.
+    pub fn inbox_bytes(&self, connection: ConnectionHandle) -> usize {
+        self.inboxes.get(&connection).map_or(0, |inbox| inbox.bytes)
+    }
+
+    /// Takes the datagrams of a connection.
+    pub fn take_inbox(&mut self, connection: ConnectionHandle) -> VecDeque<ConnectionEvent> {
+        let Some(inbox) = self.inboxes.get_mut(&connection) else { return VecDeque::new() };
+        (inbox.bytes, inbox.is_woken) = (0, false);
+        std::mem::take(&mut inbox.events)
+    }
+
+    /// Forgets a connection that is over.
+    pub fn forget(&mut self, connection: ConnectionHandle) {
+        if self.inboxes.remove(&connection).is_some() {
+            self.endpoint.handle_event(connection, EndpointEvent::drained());
+        }
+    }
+
+    /// Returns the sides of carriers that have something to do.
+    pub fn woken(&mut self) -> Vec<Id> {
+        let mut woken = std::mem::take(&mut self.woken);
+        woken.append(&mut self.blocked);
+        woken
+    }
+
+    /// Sends what a connection has to send until it has no more, or the system takes no more. Returns the bytes that have left,
+    /// and what was not taken.
+    pub fn transmit(&mut self, now: Instant, connection: &mut quinn_proto::Connection) -> (u64, Option<Kept>) {
+        let segments = self.segments_max(connection.current_mtu().into());
+        let mut sent = 0;
+        loop {
+            let mut out = std::mem::take(&mut self.out);
+            out.clear();
+            let Some(transmit) = connection.poll_transmit(now, segments, &mut out) else {
+                self.out = out;
+                return (sent, None);
+            };
+            if self.is_taken(&transmit, &out) {
+                sent += transmit.size as u64;
+                self.out = out;
+            } else {
+                return (sent, Some(Kept { transmit, contents: out }));
+            }
+        }
+    }
+
+    /// Sends what was kept. Returns the bytes that have left, or what was kept.
+    pub fn transmit_kept(&mut self, kept: Kept) -> Result<u64, Kept> {
+        if self.is_taken(&kept.transmit, &kept.contents) { Ok(kept.transmit.size as u64) } else { Err(kept) }
+    }
+
+    /// Wakes a side when the system takes datagrams again.
+    pub fn wake_when_writable(&mut self, side: Id) {
+        if !self.blocked.contains(&side) {
+            self.blocked.push(side);
+        }
+    }
+
+    /// Sends an answer that belongs to no connection. It is lost if the system does not take it.
+    fn respond(&mut self, transmit: &Transmit, contents: &[u8]) {
+        self.is_taken(transmit, contents);
+    }
+
+    /// Sends datagrams. Returns false if the system takes none now. An error that one datagram has met is a loss of that one.
+    fn is_taken(&self, transmit: &Transmit, contents: &[u8]) -> bool {
+        let datagrams = quinn_udp::Transmit {
+            destination: transmit.destination,
+            ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
+            contents: contents.get(..transmit.size).unwrap_or(contents),
+            segment_size: transmit.segment_size,
+            src_ip: transmit.src_ip,
+        };
+        match self.state.try_send(UdpSockRef::from(&self.socket), &datagrams) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Err(error) if transmit.segment_size.is_some() && sys::is_segments_refused(&error) => {
+                self.send_each(&datagrams);
+                true
+            }
+            _ => true,
+        }
+    }
+
+    /// Sends datagrams one by one, because the device cannot part them. The state has noted that.
+    fn send_each(&self, datagrams: &quinn_udp::Transmit<'_>) {
+        let size = datagrams.segment_size.unwrap_or(datagrams.contents.len()).max(1);
+        for contents in datagrams.contents.chunks(size) {
+            let one = quinn_udp::Transmit { contents, segment_size: None, ..*datagrams };
+            // What does not leave here is lost, and QUIC sends it again.
+            let _ = self.state.try_send(UdpSockRef::from(&self.socket), &one);
+        }
+    }
+}
+
+/// Returns true if an error is that of one datagram, and the socket goes on.
+fn is_of_datagram(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
+    matches!(error.kind(), ConnectionRefused | ConnectionReset | HostUnreachable | NetworkUnreachable)
+        || is_msg_size_err(error)
+}
+
+/// Bytes of the buffers of a socket, each way, as far as the system grants them.
+const SOCKET_BYTES: usize = 4 << 20;
+/// Datagrams that one call sends: more bring little (a call costs a tenth of what it did without).
+const SEGMENTS_MAX: usize = 44;
+/// Bytes that wait for one carrier of an authenticated peer.
+const INBOX_BYTES_MAX: usize = 1 << 20;
+/// Bytes that wait for one carrier of an unauthenticated peer.
+const INBOX_BYTES_UNAUTHENTICATED_MAX: usize = 16 << 10;
+/// Connections that wait for a carrier: those of one batch at most, because the node takes them at once.
+const ARRIVALS_MAX: usize = 64;
