@@ -82,6 +82,18 @@ fn small_messages_of_redundant_mode_do_not_wait_for_a_dark_path() {
     assert!(row.echo.1 <= 900.0 && row.share >= 0.94, "{row:?}");
 }
 
+#[test]
+fn single_mode_finds_the_best_path_and_leaves_a_dark_one() {
+    for (name, seconds) in
+        [("six unlike", 5), ("LTE + LTE", 12), ("LTE + Wi-Fi", 8), ("bufferbloat", 8), ("5 % loss", 6)]
+    {
+        let scene = scenes::all().into_iter().find(|scene| scene.name == name).unwrap();
+        let row = scene.with_mode(Mode::Single).bulk(seconds);
+        println!("{name}: {row:?}");
+        assert!(row.share >= 0.96 * row.best && row.gap <= 1500.0, "{name}: {row:?}");
+    }
+}
+
 fn check_cuts(count: u64, shape: (u64, u64, u64), p50: [f64; 4], most: [f64; 4]) {
     for (n, cut) in Cut::ALL.into_iter().enumerate() {
         let gaps = scenes::cuts(cut, shape, count);

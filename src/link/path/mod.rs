@@ -5,5 +5,6 @@
 pub(super) mod estimate;
 pub(super) mod lane;
 pub(super) mod scheduler;
+pub(super) mod single;
 pub(super) mod subflow;
 pub(super) mod window;

@@ -21,7 +21,7 @@ pub enum Mode {
     /// Use all subflows that make the transfer faster.
     #[default]
     Stripe,
-    /// Use one subflow, and another only if that one fails.
+    /// Use the best subflow, and the others only to compare them and while that one is late.
     Single,
     /// As `Stripe`, and send small and sparse frames on two subflows.
     Redundant,

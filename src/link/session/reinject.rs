@@ -141,7 +141,7 @@ impl Session {
 
     /// Returns true if another subflow could carry late frames.
     pub(super) fn may_reinject(&self) -> bool {
-        self.subflows.len() > 1 && self.config.mode != Mode::Single
+        self.subflows.len() > 1
     }
 
     /// Queues the late frames of a subflow for the others, if one of them is on time.
@@ -168,6 +168,7 @@ impl Session {
             }
         }
         self.stats.late_reinjections += 1;
+        self.subflows.get(index).into_iter().for_each(|late| self.single.on_late(late.id));
         overdue.into_iter().for_each(|entry| self.on_frame_lost(entry));
     }
 

@@ -14,6 +14,7 @@ use super::listeners::{RequestedListener, ServedListeners};
 use super::table::Table;
 use super::unopened::{Route, Unopened};
 use crate::link::path::scheduler::Scheduler;
+use crate::link::path::single::Single;
 use crate::link::path::subflow::Subflow;
 use crate::link::stream::credit::Window;
 use crate::link::stream::drr::Drr;
@@ -49,8 +50,8 @@ pub struct Session {
     pub(super) up_count: u64,
     /// At the server: the subflow whose HELLO started the session.
     pub(super) started_on: Option<SubflowId>,
-    /// In single mode: the subflow in use.
-    pub(super) single: Option<SubflowId>,
+    /// In single mode: the choice of the subflow in use.
+    pub(super) single: Single,
     pub(super) control: Control,
     pub(super) drr: Drr,
     /// Streams with pieces to retransmit, first in, first out.
@@ -174,7 +175,7 @@ impl Session {
             unknown_session_mark: None,
             started_on: None,
             up_count: 0,
-            single: None,
+            single: Single::default(),
             control: Control::default(),
             drr: Drr::default(),
             retransmit: VecDeque::new(),

@@ -14,6 +14,7 @@ use super::state::Session;
 use super::unopened::Route;
 use crate::link::path::lane::Expectation;
 use crate::link::path::scheduler::{Candidate, Mode, Need};
+use crate::link::path::single::Usable;
 use crate::link::path::subflow::Subflow;
 use crate::link::stream::datagram::{Datagrams, Outgoing};
 use crate::link::stream::drr::{List, Queue};
@@ -116,11 +117,12 @@ impl Session {
         };
         let best = self.subflows.iter().map(grade).max().unwrap_or(0).max(1);
         let frames_max = self.config.lane_frames_max;
+        let mut only = None;
         if self.config.mode == Mode::Single {
-            let before = self.single.filter(|id| self.subflow(*id).is_some_and(|s| grade(s) == best));
-            self.single = before.or_else(|| self.subflows.iter().find(|s| grade(s) == best).map(|s| s.id));
+            let usable = self.subflows.iter().filter(|s| grade(s) == best);
+            let usable = usable.map(|s| Usable { id: s.id, acked: s.acked(), rtt_us: s.path.rtt_us() });
+            only = self.single.choose(now, usable, self.tx.backlog > 0);
         }
-        let only = self.single;
         let usable = |s: &Subflow| grade(s) == best && only.is_none_or(|id| id == s.id);
         let alone = self.subflows.iter().filter(|s| usable(s)).count() == 1;
         let candidates = self.subflows.iter().enumerate().filter(|(_, s)| usable(s)).map(|(index, s)| {
