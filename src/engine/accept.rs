@@ -36,6 +36,9 @@ impl Core {
             if !std::mem::replace(&mut listener.queued, true) {
                 self.queues.run.push_back(Run::Listener(id));
             }
+        } else {
+            // Carriers may still use the socket of a listener for links that is closed.
+            self.queues.requests.push_back(Request::Datagrams { listener: id });
         }
     }
 

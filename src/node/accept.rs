@@ -37,18 +37,34 @@ impl Node {
     /// there. While many peers are unauthenticated, a peer must show first that it receives at its address, so that nobody takes
     /// places, or costs a network its good name, in the name of another.
     pub(super) fn receive_shared(&mut self, core: &mut Core, listener: Id) {
-        let Some(id) = self.server_at(listener) else { return };
-        let validates = self.unauthenticated.is_filling();
-        let Some(arrivals) = self.servers.get(id).map(|server| server.endpoint.receive_shared(validates)) else {
+        let Some(id) = self.server_at(listener) else { return self.receive_leaving(core, listener) };
+        let Some(arrivals) = self.servers.get(id).map(|server| server.endpoint.receive_shared()) else {
             return;
         };
         arrivals.woken.into_iter().for_each(|side| core.enqueue(side));
         while let Some(peer) = self.servers.get(id).and_then(|server| server.endpoint.next_arrival()) {
+            let is_filling = self.unauthenticated.is_filling();
+            if is_filling && self.servers.get(id).is_some_and(|server| server.endpoint.validate_arrival()) {
+                continue;
+            }
             match self.accept_carrier(core, id, Io::None, peer) {
                 Some(side) => core.enqueue(side),
                 None => self.servers.get(id).into_iter().for_each(|server| server.endpoint.refuse_arrival()),
             }
         }
+        if arrivals.has_more {
+            core.listener_ready(listener);
+        }
+    }
+
+    /// Receives the datagrams of a server that has stopped, for the carriers that it has left.
+    fn receive_leaving(&mut self, core: &mut Core, listener: Id) {
+        let Some((_, endpoint)) = self.leaving.iter().find(|(id, _)| *id == listener) else { return };
+        let arrivals = endpoint.receive_shared();
+        while endpoint.next_arrival().is_some() {
+            endpoint.refuse_arrival();
+        }
+        arrivals.woken.into_iter().for_each(|side| core.enqueue(side));
         if arrivals.has_more {
             core.listener_ready(listener);
         }

@@ -402,6 +402,10 @@ impl Node {
             self.forget_unauthenticated(core, id, &carrier);
         }
         core.drop_side(carrier.side);
+        if !self.leaving.is_empty() {
+            drop(carrier);
+            self.leaving.retain(|(_, endpoint)| endpoint.is_shared());
+        }
     }
 
     /// Logs the transport of a subflow that has come up, if the kind of its carrier can fall back. A link logs this once, and

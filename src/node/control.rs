@@ -13,7 +13,7 @@ use crate::engine::limits::CARRIERS_MAX;
 use crate::engine::observer::Event;
 use crate::link::{BootId, Outbox, SessionId};
 use crate::streams::LinkSession;
-use crate::transport::Buffers;
+use crate::transport::{Buffers, CarrierEndpoint};
 use crate::types::companions::Companions;
 use crate::types::id::{Id, Kind, Table};
 use crate::types::link_state::LinkState;
@@ -38,6 +38,8 @@ pub(crate) struct Node {
     pub carriers: Table<Carrier>,
     /// The listeners for links.
     pub servers: Table<Server>,
+    /// The endpoints of servers that have stopped, by their listeners: carriers still use their sockets.
+    pub leaving: Vec<(Id, CarrierEndpoint)>,
     /// The forwards of all links.
     pub forwards: Table<Forward>,
     /// The groups of links to several servers.
@@ -80,6 +82,7 @@ impl Node {
             links: Companions::new(),
             carriers: Table::new(Kind::Carrier, CARRIERS_MAX),
             servers: Table::new(Kind::Server, SERVERS_MAX),
+            leaving: Vec::new(),
             forwards: Table::new(Kind::Forward, FORWARDS_MAX),
             groups: Table::new(Kind::Group, GROUPS_MAX),
             shared: SharedListeners::default(),

@@ -136,7 +136,7 @@ impl ServerMut<'_> {
     /// [`VerbError::Invalid`] if the key cannot be used, or if the carrier is another one, which needs other sockets.
     pub fn replace(&mut self, config: ServeConfig) -> Result<(), VerbError> {
         let record = self.node.servers.get(self.id).ok_or(VerbError::Stale)?;
-        if record.endpoint.kind() != config.carrier {
+        if record.endpoint.kind() != config.carrier.at(record.address.proto()) {
             return Err(VerbError::Invalid);
         }
         let server = self.node.new_server(config, record.address.clone())?(record.listener);
@@ -188,6 +188,7 @@ impl Node {
         let policy = Guarded::wrap(policy, &self.panics, &self.serves);
         let setup = server_setup(&identity, &policy);
         let key = setup.public_key().map_err(|_| VerbError::Invalid)?;
+        let carrier = carrier.at(address.proto());
         let endpoint = transport::CarrierEndpoint::server(carrier, &setup).map_err(|_| VerbError::Invalid)?;
         let takes = config.on_stream.map(|takes| Rc::new(RefCell::new(takes)));
         let takes_datagrams = config.on_datagrams.map(|takes| Rc::new(RefCell::new(takes)));
@@ -232,6 +233,9 @@ impl Node {
         early.into_iter().for_each(|carrier| self.drop_carrier(core, carrier));
         if links == LinksOfServer::Close {
             self.links_of(id).into_iter().for_each(|link| self.close_link(core, link));
+        }
+        if server.endpoint.is_shared() {
+            self.leaving.push((server.listener, server.endpoint));
         }
         core.ended.note(id, Reason::Drained);
         Ok(())

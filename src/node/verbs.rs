@@ -67,7 +67,7 @@ impl Loop<'_> {
         if node.servers.is_full() {
             return Err(VerbError::Full.into());
         }
-        if config.carrier.shares_socket() != (bound.proto() == Proto::Udp) {
+        if config.carrier.at(bound.proto()).shares_socket() != (bound.proto() == Proto::Udp) {
             return Err(VerbError::Invalid.into());
         }
         let server = node.new_server(config, bound.addr().clone())?;

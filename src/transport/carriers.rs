@@ -157,9 +157,9 @@ macro_rules! carriers {
             }
 
             /// Receives from the shared socket of a listener.
-            pub fn receive_shared(&self, validates: bool) -> Arrivals {
+            pub fn receive_shared(&self) -> Arrivals {
                 match self {
-                    $(CarrierEndpoint::$kind(endpoint) => <$transport>::receive_shared(endpoint, validates),)+
+                    $(CarrierEndpoint::$kind(endpoint) => <$transport>::receive_shared(endpoint),)+
                 }
             }
 
@@ -167,6 +167,20 @@ macro_rules! carriers {
             pub fn next_arrival(&self) -> Option<Endpoint> {
                 match self {
                     $(CarrierEndpoint::$kind(endpoint) => <$transport>::next_arrival(endpoint),)+
+                }
+            }
+
+            /// Makes the peer that `next_arrival` has named show its address first. Returns false if it has shown it.
+            pub fn validate_arrival(&self) -> bool {
+                match self {
+                    $(CarrierEndpoint::$kind(endpoint) => <$transport>::validate_arrival(endpoint),)+
+                }
+            }
+
+            /// Returns true if a carrier uses the shared socket.
+            pub fn is_shared(&self) -> bool {
+                match self {
+                    $(CarrierEndpoint::$kind(endpoint) => <$transport>::is_shared(endpoint),)+
                 }
             }
 

@@ -33,6 +33,7 @@
 //! * Figures of the path that the system does not have are not made up: [`Transport::sample`] returns none, and the
 //!   acknowledgements of the lanes measure the path.
 
+mod both;
 mod buffers;
 mod carriers;
 mod mptcp;
@@ -62,6 +63,7 @@ use crate::tls::{Identity, TlsError, Verify};
 use crate::types::address::{Bind, Endpoint, Target};
 use crate::types::id::Id;
 use crate::types::peer::PeerKey;
+use crate::types::proto::Proto;
 use crate::types::reason::{Failure, Reason};
 
 pub(crate) use buffers::Buffers;
@@ -120,15 +122,25 @@ pub(crate) trait Transport: Sized {
     /// Takes over the shared socket and the carriers of the endpoint that this one replaces.
     fn take_over(_: &mut Self::Endpoint, _before: Self::Endpoint) {}
 
-    /// Receives from the shared socket of a listener, for its carriers. With `validates`, peers must show first that they receive
-    /// at their addresses.
-    fn receive_shared(_: &Self::Endpoint, _validates: bool) -> Arrivals {
+    /// Receives from the shared socket of a listener, for its carriers.
+    fn receive_shared(_: &Self::Endpoint) -> Arrivals {
         Arrivals::default()
     }
 
     /// Returns the address of a peer that has begun a connection at the shared socket. [`carrier`](Self::carrier) takes it.
     fn next_arrival(_: &Self::Endpoint) -> Option<Endpoint> {
         None
+    }
+
+    /// Makes the peer that [`next_arrival`](Self::next_arrival) has named show first that it receives at its address. Returns false if
+    /// it has shown that.
+    fn validate_arrival(_: &Self::Endpoint) -> bool {
+        false
+    }
+
+    /// Returns true if a carrier uses the shared socket.
+    fn is_shared(_: &Self::Endpoint) -> bool {
+        false
     }
 
     /// Refuses the peer that [`next_arrival`](Self::next_arrival) has named.
@@ -385,6 +397,13 @@ impl CarrierKind {
     /// Returns true if the carriers of a listener share its socket, which is one of UDP.
     pub(crate) fn shares_socket(self) -> bool {
         (self.row().shares_socket)()
+    }
+
+    /// Returns the kind of the carriers at a listener of this protocol: a kind may listen for several.
+    pub(crate) fn at(self, proto: Proto) -> CarrierKind {
+        match (self, proto) {
+            (kind, Proto::Tcp | Proto::Udp) => kind,
+        }
     }
 
     /// Opens the listening sockets of one place for nodes that dial links with this kind of carrier. Returns one

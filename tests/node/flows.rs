@@ -30,7 +30,7 @@ impl Policy for Asking {
 }
 
 /// Listens for datagrams and forwards them over a link to a target. Returns the listening address.
-fn forward(node: &Node, link: Id, target: Target) -> SocketAddr {
+pub fn forward(node: &Node, link: Id, target: Target) -> SocketAddr {
     node.ask(move |core| {
         let mut bound = bind(&Bind::parse("udp:127.0.0.1:0").unwrap(), 1, core.config()).unwrap();
         let choose = move |_: &mut Core, _: &FlowRequest<'_>| Ok(FlowTarget::new(target.clone()));

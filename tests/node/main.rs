@@ -32,6 +32,7 @@ mod nested;
 mod pipes;
 mod proto;
 mod quic;
+mod quic_limits;
 mod resume;
 mod servers;
 mod services;

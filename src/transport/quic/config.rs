@@ -43,8 +43,8 @@ pub(super) fn server(crypto: Arc<dyn crypto::ServerConfig>) -> ServerConfig {
     config
 }
 
-/// Returns the configuration of a connection. The session above has its own credit and its own timers, so the windows are
-/// larger than any credit, and a connection has no idle time.
+/// Returns the configuration of a connection. The session above has its own credit and its own timers, so the windows are wide,
+/// and a connection has no idle time.
 fn transport() -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MTU_MAX);
@@ -65,9 +65,9 @@ fn transport() -> TransportConfig {
     config
 }
 
-/// Bytes of a connection that the peer may send ahead of the reader, once it is authenticated: more than a session ever
-/// permits.
-pub(super) const WINDOW_BYTES: u32 = 80 << 20;
+/// Bytes of a connection that the peer may send ahead of the reader, once it is authenticated. The lanes are always read, so that
+/// only what waits for a lost datagram counts: 32 MiB are a gigabit per second for a quarter of a second.
+pub(super) const WINDOW_BYTES: u32 = 32 << 20;
 /// The same before the peer is authenticated.
 const WINDOW_BYTES_UNAUTHENTICATED: u32 = 64 << 10;
 /// Bytes of the ids of connections.
@@ -77,7 +77,7 @@ const DATAGRAM_BYTES_MAX: u16 = 9_000;
 /// The longest datagram that is tried on a path: one of Ethernet, behind the headers of IPv6.
 const MTU_MAX: u16 = 1_452;
 /// Bytes of messages that wait in a connection, each way.
-const MESSAGES_BYTES_MAX: usize = 256 << 10;
+pub(super) const MESSAGES_BYTES_MAX: usize = 256 << 10;
 /// Connections that wait until a handshake is computed, and the bytes of each that wait behind its first datagram. The limit of
 /// unauthenticated peers is lower.
 const INCOMING_MAX: usize = 1_024;

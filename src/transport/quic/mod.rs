@@ -10,6 +10,7 @@
 //! | --- | --- |
 //! | `port` | a UDP socket with the QUIC endpoint above it, and the inboxes of its connections |
 //! | `lanes` | the streams of one connection, as lanes of the session |
+//! | `drive` | one connection: what it is given, and what it sends |
 //! | `config` | the configuration of QUIC |
 //! | `failure` | why a connection has ended |
 //!
@@ -23,32 +24,30 @@
 //! * A connection that has failed is a lost subflow, never a lost session.
 
 mod config;
+mod drive;
 mod failure;
 mod lanes;
 mod port;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use quinn_proto::{
-    Connection, ConnectionError, ConnectionHandle, EndpointConfig, Event, Incoming, ServerConfig, VarInt, crypto,
-};
+use bytes::{Bytes, BytesMut};
+use quinn_proto::{Connection, ConnectionHandle, EndpointConfig, Incoming, ServerConfig, crypto};
 
 use crate::engine::bound::{Bound, bind};
 use crate::engine::core::Core;
 use crate::engine::limits::Config;
 use crate::link::frame::FRAME_BYTES_MAX;
-use crate::link::{Outbox, Time};
+use crate::link::{MESSAGE_LANE, Outbox, Time};
 use crate::relay::dial::Egress;
-use crate::relay::io::Io;
 use crate::relay::side::Side;
 use crate::streams::Sessions;
 use crate::sys::StreamProtocol;
-use crate::tls::{Cipher, Group, Negotiated, TlsError};
+use crate::tls::{Cipher, Group};
 use crate::types::address::{Bind, Endpoint, Target};
 use crate::types::id::Id;
 use crate::types::peer::PeerKey;
@@ -72,6 +71,11 @@ pub(crate) struct Quic {
     kept: Option<Kept>,
     /// The connection has messages for the session.
     has_messages: bool,
+    /// The longest message that fits into a datagram, and the bytes of messages that wait in the connection.
+    message_bytes_max: usize,
+    message_bytes: usize,
+    /// A receive window that is to be set: the session reads at a limited rate.
+    window: Cell<Option<u32>>,
     /// This node sends no more.
     is_closing: bool,
     /// The lanes have ended.
@@ -153,17 +157,26 @@ impl Transport for Quic {
         }
     }
 
-    fn receive_shared(endpoint: &QuicEndpoint, validates: bool) -> Arrivals {
+    fn receive_shared(endpoint: &QuicEndpoint) -> Arrivals {
         let QuicEndpoint::Server(.., Some(port)) = endpoint else { return Arrivals::default() };
         let mut port = port.borrow_mut();
         // The error of a listener's socket is that of one datagram; another one would close it.
-        let has_more = port.receive(Instant::now(), CALLS_PER_TURN, validates).unwrap_or(false);
+        let has_more = port.receive(Instant::now(), CALLS_PER_TURN).unwrap_or(false);
         Arrivals { woken: port.woken(), has_more }
     }
 
     fn next_arrival(endpoint: &QuicEndpoint) -> Option<Endpoint> {
         let QuicEndpoint::Server(.., Some(port)) = endpoint else { return None };
         port.borrow().arrival().map(Endpoint::from)
+    }
+
+    fn validate_arrival(endpoint: &QuicEndpoint) -> bool {
+        let QuicEndpoint::Server(.., Some(port)) = endpoint else { return false };
+        port.borrow_mut().validate_arrival()
+    }
+
+    fn is_shared(endpoint: &QuicEndpoint) -> bool {
+        matches!(endpoint, QuicEndpoint::Server(.., Some(port)) if Rc::strong_count(port) > 1)
     }
 
     fn refuse_arrival(endpoint: &QuicEndpoint) {
@@ -216,7 +229,7 @@ impl Transport for Quic {
     fn room(&self, _: &Side, demand: Demand) -> usize {
         let Demand { rate, is_alone, is_mixed } = demand;
         let is_slow = is_alone && rate < SLOW_RATE;
-        if !self.is_flushed() || (is_slow && self.has_unsent()) {
+        if !self.is_flushed() || (is_slow && self.has_unsent()) || self.message_bytes > self.ahead_bytes {
             return 0;
         }
         let wished = usize::try_from(rate / 200).unwrap_or(usize::MAX);
@@ -227,8 +240,20 @@ impl Transport for Quic {
         wished.min(proven).clamp(FRAME_BYTES_MAX, if is_mixed { BYTES_MIXED } else { BATCH_BYTES_MAX })
     }
 
+    fn message_bytes_max(&self) -> usize {
+        self.message_bytes_max
+    }
+
     fn send(&mut self, lane: u16, frame: &Outbox) {
-        self.lanes.stage(lane, frame);
+        if lane != MESSAGE_LANE {
+            return self.lanes.stage(lane, frame);
+        }
+        let State::Open(_, connection, Stage::Established(_)) = &mut self.state else { return };
+        let mut message = BytesMut::with_capacity(frame.len());
+        frame.parts().for_each(|part| message.extend_from_slice(part));
+        self.message_bytes += message.len();
+        // A message that does not fit any more is lost. Of too many, the oldest are.
+        let _ = connection.datagrams().send(message.freeze(), true);
     }
 
     fn send_bytes(&mut self, bytes: &[u8]) {
@@ -260,20 +285,24 @@ impl Transport for Quic {
     fn receive(&mut self, side: &mut Side, _: &mut Sessions, _: usize) -> Result<Option<usize>, Failure> {
         if std::mem::take(&mut side.ready.readable) && self.is_dialed() {
             let mut port = self.port.borrow_mut();
-            let received = port.receive(Instant::now(), 1, false);
+            let received = port.receive(Instant::now(), 1);
             side.ready.readable = received.map_err(|error| Failure::from(&error))?;
             // This carrier is the only one of the port, and has its turn now.
             port.woken();
         }
         self.note_address(side);
-        let waiting = match &self.state {
-            State::Arrived(..) => 1,
-            State::Open(connection, ..) => self.port.borrow().inbox_bytes(*connection),
-            State::Failed(_) => 1,
-        };
-        self.bytes.1 += waiting as u64;
-        let has_more = waiting > 0 || self.has_input() || self.is_due();
-        Ok(has_more.then_some(waiting.max(1)))
+        match &self.state {
+            State::Arrived(..) | State::Failed(_) => Ok(Some(1)),
+            // What has arrived waits until its handshake has its turn.
+            State::Open(handle, _, Stage::Handshaking) => {
+                let waiting = self.port.borrow().inbox_bytes(*handle);
+                Ok((waiting > 0 || self.is_due()).then_some(waiting.max(1)))
+            }
+            State::Open(..) => {
+                let taken = self.take_in(Instant::now());
+                Ok((taken > 0 || self.has_input()).then_some(taken.max(1)))
+            }
+        }
     }
 
     fn open(&mut self, plain: &mut Vec<Bytes>) -> Result<u16, CarrierError> {
@@ -363,265 +392,14 @@ impl Transport for Quic {
 
     fn tune(&mut self, _: &Side, _: Duration) {}
 
-    fn limit_rate(&self, _: &Side, _: u64) {}
+    /// Keeps the peer's window small on a connection that is read at a rate.
+    fn limit_rate(&self, _: &Side, rate: u64) {
+        let bytes = (rate / 2).clamp(RATED_BYTES.0, RATED_BYTES.1);
+        self.window.set(Some(u32::try_from(bytes).unwrap_or(u32::MAX)));
+    }
 
     fn bytes(&self) -> (u64, u64) {
         self.bytes
-    }
-}
-
-impl Quic {
-    fn new(port: Rc<RefCell<Port>>, side: Id, state: State) -> Quic {
-        Quic {
-            port,
-            side,
-            state,
-            lanes: Lanes::default(),
-            kept: None,
-            has_messages: false,
-            is_closing: false,
-            is_finished: false,
-            bytes: (0, 0),
-            sampled: Time::ZERO,
-            ahead_bytes: AHEAD_BYTES.0,
-        }
-    }
-
-    /// Starts a connection on the socket that was made for it.
-    fn dialed(
-        config: &Arc<EndpointConfig>,
-        crypto: &Arc<dyn crypto::ClientConfig>,
-        side: Id,
-        record: &mut Side,
-        buffers: &Rc<Buffers>,
-    ) -> io::Result<Quic> {
-        let (Io::Udp(socket), Some(peer)) = (std::mem::take(&mut record.io), record.endpoint.ip()) else {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "QUIC needs an address of UDP"));
-        };
-        let make = |allow_mtud| quinn_proto::Endpoint::new(Arc::clone(config), None, allow_mtud, None);
-        let mut port = Port::new(socket, make, buffers)?;
-        let connected = port.endpoint().connect(Instant::now(), config::client(crypto), peer, "seaprox.invalid");
-        let (handle, connection) = connected.map_err(io::Error::other)?;
-        port.open_inbox(handle, side);
-        port.widen_inbox(handle);
-        let state = State::Open(handle, Box::new(connection), Stage::Handshaking);
-        Ok(Quic::new(Rc::new(RefCell::new(port)), side, state))
-    }
-
-    fn connection(&self) -> Option<&Connection> {
-        match &self.state {
-            State::Open(_, connection, _) => Some(connection),
-            State::Arrived(..) | State::Failed(_) => None,
-        }
-    }
-
-    /// Returns true if this node has dialed the connection, so that the port is its own.
-    fn is_dialed(&self) -> bool {
-        self.connection().is_some_and(|connection| connection.side().is_client())
-    }
-
-    /// Returns true if the connection has bytes that it has not sent for the first time.
-    fn has_unsent(&self) -> bool {
-        self.connection().is_some_and(Connection::has_pending_retransmits)
-    }
-
-    /// Returns true if there is something to give to the session, or a failure to report.
-    fn has_input(&self) -> bool {
-        let is_lost = matches!(&self.state, State::Open(_, _, Stage::Lost(_)));
-        self.lanes.is_readable() || self.has_messages || is_lost
-    }
-
-    /// Returns true if a timer of the connection has passed.
-    fn is_due(&mut self) -> bool {
-        let State::Open(_, connection, _) = &mut self.state else { return false };
-        connection.poll_timeout().is_some_and(|at| at <= Instant::now())
-    }
-
-    fn negotiated(&self) -> Option<Box<Negotiated>> {
-        self.connection()?.crypto_session().handshake_data()?.downcast().ok()
-    }
-
-    /// Follows a peer whose address has changed.
-    fn note_address(&self, side: &mut Side) {
-        if let State::Open(_, connection, Stage::Established(_)) = &self.state {
-            let peer = connection.remote_address();
-            if side.endpoint.ip() != Some(Endpoint::from(peer).ip().unwrap_or(peer)) {
-                side.endpoint = peer.into();
-            }
-        }
-    }
-
-    /// Computes the handshake of a connection that a peer has begun.
-    fn accept(&mut self) {
-        if !matches!(self.state, State::Arrived(..)) {
-            return;
-        }
-        let lost = CarrierError::Failed(Failure::from(Reason::Internal));
-        let State::Arrived(incoming, config) = std::mem::replace(&mut self.state, State::Failed(lost)) else { return };
-        let mut port = self.port.borrow_mut();
-        self.state = match port.accept(*incoming, Instant::now(), *config) {
-            Ok((handle, connection)) => {
-                port.open_inbox(handle, self.side);
-                State::Open(handle, Box::new(connection), Stage::Handshaking)
-            }
-            Err(error) => State::Failed(failure::of(&error, None)),
-        };
-    }
-
-    /// Gives the connection what has arrived, and the time.
-    fn take_in(&mut self, now: Instant) {
-        let State::Open(handle, connection, _) = &mut self.state else { return };
-        let events = self.port.borrow_mut().take_inbox(*handle);
-        events.into_iter().for_each(|event| connection.handle_event(event));
-        if connection.poll_timeout().is_some_and(|at| at <= now) {
-            connection.handle_timeout(now);
-        }
-        self.settle();
-    }
-
-    /// Handles the events of the connection.
-    fn settle(&mut self) {
-        loop {
-            let State::Open(handle, connection, _) = &mut self.state else { return };
-            let mut port = self.port.borrow_mut();
-            while let Some(event) = connection.poll_endpoint_events() {
-                if !event.is_drained()
-                    && let Some(event) = port.endpoint().handle_event(*handle, event)
-                {
-                    connection.handle_event(event);
-                }
-            }
-            drop(port);
-            let Some(event) = connection.poll() else { return };
-            match event {
-                Event::Connected => self.connected(),
-                Event::ConnectionLost { reason } => self.lost(&reason),
-                Event::Stream(event) => self.lanes.note(connection, &event),
-                Event::DatagramReceived => self.has_messages = true,
-                Event::HandshakeDataReady | Event::DatagramsUnblocked => {}
-            }
-        }
-    }
-
-    /// Handles the end of the handshake.
-    fn connected(&mut self) {
-        let negotiated = self.negotiated();
-        let State::Open(handle, connection, stage) = &mut self.state else { return };
-        let key = connection.crypto_session().peer_identity().and_then(|key| key.downcast::<PeerKey>().ok());
-        let is_link = negotiated.is_some_and(|negotiated| negotiated.protocol == Some(Protocol::Link));
-        let error = match key {
-            Some(_) if !is_link => TlsError::Alpn.into(),
-            Some(_) if !self.lanes.open(connection) => {
-                CarrierError::Failed(Failure::new(Reason::ProtocolError, "the peer permits too few lanes"))
-            }
-            Some(key) => {
-                *stage = Stage::Established(*key);
-                connection.set_receive_window(VarInt::from_u32(config::WINDOW_BYTES));
-                return self.port.borrow_mut().widen_inbox(*handle);
-            }
-            None => TlsError::Incompatible("no key".into()).into(),
-        };
-        connection.close(Instant::now(), failure::PROTOCOL_ERROR, Bytes::new());
-        *stage = Stage::Lost(error);
-    }
-
-    /// Handles the end of the connection.
-    fn lost(&mut self, reason: &ConnectionError) {
-        let error = self.negotiated().and_then(|negotiated| negotiated.error);
-        if let State::Open(_, _, stage) = &mut self.state
-            && !matches!(stage, Stage::Lost(_))
-        {
-            *stage = Stage::Lost(failure::of(reason, error));
-        }
-    }
-
-    /// Reads the next message, or a lane, and reports the end of the connection behind all that was received.
-    fn read(&mut self, plain: &mut Vec<Bytes>) -> Result<u16, CarrierError> {
-        let State::Open(_, connection, stage) = &mut self.state else {
-            return match &self.state {
-                State::Failed(error) => Err(error.clone()),
-                _ => Ok(0),
-            };
-        };
-        if self.is_closing {
-            // Input is dropped.
-            while self.lanes.read(connection, READ_BYTES).is_some() {}
-        }
-        if let Some((lane, bytes)) = self.lanes.read(connection, READ_BYTES) {
-            plain.push(bytes);
-            return Ok(lane);
-        }
-        self.has_messages = false;
-        if let Stage::Lost(error) = stage { Err(error.clone()) } else { Ok(0) }
-    }
-
-    /// Sends what can be sent now.
-    fn transmit(&mut self, now: Instant) {
-        if let Some(kept) = self.kept.take() {
-            let mut port = self.port.borrow_mut();
-            match port.transmit_kept(kept) {
-                Ok(sent) => self.bytes.0 += sent,
-                Err(kept) => {
-                    self.kept = Some(kept);
-                    return port.wake_when_writable(self.side);
-                }
-            }
-        }
-        loop {
-            let State::Open(_, connection, stage) = &mut self.state else { return };
-            let is_open = matches!(stage, Stage::Established(_));
-            if is_open && self.lanes.write_urgent(connection).is_err() {
-                return self.lane_refused(now);
-            }
-            let mut port = self.port.borrow_mut();
-            let (sent, kept) = port.transmit(now, connection);
-            self.bytes.0 += sent;
-            if kept.is_some() {
-                self.kept = kept;
-                return port.wake_when_writable(self.side);
-            }
-            if !is_open || connection.has_pending_retransmits() {
-                return;
-            }
-            match self.lanes.write(connection, self.ahead_bytes) {
-                Ok(true) => {}
-                Ok(false) if self.is_closing => {
-                    drop(port);
-                    if !self.end(now) {
-                        return;
-                    }
-                }
-                Ok(false) => return,
-                Err(_) => {
-                    drop(port);
-                    return self.lane_refused(now);
-                }
-            }
-        }
-    }
-
-    /// Ends a connection that this node closes, once the peer has all that was sent. Returns true if there is more to send.
-    fn end(&mut self, now: Instant) -> bool {
-        let State::Open(_, connection, Stage::Established(_)) = &mut self.state else { return false };
-        if connection.is_closed() || self.lanes.staged() > 0 {
-            return false;
-        }
-        if !std::mem::replace(&mut self.is_finished, true) {
-            self.lanes.finish(connection);
-            return true;
-        }
-        let is_acknowledged = connection.streams().send_streams() == 0;
-        if is_acknowledged {
-            connection.close(now, failure::CLOSED, Bytes::new());
-        }
-        is_acknowledged
-    }
-
-    /// Ends a connection whose peer takes no more on a lane.
-    fn lane_refused(&mut self, now: Instant) {
-        let State::Open(_, connection, stage) = &mut self.state else { return };
-        connection.close(now, failure::PROTOCOL_ERROR, Bytes::new());
-        *stage = Stage::Lost(CarrierError::Failed(Failure::new(Reason::ProtocolError, "the peer refuses a lane")));
     }
 }
 
@@ -654,5 +432,7 @@ const SLOW_RATE: u64 = 12_500_000;
 const BATCH_BYTES_MAX: usize = 256 << 10;
 /// Bytes that a connection is given ahead of what it has sent, on the slowest and on the fastest path.
 const AHEAD_BYTES: (usize, usize) = (16 << 10, 256 << 10);
+/// Bytes that a peer may send ahead of a reader at the slowest and at the fastest rate.
+const RATED_BYTES: (u64, u64) = (64 << 10, config::WINDOW_BYTES as u64);
 /// Time after which the path is sampled again.
 const SAMPLE_US: u64 = 5_000;

@@ -96,17 +96,16 @@ impl Port {
         self.state.max_gso_segments().min(SEGMENTS_MAX).min(RUN_BYTES_MAX / mtu.max(1)).max(1)
     }
 
-    /// Receives datagrams, in at most `calls` calls of the system. Returns true if more may be there. With `validates`, a peer
-    /// that has not shown that it receives at its address must do so first (Retry; RFC 9000, section 8.1.2).
+    /// Receives datagrams, in at most `calls` calls of the system. Returns true if more may be there.
     ///
     /// # Errors
     /// The error of the socket.
-    pub fn receive(&mut self, now: Instant, calls: usize, validates: bool) -> io::Result<bool> {
+    pub fn receive(&mut self, now: Instant, calls: usize) -> io::Result<bool> {
         let mut batch = self.buffers.take_batch()?;
         let mut result = Ok(true);
         for _ in 0..calls {
             match batch.receive(UdpSockRef::from(&self.socket), quinn_udp::BATCH_SIZE) {
-                Ok(count) => (0..count).for_each(|index| self.take_entry(now, &batch, index, validates)),
+                Ok(count) => (0..count).for_each(|index| self.take_entry(now, &batch, index)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     result = Ok(false);
                     break;
@@ -126,7 +125,7 @@ impl Port {
     }
 
     /// Passes the datagrams of one entry on.
-    fn take_entry(&mut self, now: Instant, batch: &Batch, index: usize, validates: bool) {
+    fn take_entry(&mut self, now: Instant, batch: &Batch, index: usize) {
         let entry = batch.entry(index);
         let ecn = entry.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
         let mut rest = BytesMut::from(entry.contents);
@@ -137,7 +136,7 @@ impl Port {
             out.clear();
             match self.endpoint.handle(now, entry.source, entry.dest, ecn, datagram, &mut out) {
                 Some(DatagramEvent::ConnectionEvent(connection, event)) => self.deliver(connection, event, len),
-                Some(DatagramEvent::NewConnection(incoming)) => self.arrive(incoming, validates, &mut out),
+                Some(DatagramEvent::NewConnection(incoming)) => self.arrive(incoming),
                 Some(DatagramEvent::Response(transmit)) => self.respond(&transmit, &out),
                 None => {}
             }
@@ -158,15 +157,27 @@ impl Port {
         }
     }
 
-    /// Notes a connection that a peer has begun, or makes the peer show its address first.
-    fn arrive(&mut self, incoming: Incoming, validates: bool, out: &mut Vec<u8>) {
+    /// Makes the next peer that has begun a connection show that it receives at its address (Retry; RFC 9000, section 8.1.2).
+    /// Returns false if it has shown that.
+    pub fn validate_arrival(&mut self) -> bool {
+        let is_unknown = |incoming: &Incoming| !incoming.remote_address_validated() && incoming.may_retry();
+        if !self.arrivals.front().is_some_and(is_unknown) {
+            return false;
+        }
+        let Some(incoming) = self.arrivals.pop_front() else { return false };
+        let mut out = std::mem::take(&mut self.out);
         out.clear();
-        if validates && !incoming.remote_address_validated() && incoming.may_retry() {
-            match self.endpoint.retry(incoming, out) {
-                Ok(transmit) => self.respond(&transmit, out),
-                Err(error) => self.endpoint.ignore(error.into_incoming()),
-            }
-        } else if self.arrivals.len() >= ARRIVALS_MAX {
+        match self.endpoint.retry(incoming, &mut out) {
+            Ok(transmit) => self.respond(&transmit, &out),
+            Err(error) => self.endpoint.ignore(error.into_incoming()),
+        }
+        self.out = out;
+        true
+    }
+
+    /// Notes a connection that a peer has begun.
+    fn arrive(&mut self, incoming: Incoming) {
+        if self.arrivals.len() >= ARRIVALS_MAX {
             self.endpoint.ignore(incoming);
         } else {
             self.arrivals.push_back(incoming);
@@ -230,11 +241,11 @@ impl Port {
         self.inboxes.get(&connection).map_or(0, |inbox| inbox.bytes)
     }
 
-    /// Takes the datagrams of a connection.
-    pub fn take_inbox(&mut self, connection: ConnectionHandle) -> VecDeque<ConnectionEvent> {
-        let Some(inbox) = self.inboxes.get_mut(&connection) else { return VecDeque::new() };
-        (inbox.bytes, inbox.is_woken) = (0, false);
-        std::mem::take(&mut inbox.events)
+    /// Takes the datagrams of a connection, and the number of their bytes.
+    pub fn take_inbox(&mut self, connection: ConnectionHandle) -> (VecDeque<ConnectionEvent>, usize) {
+        let Some(inbox) = self.inboxes.get_mut(&connection) else { return Default::default() };
+        inbox.is_woken = false;
+        (std::mem::take(&mut inbox.events), std::mem::take(&mut inbox.bytes))
     }
 
     /// Forgets a connection that is over.
