@@ -72,7 +72,12 @@
 //!   cover bytes that arrived before the silence. When they counted, a black hole cost half a second instead of a
 //!   fifth.
 //! - **Acknowledgements avoid a silent subflow** while another one receives. An end that mostly receives has nothing in
-//!   flight that would reveal the death of a subflow, and the other end would suspect all subflows at once.
+//!   flight that would reveal the death of a subflow, and the other end would suspect all subflows at once. It must
+//!   notice before the windows of the others are full, because then those fall silent too.
+//! - **A subflow that is trusted again takes the frames of the suspects.** While all subflows are suspect, frames are
+//!   sent on each of them, so some were sent on the dead one after its frames had been reinjected.
+//! - **Several subflows have windows, too**: twice that of a single one. Otherwise a path with a deep buffer delays each
+//!   frame behind one of its own by seconds, and a path that dies holds as much.
 //! - **The arrival time is one way plus the queue**, where the queue is what is in flight beyond one undisturbed round
 //!   of acknowledgement. If all bytes in flight counted, long paths would rank too low.
 //! - **A rate that was not measured at its limit rises step by step.** Otherwise a path that was slow once, or first

@@ -153,11 +153,6 @@ impl Scheduler {
         self.order.iter()
     }
 
-    /// Returns the fastest subflow, ready or not.
-    pub(in crate::link) fn first(&self) -> Option<Candidate> {
-        self.order.first().copied()
-    }
-
     /// Returns the ready subflows, the fastest first; full ones only for `urgent` frames.
     pub(in crate::link) fn ready(&self, urgent: bool) -> impl Iterator<Item = usize> {
         self.order

@@ -81,6 +81,8 @@ pub(in crate::link) struct Subflow {
     pub(in crate::link) pinged_at: u64,
     /// Time of the last received bytes.
     pub(in crate::link) heard: Time,
+    /// Smoothed time between two reads, in microseconds.
+    pub(in crate::link) interval_us: u64,
     pub(in crate::link) processed: u64,
     pub(in crate::link) drained_reported: bool,
 }
@@ -115,6 +117,7 @@ impl Subflow {
             pinged: None,
             pinged_at: 0,
             heard: now,
+            interval_us: 0,
             processed: 0,
             drained_reported: false,
         }
@@ -122,6 +125,13 @@ impl Subflow {
 
     pub(in crate::link) fn is_live(&self) -> bool {
         self.state == SubflowState::Live
+    }
+
+    /// Notes received bytes.
+    pub(in crate::link) fn on_heard(&mut self, now: Time) {
+        const LONGEST_US: u64 = 100_000; // a pause of the peer says nothing about the path
+        self.interval_us = (7 * self.interval_us + now.since(self.heard).min(LONGEST_US)) / 8;
+        self.heard = now;
     }
 
     /// Returns the more restrictive of the two classes.

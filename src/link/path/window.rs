@@ -3,8 +3,10 @@
 //! The window of TCP fills all buffers between two programs, up to the peer's receive buffer. Urgent frames would queue
 //! behind these bytes, and a loss among them would delay them. So this window holds only what keeps the path busy: the bytes
 //! of one round trip and of the delay of an acknowledgement, with a reserve. The reserve is larger while the path delivers
-//! more in each round, so that the path soon shows its full rate (the idea is from BBR, draft-cardwell-iccrg-bbr). A link
-//! with several carriers has no such window: there the scheduler weighs the bytes that wait on each.
+//! more in each round, so that the path soon shows its full rate (the idea is from BBR, draft-cardwell-iccrg-bbr).
+//!
+//! With several carriers each has twice this window. The scheduler compares the bytes that wait on each, so more may wait; but
+//! without a bound a deep buffer on one path fills, and everything behind a frame in it waits for seconds.
 
 use crate::link::wire::ids::Time;
 
@@ -19,6 +21,8 @@ pub(in crate::link) struct Window {
     settled: bool,
     /// Start of this round, and the bytes sent until then.
     round: (Time, u64),
+    /// The highest rates of this period and of the one before, and the start of this one.
+    highest: (u64, u64, Time),
 }
 
 /// The traffic of a session, as far as the window depends on it.
@@ -26,6 +30,8 @@ pub(in crate::link) struct Window {
 pub(in crate::link) struct Traffic {
     /// Small messages compete with a bulk transfer.
     pub(in crate::link) is_mixed: bool,
+    /// The session has other subflows.
+    pub(in crate::link) is_shared: bool,
     /// Bytes after which the peer acknowledges at once.
     pub(in crate::link) acked_bytes: u64,
 }
@@ -43,11 +49,23 @@ impl Window {
         if !self.settled {
             return u64::MAX;
         }
+        let rate = if traffic.is_shared { rate.max(self.highest(now, rate) / 2) } else { rate };
         let gain = if self.flat < FLAT_ROUNDS { GAIN_GROWING } else { GAIN };
         let carried = |us: u64| rate.saturating_mul(us) / 1_000_000;
         let waiting = (2 * carried(delay_us)).min(traffic.acked_bytes);
         let least = carried(if traffic.is_mixed { FLOOR_US } else { SPARE_US });
-        (gain * carried(round_us).max(waiting) / 4).max(BYTES_MIN).max(least)
+        let bytes = (gain * carried(round_us).max(waiting) / 4).max(BYTES_MIN).max(least);
+        if traffic.is_shared { SHARED_GAIN * bytes } else { bytes }
+    }
+
+    /// Returns the highest rate of the last one or two periods.
+    fn highest(&mut self, now: Time, rate: u64) -> u64 {
+        let (this, before, since) = self.highest;
+        self.highest = match now.since(since) > PERIOD_US {
+            true => (rate, this, now),
+            false => (this.max(rate), before, since),
+        };
+        self.highest.0.max(self.highest.1)
     }
 
     /// Judges once in each round if the path delivers more than before.
@@ -69,6 +87,11 @@ impl Window {
     }
 }
 
+/// The window of each of several subflows, in windows of a single one.
+const SHARED_GAIN: u64 = 2;
+/// Time for which one of several subflows keeps half of the window of its highest rate. Radio links dip for shorter times, and
+/// would need several rounds to show their rate again.
+const PERIOD_US: u64 = 1_000_000;
 /// The window in quarters of the bytes that the path carries: in general, and while the rate grows.
 const GAIN: u64 = 6;
 const GAIN_GROWING: u64 = 12;
@@ -89,10 +112,10 @@ const BYTES_MIN: u64 = 32 << 10;
 mod tests {
     use super::*;
 
-    const ALONE: Traffic = Traffic { is_mixed: false, acked_bytes: 256 << 10 };
-    const MIXED: Traffic = Traffic { is_mixed: true, acked_bytes: 64 << 10 };
+    const ALONE: Traffic = Traffic { is_mixed: false, is_shared: false, acked_bytes: 256 << 10 };
+    const MIXED: Traffic = Traffic { is_mixed: true, is_shared: false, acked_bytes: 64 << 10 };
     /// A peer that does not acknowledge early.
-    const OLD_PEER: Traffic = Traffic { is_mixed: true, acked_bytes: 256 << 10 };
+    const OLD_PEER: Traffic = Traffic { is_mixed: true, is_shared: false, acked_bytes: 256 << 10 };
 
     /// A window over a path, with the history of the path.
     struct Rig {
@@ -135,6 +158,14 @@ mod tests {
         assert_eq!(rig.rounds(3, 2_500_000), 375_000);
         assert_eq!(rig.rounds(3, 1_000_000), 150_000, "it has become slow");
         assert_eq!(rig.rounds(1, 1_500_000), 450_000, "and shows more again");
+    }
+
+    #[test]
+    fn one_of_several_subflows_has_twice_the_window_and_keeps_half_of_it_in_a_dip() {
+        let mut rig = Rig { traffic: Traffic { is_shared: true, ..ALONE }, ..Rig::new(100_000) };
+        assert_eq!(rig.rounds(9, 1_250_000), 375_000);
+        assert_eq!(rig.rounds(3, 100_000), 187_500, "a dip");
+        assert!(rig.rounds(20, 100_000) < 100_000, "the path is slow");
     }
 
     #[test]

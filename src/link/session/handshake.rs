@@ -303,15 +303,13 @@ impl Session {
     /// Stores the carrier's measurements of a subflow, and bounds its bytes under way by them.
     pub fn path_stats(&mut self, now: Time, id: SubflowId, stats: PathStats) {
         let Some(index) = self.subflows.iter().position(|subflow| subflow.id == id) else { return };
-        let traffic = Traffic { is_mixed: self.is_mixed(now), acked_bytes: self.acked_bytes(now) };
-        let is_alone = self.subflows.len() == 1;
+        let is_shared = self.subflows.len() > 1;
+        let traffic = Traffic { is_mixed: self.is_mixed(now), is_shared, acked_bytes: self.acked_bytes(now) };
         if let Some(subflow) = self.subflows.get_mut(index) {
             subflow.path.set_stats(stats);
             let (rate, sent) = (subflow.path.rate(), subflow.sent());
             if stats.round_us > 0 {
-                let window = subflow.shown.bytes(now, rate, sent, stats.round_us, traffic);
-                // With several subflows, the scheduler compares their delays, and bytes that wait on one are part of its delay.
-                subflow.window = if is_alone { window } else { u64::MAX };
+                subflow.window = subflow.shown.bytes(now, rate, sent, stats.round_us, traffic);
             }
         }
         if stats.suspect {

@@ -72,7 +72,7 @@ impl Session {
         let (origin, whole) = (Origin { index, now }, bytes.len());
         self.pools.pins.read(whole);
         if let Some(subflow) = self.subflows.get_mut(index) {
-            subflow.heard = now;
+            subflow.on_heard(now);
         }
         loop {
             // A frame may have ended the session or replaced the subflow.
@@ -104,7 +104,7 @@ impl Session {
     /// may overtake, it is dropped.
     fn receive_message(&mut self, now: Time, index: usize, mut bytes: Bytes) -> Result<(), Violation> {
         let Some(subflow) = self.subflows.get_mut(index) else { return Ok(()) };
-        subflow.heard = now;
+        subflow.on_heard(now);
         if subflow.state == SubflowState::Handshake {
             return Ok(());
         }
@@ -484,6 +484,8 @@ impl Session {
         if (answered || !waits) && !subflow.path.carrier_suspects() {
             subflow.suspect = false;
             subflow.lanes.iter_mut().for_each(|lane| lane.tx.restart_wait(now));
+            // While all were suspect, frames were sent on all of them.
+            self.reinject_from_suspects();
         }
     }
 

@@ -39,8 +39,9 @@ pub struct Transmit {
 
 /// Maximum number of streams that are tried for one frame while no subflow suits them.
 const TRIES_MAX: usize = 16;
-/// Silence, compared with other subflows, after which the fastest subflow carries no acknowledgements.
-const SILENCE_US: u64 = 50_000;
+/// Minimum and maximum of the silence, compared with other subflows, after which the fastest subflow carries no
+/// acknowledgements: twice the usual time between two reads.
+const SILENCE_US: (u64, u64) = (20_000, 50_000);
 
 impl Session {
     /// Writes the next frame to `out`, if there is one and a subflow with room for it: see [`Session::set_room`].
@@ -236,9 +237,8 @@ impl Session {
     /// The limit of frames in flight does not apply: if acknowledgements waited for it, two full ends would wait for
     /// each other.
     fn ack_subflow(&self) -> Option<usize> {
-        let first = self.subflows.get(self.scheduler.first()?.index)?;
         let heard = self.scheduler.usable().filter_map(|index| self.subflows.get(index)).map(|s| s.heard).max()?;
-        let speaks = |s: &Subflow| heard.since(s.heard) <= SILENCE_US.max(first.path.rtt_us());
+        let speaks = |s: &Subflow| heard.since(s.heard) <= (2 * s.interval_us).clamp(SILENCE_US.0, SILENCE_US.1);
         let index = self.scheduler.usable().find(|index| self.subflows.get(*index).is_some_and(speaks))?;
         self.subflows.get(index).filter(|s| s.room > 0).map(|_| index)
     }
