@@ -8,29 +8,43 @@ use std::time::{Duration, Instant};
 use crate::Run;
 use crate::kit::Peer;
 use crate::kit::Step::{Fill, Put, Read as Receive, Take};
+use crate::kit::proc::rss;
 use crate::kit::socks::{reply5, request5};
 use crate::net_kit::goodput::Load;
 use crate::net_kit::nodes::{Forward, Nodes, Options, front};
-use crate::net_kit::{Kind, Link, Net, Queue};
+use crate::net_kit::{Kind, Link, Net, Queue, Way};
 use crate::network::{self, Pair, link_over, ms, plain, rates_of};
 use crate::place::Place;
 
 /// Measures the time that a bulk transfer adds to an echo: over a link that carries both, and over plain TCP with a
-/// connection for each. The figure is a median: at p99 the queue of the path drops a packet, and the echo waits for one
-/// more round trip.
+/// connection for each. The figure is the 99th percentile beside bulk, less the median without it. The queue of the path
+/// holds 100 ms, which TCP fills and a link does not.
 pub fn beside_bulk(_: &Place) -> io::Result<Run> {
-    let net = bulk_path()?;
+    added_by_bulk(ms(100), 99)
+}
+
+/// Measures the same with a queue of ten milliseconds. The figure is a median: where the queue drops a packet, the echo
+/// behind it waits for one more round trip.
+pub fn beside_bulk_short(_: &Place) -> io::Result<Run> {
+    added_by_bulk(ms(10), 50)
+}
+
+fn added_by_bulk(queue: Duration, percent: usize) -> io::Result<Run> {
+    let net = bulk_path(queue)?;
+    // Plain TCP, whose echoes take long, needs as much time for fewer of them.
     let forward = link_over(&net, 1);
     let (beside, plain) = thread::scope(|scope| {
-        let plain = scope.spawn(|| added_ms([plain(&net, 1), plain(&net, 1)]));
-        (added_ms([forward.pair(), forward.pair()]), plain.join().expect("a measurement"))
+        let plain = scope.spawn(|| added_ms([plain(&net, 1), plain(&net, 1)], 60, percent));
+        (added_ms([forward.pair(), forward.pair()], 300, percent), plain.join().expect("a measurement"))
     });
-    Ok(Run { plain: plain?, beside: beside?, attack: "one bulk transfer".into() })
+    let counts = net.path(0).counts(Way::Both);
+    let attack = format!("one bulk transfer, {} packets dropped, {} late", counts.dropped, counts.late);
+    Ok(Run { plain: plain?, beside: beside?, attack })
 }
 
 /// Measures the rate of the bulk transfer beside echoes.
 pub fn bulk_beside(_: &Place) -> io::Result<Run> {
-    let net = bulk_path()?;
+    let net = bulk_path(ms(10))?;
     let forward = link_over(&net, 1);
     let (mut client, mut server) = forward.pair();
     let (plain, link) = (Load::start(vec![plain(&net, 1)]), Load::start(vec![forward.pair()]));
@@ -43,20 +57,19 @@ pub fn bulk_beside(_: &Place) -> io::Result<Run> {
     })
 }
 
-/// Returns two paths with a queue of ten milliseconds. A longer queue would add to every echo, and no program at the
-/// ends of a path can avoid that.
-fn bulk_path() -> io::Result<Net> {
-    let link = Link { mbit: 20.0, delay: ms(5), queue: Queue::Time(ms(10)), ..Link::default() };
+/// Returns two paths of 20 Mbit/s with this queue.
+fn bulk_path(queue: Duration) -> io::Result<Net> {
+    let link = Link { mbit: 20.0, delay: ms(5), queue: Queue::Time(queue), ..Link::default() };
     network::of(&[Kind::Emulated(link), Kind::Emulated(link)])
 }
 
-/// Returns the milliseconds that a bulk transfer adds to the median of an echo.
-fn added_ms([mut echo, bulk]: [Pair; 2]) -> io::Result<f64> {
+/// Returns the milliseconds that a bulk transfer adds to an echo: this percentile of so many, less the median without it.
+fn added_ms([mut echo, bulk]: [Pair; 2], count: usize, percent: usize) -> io::Result<f64> {
     let idle = echo_ms(&mut echo.0, &mut echo.1, 100, ms(2))?;
     let _load = Load::start(vec![bulk]);
-    thread::sleep(ms(500));
-    let beside = echo_ms(&mut echo.0, &mut echo.1, 200, ms(8))?;
-    Ok(percentile(&beside, 50) - percentile(&idle, 50))
+    thread::sleep(ms(1000));
+    let beside = echo_ms(&mut echo.0, &mut echo.1, count, ms(8))?;
+    Ok(percentile(&beside, percent) - percentile(&idle, 50))
 }
 
 /// Measures the longest of eight new connections through a link whose path of 1 Mbit/s is full, with more than 4 MiB
@@ -89,12 +102,19 @@ pub fn new_connections(_: &Place) -> io::Result<Run> {
     Ok(Run { plain: idle, beside: longest, attack: format!("{rate:.2} Mbit/s of bulk") })
 }
 
-/// Measures the p99 of echoes of fifty streams on a link, beside a stream whose client has stopped reading; compared
-/// with a link without such a stream at the same time.
+/// Measures the p99 of echoes of a thousand streams of a link, all active at once, beside a stream whose client has
+/// stopped reading; compared with a link without such a stream, in turns. In each round every stream has one echo. The
+/// figure is the median of the rounds: what the machine does beside it hits both links, but not the same rounds.
 pub fn beside_stalled(_: &Place) -> io::Result<Run> {
     let nets = [network::of(&[Kind::Veth])?, network::of(&[Kind::Veth])?];
     let links = nets.each_ref().map(|net| Forward::start(net, Options::default()));
-    let mut pairs = links.each_ref().map(|link| (0..50).map(|_| link.pair()).collect::<Vec<_>>());
+    let pairs = links.each_ref().map(|link| (0..STREAMS).map(|_| link.pair()).collect::<Vec<_>>());
+    for (client, server) in pairs.iter().flatten() {
+        for socket in [client, server] {
+            socket.set_nodelay(true)?;
+            socket.set_read_timeout(Some(crate::kit::SOON))?;
+        }
+    }
     let (mut client, mut server) = links[1].peers();
     let offering = thread::spawn(move || {
         server.run(&[Fill(200 << 20, 300)]);
@@ -102,20 +122,61 @@ pub fn beside_stalled(_: &Place) -> io::Result<Run> {
     });
     client.run(&[Receive(8 << 20)]);
     let server = offering.join().map_err(|_| io::Error::other("the server of the stalled stream failed"))?;
-    let mut times = [Vec::new(), Vec::new()];
-    for _ in 0..20 {
-        for (times, pairs) in times.iter_mut().zip(&mut pairs) {
-            for (client, server) in pairs {
-                times.extend(echo_ms(client, server, 2, Duration::ZERO)?);
-            }
+    let memory = || [&links[1].nodes.near, &links[1].nodes.far].map(|node| rss(node.pid())).iter().sum::<u64>();
+    for _ in 0..5 {
+        pairs.iter().try_for_each(|pairs| round_p99_ms(pairs).map(drop))?;
+    }
+    let (before, mut rounds) = (memory(), [Vec::new(), Vec::new()]);
+    for number in 0..60 {
+        for which in [number % 2, 1 - number % 2] {
+            rounds[which].push(round_p99_ms(&pairs[which])?);
         }
     }
-    let [plain, beside] = times.map(|mut times| {
-        times.sort_by(f64::total_cmp);
-        percentile(&times, 99)
+    let grown = memory().saturating_sub(before);
+    if grown > 1 << 20 {
+        return Err(io::Error::other(format!("the nodes have {} KiB more after 60 rounds", grown >> 10)));
+    }
+    let [plain, beside] = rounds.map(|mut rounds| {
+        rounds.sort_by(f64::total_cmp);
+        percentile(&rounds, 50)
     });
-    Ok(Run { plain, beside, attack: format!("{} MiB taken of a stalled stream", server.sent >> 20) })
+    let taken = server.sent >> 20;
+    Ok(Run { plain, beside, attack: format!("{taken} MiB taken of a stalled stream, {} KiB more memory", grown >> 10) })
 }
+
+/// Sends a byte on each stream, one after another, while the other ends send back each that arrives. Returns the 99th
+/// percentile of the times until they are back, in milliseconds.
+fn round_p99_ms(pairs: &[Pair]) -> io::Result<f64> {
+    let (mut byte, mut answer) = ([7], [7]);
+    let times = thread::scope(|scope| {
+        let answering = scope.spawn(move || {
+            pairs.iter().try_for_each(|pair| {
+                let mut server = &pair.1;
+                server.read_exact(&mut answer)?;
+                server.write_all(&answer)
+            })
+        });
+        let sent = pairs.iter().map(|pair| {
+            let (mut client, now) = (&pair.0, Instant::now());
+            client.write_all(&[7]).map(|()| now)
+        });
+        let sent = sent.collect::<io::Result<Vec<Instant>>>()?;
+        let times = pairs.iter().zip(sent).map(|(pair, sent)| {
+            let mut client = &pair.0;
+            client.read_exact(&mut byte)?;
+            Ok(sent.elapsed().as_secs_f64() * 1000.0)
+        });
+        let times = times.collect::<io::Result<Vec<f64>>>()?;
+        answering.join().map_err(|_| io::Error::other("no answers"))??;
+        io::Result::Ok(times)
+    });
+    let mut times = times?;
+    times.sort_by(f64::total_cmp);
+    Ok(percentile(&times, 99))
+}
+
+/// The streams beside a stalled reader.
+const STREAMS: usize = 1000;
 
 /// Sends this many bytes there and back, one after another, with pauses. Returns the times in milliseconds, the
 /// shortest first.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::Run;
 use crate::kit::Step::{Fill, Read};
-use crate::net_kit::goodput::Load;
+use crate::net_kit::goodput::{Load, goodput};
 use crate::net_kit::nodes::{Forward, Options};
-use crate::net_kit::{Kind, pairs};
+use crate::net_kit::{Kind, Link, Way, pairs};
 use crate::network::{self, link_over, ms, plain, rates, rates_of};
 use crate::place::Place;
 
@@ -57,22 +57,39 @@ pub fn capped(_: &Place) -> io::Result<Run> {
     Ok(rates(vec![forward.pair()], vec![plain(&net, 0)], ms(1000), ms(3000)))
 }
 
-/// Measures one stream over two equal paths.
-pub fn equal_paths(place: &Place) -> io::Result<Run> {
-    two_paths(place, &pairs::all()[0])
-}
-
-/// Measures one stream over two paths of different rates.
-pub fn unequal_paths(place: &Place) -> io::Result<Run> {
-    two_paths(place, &pairs::all()[1])
-}
-
-/// Measures a link over two paths, compared with one plain connection over each of two paths of the same kinds.
-fn two_paths(_: &Place, pair: &pairs::Pair) -> io::Result<Run> {
-    let [one, other] = pair.paths.map(Kind::Emulated);
+/// Measures one stream over two paths, compared with one plain connection over each of two paths of the same kinds. The
+/// pair is that of this index, in the reverse order if `reversed`.
+pub fn two_paths(index: usize, reversed: bool) -> io::Result<Run> {
+    let [mut one, mut other] = pairs::all()[index].paths.map(Kind::Emulated);
+    if reversed {
+        std::mem::swap(&mut one, &mut other);
+    }
     let net = network::of(&[one, other, one, other])?;
     let forward = link_over(&net, 2);
-    Ok(rates(vec![forward.pair()], vec![plain(&net, 2), plain(&net, 3)], ms(2000), ms(3000)))
+    // The farthest path, at 100 ms each way, needs some seconds until TCP fills it.
+    let run = rates(vec![forward.pair()], vec![plain(&net, 2), plain(&net, 3)], ms(4000), ms(6000));
+    let late = (0..4).map(|path| net.path(path).counts(Way::Both).late).sum::<u64>();
+    Ok(Run { attack: format!("{late} packets late"), ..run })
+}
+
+/// Measures one stream over a path of 1 Gbit/s with a round trip of 100 ms, and plain TCP over the same path before. The
+/// path has packets of 9,000 bytes, of which the emulator carries so many.
+pub fn long_fat(_: &Place) -> io::Result<Run> {
+    let net = network::of(&[Kind::Emulated(Link { mbit: 1000.0, mtu: 9000, delay: ms(50), ..Link::default() })])?;
+    // The sockets of both have to be able to hold what is under way.
+    for (host, name) in [net.near(), net.far()].iter().flat_map(|host| [(host, "tcp_rmem"), (host, "tcp_wmem")]) {
+        if !host.sysctl(&format!("net/ipv4/{name}"), "4096 131072 67108864") {
+            return Err(io::Error::other(format!("{name} cannot be set")));
+        }
+    }
+    let alone = goodput(vec![plain(&net, 0)], ms(6000), ms(6000));
+    if alone < 500.0 {
+        return Err(io::Error::other(format!("the machine does not carry it: plain TCP has {alone:.0} Mbit/s")));
+    }
+    let forward = link_over(&net, 1);
+    let beside = goodput(vec![forward.pair()], ms(6000), ms(6000));
+    let late = net.path(0).counts(Way::Both).late;
+    Ok(Run { plain: alone, beside, attack: format!("{late} packets late") })
 }
 
 /// Measures the first seconds over two paths of the same rate, one with six times the delay, for which the kernel still
