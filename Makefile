@@ -121,12 +121,14 @@ check-systems:
 try-windows:
 	scripts/try-windows
 
-# Rates, times and memory, to be read by a person and compared with other proxies. It judges nothing.
+# Rates, times and memory, to be read by a person and compared with other proxies. It judges nothing. The last one, of the carriers
+# of links, takes ten minutes a round: `cargo bench --bench carriers -- --rounds 3` for medians.
 bench:
 	$(CARGO) bench --locked --bench proxy
 	$(CARGO) bench --locked --bench link
 	$(CARGO) bench --locked --bench tls
 	$(CARGO) bench --locked --bench paths
+	$(CARGO) bench --locked --bench carriers
 
 # Rates and times that must hold, each one line; ends with an error when one is missed. Wants a machine that is not busy.
 # GATES chooses some of them by a part of their name.

@@ -1,0 +1,144 @@
+//! The figures of one way over one path: its rate, the processor time of its ends, and echoes beside the bulk stream.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::net_kit::goodput::Load;
+use crate::ways::{Carried, Pair};
+
+#[derive(Clone, Copy, Debug)]
+pub struct Figures {
+    /// Megabits of payload per second.
+    goodput: f64,
+    /// Processor time of both ends for each GiB of payload, if they have processes of their own.
+    cpu: Option<f64>,
+    /// Milliseconds.
+    p50: f64,
+    p99: f64,
+}
+
+impl Figures {
+    /// Returns the median of each figure.
+    pub fn median(all: &[Figures]) -> Figures {
+        let of = |figure: &dyn Fn(&Figures) -> f64| {
+            let mut values: Vec<f64> = all.iter().map(figure).collect();
+            values.sort_by(f64::total_cmp);
+            values[values.len() / 2]
+        };
+        Figures {
+            goodput: of(&|one| one.goodput),
+            cpu: all.iter().all(|one| one.cpu.is_some()).then(|| of(&|one| one.cpu.unwrap_or(f64::NAN))),
+            p50: of(&|one| one.p50),
+            p99: of(&|one| one.p99),
+        }
+    }
+
+    pub fn said_goodput(&self) -> String {
+        format!("{:.*}", usize::from(self.goodput < 100.0), self.goodput)
+    }
+
+    pub fn said_cpu(&self) -> String {
+        self.cpu.map_or("-".to_owned(), |cpu| format!("{cpu:.2}"))
+    }
+
+    pub fn said_echo(&self) -> String {
+        let said = |ms: f64| format!("{ms:.*}", if ms < 10.0 { 2 } else { 0 });
+        format!("{} / {}", said(self.p50), said(self.p99))
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (goodput, cpu, echo) = (self.said_goodput(), self.said_cpu(), self.said_echo());
+        write!(f, "{goodput:>7} Mbit/s  {cpu:>6} s/GiB  echo p50 / p99 {echo} ms")
+    }
+}
+
+/// Measures a way for `time`, after some seconds in which the bulk stream fills the path.
+pub fn measure(carried: &Carried, time: Duration) -> io::Result<Figures> {
+    let echo = (carried.connect)();
+    let load = Load::start(vec![(carried.connect)()]);
+    thread::sleep(WARM_UP);
+    let (since, bytes, cpu) = (Instant::now(), load.received(), cpu_s(&carried.pids));
+    let mut times = echo_ms(echo, time)?;
+    // The echoes under way at the end may take longer than the time.
+    let (took, moved) = (since.elapsed().as_secs_f64(), (load.received() - bytes) as f64);
+    let used = cpu_s(&carried.pids) - cpu;
+    times.sort_by(f64::total_cmp);
+    let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
+    let cpu = (!carried.pids.is_empty()).then(|| used / (moved / f64::from(1 << 30)));
+    Ok(Figures { goodput: moved * 8e-6 / took, cpu, p50: at(50), p99: at(99) })
+}
+
+/// Sends a message every 20 ms during `time`, whether or not the earlier ones are back. Returns the time that each took,
+/// in milliseconds; one that is not back in time counts as ten seconds.
+fn echo_ms((client, server): Pair, time: Duration) -> io::Result<Vec<f64>> {
+    for socket in [&client, &server] {
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(LATE))?;
+    }
+    let start = Instant::now();
+    let answering = thread::spawn(move || answer(server));
+    let mut back = client.try_clone()?;
+    let reading = thread::spawn(move || {
+        let (mut times, mut message) = (Vec::new(), [0; 8]);
+        while back.read_exact(&mut message).is_ok() {
+            let sent = Duration::from_nanos(u64::from_be_bytes(message));
+            times.push(start.elapsed().saturating_sub(sent).as_secs_f64() * 1000.0);
+        }
+        times
+    });
+    let (mut count, mut to) = (0, &client);
+    while start.elapsed() < time {
+        to.write_all(&(start.elapsed().as_nanos() as u64).to_be_bytes())?;
+        count += 1;
+        thread::sleep((EVERY * count).saturating_sub(start.elapsed()));
+    }
+    // The end goes behind the last message and comes back behind its answer.
+    client.shutdown(Shutdown::Write)?;
+    let mut times = reading.join().map_err(|_| io::Error::other("the reader of the echoes failed"))?;
+    let _ = client.shutdown(Shutdown::Both);
+    let _ = answering.join();
+    times.resize(count as usize, LATE.as_secs_f64() * 1000.0);
+    Ok(times)
+}
+
+fn answer(mut server: TcpStream) {
+    let mut buf = [0; 4096];
+    while let Ok(got @ 1..) = server.read(&mut buf) {
+        if server.write_all(&buf[..got]).is_err() {
+            return;
+        }
+    }
+    let _ = server.shutdown(Shutdown::Write);
+}
+
+/// Returns the processor time of these processes and of what they have started, in seconds.
+fn cpu_s(pids: &[u32]) -> f64 {
+    let of_thread = |task: &fs::DirEntry| -> f64 {
+        let text = fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+        text.split_whitespace().next().and_then(|ns| ns.parse::<f64>().ok()).unwrap_or(0.0) * 1e-9
+    };
+    let of_process = |pid: &u32| -> f64 {
+        let tasks: Vec<fs::DirEntry> =
+            fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten().collect();
+        let started: Vec<u32> = tasks
+            .iter()
+            .flat_map(|task| {
+                let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
+                text.split_whitespace().flat_map(str::parse).collect::<Vec<u32>>()
+            })
+            .collect();
+        tasks.iter().map(of_thread).sum::<f64>() + cpu_s(&started)
+    };
+    pids.iter().map(of_process).sum()
+}
+
+/// The time until a path of 200 ms is filled by each of the ways.
+const WARM_UP: Duration = Duration::from_secs(4);
+const EVERY: Duration = Duration::from_millis(20);
+const LATE: Duration = Duration::from_secs(10);
