@@ -488,7 +488,8 @@ pub static OPTIONS: &[OptionSpec] = &[
         .fills(MODE).only(RELAYS)
         .key(Sections::LINKS),
     option(Group::Links, "carrier", Value::Choice(CarrierKind::NAMES), "transport of the subflows; mptcp falls back to tcp where \
-        this system or the peer has none, sctp does not; quic goes over UDP").fills(CARRIER).only(RELAYS)
+        this system or the peer has none, sctp does not; quic goes over UDP; auto has tcp and, where UDP \
+        passes, quic beside it").fills(CARRIER).only(RELAYS)
         .key(Sections::LINKS),
     option(Group::Links, "cipher", Value::Text("LIST"), "ciphers in order of preference: aes-128-gcm, aes-256-gcm, \
         chacha20-poly1305 (default: the fastest on this processor first)").only(RELAYS)

@@ -328,6 +328,9 @@ pub struct Timing {
     /// Longest pause between two tries of a path that does not answer while another subflow of the link is up, if it is
     /// shorter than `redial`: the path is used again soon after it is back.
     pub redial_beside: Duration,
+    /// First and longest pause between two tries of QUIC while TCP is up on the same path: see [`CarrierKind::Auto`]. UDP may
+    /// be blocked there for ever, so they are long.
+    pub redial_quic: (Duration, Duration),
     /// Bytes that one session may hold for its readers, and as many for its peer.
     pub memory_bytes: u64,
     /// Streams of one session.
@@ -354,6 +357,7 @@ impl Default for Timing {
             redial: (Duration::from_millis(200), Duration::from_secs(15)),
             redial_awaited: Duration::from_secs(5),
             redial_beside: Duration::from_secs(1),
+            redial_quic: (Duration::from_secs(5), Duration::from_secs(600)),
             memory_bytes: session.send_bytes_max,
             streams: session.streams_max,
             subflows: session.subflows_max,

@@ -3,7 +3,7 @@
 //! A lost subflow is dialed again at once, then after pauses that double. The pauses have a random part, so that the nodes
 //! of a network do not come back at the same moment. The longest pause is shorter while connections of clients wait for the
 //! link, and while the session has another subflow, so that a path that is back is soon used again. The first subflow of a
-//! session is dialed alone.
+//! session is dialed alone, or with a short head start before the carrier beside it: see `auto`.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -22,6 +22,7 @@ use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 use crate::types::verb_error::VerbError;
 
+use super::auto::Pair;
 use super::carrier::{Carrier, CarrierStage};
 use super::config::{Identity, LinkEvent, Path, PeerKey, Policy};
 use super::control::Node;
@@ -44,6 +45,8 @@ pub(crate) struct Dialer {
     /// The peer has dialed this node at the same time and has its key, so that chance decides if a carrier fits the session.
     pub is_by_chance: bool,
     pub slots: Vec<SubflowSlot>,
+    /// The pairs of slots with two carriers over one path.
+    pub pairs: Vec<Pair>,
     pub instance: Option<u32>,
 }
 
@@ -60,6 +63,10 @@ pub(crate) struct SubflowSlot {
     pub up_ms: Option<u64>,
     /// The path was removed.
     pub removed: bool,
+    /// The slot over the same path that this one is dialed beside, with another carrier.
+    pub beside: Option<usize>,
+    /// The time of the last try.
+    pub dialed_ms: u64,
     /// A node that does not know the session answered the last try. The next try goes to the address of a live subflow, and
     /// not to the first address of the peer's name.
     pub astray: bool,
@@ -102,7 +109,7 @@ impl Endpoints {
         paths.into_iter().filter_map(|path| path.carrier).try_for_each(|kind| self.make(kind, policy))
     }
 
-    fn make(&mut self, kind: CarrierKind, policy: &Arc<dyn Policy>) -> Result<(), VerbError> {
+    pub(super) fn make(&mut self, kind: CarrierKind, policy: &Arc<dyn Policy>) -> Result<(), VerbError> {
         if self.made.iter().any(|endpoint| endpoint.kind() == kind) {
             return Ok(());
         }
@@ -128,6 +135,8 @@ impl SubflowSlot {
             failed: None,
             up_ms: None,
             removed: false,
+            beside: None,
+            dialed_ms: 0,
             astray: false,
         }
     }
@@ -172,13 +181,16 @@ impl Node {
                 continue;
             }
             // A session accepts its second subflow only after the first is up.
-            if !record.was_established && dialer.slots.iter().any(|other| other.carrier.is_some()) {
-                continue;
-            }
-            if slot.next_ms <= core.now_ms {
+            let is_second = !record.was_established && dialer.slots.iter().any(|other| other.carrier.is_some());
+            let due_ms = match dialer.after_head_start(slot) {
+                Some(due_ms) if is_second => due_ms.max(slot.next_ms),
+                None if is_second => continue,
+                _ => slot.next_ms,
+            };
+            if due_ms <= core.now_ms {
                 self.dial_carrier(core, link, place);
             } else {
-                next_ms = Some(next_ms.map_or(slot.next_ms, |ms| ms.min(slot.next_ms)));
+                next_ms = Some(next_ms.map_or(due_ms, |ms| ms.min(due_ms)));
             }
         }
         next_ms
@@ -191,7 +203,7 @@ impl Node {
         let Some(record) = self.links.get_mut(link) else { return };
         let Some(dialer) = record.dialer.as_mut() else { return };
         let Some(slot) = dialer.slots.get_mut(place) else { return };
-        slot.carrier = Some(carrier);
+        (slot.carrier, slot.dialed_ms) = (Some(carrier), core.now_ms);
         let known = std::mem::take(&mut slot.astray).then(|| slot.path.clone());
         let Path { source, local_port, interface, .. } = &slot.path;
         let simultaneous = dialer.simultaneous;
@@ -321,6 +333,10 @@ impl Node {
         let config = record.session_config(&self.memory);
         let begin = || Session::new(SessionRole::Client, config, SessionId(super::random()), boot, now);
         let session = linked.session.get_or_insert_with(begin);
+        if !record.was_established && session.subflow_ids().next().is_some() {
+            // The carrier beside this one was faster.
+            return Err(Failure::new(Reason::Other, "another subflow begins the session"));
+        }
         if !record.was_established {
             record.secret = proof::session_secret(transport, session.id()).ok_or(Reason::Internal)?;
         }
@@ -376,6 +392,7 @@ impl Node {
             linked.map_or(record.timing.redial.1, |linked| record.longest_pause(linked, failure.reason, now_ms)),
         );
         let (was_established, closing) = (record.was_established, record.closing);
+        let redial_quic = record.timing.redial_quic;
         let Some(dialer) = record.dialer.as_mut() else { return };
         let Some(slot) = dialer.slots.get_mut(place) else { return };
         slot.carrier = None;
@@ -385,7 +402,12 @@ impl Node {
         if let Some(up_ms) = slot.up_ms.take() {
             // The first try follows at once if the subflow has lasted, otherwise after the first pause.
             slot.tries = u32::from(now_ms.saturating_sub(up_ms) < LASTED_MS);
+        } else if slot.beside.is_some() {
+            slot.tries = slot.tries.max(1);
         }
+        dialer.hasten_beside(place, now_ms, first);
+        let (first, longest) = dialer.pauses(place, (first, longest), redial_quic);
+        let Some(slot) = dialer.slots.get_mut(place) else { return };
         let by_chance = if dialer.is_by_chance { TRIES_BY_CHANCE } else { 0 };
         let doublings = slot.tries.saturating_sub(1).saturating_sub(by_chance).min(16);
         let doubled = first.saturating_mul(1 << doublings).min(longest);
@@ -394,7 +416,11 @@ impl Node {
         slot.failed = Some((failure.clone(), now_ms));
         slot.next_ms = now_ms.saturating_add(pause.as_millis() as u64);
         let (tries, failure) = (slot.tries, failure.clone());
-        self.tell(core, link, &LinkEvent::NoSubflow { place, failure, tries });
+        if slot.beside.is_none() {
+            self.tell(core, link, &LinkEvent::NoSubflow { place, failure, tries });
+        } else {
+            self.note_blocked(core, link, &failure, tries);
+        }
         core.pools.sessions.touch(link);
     }
 }
@@ -428,7 +454,7 @@ impl Node {
 }
 
 /// Returns a random pause between half of the given one and all of it.
-fn jittered(pause: Duration) -> Duration {
+pub(super) fn jittered(pause: Duration) -> Duration {
     let [chance] = super::random::<1>();
     pause / 2 + pause.mul_f64(f64::from(chance) / 512.0)
 }

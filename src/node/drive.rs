@@ -127,6 +127,7 @@ impl Node {
         let next_dial_ms = self.dial_missing(core, id);
         let next_listen_ms = self.listen_again(core, id);
         let next_ports_ms = self.look_after_ports(core, id);
+        let next_choice_ms = self.choose_carriers(core, id);
         let now = core.pools.sessions.now;
         let Some(link) = self.links.get_mut(id) else { return };
         let due = core.pools.sessions.session(id).and_then(|session| session.poll_timeout());
@@ -134,7 +135,11 @@ impl Node {
         let refilled = link.sent.open(now).err();
         let due_ms = [due, refilled].into_iter().flatten().map(|at| at.as_us().div_ceil(1000));
         let due_ms = due_ms.chain(link.close_by_ms);
-        let Some(due_ms) = due_ms.chain(next_dial_ms).chain(next_listen_ms).chain(next_ports_ms).min() else { return };
+        let Some(due_ms) =
+            due_ms.chain(next_dial_ms).chain(next_listen_ms).chain(next_ports_ms).chain(next_choice_ms).min()
+        else {
+            return;
+        };
         if link.armed_ms.is_none_or(|armed_ms| due_ms < armed_ms) {
             link.armed_ms = Some(due_ms);
             core.one_offs.push(due_ms, OneOff::Control(Deadline::Link(id)));

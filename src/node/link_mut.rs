@@ -211,12 +211,9 @@ impl LinkMut<'_> {
         if let Some(policy) = policy {
             dialer.endpoints.make_for([path], &policy)?;
         }
-        for _ in 0..dialer.subflows.min(room) {
-            match dialer.slots.iter_mut().find(|slot| slot.removed && slot.carrier.is_none()) {
-                Some(free) => *free = SubflowSlot::new(path.clone()),
-                None => dialer.slots.push(SubflowSlot::new(path.clone())),
-            }
-        }
+        let added: Vec<usize> =
+            (0..dialer.subflows.min(room)).map(|_| dialer.place(SubflowSlot::new(path.clone()))).collect();
+        dialer.add_pairs(added.get(..1).unwrap_or_default(), subflows_max);
         self.core.pools.sessions.touch(self.id);
         Ok(())
     }

@@ -35,6 +35,7 @@
 //! * No byte is read from a local socket without room in the session.
 
 mod accept;
+mod auto;
 mod balance;
 mod carrier;
 mod config;
@@ -65,6 +66,7 @@ mod opened_stream;
 mod proof;
 mod rate_limit;
 mod reverse;
+mod rivals;
 mod server;
 mod service;
 mod shared_listener;

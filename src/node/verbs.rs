@@ -19,6 +19,7 @@ use crate::types::reason::{Failure, Reason};
 use crate::types::verb_error::VerbError;
 
 use super::accept;
+use super::auto::{BESIDE_KIND, has_pairs};
 use super::config::{Identity, LinkConfig, LinkEvent, Path, PeerKey, Policy, ServeConfig};
 use super::control::Node;
 use super::dialer::{Dialer, Endpoints, SubflowSlot};
@@ -148,6 +149,9 @@ impl Node {
         }
         let mut endpoints = Endpoints::new(carrier, &identity, &policy, simultaneous)?;
         endpoints.make_for(&paths, &policy)?;
+        if has_pairs(carrier, over) {
+            endpoints.make(BESIDE_KIND, &policy)?;
+        }
         let place = peer.to_string();
         let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(on_event))), core.now_ms);
         link.takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
@@ -156,7 +160,8 @@ impl Node {
         link.outer = over.map(Over::link);
         let slots = paths.iter().flat_map(|path| (0..subflows).map(|_| SubflowSlot::new(path.clone()))).collect();
         let instance = identity.instance;
-        link.dialer = Some(Box::new(Dialer {
+        let subflows_max = link.timing.subflows;
+        let mut dialer = Dialer {
             endpoints,
             peer,
             key,
@@ -165,8 +170,12 @@ impl Node {
             simultaneous,
             is_by_chance: false,
             slots,
+            pairs: Vec::new(),
             instance,
-        }));
+        };
+        let firsts: Vec<usize> = (0..paths.len()).map(|path| path * subflows).collect();
+        dialer.add_pairs(&firsts, subflows_max);
+        link.dialer = Some(Box::new(dialer));
         let session = LinkSession::new(place.into());
         if reverse.len() > self.forwards.capacity() - self.forwards.len() {
             return Err(VerbError::Full);
@@ -193,7 +202,13 @@ impl Node {
     pub(super) fn remove_path(&mut self, core: &mut Core, link: Id, path: &Path) {
         let Some(dialer) = self.links.get_mut(link).and_then(|record| record.dialer.as_mut()) else { return };
         let mut early = Vec::new();
-        for slot in dialer.slots.iter_mut().filter(|slot| slot.path == *path) {
+        let is_its = |slot: &SubflowSlot| slot.path == *path;
+        let its: Vec<bool> = dialer
+            .slots
+            .iter()
+            .map(|slot| is_its(slot) || slot.beside.and_then(|first| dialer.slots.get(first)).is_some_and(is_its))
+            .collect();
+        for (slot, _) in dialer.slots.iter_mut().zip(its).filter(|(_, is_its)| *is_its) {
             slot.removed = true;
             let is_early = |carrier: &Id| self.carriers.get(*carrier).is_some_and(|carrier| carrier.subflow.is_none());
             early.extend(slot.carrier.take_if(|carrier| is_early(carrier)));

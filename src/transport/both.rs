@@ -13,7 +13,6 @@ use super::CarrierKind;
 ///
 /// # Errors
 /// The system's error for the first address that cannot be bound.
-#[allow(dead_code, reason = "a kind of carrier that uses both calls it")]
 pub(super) fn bind_both(place: &Bind, config: &Config) -> io::Result<Vec<Bound>> {
     let mut tries = PORT_TRIES;
     loop {

@@ -18,6 +18,7 @@ use crate::types::id::Id;
 use crate::types::peer::PeerKey;
 use crate::types::reason::Failure;
 
+use super::auto::Auto;
 use super::mptcp::Mptcp;
 use super::quic::Quic;
 use super::sctp::Sctp;
@@ -204,6 +205,8 @@ carriers! { $
     Sctp: TlsStream<Sctp> = "sctp", "SCTP, which both systems must have";
     /// QUIC (RFC 9000), over UDP.
     Quic: Quic = "quic", "QUIC, over UDP";
+    /// TCP, and QUIC beside it: the one that delivers more carries.
+    Auto: TlsStream<Auto> = "auto", "TCP, and QUIC beside it where UDP passes; the one that delivers more carries";
 }
 
 impl Carrier {

@@ -33,6 +33,7 @@
 //! * Figures of the path that the system does not have are not made up: [`Transport::sample`] returns none, and the
 //!   acknowledgements of the lanes measure the path.
 
+mod auto;
 mod both;
 mod buffers;
 mod carriers;
@@ -402,6 +403,7 @@ impl CarrierKind {
     /// Returns the kind of the carriers at a listener of this protocol: a kind may listen for several.
     pub(crate) fn at(self, proto: Proto) -> CarrierKind {
         match (self, proto) {
+            (CarrierKind::Auto, Proto::Udp) => CarrierKind::Quic,
             (kind, Proto::Tcp | Proto::Udp) => kind,
         }
     }

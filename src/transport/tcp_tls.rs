@@ -52,6 +52,11 @@ pub(crate) trait StreamKind {
         Ok(())
     }
 
+    /// Opens the listening sockets of a place: see [`Transport::bind`].
+    fn bind(place: &Bind, config: &Config) -> io::Result<Vec<Bound>> {
+        bind_stream(place, 1, config, Self::PROTOCOL)
+    }
+
     /// Returns the name of the protocol that a connected socket uses.
     fn name(socket: &TcpStream) -> &'static str;
 
@@ -117,7 +122,7 @@ impl<S: StreamKind> Transport for TlsStream<S> {
     }
 
     fn bind(place: &Bind, config: &Config) -> io::Result<Vec<Bound>> {
-        bind_stream(place, 1, config, S::PROTOCOL)
+        S::bind(place, config)
     }
 
     fn client(setup: &Setup<'_>) -> io::Result<Tls> {

@@ -10,6 +10,7 @@ mod net_kit;
 mod console;
 mod datagrams;
 mod kit_itself;
+mod link_auto;
 mod link_carriers;
 mod link_groups;
 mod link_limits;
