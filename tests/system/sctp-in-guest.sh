@@ -5,7 +5,8 @@ set -eu
 . ./settings
 mkdir -p "$(dirname "$SEAPROX")"
 ln -sf /guest/seaprox "$SEAPROX"
-modprobe sctp
+# Emulated paths are devices of TUN, which is made with its module.
+modprobe -a sctp tun
 # A test listens on a name of two addresses.
 printf '10.77.1.2 both\n10.77.2.2 both\n' >>/etc/hosts
 chmod +x tests seaprox
