@@ -37,6 +37,9 @@ const MINIMUM_US: u64 = 5_000_000;
 const DOUBT_US: u64 = 500_000;
 /// Minimum of the acknowledgement timeout.
 const ACK_TIMEOUT_US_MIN: u64 = 100_000;
+/// Maximum of the acknowledgement timeout beyond one round trip, or a second round trip if that is longer. The variation of a
+/// path whose rate is unsteady would make it seconds.
+const ACK_PATIENCE_US: u64 = 500_000;
 /// Acknowledgement timeout before the first measurement.
 const ACK_TIMEOUT_US_INITIAL: u64 = 1_000_000;
 /// Minimum and maximum extra delay of an acknowledgement, because the peer waits for more frames or is busy.
@@ -219,7 +222,8 @@ impl PathEstimate {
         if self.ack.smoothed == 0 {
             return ACK_TIMEOUT_US_INITIAL.max(3 * self.rtt_us());
         }
-        (3 * self.ack.smoothed + 4 * self.ack.variation).max(ACK_TIMEOUT_US_MIN)
+        let most_us = self.ack.smoothed + self.ack.smoothed.max(ACK_PATIENCE_US);
+        (3 * self.ack.smoothed + 4 * self.ack.variation).min(most_us).max(ACK_TIMEOUT_US_MIN)
     }
 
     /// Returns the time until the acknowledgement of a frame sent `age_us` ago is expected, or `u64::MAX` if it is
@@ -352,6 +356,15 @@ mod tests {
         assert_eq!((path.frame_bytes(), PathEstimate::default().frame_bytes()), (5000, 16_384));
         assert!((140_000..=220_000).contains(&path.late_us(1000)), "{}", path.late_us(1000));
         assert!(path.late_us(120_000) >= path.late_us(1000) + 200_000);
+    }
+
+    #[test]
+    fn the_acknowledgement_timeout_of_an_unsteady_path_is_bounded() {
+        let mut path = PathEstimate::default();
+        (0..40).for_each(|n| path.on_ack(Time::from_us(300_000 * n), 20_000 + n % 2 * 400_000, 1000 * n, 1000));
+        let (smoothed, variation) = (path.ack.smoothed, path.ack.variation);
+        assert!(3 * smoothed + 4 * variation > 1_000_000, "{smoothed} {variation}");
+        assert_eq!(path.ack_timeout_us(), smoothed + ACK_PATIENCE_US);
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub(in crate::link) struct LaneTx {
     sent: u64,
     acked: u64,
     in_flight: VecDeque<SentFrame>,
+    /// The number of frames at the front of the list that cannot be reinjected, as far as that is known.
+    settled: usize,
     /// Number of frames in flight that elicit an acknowledgement.
     eliciting: usize,
     /// Start of the wait for the next acknowledgement.
@@ -131,12 +133,13 @@ impl LaneTx {
         if first.content != FrameContent::Ack {
             self.eliciting -= 1;
         }
+        self.settled = self.settled.saturating_sub(1);
         self.in_flight.pop_front()
     }
 
     /// Removes all frames, because the lane is dead.
     pub(in crate::link) fn take_lost(&mut self) -> VecDeque<SentFrame> {
-        (self.eliciting, self.stalled) = (0, false);
+        (self.eliciting, self.settled, self.stalled) = (0, 0, false);
         std::mem::take(&mut self.in_flight)
     }
 
@@ -153,10 +156,16 @@ impl LaneTx {
         self.in_flight.len()
     }
 
-    /// Returns the first frame that can be reinjected, if it is among the first 32 in flight.
+    /// Returns the first frame that can be reinjected, if it is among the first 32 behind those that were.
     pub(in crate::link) fn first_reinjectable(&self) -> Option<&SentFrame> {
         const LOOK: usize = 32;
-        self.in_flight.iter().take(LOOK).find(|frame| frame.is_reinjectable())
+        self.in_flight.range(self.settled..).take(LOOK).find(|frame| frame.is_reinjectable())
+    }
+
+    /// Notes that frames were reinjected.
+    pub(in crate::link) fn on_reinjected(&mut self) {
+        let rest = self.in_flight.range(self.settled..);
+        self.settled += rest.take_while(|frame| !frame.is_reinjectable()).count();
     }
 
     /// Returns the number of bytes in flight.
@@ -200,6 +209,8 @@ impl LaneTx {
 
     pub(in crate::link) fn check(&self) {
         assert!(self.acked <= self.sent);
+        assert!(self.settled <= self.in_flight.len());
+        assert!(self.in_flight.iter().take(self.settled).all(|frame| !frame.is_reinjectable()));
         assert!(self.in_flight.front().is_none_or(|frame| frame.end > self.acked), "an acknowledged frame in flight");
         assert!(self.in_flight.back().is_none_or(|frame| frame.end <= self.sent));
         let eliciting = self.in_flight.iter().filter(|frame| frame.content != FrameContent::Ack).count();
@@ -296,4 +307,28 @@ impl LaneRx {
 pub(in crate::link) struct Lane {
     pub(in crate::link) tx: LaneTx,
     pub(in crate::link) rx: LaneRx,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::wire::content::Piece;
+    use crate::link::wire::ids::StreamId;
+
+    #[test]
+    fn frames_behind_many_reinjected_ones_are_found() {
+        let mut lane = LaneTx::default();
+        for n in 0..100u64 {
+            let content = FrameContent::Data(StreamId(2), Piece { offset: n * 100, len: 100, fin: false });
+            lane.on_sent(Time::ZERO, 116, content, Expectation::new(116, 1000), false);
+        }
+        lane.entries_mut().take(60).for_each(|frame| frame.reinjected = true);
+        lane.on_reinjected();
+        lane.check();
+        assert_eq!(lane.first_reinjectable().map(|frame| frame.end), Some(61 * 116));
+        lane.on_ack(Time::ZERO, 30 * 116).unwrap();
+        while lane.pop_acked().is_some() {}
+        lane.check();
+        assert_eq!(lane.first_reinjectable().map(|frame| frame.end), Some(61 * 116));
+    }
 }

@@ -167,6 +167,7 @@ impl Session {
                 entry.reinjected = true;
             }
         }
+        late.lanes.iter_mut().for_each(|lane| lane.tx.on_reinjected());
         self.stats.late_reinjections += 1;
         self.subflows.get(index).into_iter().for_each(|late| self.single.on_late(late.id));
         overdue.into_iter().for_each(|entry| self.on_frame_lost(entry));
