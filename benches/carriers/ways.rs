@@ -58,13 +58,11 @@ fn plain(net: &Net) -> Result<Carried, Failure> {
 }
 
 fn carrier(net: &Net, kind: &str, subflows: usize) -> Result<Carried, Failure> {
-    if !CarrierKind::NAMES.contains(&kind) {
-        return Err(Failure::Missing("not a carrier of this build".into()));
-    }
-    if kind == "sctp" {
-        let protocol = Some(socket2::Protocol::SCTP);
-        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, protocol);
-        socket.map_err(|error| Failure::Missing(format!("not in this kernel: {error}")))?;
+    let known = CarrierKind::parse(kind).ok_or_else(|| Failure::Missing("not a carrier of this build".into()))?;
+    known.require().map_err(|error| Failure::Missing(error.to_string()))?;
+    // A kind that falls back to another one would be measured under a wrong name.
+    if !known.is_available() {
+        return Err(Failure::Missing("not in this kernel".into()));
     }
     let count = subflows.to_string();
     let options = Options { both: &["--carrier", kind], near: &["--subflows", &count], ..Options::default() };
