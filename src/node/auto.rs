@@ -108,7 +108,10 @@ impl Node {
                 let (sent, received) = carrier?.bytes();
                 Some(sent + received)
             });
-            let [chance] = super::random::<1>();
+            let chance = || {
+                let [chance] = super::random::<1>();
+                chance
+            };
             if pair.rivals.note(core.now_ms, delivered, chance) {
                 let leader = ["tcp", "quic"][pair.rivals.leader()];
                 log::info!(target: TARGET, link = link.to_string(), carrier = leader; "the other carrier of a path delivers more");

@@ -61,15 +61,15 @@ impl Rivals {
         self.trial.as_ref().map(|trial| trial.begun_ms + TRIAL_MS)
     }
 
-    /// Takes what was delivered until now. `chance` is a random byte. Returns true if the leader has changed.
-    pub fn note(&mut self, now_ms: u64, delivered: Delivered, chance: u8) -> bool {
+    /// Takes what was delivered until now. `chance` draws a random byte. Returns true if the leader has changed.
+    pub fn note(&mut self, now_ms: u64, delivered: Delivered, chance: impl FnOnce() -> u8) -> bool {
         let before = self.leader;
         let is_up = delivered.map(|bytes| bytes.is_some());
         if is_up != self.was_up {
             self.was_up = is_up;
             self.on_change(now_ms, is_up);
         } else if let Some(trial) = self.trial.take_if(|trial| now_ms >= trial.begun_ms + TRIAL_MS) {
-            self.judge(now_ms, &trial, delivered, chance);
+            self.judge(now_ms, &trial, delivered, chance());
         } else if self.trial.is_none() {
             self.observe(now_ms, delivered);
         }
@@ -196,7 +196,7 @@ mod tests {
                 }
                 let had_trial = self.rivals.next_ms().is_some();
                 let now = [FIRST, BESIDE].map(|at| self.up[at].then_some(self.delivered[at]));
-                self.rivals.note(self.now_ms, now, 128);
+                self.rivals.note(self.now_ms, now, || 128);
                 self.trials += u32::from(!had_trial && self.rivals.next_ms().is_some());
             }
             self.rivals.leader()
