@@ -33,6 +33,7 @@ mod pipes;
 mod proto;
 mod quic;
 mod quic_limits;
+mod quic_mixed;
 mod resume;
 mod servers;
 mod services;
