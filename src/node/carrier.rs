@@ -328,6 +328,9 @@ impl Node {
             }
         } else if transport.is_some_and(|transport| transport.protocol() == Protocol::Invite) {
             return self.hear_invited(core, id, &bytes).map(|()| None);
+        } else {
+            // The HELLO may arrive with the end of the handshake, before anything else has noticed that end.
+            self.secured(core, id)?;
         }
         if self.keeps_for_later(id, &bytes) {
             return Ok(None);
