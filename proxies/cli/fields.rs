@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use seaprox::auth::Modes;
 use seaprox::config::{ExpectedKey, KeySource, LinkPaths, ProxyDatagrams, ProxyVersion, StatusSocket, Users};
 use seaprox::link::Mode;
-use seaprox::node::{CARRIERS, Path};
+use seaprox::node::{CARRIERS, Congestion, Path};
 use seaprox::rules::RuleError;
 use seaprox::{Bind, Egress, End, EndError, Family, UnixFileError, Upstream};
 
@@ -30,6 +30,10 @@ pub const MODE: Field = Field::Choice(
 pub const CARRIER: Field = Field::Choice(
     |d, index| d.process.node.carrier = CARRIERS[index].kind,
     |d| CARRIERS.iter().position(|row| row.kind == d.process.node.carrier),
+);
+pub const CONGESTION: Field = Field::Choice(
+    |d, index| d.process.node.timing.congestion = Congestion::ALL[index],
+    |d| Congestion::ALL.iter().position(|kind| *kind == d.process.node.timing.congestion),
 );
 pub const LOG_FORMAT: Field =
     Field::Choice(|d, index| d.log_format = [LogFormat::Text, LogFormat::Json][index], |d| Some(d.log_format as usize));

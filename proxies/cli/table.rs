@@ -1,14 +1,14 @@
 //! The one table of options. The parser, the help, the manual page and the completions are made from it.
 
-use seaprox::node::{CarrierKind, LINKS_MAX};
+use seaprox::node::{CarrierKind, Congestion, LINKS_MAX};
 use seaprox::rules::Action;
 
 use super::command::{Command, Commands};
 use super::field::Field;
 use super::fields::{
-    ADMIN, ADMIN_GROUP, ADMIN_HOST, BIND_SOURCE, CARRIER, CIPHER, KEY_EXCHANGE, KEY_FILE, KNOWN_NODES, LOG_FORMAT,
-    MODE, ONLY, PATH, PATHS, PEER_KEY, PERMIT_END, PREFER, PROXY_ACCEPT, PROXY_SEND, PROXY_SEND_LINKS, PROXY_SEND_TO,
-    PROXY_UDP, SECRET_FILE, SOURCE, STATUS_SOCKET, STRICT_MODES, UNIX_MODE, UNIX_OWNER, USERS,
+    ADMIN, ADMIN_GROUP, ADMIN_HOST, BIND_SOURCE, CARRIER, CIPHER, CONGESTION, KEY_EXCHANGE, KEY_FILE, KNOWN_NODES,
+    LOG_FORMAT, MODE, ONLY, PATH, PATHS, PEER_KEY, PERMIT_END, PREFER, PROXY_ACCEPT, PROXY_SEND, PROXY_SEND_LINKS,
+    PROXY_SEND_TO, PROXY_UDP, SECRET_FILE, SOURCE, STATUS_SOCKET, STRICT_MODES, UNIX_MODE, UNIX_OWNER, USERS,
 };
 use super::section::{Section, Sections};
 
@@ -491,6 +491,9 @@ pub static OPTIONS: &[OptionSpec] = &[
         this system or the peer has none, sctp does not; quic goes over UDP; auto has tcp and, where UDP \
         passes, quic beside it").fills(CARRIER).only(RELAYS)
         .key(Sections::LINKS),
+    option(Group::Links, "congestion", Value::Choice(Congestion::NAMES), "congestion control of subflows over TCP, for the data \
+        that this node sends; bbr keeps its rate on a path that loses packets (Linux and FreeBSD, where the system has it)")
+        .fills(CONGESTION).only(RELAYS).key(Sections::LINKS),
     option(Group::Links, "cipher", Value::Text("LIST"), "ciphers in order of preference: aes-128-gcm, aes-256-gcm, \
         chacha20-poly1305 (default: the fastest on this processor first)").only(RELAYS)
         .fills(CIPHER).key(Sections::PROCESS),

@@ -12,7 +12,7 @@ use crate::engine::control::Loop;
 use crate::engine::datagrams::program::SharedFlowHandler;
 use crate::engine::handler::Handler;
 use crate::link::{ClientAddrs, Config as SessionConfig, Mode};
-use crate::transport::CarrierKind;
+use crate::transport::{CarrierKind, Congestion, Options};
 pub use crate::transport::{Cipher, Group};
 use crate::types::address::{Bind, Target};
 use crate::types::end::{End, EndName};
@@ -331,6 +331,8 @@ pub struct Timing {
     /// First and longest pause between two tries of QUIC while TCP is up on the same path: see [`CarrierKind::Auto`]. UDP may
     /// be blocked there for ever, so they are long.
     pub redial_quic: (Duration, Duration),
+    /// The congestion control of subflows over TCP and MPTCP, for what this node sends.
+    pub congestion: Congestion,
     /// Bytes that one session may hold for its readers, and as many for its peer.
     pub memory_bytes: u64,
     /// Streams of one session.
@@ -358,6 +360,7 @@ impl Default for Timing {
             redial_awaited: Duration::from_secs(5),
             redial_beside: Duration::from_secs(1),
             redial_quic: (Duration::from_secs(5), Duration::from_secs(600)),
+            congestion: Congestion::System,
             memory_bytes: session.send_bytes_max,
             streams: session.streams_max,
             subflows: session.subflows_max,
@@ -365,6 +368,13 @@ impl Default for Timing {
             links_per_key: 64,
             unauthenticated: 256,
         }
+    }
+}
+
+impl Timing {
+    /// Returns the options of the connections of carriers.
+    pub(super) fn options(&self) -> Options {
+        Options { dead: self.dead, congestion: self.congestion }
     }
 }
 

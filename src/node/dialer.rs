@@ -265,7 +265,7 @@ impl Node {
         let Some(endpoint) = slot.and_then(|slot| dialer.endpoints.of(&slot.path)) else { return };
         match endpoint.carrier(side, record, &self.buffers) {
             Ok(mut transport) => {
-                transport.tune(record, link.timing.dead);
+                transport.tune(record, link.timing.options());
                 if dialer.simultaneous {
                     record.io.reset_on_close();
                 }

@@ -143,7 +143,7 @@ impl Node {
         let Some(carrier) = self.carriers.get_mut(id) else { return };
         let Some(server) = carrier.server.and_then(|server| self.servers.get(server)) else { return };
         if let (Some(side), Some(transport)) = (core.sides.get(carrier.side), &mut carrier.transport) {
-            transport.tune(side, server.timing.dead);
+            transport.tune(side, server.timing.options());
         }
     }
 

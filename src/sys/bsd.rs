@@ -26,6 +26,15 @@ pub(crate) use super::portable::{bind_to_interface, set_unsent_bytes, wants_more
 #[cfg(not(target_os = "freebsd"))]
 pub(crate) use apple::{bind_to_interface, set_unsent_bytes, wants_more};
 
+#[cfg(not(target_os = "freebsd"))]
+pub(crate) use super::portable::set_congestion;
+
+/// Sets the congestion control of a TCP connection (`TCP_CONGESTION`, tcp(4)).
+#[cfg(target_os = "freebsd")]
+pub(crate) fn set_congestion(socket: &TcpStream, name: &str) -> io::Result<()> {
+    socket2::SockRef::from(socket).set_tcp_congestion(name.as_bytes())
+}
+
 /// Sets the time after which a TCP connection fails if written bytes are not acknowledged (`TCP_RXT_CONNDROPTIME` on
 /// macOS, `TCP_MAXUNACKTIME` on FreeBSD; both count seconds).
 pub(crate) fn set_user_timeout(socket: &TcpStream, time: Duration) -> io::Result<()> {

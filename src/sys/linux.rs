@@ -157,6 +157,12 @@ pub(crate) fn set_user_timeout(socket: &TcpStream, time: Duration) -> io::Result
     SockRef::from(socket).set_tcp_user_timeout(Some(time))
 }
 
+/// Sets the congestion control of a TCP connection (`TCP_CONGESTION`, tcp(7)). The system loads a missing module only for a
+/// privileged process.
+pub(crate) fn set_congestion(socket: &TcpStream, name: &str) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_congestion(name.as_bytes())
+}
+
 /// True: the system distributes connections over the listeners that share a port (since Linux 3.9, socket(7)).
 pub(crate) const REUSE_PORT_BALANCES: bool = true;
 

@@ -124,6 +124,11 @@ pub(crate) fn set_unsent_bytes(_: &TcpStream, _: u32) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Refuses: this system has one congestion control for all sockets.
+pub(crate) fn set_congestion(_: &TcpStream, _: &str) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Refuses: this system has no user timeout. The timers of the link find a dead path.
 pub(crate) fn set_user_timeout(_: &TcpStream, _: Duration) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())

@@ -24,7 +24,8 @@ use super::quic::Quic;
 use super::sctp::Sctp;
 use super::tcp_tls::{Tcp, TlsStream};
 use super::{
-    Arrivals, Buffers, CarrierError, Crossed, Demand, NextMessage, PathInfo, Protocol, Setup, SharedSocket, Transport,
+    Arrivals, Buffers, CarrierError, Crossed, Demand, NextMessage, Options, PathInfo, Protocol, Setup, SharedSocket,
+    Transport,
 };
 
 /// One kind of carrier.
@@ -326,8 +327,8 @@ impl Carrier {
         dispatch!(self, carrier => carrier.follow_rate(side, rate));
     }
 
-    pub fn tune(&mut self, side: &Side, dead: Duration) {
-        dispatch!(self, carrier => carrier.tune(side, dead));
+    pub fn tune(&mut self, side: &Side, options: Options) {
+        dispatch!(self, carrier => carrier.tune(side, options));
     }
 
     pub fn limit_rate(&self, side: &Side, rate: u64) {

@@ -8,7 +8,7 @@
 use std::io;
 use std::marker::PhantomData;
 use std::rc::Rc;
-use std::time::Duration;
+use std::sync::Once;
 
 use bytes::Bytes;
 
@@ -29,8 +29,8 @@ use crate::types::peer::PeerKey;
 use crate::types::reason::{Failure, Reason};
 
 use super::{
-    BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Cipher, Crossed, Demand, Group, NextMessage, PathInfo,
-    Protocol, Setup, Transport,
+    BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Cipher, Congestion, Crossed, Demand, Group, NextMessage,
+    Options, PathInfo, Protocol, Setup, Transport,
 };
 
 /// A kind of stream socket.
@@ -337,7 +337,7 @@ impl<S: StreamKind> Transport for TlsStream<S> {
         }
     }
 
-    fn tune(&mut self, side: &Side, dead: Duration) {
+    fn tune(&mut self, side: &Side, Options { dead, congestion }: Options) {
         if let Io::Tcp(socket) = &side.io
             && !S::HAS_MESSAGES
         {
@@ -345,6 +345,7 @@ impl<S: StreamKind> Transport for TlsStream<S> {
             self.follow_rate(side, 0);
             // The timers of the session find a dead path too.
             let _ = sys::set_user_timeout(socket, dead);
+            set_congestion(socket, congestion);
         }
     }
 
@@ -397,6 +398,17 @@ fn record_bytes(bytes: &[u8]) -> usize {
     match bytes {
         [_, _, _, high, low, ..] => RECORD_HEAD_BYTES + usize::from(u16::from_be_bytes([*high, *low])),
         _ => bytes.len(),
+    }
+}
+
+/// Sets the congestion control of a socket. Without it the default of the system is used, and the log says so once.
+fn set_congestion(socket: &TcpStream, congestion: Congestion) {
+    static SAID: Once = Once::new();
+    let Some(name) = congestion.of_system() else { return };
+    if let Err(error) = sys::set_congestion(socket, name) {
+        SAID.call_once(|| {
+            log::warn!(target: "seaprox::link", congestion = name, error = error.to_string(); "this congestion control is not available to this process: links use the default of the system");
+        });
     }
 }
 

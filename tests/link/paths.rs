@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use link_kit::line::{Line, Trace};
-use link_kit::scenes::{self, Cut, Row};
+use link_kit::scenes::{self, Cut, Row, Scene};
 use link_kit::tcp::Tcp;
 use seaprox::link::{Mode, Time};
 
@@ -63,6 +63,16 @@ fn a_lossy_path_does_not_slow_down_a_clean_one() {
     for name in ["2 % loss", "5 % loss"] {
         let row = check(name, 8, Bounds { share: 0.51, gap: 150.0, echo: 180.0 });
         assert!(row.share >= row.best, "{name}: {row:?}");
+    }
+}
+
+#[test]
+fn a_lossy_path_is_filled_where_the_congestion_control_is_bbr() {
+    for (name, share) in [("2 % loss", 0.96), ("5 % loss", 0.94)] {
+        let scene = scenes::all().into_iter().find(|scene| scene.name == name).unwrap();
+        let row = scene.with_bbr().bulk(8);
+        println!("{name}: {row:?}");
+        assert!(row.share >= share && row.gap <= 150.0 && row.echo.1 <= 150.0, "{name}: {row:?}");
     }
 }
 
@@ -158,7 +168,8 @@ fn a_trace_depends_on_its_seed_only_and_repeats() {
     assert_eq!(dark, 0, "a tunnel");
 }
 
-/// Prints the rows of all scenes; `SEAPROX_SCENE` chooses some of them by a part of the name, and `SEAPROX_MODE` the mode.
+/// Prints the rows of all scenes; `SEAPROX_SCENE` chooses some of them by a part of the name, `SEAPROX_MODE` the
+/// mode, and `SEAPROX_BBR` sets BBR for the link.
 #[test]
 #[ignore = "a table to read"]
 fn table_of_scenes() {
@@ -169,8 +180,9 @@ fn table_of_scenes() {
         Ok("redundant") => Mode::Redundant,
         _ => Mode::Stripe,
     };
+    let bbr = std::env::var("SEAPROX_BBR").is_ok();
     for scene in scenes::all().into_iter().filter(|scene| scene.name.contains(&only)) {
-        let scene = scene.with_mode(mode);
+        let scene = Scene { bbr, ..scene.with_mode(mode) };
         let row = scene.bulk(seconds);
         let paced = scene.paced(seconds / 2);
         println!(

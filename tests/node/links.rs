@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use node_kit::cutter::Cutter;
 use node_kit::*;
 use seaprox::link::MESSAGE_BYTES_MAX;
-use seaprox::node::{LinkConfig, LinkEvent, LinkMut, Path, SubflowState};
+use seaprox::node::{Congestion, LinkConfig, LinkEvent, LinkMut, Path, SubflowState, Timing};
 use seaprox::{Cx, Event, Failure, Handler, Id, Kind, LinkState, Loop, Observer, Reason, Target, VerbError};
 
 fn path_from(port: u16) -> Path {
@@ -63,6 +63,30 @@ impl Handler for Closes {
 }
 
 /// Runs a verb on the view of a link. Returns the error of the look-up or of the verb.
+/// Returns what the system says about the connections of a filter of ss(8).
+fn sockets(filter: [&str; 3]) -> String {
+    let output = std::process::Command::new("ss").arg("-tinH").args(filter).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn both_ends_of_a_link_use_the_congestion_control_of_their_configuration() {
+    if std::process::Command::new("ss").arg("-V").output().is_err() {
+        return;
+    }
+    let reno = || Timing { congestion: Congestion::Reno, ..timing() };
+    let (server, client) = (Node::start(), Node::start());
+    let to = server.serve_at("127.0.0.1:0".parse().unwrap(), reno());
+    client.link_with(to, move |config| config.timing = reno());
+    client.until_up();
+    let port = format!(":{}", to.port());
+    for end in ["dport", "sport"] {
+        let text = sockets([end, "=", &port]);
+        assert!(text.contains(" reno "), "{end}: {text}");
+    }
+}
+
 fn verb<T: Send + 'static>(
     node: &Node,
     link: Id,

@@ -55,8 +55,8 @@ use crate::types::proto::Proto;
 use crate::types::reason::{Failure, Reason};
 
 use super::{
-    Arrivals, BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Demand, NextMessage, PathInfo, Protocol, Setup,
-    SharedSocket, Transport, client_tls, server_tls,
+    Arrivals, BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Demand, NextMessage, Options, PathInfo, Protocol,
+    Setup, SharedSocket, Transport, client_tls, server_tls,
 };
 use lanes::{LANES, Lanes};
 use port::{Kept, Port};
@@ -390,7 +390,7 @@ impl Transport for Quic {
         self.ahead_bytes = wished.clamp(AHEAD_BYTES.0, AHEAD_BYTES.1);
     }
 
-    fn tune(&mut self, _: &Side, _: Duration) {}
+    fn tune(&mut self, _: &Side, _: Options) {}
 
     /// Keeps the peer's window small on a connection that is read at a rate.
     fn limit_rate(&self, _: &Side, rate: u64) {

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses its part of the kit")]
 
 pub mod app;
+pub mod bbr;
 pub mod carrier;
 pub mod gates;
 pub mod hostile;
@@ -88,6 +89,8 @@ pub struct World {
     pub stats: bool,
     /// The told rate begins with ten packets for each round trip and grows with the sent bytes.
     pub slow_start: bool,
+    /// The modelled connections of TCP use BBR.
+    pub bbr: bool,
     /// The key of the session's proofs: the channel that started the session.
     key: u64,
     channels: u64,
@@ -118,6 +121,7 @@ impl World {
             splits: false,
             stats: false,
             slow_start: false,
+            bbr: false,
             key: 0,
             channels: 0,
             out: Outbox::new(),
@@ -228,6 +232,8 @@ impl World {
         if let Some(Some([up, down])) = self.lines.get(path) {
             pipes[CLIENT].carrier = Some(Box::new(carrier::Carrier::new(now, up, down)));
             pipes[SERVER].carrier = Some(Box::new(carrier::Carrier::new(now, down, up)));
+            let carriers = pipes.iter_mut().filter_map(|pipe| pipe.carrier.as_mut()).filter(|_| self.bbr);
+            carriers.for_each(|carrier| carrier.tcp.use_bbr());
         }
         self.conns.push(Conn { path, id, pipes, up: [true; 2], greeter: Some(HelloReader::default()), channel });
         true

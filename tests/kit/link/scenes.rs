@@ -20,6 +20,8 @@ pub struct Scene {
     pub name: &'static str,
     pub lines: Vec<Line>,
     pub mode: Mode,
+    /// The congestion control is BBR.
+    pub bbr: bool,
 }
 
 /// What a link did in a scene. Times are in milliseconds.
@@ -42,7 +44,7 @@ pub struct Row {
 impl Scene {
     fn new(name: &'static str, traces: &[(&Rc<Trace>, u64)]) -> Scene {
         let line = |(n, (trace, shift)): (usize, &(&Rc<Trace>, u64))| Line::new(trace, shift * 1000, n as u64 + 1);
-        Scene { name, lines: traces.iter().enumerate().map(line).collect(), mode: Mode::Stripe }
+        Scene { name, lines: traces.iter().enumerate().map(line).collect(), mode: Mode::Stripe, bbr: false }
     }
 
     fn steady(name: &'static str, lines: &[(u64, u64, u64)]) -> Scene {
@@ -54,9 +56,14 @@ impl Scene {
         Scene { mode, ..self }
     }
 
+    pub fn with_bbr(self) -> Scene {
+        Scene { bbr: true, ..self }
+    }
+
     /// Returns a world with a path for each line, once all are up.
     pub fn world(&self) -> World {
         let mut world = World::new(7, Config { mode: self.mode, ..Config::default() });
+        world.bbr = self.bbr;
         world.sessions_unchecked();
         self.lines.iter().for_each(|line| world.add_line(line));
         world.start();

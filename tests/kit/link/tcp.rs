@@ -1,7 +1,7 @@
 //! One direction of a TCP connection over an emulated line, in virtual time.
 //!
 //! The model has what decides rate and delay of a bulk transfer: segments, the delay exit of slow start (HyStart), CUBIC
-//! (RFC 9438), detection of losses by the order of transmissions (RACK and its probe, RFC 8985), timeouts that double and
+//! (RFC 9438) or BBR, detection of losses by the order of transmissions (RACK and its probe, RFC 8985), timeouts that double and
 //! are undone when they were wrong, a window of the receiver, and a send buffer with a limit of unsent bytes
 //! (TCP_NOTSENT_LOWAT). A connection opens after two round trips, as one with TLS does.
 //!
@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use seaprox::link::Time;
 
+use super::bbr::Bbr;
 use super::line::Line;
 
 /// Payload of a segment.
@@ -115,6 +116,8 @@ pub struct Tcp {
     read: u64,
     ahead: BTreeMap<u64, u64>,
     cubic: Cubic,
+    /// The window of BBR, in the place of the one of CUBIC.
+    bbr: Option<Bbr>,
     /// A loss of a transmission before this one belongs to the same episode.
     episode: u64,
     /// Set while timeouts are not resolved: the window and threshold before, the first transmission after.
@@ -163,6 +166,7 @@ impl Tcp {
             read: 0,
             ahead: BTreeMap::new(),
             cubic: Cubic { window: WINDOW_FIRST, threshold: f64::MAX, most: 0.0, epoch: None, flat_at: 0.0, reno: 0.0 },
+            bbr: None,
             episode: 0,
             before_timeout: None,
             backoff: 0,
@@ -177,6 +181,16 @@ impl Tcp {
             delivered: (0, now),
             delivery_rate: 0,
         }
+    }
+
+    /// Makes BBR the congestion control.
+    pub fn use_bbr(&mut self) {
+        self.bbr = Some(Bbr::new(WINDOW_FIRST));
+    }
+
+    /// Returns the window of congestion, in segments.
+    fn window(&self) -> f64 {
+        self.bbr.as_ref().map_or(self.cubic.window, |bbr| bbr.window)
     }
 
     /// Writes bytes into the buffer of the program. [`Tcp::flush`] gives them to the system.
@@ -264,7 +278,7 @@ impl Tcp {
 
     /// Returns the larger of the delivery rate and of the window in each round trip.
     pub fn rate(&self) -> u64 {
-        let window = self.cubic.window * SEGMENT as f64 * 1e6 / self.srtt_us.max(1) as f64;
+        let window = self.window() * SEGMENT as f64 * 1e6 / self.srtt_us.max(1) as f64;
         if self.srtt_us == 0 { 0 } else { self.delivery_rate.max(window as u64) }
     }
 
@@ -383,6 +397,10 @@ impl Tcp {
         let span = now.since(segment.delivered.1).max(us);
         self.delivery_rate = (self.delivered.0 - segment.delivered.0) * 1_000_000 / span;
         let (ends, least, count) = self.round;
+        if let Some(bbr) = self.bbr.as_mut().filter(|_| self.is_limited) {
+            let rate = self.delivery_rate as f64 / SEGMENT as f64 / 1e6;
+            bbr.on_ack(segment.len as f64 / SEGMENT as f64, rate, segment.serial >= ends, self.rtt_min_us);
+        }
         self.round = if segment.serial >= ends { (self.serial, us, 1) } else { (ends, least.min(us), count + 1) };
         let slack = (self.rtt_min_us / 8).clamp(4000, 16_000);
         let is_slow_start = self.cubic.window < self.cubic.threshold;
@@ -458,7 +476,7 @@ impl Tcp {
             if lost.is_none() && (self.next == self.taken || self.next - self.una >= RECEIVER_BYTES) {
                 break;
             }
-            if (self.flying + SEGMENT) as f64 > self.cubic.window * SEGMENT as f64 {
+            if (self.flying + SEGMENT) as f64 > self.window() * SEGMENT as f64 {
                 self.is_limited = true;
                 break;
             }
