@@ -43,6 +43,8 @@ struct Place<I> {
     id: I,
     seat: Seat,
     step: Step,
+    /// Turns that its handshake has had.
+    turns: u32,
     /// Set while the connection waits for its handshake to be computed.
     waits: bool,
 }
@@ -135,7 +137,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
     pub fn sit(&mut self, id: I, seat: Seat) {
         self.costs.entries[seat.slot].held += 1;
         self.is_stuck = false;
-        self.places.push(Place { id, seat, step: Step::Silent, waits: false });
+        self.places.push(Place { id, seat, step: Step::Silent, turns: 0, waits: false });
         self.check_invariants();
     }
 
@@ -165,16 +167,18 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
     }
 
     /// Returns the connection whose handshake is computed next, and the one that loses its place to it. Connections that
-    /// have been answered go first, then those of the network with the lowest cost, so that networks take turns.
+    /// have been answered go first, as long as they have had no more turns than a handshake takes, then those of the network
+    /// with the lowest cost, so that networks take turns.
     pub fn serve(&mut self, now_ms: u64, random: u64) -> Option<(I, Option<I>)> {
         let start = if self.places.is_empty() { 0 } else { random as usize % self.places.len() };
         let order = (0..self.places.len()).map(|at| (start + at) % self.places.len());
         let waiting = order.filter(|at| self.places[*at].waits);
         let at = waiting.min_by_key(|at| {
             let place = &self.places[*at];
-            (place.step < Step::Answered, self.cost(place, now_ms))
+            let is_first = place.step >= Step::Answered && place.turns < TURNS_MAX;
+            (!is_first, self.cost(place, now_ms))
         })?;
-        let Place { id, seat: Seat { network, .. }, step, .. } = self.places[at];
+        let Place { id, seat: Seat { network, .. }, step, turns, .. } = self.places[at];
         let mut evicted = None;
         if step < Step::Answered {
             let Some(room) = self.room_for_answer(at, now_ms, random) else {
@@ -183,6 +187,8 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
                 return None;
             };
             evicted = room;
+        }
+        if step < Step::Answered || turns >= TURNS_MAX {
             self.costs.add(network, now_ms, random, Cost::served);
         }
         if let Some(at) = evicted.and_then(|evicted| self.places.iter().position(|place| place.id == evicted)) {
@@ -191,7 +197,7 @@ impl<I: Copy + PartialEq> Unauthenticated<I> {
             self.costs.entries[slot].unserved();
         }
         let place = self.place_mut(id)?;
-        (place.step, place.waits) = (place.step.max(Step::Answered), false);
+        (place.step, place.turns, place.waits) = (place.step.max(Step::Answered), turns + 1, false);
         self.check_invariants();
         Some((id, evicted))
     }
@@ -423,6 +429,9 @@ const SERVED_HALVES_MS: u64 = 60_000;
 const CAME_HALVES_MS: u64 = 10_000;
 /// Connections of a network in a period that cost nothing.
 pub(crate) const FREE_MAX: u32 = 4;
+/// Turns of an answered connection that go before the first turns of others: more than the datagrams of a handshake over QUIC,
+/// of which some are lost. A datagram that is none of the peer's takes a turn, too, because only its turn shows that.
+pub(crate) const TURNS_MAX: u32 = 24;
 /// Maximum of a cost; higher costs count as this.
 const COST_MAX: u32 = 1 << 20;
 /// Divisor of the time for a handshake when all places are used.

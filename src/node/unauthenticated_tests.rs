@@ -297,3 +297,22 @@ fn a_peer_is_admitted_within_a_second_beside_floods() {
         assert!(times.iter().all(|time| time.is_some_and(|ms| ms <= 1_000)), "{flood:?} {rate} {networks}: {times:?}");
     }
 }
+
+#[test]
+fn answered_peers_that_send_without_end_do_not_keep_others_waiting() {
+    let mut table = Table::new();
+    for id in 0..4 {
+        enter(&mut table, id, 7, 0, 0);
+        table.wait(id);
+        assert_eq!(table.serve(0, 0).map(|(id, _)| id), Some(id));
+    }
+    enter(&mut table, 100, 100, 1, 0);
+    table.wait(100);
+    let turn = (0..1_000).find(|turn| {
+        // Each of the others has sent again as soon as it had its turn.
+        (0..4).for_each(|id| table.wait(id));
+        table.serve(2, random(*turn)).is_some_and(|(id, _)| id == 100)
+    });
+    assert_eq!(turn, Some(u64::from(4 * (TURNS_MAX - 1))));
+    assert!(cost(&table, network(7), 2) > cost(&table, network(100), 2));
+}
