@@ -42,6 +42,10 @@ impl Node {
             return;
         };
         arrivals.woken.into_iter().for_each(|side| core.enqueue(side));
+        if arrivals.dropped > 0 {
+            core.stats.unauthenticated_refused += arrivals.dropped;
+            self.servers.get_mut(id).into_iter().for_each(|server| server.counts.refused += arrivals.dropped);
+        }
         while let Some(peer) = self.servers.get(id).and_then(|server| server.endpoint.next_arrival()) {
             let is_filling = self.unauthenticated.is_filling();
             if is_filling && self.servers.get(id).is_some_and(|server| server.endpoint.validate_arrival()) {

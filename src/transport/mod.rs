@@ -286,6 +286,8 @@ pub(crate) struct Arrivals {
     pub woken: Vec<Id>,
     /// More may be there.
     pub has_more: bool,
+    /// Datagrams of strangers that were dropped because there were too many.
+    pub dropped: u64,
 }
 
 /// The keys of a node, for an endpoint.

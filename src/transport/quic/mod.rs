@@ -162,7 +162,7 @@ impl Transport for Quic {
         let mut port = port.borrow_mut();
         // The error of a listener's socket is that of one datagram; another one would close it.
         let has_more = port.receive(Instant::now(), CALLS_PER_TURN).unwrap_or(false);
-        Arrivals { woken: port.woken(), has_more }
+        Arrivals { woken: port.woken(), has_more, dropped: port.take_dropped() }
     }
 
     fn next_arrival(endpoint: &QuicEndpoint) -> Option<Endpoint> {
@@ -291,18 +291,20 @@ impl Transport for Quic {
             port.woken();
         }
         self.note_address(side);
-        match &self.state {
-            State::Arrived(..) | State::Failed(_) => Ok(Some(1)),
+        let (taken, has_input) = match &self.state {
+            State::Arrived(..) | State::Failed(_) => (0, true),
             // What has arrived waits until its handshake has its turn.
             State::Open(handle, _, Stage::Handshaking) => {
                 let waiting = self.port.borrow().inbox_bytes(*handle);
-                Ok((waiting > 0 || self.is_due()).then_some(waiting.max(1)))
+                (waiting, self.is_due())
             }
-            State::Open(..) => {
-                let taken = self.take_in(Instant::now());
-                Ok((taken > 0 || self.has_input()).then_some(taken.max(1)))
-            }
+            State::Open(..) => (self.take_in(Instant::now()), self.has_input()),
+        };
+        if taken == 0 && !has_input && side.ready.readable {
+            // The datagrams that were read are none of the peer's. Others may follow, whose event has been.
+            return Ok(Some(READ_BYTES));
         }
+        Ok((taken > 0 || has_input).then_some(taken.max(1)))
     }
 
     fn open(&mut self, plain: &mut Vec<Bytes>) -> Result<u16, CarrierError> {

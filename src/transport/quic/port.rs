@@ -20,6 +20,7 @@ use quinn_udp::{UdpSockRef, UdpSocketState, is_msg_size_err};
 
 use crate::datagrams::batch::{Batch, RUN_BYTES_MAX};
 use crate::sys;
+use crate::tls::QUIC_VERSION;
 use crate::types::id::Id;
 
 use crate::transport::Buffers;
@@ -30,8 +31,14 @@ pub(crate) struct Port {
     state: UdpSocketState,
     endpoint: Endpoint,
     inboxes: HashMap<ConnectionHandle, Inbox>,
+    /// Inboxes of unauthenticated peers.
+    inboxes_unauthenticated: usize,
     /// Connections that peers have begun, and that no carrier has taken.
     arrivals: VecDeque<Incoming>,
+    /// Datagrams that may begin connections, or be answered, in this turn.
+    firsts_left: usize,
+    /// Datagrams that were dropped because there were more of them.
+    dropped: u64,
     /// The sides of carriers that have datagrams to take.
     woken: Vec<Id>,
     /// The sides of carriers whose datagrams the system did not take.
@@ -73,7 +80,10 @@ impl Port {
             state,
             endpoint,
             inboxes: HashMap::new(),
+            inboxes_unauthenticated: 0,
             arrivals: VecDeque::new(),
+            firsts_left: 0,
+            dropped: 0,
             woken: Vec::new(),
             blocked: Vec::new(),
             out: Vec::new(),
@@ -103,6 +113,7 @@ impl Port {
     pub fn receive(&mut self, now: Instant, calls: usize) -> io::Result<bool> {
         let mut batch = self.buffers.take_batch()?;
         let mut result = Ok(true);
+        self.firsts_left = FIRSTS_PER_TURN;
         for _ in 0..calls {
             match batch.receive(UdpSockRef::from(&self.socket), quinn_udp::BATCH_SIZE) {
                 Ok(count) => (0..count).for_each(|index| self.take_entry(now, &batch, index)),
@@ -129,9 +140,22 @@ impl Port {
         let entry = batch.entry(index);
         let ecn = entry.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
         let mut rest = BytesMut::from(entry.contents);
+        // A datagram that waits for an unauthenticated peer holds its own bytes, and not those of the whole entry.
+        let is_alone =
+            self.inboxes_unauthenticated > 0 || entry.contents.first().is_some_and(|first| first & 0x80 != 0);
         while !rest.is_empty() {
-            let datagram = rest.split_to(entry.segment.min(rest.len()));
+            let mut datagram = rest.split_to(entry.segment.min(rest.len()));
             let len = datagram.len();
+            if may_be_first(&datagram) {
+                let Some(left) = self.firsts_left.checked_sub(1) else {
+                    self.dropped += 1;
+                    continue;
+                };
+                self.firsts_left = left;
+            }
+            if is_alone && len < entry.contents.len() {
+                datagram = BytesMut::from(&datagram[..]);
+            }
             let mut out = std::mem::take(&mut self.out);
             out.clear();
             match self.endpoint.handle(now, entry.source, entry.dest, ecn, datagram, &mut out) {
@@ -147,7 +171,7 @@ impl Port {
     /// Puts a datagram into the inbox of its connection.
     fn deliver(&mut self, connection: ConnectionHandle, event: ConnectionEvent, len: usize) {
         let Some(inbox) = self.inboxes.get_mut(&connection) else { return };
-        if inbox.bytes + len > inbox.bytes_max {
+        if inbox.bytes + len + inbox.events.len() * EVENT_BYTES > inbox.bytes_max {
             return;
         }
         inbox.bytes += len;
@@ -228,12 +252,16 @@ impl Port {
     pub fn open_inbox(&mut self, connection: ConnectionHandle, side: Id) {
         let bytes_max = INBOX_BYTES_UNAUTHENTICATED_MAX;
         let inbox = Inbox { side, events: VecDeque::new(), bytes: 0, bytes_max, is_woken: false };
-        self.inboxes.insert(connection, inbox);
+        if self.inboxes.insert(connection, inbox).is_none_or(|before| !before.is_unauthenticated()) {
+            self.inboxes_unauthenticated += 1;
+        }
     }
 
     /// Gives the inbox of a connection its full size, once the peer is authenticated.
     pub fn widen_inbox(&mut self, connection: ConnectionHandle) {
-        self.inboxes.get_mut(&connection).into_iter().for_each(|inbox| inbox.bytes_max = INBOX_BYTES_MAX);
+        let Some(inbox) = self.inboxes.get_mut(&connection) else { return };
+        self.inboxes_unauthenticated -= usize::from(inbox.is_unauthenticated());
+        inbox.bytes_max = INBOX_BYTES_MAX;
     }
 
     /// Returns the bytes that wait in the inbox of a connection.
@@ -250,9 +278,15 @@ impl Port {
 
     /// Forgets a connection that is over.
     pub fn forget(&mut self, connection: ConnectionHandle) {
-        if self.inboxes.remove(&connection).is_some() {
+        if let Some(inbox) = self.inboxes.remove(&connection) {
+            self.inboxes_unauthenticated -= usize::from(inbox.is_unauthenticated());
             self.endpoint.handle_event(connection, EndpointEvent::drained());
         }
+    }
+
+    /// Takes the number of datagrams that were dropped because too many came in one turn that may begin connections.
+    pub fn take_dropped(&mut self) -> u64 {
+        std::mem::take(&mut self.dropped)
     }
 
     /// Returns the sides of carriers that have something to do.
@@ -330,6 +364,23 @@ impl Port {
     }
 }
 
+impl Inbox {
+    fn is_unauthenticated(&self) -> bool {
+        self.bytes_max == INBOX_BYTES_UNAUTHENTICATED_MAX
+    }
+}
+
+/// Returns true if a datagram may begin a connection, or is answered without one: its first packet is an Initial packet, or one
+/// of another version (RFC 9000, section 17.2). Such a datagram costs a derivation of keys before anything is known of its sender.
+fn may_be_first(datagram: &[u8]) -> bool {
+    match datagram {
+        [first, version @ ..] if first & 0x80 != 0 => {
+            first & 0x30 == 0 || !version.starts_with(&QUIC_VERSION.to_be_bytes())
+        }
+        _ => false,
+    }
+}
+
 /// Returns true if an error is that of one datagram, and the socket goes on.
 fn is_of_datagram(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable};
@@ -345,5 +396,10 @@ const SEGMENTS_MAX: usize = 44;
 const INBOX_BYTES_MAX: usize = 1 << 20;
 /// Bytes that wait for one carrier of an unauthenticated peer.
 const INBOX_BYTES_UNAUTHENTICATED_MAX: usize = 16 << 10;
+/// Bytes of the record of a datagram that waits.
+const EVENT_BYTES: usize = 256;
+/// Datagrams of one turn that may begin connections, or be answered without one. More are dropped unseen, so that a flood of them
+/// leaves time for the others: a turn computes far fewer handshakes.
+const FIRSTS_PER_TURN: usize = 64;
 /// Connections that wait for a carrier: those of one batch at most, because the node takes them at once.
 const ARRIVALS_MAX: usize = 64;
