@@ -8,6 +8,8 @@
 mod hostile_kit;
 #[path = "../kit/node/mod.rs"]
 mod node_kit;
+#[path = "../kit/hostile/quic.rs"]
+mod quic_kit;
 // The module is private in the library, so this target compiles its source.
 #[allow(dead_code, unused_imports, reason = "the test uses a part of it")]
 #[path = "../../src/tls/mod.rs"]
@@ -32,8 +34,10 @@ mod nested;
 mod pipes;
 mod proto;
 mod quic;
+mod quic_hostile;
 mod quic_limits;
 mod quic_mixed;
+mod quic_paths;
 mod resume;
 mod servers;
 mod services;

@@ -21,6 +21,10 @@ struct State {
     lost: AtomicU32,
     reordered: AtomicU32,
     is_silent: AtomicBool,
+    /// The longest datagram that passes.
+    bytes_max: AtomicU32,
+    /// The datagrams of the clients, if they are recorded.
+    record: Mutex<Option<Vec<Vec<u8>>>>,
     seed: AtomicU64,
     passed: AtomicU64,
 }
@@ -42,6 +46,8 @@ impl DatagramRelay {
             lost: AtomicU32::new(0),
             reordered: AtomicU32::new(0),
             is_silent: AtomicBool::new(false),
+            bytes_max: AtomicU32::new(u32::MAX),
+            record: Mutex::default(),
             seed: AtomicU64::new(1),
             passed: AtomicU64::new(0),
         });
@@ -74,6 +80,32 @@ impl DatagramRelay {
         self.state.flows.lock().unwrap().clear();
     }
 
+    /// Loses each datagram that is longer, from now on, without a word: a black hole.
+    pub fn limit(&self, bytes_max: u32) {
+        self.state.bytes_max.store(bytes_max, Ordering::Relaxed);
+    }
+
+    /// Draws the losses from another seed from now on.
+    pub fn draw_from(&self, seed: u64) {
+        self.state.seed.store(seed, Ordering::Relaxed);
+    }
+
+    /// Records what the clients send from now on.
+    pub fn record(&self) {
+        *self.state.record.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// Returns what was recorded, and records no more.
+    pub fn recorded(&self) -> Vec<Vec<u8>> {
+        self.state.record.lock().unwrap().take().unwrap_or_default()
+    }
+
+    /// Sends a datagram to the node once more, from the address that it has of the first client.
+    pub fn repeat(&self, datagram: &[u8]) {
+        let flows = self.state.flows.lock().unwrap();
+        flows[0].socket.send_to(datagram, self.state.to).unwrap();
+    }
+
     /// Returns the number of datagrams that were relayed.
     pub fn passed(&self) -> u64 {
         self.state.passed.load(Ordering::Relaxed)
@@ -82,6 +114,7 @@ impl DatagramRelay {
 
 impl State {
     fn forward(self: &Arc<State>, client: SocketAddr, bytes: &[u8]) {
+        self.record.lock().unwrap().iter_mut().for_each(|record| record.push(bytes.to_vec()));
         let mut flows = self.flows.lock().unwrap();
         let known = flows.iter().position(|flow| flow.client == client);
         let at = known.unwrap_or_else(|| {
@@ -113,7 +146,8 @@ impl State {
     fn pass(&self, bytes: &[u8], held: &mut Option<Vec<u8>>, mut send: impl FnMut(&[u8])) {
         let chance = self.chance();
         let lost = self.lost.load(Ordering::Relaxed);
-        if self.is_silent.load(Ordering::Relaxed) || chance < lost {
+        let is_long = bytes.len() > self.bytes_max.load(Ordering::Relaxed) as usize;
+        if self.is_silent.load(Ordering::Relaxed) || is_long || chance < lost {
             return;
         }
         self.passed.fetch_add(1, Ordering::Relaxed);
