@@ -188,7 +188,7 @@ impl Session {
     }
 
     /// Queues the frames in flight on the stalled lanes of a subflow again, if another lane or subflow can take them.
-    pub(super) fn empty_stalled_lanes(&mut self, index: usize) {
+    fn empty_stalled_lanes(&mut self, index: usize) {
         let trusted = |s: &Subflow| s.is_live() && !s.suspect && s.class() != Class::Closing;
         let mut others = self.subflows.iter().enumerate().filter(|(other, _)| *other != index);
         let has_other = self.may_reinject() && others.any(|(_, s)| trusted(s));
