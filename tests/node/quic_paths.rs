@@ -104,14 +104,16 @@ fn a_path_that_swallows_long_datagrams_all_at_once_is_no_loss() {
     assert_undisturbed(&pair);
 }
 
+/// Ends every cut.
+fn heal(relay: &DatagramRelay) {
+    relay.spoil(0, 0);
+    relay.limit(u32::MAX);
+    relay.silence(false);
+}
+
 /// Cuts of five kinds: another address, a silence, much loss, much disorder, and a path that swallows long datagrams.
 fn cut(relay: &DatagramRelay, number: u64) {
-    let heal = || {
-        relay.spoil(0, 0);
-        relay.limit(u32::MAX);
-        relay.silence(false);
-    };
-    heal();
+    heal(relay);
     match number % 5 {
         0 => relay.rebind(),
         1 => relay.silence(true),
@@ -137,7 +139,7 @@ fn exchange_with_cuts(count: u64, cuts: u64) {
             quiet_ms = 0;
         } else if quiet_ms > 1_500 {
             // Nothing passes: the cut is over, whatever it was.
-            pair.relay.silence(false);
+            heal(&pair.relay);
             quiet_ms = 0;
         }
     });
