@@ -65,9 +65,10 @@ fn transport() -> TransportConfig {
     config
 }
 
-/// Bytes of a connection that the peer may send ahead of the reader, once it is authenticated. The lanes are always read, so that
-/// only what waits for a lost datagram counts: 32 MiB are a gigabit per second for a quarter of a second.
+/// Most bytes of a connection that the peer may send ahead of the reader: a gigabit per second for a quarter of a second.
 pub(super) const WINDOW_BYTES: u32 = 32 << 20;
+/// The same when the peer has just been authenticated.
+pub(super) const WINDOW_BYTES_FIRST: u32 = 1 << 20;
 /// The same before the peer is authenticated.
 const WINDOW_BYTES_UNAUTHENTICATED: u32 = 64 << 10;
 /// Bytes of the ids of connections.

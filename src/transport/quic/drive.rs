@@ -21,6 +21,7 @@ use crate::types::reason::{Failure, Reason};
 
 use super::lanes::Lanes;
 use super::port::Port;
+use super::window::Window;
 use super::{AHEAD_BYTES, Quic, READ_BYTES, Stage, State, config, failure};
 
 impl Quic {
@@ -34,7 +35,8 @@ impl Quic {
             has_messages: false,
             message_bytes_max: 0,
             message_bytes: 0,
-            window: Cell::new(None),
+            limited: Cell::new(None),
+            window: Window::default(),
             is_closing: false,
             is_finished: false,
             bytes: (0, 0),
@@ -174,7 +176,7 @@ impl Quic {
             }
             Some(key) => {
                 *stage = Stage::Established(*key);
-                connection.set_receive_window(VarInt::from_u32(config::WINDOW_BYTES));
+                connection.set_receive_window(VarInt::from_u32(config::WINDOW_BYTES_FIRST));
                 return self.port.borrow_mut().widen_inbox(*handle);
             }
             None => TlsError::Incompatible("no key".into()).into(),
@@ -206,6 +208,7 @@ impl Quic {
             while self.lanes.read(connection, READ_BYTES).is_some() {}
         }
         if let Some((lane, bytes)) = self.lanes.read(connection, READ_BYTES) {
+            self.window.on_read(bytes.len());
             plain.push(bytes);
             return Ok(lane);
         }
@@ -224,8 +227,9 @@ impl Quic {
         }
         self.send_all(now);
         if let State::Open(_, connection, Stage::Established(_)) = &mut self.state {
-            if let Some(window) = self.window.take() {
-                connection.set_receive_window(VarInt::from_u32(window));
+            let limited = self.limited.take().inspect(|bytes| self.window.fix(*bytes));
+            if let Some(bytes) = limited.or_else(|| self.window.update(now, connection.rtt())) {
+                connection.set_receive_window(VarInt::from_u32(bytes));
             }
             self.message_bytes_max = connection.datagrams().max_size().unwrap_or(0);
             self.message_bytes = config::MESSAGES_BYTES_MAX - connection.datagrams().send_buffer_space();

@@ -12,12 +12,14 @@
 //! | `lanes` | the streams of one connection, as lanes of the session |
 //! | `drive` | one connection: what it is given, and what it sends |
 //! | `config` | the configuration of QUIC |
+//! | `window` | the receive window of one connection |
 //! | `failure` | why a connection has ended |
 //!
 //! # Rules
 //! * The lanes of the session are streams; see `lanes`. A message of the session is a DATAGRAM frame (RFC 9221).
-//! * The windows of QUIC are wider than the credit of any session, and the credit bounds memory. What the connection has not sent
-//!   yet is bounded by the rate of the path, so that urgent frames never queue behind it.
+//! * The window of a connection follows what the peer delivers, and the credit of the session bounds what is held above it; see
+//!   `window`. What the connection has not sent yet is bounded by the rate of the path, so that urgent frames never queue behind
+//!   it.
 //! * The handshake of an unauthenticated peer is computed in its turn, as over TCP: the first datagram waits in the port, the
 //!   next ones in the inbox, which is small until the peer is authenticated.
 //! * A connection has no idle time and no keepalive of its own: the session has both.
@@ -28,6 +30,7 @@ mod drive;
 mod failure;
 mod lanes;
 mod port;
+mod window;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -60,6 +63,7 @@ use super::{
 };
 use lanes::{LANES, Lanes};
 use port::{Kept, Port};
+use window::Window;
 
 /// One connection of QUIC.
 pub(crate) struct Quic {
@@ -75,7 +79,8 @@ pub(crate) struct Quic {
     message_bytes_max: usize,
     message_bytes: usize,
     /// A receive window that is to be set: the session reads at a limited rate.
-    window: Cell<Option<u32>>,
+    limited: Cell<Option<u32>>,
+    window: Window,
     /// This node sends no more.
     is_closing: bool,
     /// The lanes have ended.
@@ -397,7 +402,7 @@ impl Transport for Quic {
     /// Keeps the peer's window small on a connection that is read at a rate.
     fn limit_rate(&self, _: &Side, rate: u64) {
         let bytes = (rate / 2).clamp(RATED_BYTES.0, RATED_BYTES.1);
-        self.window.set(Some(u32::try_from(bytes).unwrap_or(u32::MAX)));
+        self.limited.set(Some(u32::try_from(bytes).unwrap_or(u32::MAX)));
     }
 
     fn bytes(&self) -> (u64, u64) {
