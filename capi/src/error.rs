@@ -125,7 +125,7 @@ fn errno_of(error: &io::Error) -> Option<i32> {
     while let Some(error) = at {
         match error.downcast_ref::<io::Error>() {
             Some(error) if error.raw_os_error().is_some() => return error.raw_os_error(),
-            // What stands inside may be an error of the system, or have it as its source.
+            // The error inside may be an error of the system, or have it as its source.
             Some(error) => at = error.get_ref().map(|inner| inner as _),
             None => at = error.source(),
         }

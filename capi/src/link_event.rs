@@ -31,7 +31,7 @@ pub struct seaprox_link_event {
     tries: u32,
 }
 
-/// What an event says, with the memory that the struct points to.
+/// The contents of an event, with the memory that the struct points to.
 #[derive(Default)]
 struct Told {
     kind: c_int,

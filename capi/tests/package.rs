@@ -1,4 +1,4 @@
-//! What is installed: the header, the symbols, the pkg-config file, and the agreement of header and code.
+//! The installed files: the header, the symbols, the pkg-config file, and the agreement of header and code.
 
 use std::fs;
 use std::io::{Read, Write};

@@ -52,7 +52,7 @@ pub struct Place {
     pub port: u16,
 }
 
-/// What is known of an object.
+/// The known state of an object.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// The state.
@@ -81,7 +81,7 @@ pub struct Record {
     pub proto: Proto,
     /// The name that the user has given it.
     pub label: Option<String>,
-    /// What was carried.
+    /// The bytes and datagrams that it has carried.
     pub counts: Counts,
     /// The addresses of this node that the peer sees.
     pub seen_as: Vec<SocketAddr>,

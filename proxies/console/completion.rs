@@ -1,4 +1,4 @@
-//! What the prompt knows of Lua: the end of a chunk, and the completion of names.
+//! Knowledge of Lua for the prompt: the end of a chunk, and the completion of names.
 
 use mlua::Lua;
 use rustyline::completion::Completer;

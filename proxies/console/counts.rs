@@ -1,4 +1,4 @@
-//! What an object has carried: numbers with their names, as scripts see them.
+//! The counts of an object: numbers with their names, as scripts see them.
 
 use std::sync::Arc;
 
@@ -82,11 +82,11 @@ impl Counts {
 pub struct LinkParts {
     /// Bytes of payload that were sent, repetitions included.
     pub sent: u64,
-    /// Those that were sent again.
+    /// Bytes of payload that were sent again.
     pub resent: u64,
     /// Bytes of payload that were received, repetitions included.
     pub received: u64,
-    /// Those that had arrived before.
+    /// Bytes of payload that had arrived before.
     pub repeated: u64,
     /// Frames sent and received.
     pub frames: (u64, u64),

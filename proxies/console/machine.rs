@@ -43,7 +43,7 @@ pub struct Machine {
     date: Function,
 }
 
-/// What the hook looks at.
+/// The state that the hook looks at.
 struct Guard {
     limits: Limits,
     used: Cell<u64>,

@@ -114,7 +114,7 @@ pub fn run_beside(process: Box<dyn Process>, name: &str, text: String, flags: &F
     start_machine(&node, printer, false, flags, &words::Words::default())?;
     let chunks = Chunks { mailbox: Arc::clone(node.board().mailbox()), flags: flags.clone() };
     let result = chunks.submit(name, text, false);
-    // What the script has begun goes on.
+    // Tunnels and links of the script go on.
     while result.is_ok() && !flags.stop.load(Ordering::Relaxed) {
         node.board().wait(LOOK_INTERVAL);
     }

@@ -31,7 +31,7 @@ pub struct Handle {
     pub shared: Shared,
 }
 
-/// What all handles share.
+/// The state that all handles share.
 #[derive(Clone)]
 pub struct Shared {
     pub(super) changes: Changes,
@@ -271,7 +271,7 @@ pub fn add_to(lua: &Lua, shared: &Shared) -> mlua::Result<()> {
         Err(Error::runtime("quit"))
     })?;
     globals.set("quit", quit)?;
-    // Those of the module `callbacks` have other arguments as functions.
+    // The setters of the module `callbacks` have other arguments as functions.
     for name in methods().filter(|name| !callbacks::NAMES.contains(name)) {
         let method = lua.create_function(move |lua, args: MultiValue| call_method(lua, name, args))?;
         globals.set(name, method)?;

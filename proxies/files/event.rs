@@ -31,7 +31,7 @@ pub enum Event {
 pub struct Progress {
     /// The bytes that are there.
     pub bytes: u64,
-    /// Those of them that an earlier transfer had left.
+    /// The bytes that are there from an earlier transfer.
     pub kept: u64,
     /// The bytes of all files.
     pub bytes_total: u64,

@@ -15,7 +15,7 @@ pub struct Join {
     told: mpsc::Sender<Told>,
 }
 
-/// What a thread is told of its stream.
+/// A message to a thread about its stream.
 #[derive(Debug)]
 pub enum Told {
     /// The peer has accepted the stream.

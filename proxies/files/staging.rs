@@ -1,6 +1,6 @@
 //! The folder of a receiver: parts with their journals, and the files and folders that are whole.
 //!
-//! What is offered as `film` goes to `.film.seaprox-part`, a file or a folder, and `.film.seaprox-journal` beside it says which offer of
+//! An offer with the name `film` goes to `.film.seaprox-part`, a file or a folder, and `.film.seaprox-journal` beside it says which offer of
 //! which peer it belongs to. A transfer of the same from the same peer goes on with what is there, also after a restart; the
 //! sender compares the digests. Another offer begins anew. The whole gets its name in one step, which never takes the place of
 //! anything else. A journal is locked while its offer is received.
@@ -354,7 +354,7 @@ fn check_number(folder: &Directory, key: &[u8; 32], own: &Path) -> Result<(), Fi
         let Ok(mut journal) = folder.file(Path::new(&entry), Access::Read) else { continue };
         if age(&journal) >= KEPT_TIME && journal.try_lock().is_ok() {
             let part = part_name(name);
-            // What cannot be removed now can be later.
+            // A file that cannot be removed now can be later.
             let _ = folder.kind(&part).and_then(|kind| remove(folder, &part, kind));
             let _ = folder.remove_file(Path::new(&entry));
             continue;

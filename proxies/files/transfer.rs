@@ -30,7 +30,7 @@ use super::{GET_SERVICE, SERVICE};
 #[derive(Clone)]
 pub struct Transfer(Arc<Shared>);
 
-/// What a transfer and its thread share.
+/// The state that a transfer and its thread share.
 #[derive(Default)]
 struct Shared {
     /// The socket of the present stream.
@@ -362,7 +362,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Most transfers that peers have begun and that go on, over each service of each loop.
 const TRANSFERS_MAX: usize = 64;
-/// Those of one key.
+/// Most such transfers of one key.
 const TRANSFERS_OF_KEY_MAX: usize = 16;
 /// Time in which nothing arrives after which a transfer of a peer ends, longer than the hold of a link.
 const IDLE_TIME: Duration = Duration::from_secs(3600);

@@ -80,9 +80,9 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
 
 /// The rule of the offers that are accepted.
 struct Rule {
-    /// All are.
+    /// All offers are accepted.
     yes: bool,
-    /// Those of peers with these keys or names are.
+    /// Offers of peers with these keys or names are accepted.
     yes_from: Vec<String>,
     /// A user can be asked about the others.
     asks: bool,
@@ -110,7 +110,7 @@ impl Rule {
     }
 }
 
-/// What all transfers share.
+/// The state that all transfers share.
 struct Desk {
     folder: PathBuf,
     rule: Rule,

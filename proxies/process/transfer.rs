@@ -1,4 +1,4 @@
-//! What `seaprox send` and `seaprox get` share: a link that is dialed, and one transfer over it.
+//! The common part of `seaprox send` and `seaprox get`: a link that is dialed, and one transfer over it.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -127,6 +127,6 @@ def _end() -> None:
     with _contextlib.suppress(Error):
         log_off()
     for loop in list(_callbacks.LOOPS.values()):
-        # Those of other threads have ended with their threads.
+        # Loops of other threads have ended with their threads.
         with _contextlib.suppress(Error):
             loop.close()

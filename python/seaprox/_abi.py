@@ -69,7 +69,7 @@ class Interface:
                 self.callbacks[name] = self._function(result, parameters)
             else:
                 self.functions[name] = (self._type(result, False), self._types(parameters, False))
-        # Those that C gives to callbacks, whose texts have no zero at their end.
+        # The structs that C gives to callbacks have texts without a zero at their end.
         calls = " ".join(parameters for what, _, _, parameters in signatures if what == "callback")
         calls += " ".join(kind for members in fields.values() for _, kind in members if "(*)" in kind)
         for struct, members in fields.items():

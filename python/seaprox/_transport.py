@@ -170,7 +170,7 @@ class ProtocolHandler(Handler):
             if opening is not None and not opening.done():
                 opening.set_exception(error)
         elif opening is None or opening.done():
-            # Nobody waits for it any more.
+            # The caller no longer waits for it.
             connection.close(Reason.KILLED)
         else:
             opening.set_result(self._start(connection))

@@ -96,7 +96,7 @@ class threaded:
 
     def __init__(self, function: Callable[[str, int], Connected] = connect, threads: int = 4) -> None:
         self._function = function
-        # What waits is bounded by the connections of the loop.
+        # The queue is bounded by the connections of the loop.
         self._pool = concurrent.futures.ThreadPoolExecutor(threads, thread_name_prefix="seaprox-connect")
 
     def __call__(self, request: ConnectRequest) -> None:

@@ -111,7 +111,7 @@ class Loop:
             max_num_watches=max_num_watches,
             buffer_bytes=buffer_bytes,
         )
-        # What C may ask for, by the numbers that it has.
+        # Objects that C may ask for, by the numbers that it has.
         self._numbers = _callbacks.NUMBERS
         self._posts: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
         self._timers: dict[int, Timer] = {}

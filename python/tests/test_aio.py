@@ -158,7 +158,7 @@ class Streams(TestCase):
                 await asyncio.sleep(0.001)
             waiting = len(readers[0]._buffer)
             self.assertLess(waiting, 300_000)
-            # What comes now would be read if reading were not paused.
+            # Bytes that come now would be read if reading were not paused.
             await asyncio.sleep(0.05)
             self.assertEqual((len(readers[0]._buffer), sending.done()), (waiting, False))
             reads.set()

@@ -26,7 +26,7 @@ impl Node {
         let name = Arc::clone(&record.name);
         let Admitted { target, permit, forward, client, .. } = admitted;
         let handler = self.taken_datagrams(link, &target);
-        // What goes to a handler of this node needs no header for a target.
+        // A datagram to a handler of this node needs no header for a target.
         let preface = self.links.get(link).and_then(|record| record.preface.clone()).filter(|_| handler.is_none());
         let addrs = preface.as_ref().and_then(|_| client.or_else(|| self.addrs_of_peer(core, link)));
         let prefix = preface.map(|preface| catch_unwind(AssertUnwindSafe(|| preface(Proto::Udp, addrs)))).transpose();

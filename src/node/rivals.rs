@@ -15,7 +15,7 @@
 pub(super) const FIRST: usize = 0;
 pub(super) const BESIDE: usize = 1;
 
-/// What two carriers of a path have delivered so far: the bytes of each in both directions; `None` while it is down.
+/// The deliveries of the two carriers of a path so far: the bytes of each in both directions; `None` while it is down.
 pub(super) type Delivered = [Option<u64>; 2];
 
 /// The state of the choice for one path.

@@ -10,7 +10,7 @@ use crate::tls;
 /// The buffers of one loop.
 #[derive(Default)]
 pub(crate) struct Buffers {
-    /// Those of the connections with TLS.
+    /// The buffers of the connections with TLS.
     pub tls: Rc<tls::Buffers>,
     /// The room for received datagrams, while no socket uses it.
     batch: RefCell<Option<Box<Batch>>>,

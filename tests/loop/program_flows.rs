@@ -99,7 +99,7 @@ fn the_program_opens_flows_to_targets_and_hears_of_their_end() {
     rig.core().send_datagram(flow, b"two").unwrap();
     rig.wait("the answers", |_| (asking.borrow().got.len() == 2).then_some(()));
     assert_eq!(asking.borrow().got, [(flow, b"one".to_vec()), (flow, b"two".to_vec())]);
-    // Nobody has this port: the system says so.
+    // No socket has this port: the system says so.
     let closed = socket().local_addr().unwrap();
     let lost = rig.core().open_datagrams(None, closed.into(), Rc::clone(&asking) as _).unwrap();
     rig.core().send_datagram(lost, b"x").unwrap();

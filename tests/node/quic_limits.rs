@@ -134,7 +134,7 @@ fn datagrams_over_quic_are_messages_that_may_be_lost() {
         got.insert(room[..4].to_vec());
     }
     assert!((60..290).contains(&got.len()), "about seven tenths arrive: {}", got.len());
-    // What does not fit into a datagram of the path goes as a piece of a stream, and is repaired. A busy system drops datagrams on
+    // A datagram that does not fit into one of the path goes as a piece of a stream, and is repaired. A busy system drops datagrams on
     // loopback, too, so it is sent again.
     let mut large = vec![0; 65_536];
     target.set_read_timeout(Some(Duration::from_secs(1))).unwrap();

@@ -1,4 +1,4 @@
-//! What a script may rely on (TN-05 to TN-23, TN-59, TN-60), with clients and servers behind its tunnels.
+//! The promises to a script (TN-05 to TN-23, TN-59, TN-60), with clients and servers behind its tunnels.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

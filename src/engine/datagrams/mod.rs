@@ -78,7 +78,7 @@ pub(crate) struct Datagrams {
     pub waiting_room: WaitingRoom,
     /// The buffer in which a datagram gets its header.
     pub headed: Vec<u8>,
-    /// What the handlers of flows that end at the program are about to be told.
+    /// Events that wait for the handlers of flows that end at the program.
     pub told: ToldQueue,
     /// The current turn, and the flows opened in it.
     pub opened: (u64, usize),

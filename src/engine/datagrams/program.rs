@@ -42,13 +42,13 @@ pub type SharedFlowHandler = Rc<RefCell<dyn FlowHandler>>;
 #[derive(Clone)]
 pub(crate) struct ProgramEnd(pub SharedFlowHandler);
 
-/// What a handler is about to be told.
+/// An event that waits for a handler.
 pub(crate) enum Told {
     Datagram(Box<[u8]>),
     Ended(Reason),
 }
 
-/// What handlers are about to be told, in order. Invariant: at most [`WAITING_MAX`] datagrams of [`WAITING_BYTES_MAX`] bytes, and
+/// The events that wait for handlers, in order. Invariant: at most [`WAITING_MAX`] datagrams of [`WAITING_BYTES_MAX`] bytes, and
 /// the end of each flow once.
 #[derive(Default)]
 pub(crate) struct ToldQueue {

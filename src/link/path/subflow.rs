@@ -59,7 +59,7 @@ pub(in crate::link) struct Subflow {
     pub(in crate::link) room: usize,
     /// Unacknowledged bytes from which on only urgent frames are sent.
     pub(in crate::link) window: u64,
-    /// What the path has shown, for the window.
+    /// The rate that the path has shown, for the window.
     pub(in crate::link) shown: Window,
     /// The encoded HELLO or HELLO_ACK until it is sent.
     pub(in crate::link) hello_bytes: Option<Vec<u8>>,

@@ -71,7 +71,7 @@ pub(crate) struct Quic {
     side: Id,
     state: State,
     lanes: Lanes,
-    /// What the system did not take.
+    /// Datagrams that the system did not take.
     kept: Option<Kept>,
     /// The connection has messages for the session.
     has_messages: bool,
@@ -111,7 +111,7 @@ enum Stage {
     Lost(CarrierError),
 }
 
-/// What the carriers of one link or of one listener share.
+/// The state that the carriers of one link or of one listener share.
 pub(crate) enum QuicEndpoint {
     Client(Arc<EndpointConfig>, Arc<dyn crypto::ClientConfig>),
     Server(Arc<EndpointConfig>, Box<ServerConfig>, Option<Rc<RefCell<Port>>>),
@@ -298,7 +298,7 @@ impl Transport for Quic {
         self.note_address(side);
         let (taken, has_input) = match &self.state {
             State::Arrived(..) | State::Failed(_) => (0, true),
-            // What has arrived waits until its handshake has its turn.
+            // A datagram that has arrived waits until its handshake has its turn.
             State::Open(handle, _, Stage::Handshaking) => {
                 let waiting = self.port.borrow().inbox_bytes(*handle);
                 (waiting, self.is_due())
@@ -420,7 +420,7 @@ impl Drop for Quic {
             State::Open(handle, mut connection, _) => {
                 let now = Instant::now();
                 connection.close(now, failure::CLOSED, Bytes::new());
-                // What the system does not take is lost, and the peer finds out by its timers.
+                // A datagram that the system does not take is lost, and the peer finds out by its timers.
                 let _ = port.transmit(now, &mut connection);
                 port.forget(handle);
             }

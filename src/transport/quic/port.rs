@@ -358,7 +358,7 @@ impl Port {
         let size = datagrams.segment_size.unwrap_or(datagrams.contents.len()).max(1);
         for contents in datagrams.contents.chunks(size) {
             let one = quinn_udp::Transmit { contents, segment_size: None, ..*datagrams };
-            // What does not leave here is lost, and QUIC sends it again.
+            // A datagram that does not leave here is lost, and QUIC sends it again.
             let _ = self.state.try_send(UdpSockRef::from(&self.socket), &one);
         }
     }

@@ -24,7 +24,7 @@ pub struct Scene {
     pub bbr: bool,
 }
 
-/// What a link did in a scene. Times are in milliseconds.
+/// The figures of a link in a scene. Times are in milliseconds.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Row {
     /// The part of what the lines can carry.
@@ -189,7 +189,7 @@ impl Echoes {
     }
 }
 
-/// What happens to a path under load.
+/// A fault of a path under load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
     /// Every packet is lost.

@@ -23,7 +23,7 @@ pub struct Way {
     pub subflows: usize,
 }
 
-/// What a link does over a way.
+/// The figures of a link over a way.
 #[derive(Clone, Copy, Debug)]
 pub struct Figures {
     /// Megabits of payload per second.
