@@ -4,7 +4,6 @@ use crate::node_kit;
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::thread;
 use std::time::Duration;
 
 use node_kit::*;
@@ -28,16 +27,7 @@ fn carriers(node: &Node) -> Vec<Option<&'static str>> {
 /// Moves bytes over a link in both directions at once, and ends each direction by itself.
 #[track_caller]
 fn exchange(near: &Node, link: seaprox::Id, count: u64) {
-    let (listener, addr) = target();
-    let mut client = connect(near.forward(link, addr.into()));
-    let mut server = accept(&listener);
-    thread::scope(|scope| {
-        let (mut up, mut down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-        scope.spawn(move || send_pattern(&mut up, 1, count));
-        scope.spawn(move || send_pattern(&mut down, 2, count));
-        scope.spawn(|| read_pattern(&mut server, 1, count));
-        read_pattern(&mut client, 2, count);
-    });
+    let (mut client, mut server) = both_ways(near, link, count);
     client.write_all(b"the last bytes").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
     let mut last = Vec::new();

@@ -44,21 +44,6 @@ fn newcomer(addr: SocketAddr, source: Ipv4Addr) -> Node {
     node
 }
 
-/// Moves bytes over a link in both directions.
-#[track_caller]
-fn exchange(near: &Node, link: Id, count: u64) {
-    let (listener, addr) = target();
-    let mut client = connect(near.forward(link, addr.into()));
-    let mut server = accept(&listener);
-    thread::scope(|scope| {
-        let (mut up, mut down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
-        scope.spawn(move || send_pattern(&mut up, 1, count));
-        scope.spawn(move || send_pattern(&mut down, 2, count));
-        scope.spawn(|| read_pattern(&mut server, 1, count));
-        read_pattern(&mut client, 2, count);
-    });
-}
-
 fn stranger() -> UdpSocket {
     UdpSocket::bind("127.0.0.1:0").unwrap()
 }
@@ -148,14 +133,14 @@ fn replayed_datagrams_neither_move_a_connection_nor_begin_one() {
     relay.record();
     let link = dial(&near, relay.addr);
     near.until_up();
-    exchange(&near, link, 50_000);
+    both_ways(&near, link, 50_000);
     let (recorded, elsewhere) = (relay.recorded(), stranger());
     let before = far.links()[0].subflows[0].clone();
     for datagram in &recorded {
         relay.repeat(datagram);
         elsewhere.send_to(datagram, addr).unwrap();
     }
-    exchange(&near, link, 50_000);
+    both_ways(&near, link, 50_000);
     let after = far.links()[0].subflows[0].clone();
     assert_eq!((after.number, after.remote), (before.number, before.remote));
     assert_eq!((far.links().len(), near.links()[0].stats.resumes), (1, 0));
@@ -178,7 +163,7 @@ fn a_flood_of_first_packets_neither_stops_an_admitted_peer_nor_keeps_a_new_one_o
     };
     beside(flood, || {
         until("the flood is there", || sent.load(Ordering::Relaxed) > 300);
-        exchange(&near, link, 100_000);
+        both_ways(&near, link, 100_000);
         newcomer(addr, Ipv4Addr::new(127, 9, 0, 1));
     });
     assert_eq!(near.links()[0].stats.resumes, 0);
@@ -223,7 +208,7 @@ fn garbage_at_the_port_of_a_client_does_not_stop_it() {
         number = number.wrapping_add(1);
         let _ = socket.send_to(&[0x40 | number & 0x3f; 300], port);
     };
-    beside(flood, || exchange(&near, link, 200_000));
+    beside(flood, || both_ways(&near, link, 200_000));
     assert_eq!(near.links()[0].stats.resumes, 0);
 }
 

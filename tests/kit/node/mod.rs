@@ -373,6 +373,22 @@ pub fn accept(listener: &TcpListener) -> TcpStream {
     socket
 }
 
+/// Moves bytes over a link in both directions at once. Returns the client and the server, whose connection is still open.
+#[track_caller]
+pub fn both_ways(near: &Node, link: Id, count: u64) -> (TcpStream, TcpStream) {
+    let (listener, addr) = target();
+    let mut client = connect(near.forward(link, addr.into()));
+    let mut server = accept(&listener);
+    std::thread::scope(|scope| {
+        let (mut up, mut down) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        scope.spawn(move || send_pattern(&mut up, 1, count));
+        scope.spawn(move || send_pattern(&mut down, 2, count));
+        scope.spawn(|| read_pattern(&mut server, 1, count));
+        read_pattern(&mut client, 2, count);
+    });
+    (client, server)
+}
+
 /// Reads one byte. Returns 0 at a FIN and the kind of the error at a reset.
 #[track_caller]
 pub fn read_end(socket: &mut TcpStream) -> Result<usize, std::io::ErrorKind> {
