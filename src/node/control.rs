@@ -91,7 +91,7 @@ impl Node {
             handshakes: Budget::default(),
             crowd_watched: false,
             memory: Memory::new(memory_bytes),
-            buffers: Rc::new(Buffers::new()),
+            buffers: Rc::new(Buffers::new(memory_bytes as u64)),
             outbox: Outbox::new(),
             plain: Vec::new(),
             run: super::random(),

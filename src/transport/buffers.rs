@@ -7,19 +7,22 @@ use std::rc::Rc;
 use crate::datagrams::batch::Batch;
 use crate::tls;
 
+use super::quic::Windows;
+
 /// The buffers of one loop.
-#[derive(Default)]
 pub(crate) struct Buffers {
     /// The buffers of the connections with TLS.
     pub tls: Rc<tls::Buffers>,
     /// The room for received datagrams, while no socket uses it.
     batch: RefCell<Option<Box<Batch>>>,
+    /// The receive windows of the connections of QUIC.
+    pub(super) windows: Rc<Windows>,
 }
 
 impl Buffers {
-    /// Creates empty buffers.
-    pub fn new() -> Buffers {
-        Buffers::default()
+    /// Creates empty buffers. The peers of all connections of QUIC may send `window_bytes` together ahead of what was read.
+    pub fn new(window_bytes: u64) -> Buffers {
+        Buffers { tls: Rc::default(), batch: RefCell::default(), windows: Rc::new(Windows::new(window_bytes)) }
     }
 
     /// Frees unused buffers.

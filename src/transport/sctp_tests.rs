@@ -37,7 +37,7 @@ impl End {
         let owner = Owner::Carrier(Id::parse(Kind::Carrier, "1.1").unwrap());
         let mut side = Side::new(owner, SideState::Connected, Io::Tcp(socket.into()), Endpoint::Unknown);
         side.ready.readable = true;
-        let (id, buffers) = (Id::parse(Kind::Side, "1.1").unwrap(), Rc::new(Buffers::new()));
+        let (id, buffers) = (Id::parse(Kind::Side, "1.1").unwrap(), Rc::new(Buffers::new(0)));
         let carrier = TlsStream::carrier(&make(&setup).unwrap(), id, &mut side, &buffers).unwrap();
         End { carrier, side, sessions: Sessions::new() }
     }

@@ -3,7 +3,7 @@
 use crate::node_kit;
 
 use std::collections::HashSet;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use node_kit::*;
@@ -11,6 +11,7 @@ use seaprox::Id;
 use seaprox::node::{CarrierKind, LinkEvent, LinksOfServer, ServeConfig, Timing};
 
 use crate::flows;
+use crate::quic_kit::RawQuic;
 
 /// The first datagrams of connections that a node has begun, by the address that each came from.
 type Hellos = Vec<(SocketAddr, Vec<Vec<u8>>)>;
@@ -179,4 +180,36 @@ fn links_over_quic_go_on_when_their_server_is_replaced_or_stops() {
     drop((near, another));
     until("the links are over", || far.links().is_empty());
     until("the address is free", || UdpSocket::bind(addr).is_ok());
+}
+
+/// Each of many peers leaves a gap at the beginning of a lane, and sends behind it all that it may.
+#[test]
+fn what_peers_send_behind_gaps_is_bounded_for_all_of_them_together() {
+    const PEERS: u8 = 16;
+    const MOST: usize = 8 << 20;
+    let far = Node::with(|config| config.limits.link_bytes = MOST);
+    let addr = far.serve_over(CarrierKind::Quic, "127.0.0.1:0".parse().unwrap(), timing());
+    let (mut peers, mut sent) = (Vec::new(), Vec::new());
+    for number in 0..PEERS {
+        let mut raw = RawQuic::without_repair(addr, [100 + number; 32], Ipv4Addr::LOCALHOST);
+        raw.until("the handshake is done", |raw| raw.is_connected);
+        let lanes = raw.open_lanes();
+        let session = raw.begin_session(lanes[0], lanes.len() as u16);
+        sent.push(raw.fill_behind_a_gap(lanes[5]));
+        assert!(raw.lost.is_none(), "{:?}", raw.lost);
+        peers.push((raw, session));
+    }
+    // Each peer may always send 64 KiB.
+    let all: usize = sent.iter().sum();
+    println!("{sent:?}");
+    assert!(all <= MOST + (64 << 10) * usize::from(PEERS), "{all} bytes: {sent:?}");
+    assert!(sent.iter().all(|bytes| *bytes >= 60 << 10), "{sent:?}");
+    assert!(all >= MOST / 2, "there is nothing to bound: {sent:?}");
+    // Another peer has room, and the bytes of those that are gone are free again.
+    let near = Node::start();
+    let link = dial(&near, addr);
+    near.until_up();
+    both_ways(&near, link, 200_000);
+    drop(peers);
+    both_ways(&near, link, 200_000);
 }

@@ -53,7 +53,7 @@ fn transport() -> TransportConfig {
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .max_concurrent_uni_streams(VarInt::from_u32(LANES_MAX.into()))
         .stream_receive_window(VarInt::from_u32(WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(WINDOW_BYTES_UNAUTHENTICATED))
+        .receive_window(VarInt::from_u32(WINDOW_BYTES_MIN))
         .send_window(WINDOW_BYTES.into())
         // A frame leaves as a whole before the next one: the session has decided on their order.
         .send_fairness(false)
@@ -69,8 +69,8 @@ fn transport() -> TransportConfig {
 pub(super) const WINDOW_BYTES: u32 = 32 << 20;
 /// The same when the peer has just been authenticated.
 pub(super) const WINDOW_BYTES_FIRST: u32 = 1 << 20;
-/// The same before the peer is authenticated.
-const WINDOW_BYTES_UNAUTHENTICATED: u32 = 64 << 10;
+/// The same before the peer is authenticated, and always.
+pub(super) const WINDOW_BYTES_MIN: u32 = 64 << 10;
 /// Bytes of the ids of connections.
 const ID_BYTES: usize = 8;
 /// The longest datagram that is received.

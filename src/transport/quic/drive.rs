@@ -26,6 +26,7 @@ use super::{AHEAD_BYTES, Quic, READ_BYTES, Stage, State, config, failure};
 
 impl Quic {
     pub(super) fn new(port: Rc<RefCell<Port>>, side: Id, state: State) -> Quic {
+        let window = Window::new(&port.borrow().windows());
         Quic {
             port,
             side,
@@ -36,7 +37,7 @@ impl Quic {
             message_bytes_max: 0,
             message_bytes: 0,
             limited: Cell::new(None),
-            window: Window::default(),
+            window,
             is_closing: false,
             is_finished: false,
             bytes: (0, 0),
@@ -176,7 +177,7 @@ impl Quic {
             }
             Some(key) => {
                 *stage = Stage::Established(*key);
-                connection.set_receive_window(VarInt::from_u32(config::WINDOW_BYTES_FIRST));
+                connection.set_receive_window(VarInt::from_u32(self.window.open()));
                 return self.port.borrow_mut().widen_inbox(*handle);
             }
             None => TlsError::Incompatible("no key".into()).into(),
@@ -227,8 +228,8 @@ impl Quic {
         }
         self.send_all(now);
         if let State::Open(_, connection, Stage::Established(_)) = &mut self.state {
-            let limited = self.limited.take().inspect(|bytes| self.window.fix(*bytes));
-            if let Some(bytes) = limited.or_else(|| self.window.update(now, connection.rtt())) {
+            self.limited.take().into_iter().for_each(|bytes| self.window.fix(bytes));
+            if let Some(bytes) = self.window.update(now, connection.rtt()) {
                 connection.set_receive_window(VarInt::from_u32(bytes));
             }
             self.message_bytes_max = connection.datagrams().max_size().unwrap_or(0);

@@ -64,6 +64,7 @@ use super::{
 use lanes::{LANES, Lanes};
 use port::{Kept, Port};
 use window::Window;
+pub(super) use window::Windows;
 
 /// One connection of QUIC.
 pub(crate) struct Quic {

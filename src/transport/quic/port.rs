@@ -25,6 +25,8 @@ use crate::types::id::Id;
 
 use crate::transport::Buffers;
 
+use super::window::Windows;
+
 /// One UDP socket, and the connections above it.
 pub(crate) struct Port {
     socket: UdpSocket,
@@ -94,6 +96,11 @@ impl Port {
     /// Returns the local address of the socket.
     pub fn local(&self) -> Option<SocketAddr> {
         self.socket.local_addr().ok()
+    }
+
+    /// Returns the receive windows of all connections of the loop.
+    pub fn windows(&self) -> Rc<Windows> {
+        Rc::clone(&self.buffers.windows)
     }
 
     /// Returns the endpoint.

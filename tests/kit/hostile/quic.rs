@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use quinn_proto::{
     ClientConfig, Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event,
-    ReadError, StreamId,
+    ReadError, StreamId, TransportConfig,
 };
 use ring::hmac;
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
@@ -26,6 +26,8 @@ pub struct RawQuic {
     pub is_connected: bool,
     /// The client sends nothing any more, and so acknowledges nothing.
     pub is_mute: bool,
+    /// No timer fires, so that a datagram that nobody has received is never sent again.
+    pub is_timeless: bool,
     endpoint: Endpoint,
     handle: ConnectionHandle,
     to: SocketAddr,
@@ -34,14 +36,26 @@ pub struct RawQuic {
 impl RawQuic {
     /// Begins a connection with the key of a seed. Sends nothing yet.
     pub fn new(to: SocketAddr, seed: [u8; 32], source: Ipv4Addr) -> RawQuic {
+        RawQuic::with(to, seed, source, TransportConfig::default())
+    }
+
+    /// Begins a connection whose client takes no datagram for lost.
+    pub fn without_repair(to: SocketAddr, seed: [u8; 32], source: Ipv4Addr) -> RawQuic {
+        let mut config = TransportConfig::default();
+        config.packet_threshold(u32::MAX).time_threshold(1e6);
+        RawQuic::with(to, seed, source, config)
+    }
+
+    fn with(to: SocketAddr, seed: [u8; 32], source: Ipv4Addr, transport: TransportConfig) -> RawQuic {
         let identity = Identity::from_seed(&seed).unwrap();
         let tls = Tls::client(&identity, &Cipher::ALL, Arc::new(|_| true)).unwrap();
-        let config = ClientConfig::new(tls.quic_client().unwrap());
+        let mut config = ClientConfig::new(tls.quic_client().unwrap());
+        config.transport_config(Arc::new(transport));
         let mut endpoint = Endpoint::new(Arc::new(EndpointConfig::default()), None, true, None);
         let (handle, connection) = endpoint.connect(Instant::now(), config, to, "seaprox.invalid").unwrap();
         let socket = UdpSocket::bind((source, 0)).unwrap();
-        let (lost, is_connected, is_mute) = (None, false, false);
-        RawQuic { connection, socket, lost, is_connected, is_mute, endpoint, handle, to }
+        let (lost, is_connected, is_mute, is_timeless) = (None, false, false, false);
+        RawQuic { connection, socket, lost, is_connected, is_mute, is_timeless, endpoint, handle, to }
     }
 
     /// Returns the datagrams that the client has to send now.
@@ -65,7 +79,7 @@ impl RawQuic {
             self.socket.set_read_timeout(Some(Duration::from_micros(1))).unwrap();
         }
         let now = Instant::now();
-        if self.connection.poll_timeout().is_some_and(|at| at <= now) {
+        if !self.is_timeless && self.connection.poll_timeout().is_some_and(|at| at <= now) {
             self.connection.handle_timeout(now);
         }
         while let Some(event) = self.connection.poll_endpoint_events() {
@@ -109,6 +123,24 @@ impl RawQuic {
     /// Writes bytes to a lane.
     pub fn write(&mut self, lane: StreamId, bytes: &[u8]) {
         self.connection.send_stream(lane).write(bytes).unwrap();
+    }
+
+    /// Leaves a gap at the beginning of a lane, and sends behind it as much as the node permits. Returns the number of bytes.
+    pub fn fill_behind_a_gap(&mut self, lane: StreamId) -> usize {
+        self.is_timeless = true;
+        self.write(lane, &[0xee; 1_000]);
+        // Nobody receives these.
+        let mut sent = 1_000;
+        drop(self.datagrams());
+        let (mut last, piece) = (Instant::now(), [0xee; 16 << 10]);
+        // New credit comes after a round trip and a turn of the node.
+        while last.elapsed() < Duration::from_millis(150) && self.lost.is_none() {
+            while let Ok(written @ 1..) = self.connection.send_stream(lane).write(&piece) {
+                (sent, last) = (sent + written, Instant::now());
+            }
+            self.turn();
+        }
+        sent
     }
 
     /// Begins a session on the first lane, as a client does. Returns it when it is open.
