@@ -62,8 +62,12 @@ fn subflow_json(subflow: &SubflowStatus) -> Value {
         "carrier": subflow.carrier,
         "group": subflow.group,
         "state": subflow.state.as_str(),
+        "backup": subflow.is_backup,
         "rtt_seconds": subflow.rtt.as_secs_f64(),
         "rate_bytes_per_second": subflow.rate,
+        "window_bytes": subflow.figures.map(|figures| figures.window_bytes),
+        "packets_lost": subflow.figures.map(|figures| figures.packets_lost),
+        "mtu_bytes": subflow.figures.map(|figures| figures.mtu_bytes),
         "bytes_sent": subflow.bytes.0,
         "bytes_received": subflow.bytes.1,
     })
@@ -142,9 +146,17 @@ fn subflow_line(text: &mut String, subflow: &Value) {
     let rate = subflow["rate_bytes_per_second"].as_u64().map_or("-".into(), human_rate);
     let seen_as = subflow["seen_as"].as_str().filter(|seen| *seen != word(subflow, "local"));
     let seen_as = seen_as.map(|seen| format!(" (seen as {seen})")).unwrap_or_default();
+    let backup = if subflow["backup"].as_bool() == Some(true) { " backup" } else { "" };
+    let figures = match subflow["window_bytes"].as_u64() {
+        Some(window) => {
+            let (lost, mtu) = (number(subflow, "packets_lost"), number(subflow, "mtu_bytes"));
+            format!(" window {} lost {lost} mtu {mtu}", human_size(window))
+        }
+        None => String::new(),
+    };
     let _ = writeln!(
         text,
-        "  subflow {} {}{seen_as} -> {} {} {} {} rtt {} rate {rate} sent {} received {}",
+        "  subflow {} {}{seen_as} -> {} {} {} {}{backup} rtt {} rate {rate} sent {} received {}{figures}",
         subflow["number"].as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string()),
         word(subflow, "local"),
         word(subflow, "remote"),
@@ -187,7 +199,7 @@ mod tests {
             "state": "up", "state_seconds": 61.5, "session_seconds": 90, "mode": "single", "memory_sent_bytes": 1024, "cipher": "aes-128-gcm", "streams": 3, "bytes_sent": 2048,
             "bytes_received": 1024, "resent_bytes": 0, "resumes": 2,
             "subflows": [{
-                "number": 0, "local": "10.0.0.1:5", "seen_as": "192.0.2.1:7", "remote": "10.0.0.2:23232", "carrier": "mptcp", "group": "X25519MLKEM768", "state": "live", "rtt_seconds": 0.0125,
+                "number": 0, "local": "10.0.0.1:5", "seen_as": "192.0.2.1:7", "remote": "10.0.0.2:23232", "carrier": "quic", "group": "X25519MLKEM768", "state": "live", "backup": true, "rtt_seconds": 0.0125, "window_bytes": 14_720, "packets_lost": 3, "mtu_bytes": 1452,
                 "rate_bytes_per_second": 125_000, "bytes_sent": 4096, "bytes_received": 0,
             }],
             "listeners": [
@@ -203,8 +215,8 @@ mod tests {
             lines[1],
             "  session 1m30s streams 3 sent 2.05 kB received 1.02 kB resent 0 B resumes 2 memory 1.02 kB and 0 B"
         );
-        let subflow = "  subflow 0 10.0.0.1:5 (seen as 192.0.2.1:7) -> 10.0.0.2:23232 mptcp X25519MLKEM768 live rtt 12.5 ms rate 1.00 Mbit/s sent 4.10 kB";
-        assert!(lines[2].starts_with(subflow), "{text}");
+        let subflow = "  subflow 0 10.0.0.1:5 (seen as 192.0.2.1:7) -> 10.0.0.2:23232 quic X25519MLKEM768 live backup rtt 12.5 ms rate 1.00 Mbit/s sent 4.10 kB received 0 B window 14.7 kB lost 3 mtu 1452";
+        assert_eq!(lines[2], subflow);
         assert_eq!(lines[3], "  listener remote 2222 -> 127.0.0.1:22 port 2222");
         assert_eq!(lines[4], "  listener remote 80 -> 127.0.0.1:80 not bound: address_in_use");
         append_text(&mut text, &json!({}));

@@ -155,6 +155,13 @@ fn order(body: Value, about: String) -> Order {
     Order { path: "/close", body: Value::Object(body), about }
 }
 
+/// Returns the state of a subflow with its transport, and if it is a backup.
+fn subflow_state(subflow: &Value) -> String {
+    let carrier = subflow["carrier"].as_str().map(|carrier| format!(" {carrier}")).unwrap_or_default();
+    let backup = if subflow["backup"].as_bool() == Some(true) { " backup" } else { "" };
+    format!("{}{carrier}{backup}", word(subflow, "state"))
+}
+
 fn links(history: &History) -> Table {
     let mut rows = Vec::new();
     for (key, link) in elements(history.now(), "links", "id") {
@@ -176,7 +183,7 @@ fn links(history: &History) -> Table {
             let rtts = history.series(&format!("{key}/rtt"));
             let mut row = Row::new(vec![
                 text(format!("  {} {}", subflow["number"], word(subflow, "remote"))),
-                text(word(subflow, "state")),
+                text(subflow_state(subflow)),
                 rate(history, &format!("{key}/sent")),
                 rate(history, &format!("{key}/received")),
                 seconds(&subflow["rtt_seconds"]),

@@ -112,7 +112,7 @@ impl Node {
         let Some(session) = core.pools.sessions.session_mut(id) else { return };
         let Some(transport) = &mut record.transport else { return };
         if let Some(info) = transport.sample(side, now) {
-            let PathInfo { rtt_us: srtt_us, round_us, rate, is_stuck: suspect } = info;
+            let PathInfo { rtt_us: srtt_us, round_us, rate, is_stuck: suspect, .. } = info;
             let stats = PathStats { srtt_us, rate, round_us, suspect };
             session.path_stats(now, subflow, stats);
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);

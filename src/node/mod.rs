@@ -80,7 +80,7 @@ mod waiting;
 use ring::rand::{SecureRandom, SystemRandom};
 
 pub use crate::streams::LINKS_MAX;
-pub use crate::transport::{CARRIERS, CarrierKind, CarrierRow, Congestion};
+pub use crate::transport::{CARRIERS, CarrierKind, CarrierRow, Congestion, PathFigures};
 pub use config::{
     Cipher, Group, Identity, LinkConfig, LinkEvent, OnDatagrams, OnLinkEvent, OnStream, Path, PeerKey, Policy, Preface,
     Request, Reverse, SameKey, ServeConfig, Timing, Verdict,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::engine::core::Core;
 use crate::link::{self, RoundTrips, Session};
 use crate::metrics::{BOUNDS_US, Histogram, LinkStats};
+use crate::transport::PathFigures;
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
 use crate::types::link_state::LinkState;
@@ -96,17 +97,21 @@ pub struct SubflowStatus {
     pub seen_as: Option<SocketAddr>,
     /// The address of the peer.
     pub remote: String,
-    /// The transport of its connection, once it is connected: `tcp`, `mptcp`, or `unix` for a Unix socket. A subflow that was to have multipath TCP, and
+    /// The transport of its connection, once it is connected: `tcp`, `mptcp`, `sctp`, `quic`, or `unix` for a Unix socket. A subflow that was to have multipath TCP, and
     /// whose system or peer has none, has `tcp`.
     pub carrier: Option<&'static str>,
     /// The key exchange of its connection, once it is negotiated: `X25519MLKEM768` or `X25519`.
     pub group: Option<&'static str>,
     /// The stage of its establishment, and its health after that.
     pub state: SubflowState,
+    /// True if it carries data only while no other subflow can: of two carriers over one path, the one that delivers less.
+    pub is_backup: bool,
     /// Round-trip time.
     pub rtt: Duration,
     /// Rate of the subflow in bytes per second, once traffic has filled and so measured it.
     pub rate: Option<u64>,
+    /// The measurements of its transport, as far as it has any.
+    pub figures: Option<PathFigures>,
     /// Bytes on the wire, TLS included: sent, and received.
     pub bytes: (u64, u64),
 }
@@ -238,8 +243,10 @@ impl Node {
                 CarrierStage::Live => SubflowState::Live,
                 CarrierStage::Closing => SubflowState::Closing,
             },
+            is_backup: session.zip(carrier.subflow).is_some_and(|(session, id)| session.is_backup(id)),
             rtt: Duration::from_micros(rtt_us),
             rate,
+            figures: side.and_then(|side| carrier.transport.as_ref()?.figures(side)),
             bytes: carrier.bytes(),
         }
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use mio::Interest;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{PathInfo, PeerCredentials};
+use super::{PathFigures, PathInfo, PeerCredentials};
 
 mod beneath;
 mod redirected;
@@ -287,7 +287,9 @@ fn path_info(info: &[u8; INFO_BYTES]) -> PathInfo {
     // The delivery rate is low while the application sends little; the window shows what the path would carry.
     let window_rate = window * mss * 1_000_000 / rtt_us.max(1);
     let is_stuck = info[RETRANSMITS] > 0 || info[BACKOFF] > 0;
-    PathInfo { rtt_us, round_us, rate: delivery_rate.max(window_rate), is_stuck }
+    let packets_lost = word(TOTAL_RETRANS).into();
+    let figures = PathFigures { window_bytes: window * mss, packets_lost, mtu_bytes: word(PMTU) };
+    PathInfo { rtt_us, round_us, rate: delivery_rate.max(window_rate), is_stuck, figures }
 }
 
 /// Returns the user and the groups of the process that connected a Unix socket, as they were then (`SO_PEERCRED` and
@@ -341,6 +343,11 @@ pub(crate) fn mptcp_info(socket: &TcpStream) -> Option<PathInfo> {
         round_us: a.round_us.min(b.round_us),
         rate: a.rate.saturating_add(b.rate),
         is_stuck: a.is_stuck && b.is_stuck,
+        figures: PathFigures {
+            window_bytes: a.figures.window_bytes.saturating_add(b.figures.window_bytes),
+            packets_lost: a.figures.packets_lost.saturating_add(b.figures.packets_lost),
+            mtu_bytes: a.figures.mtu_bytes.min(b.figures.mtu_bytes),
+        },
     })
 }
 
@@ -425,8 +432,10 @@ pub fn claim_name(name: &str) -> io::Result<Option<NameClaim>> {
 const RETRANSMITS: usize = 2;
 const BACKOFF: usize = 4;
 const SND_MSS: usize = 16;
+const PMTU: usize = 60;
 const RTT: usize = 68;
 const SND_CWND: usize = 80;
+const TOTAL_RETRANS: usize = 100;
 const MIN_RTT: usize = 148;
 const DELIVERY_RATE: usize = 160;
 /// Size of `struct tcp_info` up to the end of the delivery rate (since Linux 4.9).
@@ -461,5 +470,7 @@ mod tests {
         let info = tcp_info(&near).unwrap();
         assert!(info.round_us > 0 && info.round_us <= info.rtt_us && info.rtt_us < 10_000_000, "{info:?}");
         assert!(info.rate > 10_000 && !info.is_stuck, "{info:?}");
+        let PathFigures { window_bytes, packets_lost, mtu_bytes } = info.figures;
+        assert!(window_bytes >= 20_000 && packets_lost < 100 && (1_280..=65_536).contains(&mtu_bytes), "{info:?}");
     }
 }

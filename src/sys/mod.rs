@@ -154,6 +154,18 @@ pub(crate) struct PathInfo {
     pub rate: u64,
     /// The connection retransmits because of a timeout.
     pub is_stuck: bool,
+    pub figures: PathFigures,
+}
+
+/// The measurements of the path of a connection that nothing depends on, for the status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathFigures {
+    /// The congestion window in bytes: how much the connection may have under way.
+    pub window_bytes: u64,
+    /// Packets that were taken for lost, and sent again.
+    pub packets_lost: u64,
+    /// The longest packet of the path in bytes: of IP over TCP, and the payload of UDP over QUIC.
+    pub mtu_bytes: u32,
 }
 
 /// The error of a question to the name servers.

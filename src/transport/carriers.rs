@@ -24,8 +24,8 @@ use super::quic::Quic;
 use super::sctp::Sctp;
 use super::tcp_tls::{Tcp, TlsStream};
 use super::{
-    Arrivals, Buffers, CarrierError, Crossed, Demand, NextMessage, Options, PathInfo, Protocol, Setup, SharedSocket,
-    Transport,
+    Arrivals, Buffers, CarrierError, Crossed, Demand, NextMessage, Options, PathFigures, PathInfo, Protocol, Setup,
+    SharedSocket, Transport,
 };
 
 /// One kind of carrier.
@@ -321,6 +321,10 @@ impl Carrier {
 
     pub fn sample(&mut self, side: &Side, now: Time) -> Option<PathInfo> {
         dispatch!(self, carrier => carrier.sample(side, now))
+    }
+
+    pub fn figures(&self, side: &Side) -> Option<PathFigures> {
+        dispatch!(self, carrier => carrier.figures(side))
     }
 
     pub fn follow_rate(&mut self, side: &Side, rate: u64) {

@@ -57,6 +57,7 @@ use crate::link::{Outbox, Time};
 use crate::relay::dial::Egress;
 use crate::relay::side::Side;
 use crate::streams::Sessions;
+pub use crate::sys::PathFigures;
 pub(crate) use crate::sys::PathInfo;
 pub use crate::tls::{Cipher, Group};
 pub(crate) use crate::tls::{Crossed, Invites, NextMessage, Protocol};
@@ -262,6 +263,11 @@ pub(crate) trait Transport: Sized {
 
     /// Samples the state of the path, if a sample is due and the transport knows it.
     fn sample(&mut self, side: &Side, now: Time) -> Option<PathInfo>;
+
+    /// Returns the figures of the path for the status, if the transport knows them.
+    fn figures(&self, _: &Side) -> Option<PathFigures> {
+        None
+    }
 
     /// Adapts the unsent bytes in the system to the rate of the path.
     fn follow_rate(&mut self, side: &Side, rate: u64);

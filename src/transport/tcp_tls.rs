@@ -30,7 +30,7 @@ use crate::types::reason::{Failure, Reason};
 
 use super::{
     BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Cipher, Congestion, Crossed, Demand, Group, NextMessage,
-    Options, PathInfo, Protocol, Setup, Transport,
+    Options, PathFigures, PathInfo, Protocol, Setup, Transport,
 };
 
 /// A kind of stream socket.
@@ -319,6 +319,11 @@ impl<S: StreamKind> Transport for TlsStream<S> {
         self.sampled = (now, self.bytes.0);
         let Io::Tcp(socket) = &side.io else { return None };
         S::path_info(socket)
+    }
+
+    fn figures(&self, side: &Side) -> Option<PathFigures> {
+        let Io::Tcp(socket) = &side.io else { return None };
+        S::path_info(socket).map(|info| info.figures)
     }
 
     /// Sets the limit of unsent bytes in the system. It is higher on a fast path, so that the path never runs dry between

@@ -90,6 +90,15 @@ fn quic_stands_beside_tcp_over_each_path() {
     let forward = Forward::start(&net, AUTO);
     until_live(&forward.nodes.near, &["quic", "tcp"]);
     until_live(&forward.nodes.far, &["quic", "tcp"]);
+    for node in [&forward.nodes.near, &forward.nodes.far] {
+        until("quic is the backup", || {
+            let is_backup = |name: &str| {
+                let mut subflows = subflows(node).into_iter();
+                subflows.find(|subflow| subflow["carrier"] == name).and_then(|subflow| subflow["backup"].as_bool())
+            };
+            (is_backup("tcp"), is_backup("quic")) == (Some(false), Some(true))
+        });
+    }
     swap_while(forward.peers(), 4 << 20, || {});
     assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0);
 }

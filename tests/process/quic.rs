@@ -42,6 +42,9 @@ fn a_link_over_quic_carries_connections_and_both_ends_name_it() {
         let subflow = &status["links"][0]["subflows"][0];
         assert_eq!((&subflow["carrier"], &subflow["state"]), (&"quic".into(), &"live".into()), "{status:#}");
         assert!(subflow["group"].is_string(), "{status:#}");
+        let figure = |name: &str| subflow[name].as_u64().unwrap_or_else(|| panic!("no {name}: {status:#}"));
+        assert!(figure("window_bytes") >= 2_400 && (1_200..=1_452).contains(&figure("mtu_bytes")), "{status:#}");
+        assert!(figure("packets_lost") < 1_000 && subflow["backup"] == false, "{status:#}");
     }
     near.wait_until_idle();
     far.wait_until_idle();

@@ -15,7 +15,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::registry::Registry;
 use seaprox::metrics::{Metric, MetricKind, Usage};
-use seaprox::node::{ForwardStatus, LinkStatus};
+use seaprox::node::{ForwardStatus, LinkStatus, PathFigures};
 use seaprox::{ForwardState, LinkState, ListenerStatus, Reason, Snapshot, Stage, TargetState};
 
 use super::reporter::StagesByName;
@@ -171,6 +171,19 @@ fn add_link(families: &mut Families, link: &LinkStatus) {
             let rtt = families.family("seaprox_link_rtt_seconds", MetricKind::Gauge, RTT);
             rtt.most(labels(), Number::Fraction(subflow.rtt.as_secs_f64()));
         }
+        if let Some(carrier) = subflow.carrier {
+            let role = if subflow.is_backup { "backup" } else { "active" };
+            let labels = [labels(), vec![("carrier", carrier.to_owned()), ("role", role.to_owned())]].concat();
+            families.family("seaprox_link_subflow_info", MetricKind::Gauge, INFO).most(labels, Number::Whole(1));
+        }
+        if let Some(PathFigures { window_bytes, packets_lost, mtu_bytes }) = subflow.figures {
+            let window = families.family("seaprox_link_congestion_window_bytes", MetricKind::Gauge, WINDOW);
+            window.sum(labels(), Number::Whole(window_bytes));
+            let lost = families.family("seaprox_link_packets_lost_total", MetricKind::Counter, LOST);
+            lost.sum(labels(), Number::Whole(packets_lost));
+            let mtu = families.family("seaprox_link_mtu_bytes", MetricKind::Gauge, MTU);
+            mtu.most(labels(), Number::Whole(mtu_bytes.into()));
+        }
         for (direction, bytes) in [("sent", subflow.bytes.0), ("received", subflow.bytes.1)] {
             let labels = [labels(), vec![("direction", direction.to_owned())]].concat();
             families.family("seaprox_link_bytes_total", MetricKind::Counter, WIRE).sum(labels, Number::Whole(bytes));
@@ -219,6 +232,10 @@ pub const OTHERS: &[(&str, MetricKind, &str, &str)] = &[
     ("seaprox_link_memory_bytes", MetricKind::Gauge, "link, direction", MEMORY),
     ("seaprox_link_subflows", MetricKind::Gauge, "link, state", SUBFLOWS),
     ("seaprox_link_rtt_seconds", MetricKind::Gauge, "link, subflow", RTT),
+    ("seaprox_link_subflow_info", MetricKind::Gauge, "link, subflow, carrier, role", INFO),
+    ("seaprox_link_congestion_window_bytes", MetricKind::Gauge, "link, subflow", WINDOW),
+    ("seaprox_link_packets_lost_total", MetricKind::Counter, "link, subflow", LOST),
+    ("seaprox_link_mtu_bytes", MetricKind::Gauge, "link, subflow", MTU),
     ("seaprox_link_bytes_total", MetricKind::Counter, "link, subflow, direction", WIRE),
     ("seaprox_forward_up", MetricKind::Gauge, "forward", FORWARD_UP),
     ("seaprox_forward_connections_opened_total", MetricKind::Counter, "forward", FORWARD_OPENED),
@@ -236,6 +253,11 @@ const LINK_UP: &str = "1 if the session of the link has a subflow; several links
 const MEMORY: &str = "Memory for data that the peer has not acknowledged (sent), and that was not read (received)";
 const SUBFLOWS: &str = "Subflows of the link by their state";
 const RTT: &str = "Round-trip time of the subflow";
+const INFO: &str =
+    "1 for each subflow, with the transport of its connection, and if it carries data (active) or waits (backup)";
+const WINDOW: &str = "Congestion window of the subflow, over TCP on Linux and over QUIC";
+const LOST: &str = "Packets of the subflow that were taken for lost and sent again, over TCP on Linux and over QUIC";
+const MTU: &str = "Longest packet of the path of the subflow: of IP over TCP, and the payload of UDP over QUIC";
 const WIRE: &str = "Bytes of the subflow on the wire, TLS included";
 const FORWARD_UP: &str = "1 if the forward listens; several forwards of one name are added up";
 const FORWARD_OPENED: &str = "Connections to the forward";

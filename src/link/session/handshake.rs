@@ -11,7 +11,7 @@ use crate::link::path::estimate::PathStats;
 use crate::link::path::subflow::{Subflow, SubflowState};
 use crate::link::path::window::Traffic;
 use crate::link::wire::code::Code;
-use crate::link::wire::frame::{Frame, kind};
+use crate::link::wire::frame::{Class, Frame, kind};
 use crate::link::wire::header::FrameError;
 use crate::link::wire::hello::{Hello, HelloAck, Intent, PROOF_BYTES, Status, VERSION, proofs_match};
 use crate::link::wire::ids::{SessionRole, SubflowId, Time};
@@ -356,6 +356,11 @@ impl Session {
     /// Returns the estimate of a subflow: round trip in microseconds, bytes per second, bytes in flight, suspect.
     pub fn path(&self, id: SubflowId) -> Option<(u64, u64, u64, bool)> {
         self.subflow(id).map(|s| (s.path.rtt_us(), s.path.rate(), s.in_flight(), s.suspect))
+    }
+
+    /// Returns true if a subflow carries data only while no active one does.
+    pub fn is_backup(&self, id: SubflowId) -> bool {
+        self.subflow(id).is_some_and(|subflow| subflow.class() == Class::Backup)
     }
 
     /// Returns the rate of a subflow in bytes per second, if it was measured end to end.

@@ -58,8 +58,8 @@ use crate::types::proto::Proto;
 use crate::types::reason::{Failure, Reason};
 
 use super::{
-    Arrivals, BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Demand, NextMessage, Options, PathInfo, Protocol,
-    Setup, SharedSocket, Transport, client_tls, server_tls,
+    Arrivals, BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Demand, NextMessage, Options, PathFigures, PathInfo,
+    Protocol, Setup, SharedSocket, Transport, client_tls, server_tls,
 };
 use lanes::{LANES, Lanes};
 use port::{Kept, Port};
@@ -390,7 +390,13 @@ impl Transport for Quic {
         let (rtt_us, round_us) = (us(connection.rtt()).max(1), us(connection.min_rtt()));
         self.sampled = now;
         let rate = connection.congestion_state().window().saturating_mul(1_000_000) / rtt_us;
-        Some(PathInfo { rtt_us, round_us, rate, is_stuck: false })
+        Some(PathInfo { rtt_us, round_us, rate, is_stuck: false, figures: PathFigures::default() })
+    }
+
+    fn figures(&self, _: &Side) -> Option<PathFigures> {
+        let path = self.connection()?.stats().path;
+        let (window_bytes, mtu_bytes) = (path.cwnd, path.current_mtu.into());
+        Some(PathFigures { window_bytes, packets_lost: path.lost_packets, mtu_bytes })
     }
 
     fn follow_rate(&mut self, _: &Side, rate: u64) {
