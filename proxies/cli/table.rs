@@ -491,8 +491,9 @@ pub static OPTIONS: &[OptionSpec] = &[
         this system or the peer has none, sctp does not; quic goes over UDP; auto has tcp and, where UDP \
         passes, quic beside it").fills(CARRIER).only(RELAYS)
         .key(Sections::LINKS),
-    option(Group::Links, "congestion", Value::Choice(Congestion::NAMES), "congestion control of subflows over TCP, for the data \
-        that this node sends; bbr keeps its rate on a path that loses packets (Linux and FreeBSD, where the system has it)")
+    option(Group::Links, "congestion", Value::Choice(Congestion::NAMES), "congestion control of subflows, for the data that this node \
+        sends; bbr keeps its rate on a path that loses packets. Over QUIC everywhere, where system means cubic; over TCP on \
+        Linux and FreeBSD, where the system has it")
         .fills(CONGESTION).only(RELAYS).key(Sections::LINKS),
     option(Group::Links, "cipher", Value::Text("LIST"), "ciphers in order of preference: aes-128-gcm, aes-256-gcm, \
         chacha20-poly1305 (default: the fastest on this processor first)").only(RELAYS)

@@ -331,7 +331,7 @@ pub struct Timing {
     /// First and longest pause between two tries of QUIC while TCP is up on the same path: see [`CarrierKind::Auto`]. UDP may
     /// be blocked there for ever, so they are long.
     pub redial_quic: (Duration, Duration),
-    /// The congestion control of subflows over TCP and MPTCP, for what this node sends.
+    /// The congestion control of subflows over TCP, MPTCP and QUIC, for what this node sends.
     pub congestion: Congestion,
     /// Bytes that one session may hold for its readers, and as many for its peer.
     pub memory_bytes: u64,

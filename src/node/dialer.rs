@@ -16,7 +16,7 @@ use crate::link::{Session, SessionId, SessionRole};
 use crate::relay::dial::Egress;
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Side, SideState};
-use crate::transport::{self, CarrierKind, Protocol};
+use crate::transport::{self, CarrierKind, Congestion, Protocol};
 use crate::types::address::{Endpoint, Target};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
@@ -78,6 +78,7 @@ pub(crate) struct Endpoints {
     pub kind: CarrierKind,
     identity: Identity,
     simultaneous: bool,
+    congestion: Congestion,
     made: Vec<transport::CarrierEndpoint>,
 }
 
@@ -91,8 +92,9 @@ impl Endpoints {
         identity: &Identity,
         policy: &Arc<dyn Policy>,
         simultaneous: bool,
+        congestion: Congestion,
     ) -> Result<Endpoints, VerbError> {
-        let mut endpoints = Endpoints { kind, identity: identity.clone(), simultaneous, made: Vec::new() };
+        let mut endpoints = Endpoints { kind, identity: identity.clone(), simultaneous, congestion, made: Vec::new() };
         endpoints.make(kind, policy)?;
         Ok(endpoints)
     }
@@ -113,7 +115,8 @@ impl Endpoints {
         if self.made.iter().any(|endpoint| endpoint.kind() == kind) {
             return Ok(());
         }
-        let setup = transport::Setup { simultaneous: self.simultaneous, ..setup(&self.identity, policy) };
+        let (simultaneous, congestion) = (self.simultaneous, self.congestion);
+        let setup = transport::Setup { simultaneous, congestion, ..setup(&self.identity, policy) };
         self.made.push(transport::CarrierEndpoint::client(kind, &setup).map_err(|_| VerbError::Invalid)?);
         Ok(())
     }

@@ -168,12 +168,13 @@ impl LinkMut<'_> {
     pub fn renew(&mut self, config: LinkConfig) -> Result<(), VerbError> {
         let LinkConfig { identity, policy, carrier, preface, on_event, .. } = config;
         let policy = Guarded::wrap(policy, &self.node.panics, &self.node.serves);
+        let congestion = self.record().map(|link| link.timing.congestion).unwrap_or_default();
         let dialer = self.dialer()?;
         if dialer.endpoints.kind != carrier {
             return Err(VerbError::Invalid);
         }
         dialer.key = setup(&identity, &policy).public_key().map_err(|_| VerbError::Invalid)?;
-        let mut endpoints = Endpoints::new(carrier, &identity, &policy, dialer.simultaneous)?;
+        let mut endpoints = Endpoints::new(carrier, &identity, &policy, dialer.simultaneous, congestion)?;
         endpoints.make_for(dialer.slots.iter().map(|slot| &slot.path), &policy)?;
         dialer.endpoints = endpoints;
         dialer.instance = identity.instance;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::engine::control::Loop;
 use crate::engine::core::Core;
-use crate::transport;
+use crate::transport::{self, Setup};
 use crate::types::address::Endpoint;
 use crate::types::id::{Id, Kind};
 use crate::types::reason::Reason;
@@ -186,7 +186,7 @@ impl Node {
     ) -> Result<impl FnOnce(Id) -> Server + use<>, VerbError> {
         let ServeConfig { identity, policy, carrier, mode, over_links, timing, preface, on_event, .. } = config;
         let policy = Guarded::wrap(policy, &self.panics, &self.serves);
-        let setup = server_setup(&identity, &policy);
+        let setup = Setup { congestion: timing.congestion, ..server_setup(&identity, &policy) };
         let key = setup.public_key().map_err(|_| VerbError::Invalid)?;
         let carrier = carrier.at(address.proto());
         let endpoint = transport::CarrierEndpoint::server(carrier, &setup).map_err(|_| VerbError::Invalid)?;

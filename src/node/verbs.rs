@@ -10,7 +10,7 @@ use crate::engine::core::Core;
 use crate::link::Code;
 use crate::link::frame::Class;
 use crate::streams::LinkSession;
-use crate::transport::Setup;
+use crate::transport::{Congestion, Setup};
 use crate::types::address::Target;
 use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::Id;
@@ -147,7 +147,7 @@ impl Node {
             }
             return Ok(Dialed { id, is_new: false });
         }
-        let mut endpoints = Endpoints::new(carrier, &identity, &policy, simultaneous)?;
+        let mut endpoints = Endpoints::new(carrier, &identity, &policy, simultaneous, timing.congestion)?;
         endpoints.make_for(&paths, &policy)?;
         if has_pairs(carrier, over) {
             endpoints.make(BESIDE_KIND, &policy)?;
@@ -306,6 +306,7 @@ pub(crate) fn setup<'a>(identity: &'a Identity, policy: &Arc<dyn Policy>) -> Set
         expired: Arc::new(move |key: &PeerKey| expiry.is_expired(key)),
         invites: None,
         simultaneous: false,
+        congestion: Congestion::System,
     }
 }
 

@@ -312,6 +312,8 @@ pub(crate) struct Setup<'a> {
     pub invites: Option<Invites>,
     /// The peer may dial the connections of a client at the same time.
     pub simultaneous: bool,
+    /// The congestion control of carriers that have their own.
+    pub congestion: Congestion,
 }
 
 impl Setup<'_> {
@@ -332,14 +334,14 @@ pub(crate) struct Options {
     pub congestion: Congestion,
 }
 
-/// The congestion control of carriers over TCP and MPTCP.
+/// The congestion control of carriers.
 ///
 /// It decides how much a sender believes a loss: `cubic` and `reno` halve their rate, or nearly, and give a path of 20 Mbit/s
 /// that loses one packet in fifty less than a quarter of it. `bbr` measures rate and round trip instead, and keeps queues short.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Congestion {
-    /// The default of the system.
+    /// The default of the system; CUBIC over QUIC, which has its own.
     #[default]
     System,
     /// BBR.

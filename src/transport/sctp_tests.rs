@@ -32,6 +32,7 @@ impl End {
             expired: Arc::new(|_| false),
             invites: None,
             simultaneous: false,
+            congestion: crate::transport::Congestion::default(),
         };
         let make = if is_client { TlsStream::<Sctp>::client } else { TlsStream::<Sctp>::server };
         let owner = Owner::Carrier(Id::parse(Kind::Carrier, "1.1").unwrap());

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use datagram_relay::DatagramRelay;
 use node_kit::*;
-use seaprox::node::{CarrierKind, LinkEvent, Timing};
+use seaprox::node::{CarrierKind, Congestion, LinkEvent, Timing};
 use seaprox::{Id, LinkState, Reason};
 
 /// Returns a node that accepts links over QUIC, and its address.
@@ -53,6 +53,21 @@ fn streams_over_quic_are_whole_while_datagrams_are_lost_and_reordered() {
     assert_eq!((links[0].state, links[0].stats.resumes), (LinkState::Up, 0));
     assert_eq!(links[0].subflows[0].carrier, Some("quic"));
     assert_eq!(far.links().len(), 1);
+}
+
+#[test]
+fn both_ends_of_a_link_over_quic_use_the_congestion_control_of_their_configuration() {
+    // BBR begins with a window of 200 datagrams, and the others with one of about 14,000 bytes.
+    for (congestion, is_large) in [(Congestion::Bbr, true), (Congestion::Reno, false), (Congestion::System, false)] {
+        let its = move || Timing { congestion, ..timing() };
+        let ((far, addr), near) = (server(its()), Node::start());
+        near.link_with(addr, move |config| (config.carrier, config.timing) = (CarrierKind::Quic, its()));
+        near.until_up();
+        for node in [&near, &far] {
+            let figures = node.links()[0].subflows[0].figures.unwrap();
+            assert_eq!(figures.window_bytes > 200_000, is_large, "{congestion:?}: {figures:?}");
+        }
+    }
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use quinn_proto::congestion::CubicConfig;
+use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
 use quinn_proto::{
     ClientConfig, EndpointConfig, MtuDiscoveryConfig, RandomConnectionIdGenerator, ServerConfig, TransportConfig,
     VarInt, crypto,
@@ -11,6 +11,7 @@ use ring::hmac;
 
 use crate::link::LANES_MAX;
 use crate::tls::QUIC_VERSION;
+use crate::transport::Congestion;
 
 /// Returns the configuration of the endpoints of a node. The key of its stateless resets comes from the key of the node, so that
 /// a node that was restarted can tell its peers at once (RFC 9000, section 10.3).
@@ -25,17 +26,17 @@ pub(super) fn endpoint(seed: &[u8; 32]) -> EndpointConfig {
     config
 }
 
-/// Returns the configuration of one connection that this node dials.
-pub(super) fn client(crypto: &Arc<dyn crypto::ClientConfig>) -> ClientConfig {
-    let mut config = ClientConfig::new(Arc::clone(crypto));
-    config.transport_config(Arc::new(transport()));
+/// Returns the configuration of the connections that this node dials.
+pub(super) fn client(crypto: Arc<dyn crypto::ClientConfig>, congestion: Congestion) -> ClientConfig {
+    let mut config = ClientConfig::new(crypto);
+    config.transport_config(Arc::new(transport(congestion)));
     config
 }
 
 /// Returns the configuration of the connections that a server accepts.
-pub(super) fn server(crypto: Arc<dyn crypto::ServerConfig>) -> ServerConfig {
+pub(super) fn server(crypto: Arc<dyn crypto::ServerConfig>, congestion: Congestion) -> ServerConfig {
     let mut config = ServerConfig::with_crypto(crypto);
-    config.transport_config(Arc::new(transport()));
+    config.transport_config(Arc::new(transport(congestion)));
     config.migration(true);
     config.max_incoming(INCOMING_MAX);
     config.incoming_buffer_size(INCOMING_BYTES_MAX);
@@ -45,7 +46,7 @@ pub(super) fn server(crypto: Arc<dyn crypto::ServerConfig>) -> ServerConfig {
 
 /// Returns the configuration of a connection. The session above has its own credit and its own timers, so the windows are wide,
 /// and a connection has no idle time.
-fn transport() -> TransportConfig {
+fn transport(congestion: Congestion) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MTU_MAX);
     let mut config = TransportConfig::default();
@@ -61,8 +62,17 @@ fn transport() -> TransportConfig {
         .mtu_discovery_config(Some(mtu))
         .datagram_receive_buffer_size(Some(MESSAGES_BYTES_MAX))
         .datagram_send_buffer_size(MESSAGES_BYTES_MAX)
-        .congestion_controller_factory(Arc::new(CubicConfig::default()));
+        .congestion_controller_factory(controller(congestion));
     config
+}
+
+/// Returns the congestion control of a connection, which is not the system's.
+fn controller(congestion: Congestion) -> Arc<dyn ControllerFactory + Send + Sync> {
+    match congestion {
+        Congestion::System | Congestion::Cubic => Arc::new(CubicConfig::default()),
+        Congestion::Bbr => Arc::new(BbrConfig::default()),
+        Congestion::Reno => Arc::new(NewRenoConfig::default()),
+    }
 }
 
 /// Most bytes of a connection that the peer may send ahead of the reader: a gigabit per second for a quarter of a second.
@@ -83,3 +93,23 @@ pub(super) const MESSAGES_BYTES_MAX: usize = 256 << 10;
 /// unauthenticated peers is lower.
 const INCOMING_MAX: usize = 1_024;
 const INCOMING_BYTES_MAX: u64 = 8 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quinn_proto::congestion::{Bbr, Cubic, NewReno};
+    use std::time::Instant;
+
+    #[test]
+    fn each_name_of_a_congestion_control_is_that_of_the_connection() {
+        for congestion in Congestion::ALL {
+            let any = controller(congestion).build(Instant::now(), 1_200).into_any();
+            let is_it = match congestion {
+                Congestion::System | Congestion::Cubic => any.is::<Cubic>(),
+                Congestion::Bbr => any.is::<Bbr>(),
+                Congestion::Reno => any.is::<NewReno>(),
+            };
+            assert!(is_it, "{congestion:?}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use quinn_proto::{Connection, ConnectionError, EndpointConfig, Event, VarInt, crypto};
+use quinn_proto::{ClientConfig, Connection, ConnectionError, EndpointConfig, Event, VarInt};
 
 use crate::link::{MESSAGE_LANE, Time};
 use crate::relay::io::Io;
@@ -49,7 +49,7 @@ impl Quic {
     /// Starts a connection on the socket that was made for it.
     pub(super) fn dialed(
         config: &Arc<EndpointConfig>,
-        crypto: &Arc<dyn crypto::ClientConfig>,
+        client: &ClientConfig,
         side: Id,
         record: &mut Side,
         buffers: &Rc<Buffers>,
@@ -59,7 +59,7 @@ impl Quic {
         };
         let make = |allow_mtud| quinn_proto::Endpoint::new(Arc::clone(config), None, allow_mtud, None);
         let mut port = Port::new(socket, make, buffers)?;
-        let connected = port.endpoint().connect(Instant::now(), config::client(crypto), peer, "seaprox.invalid");
+        let connected = port.endpoint().connect(Instant::now(), client.clone(), peer, "seaprox.invalid");
         let (handle, connection) = connected.map_err(io::Error::other)?;
         port.open_inbox(handle, side);
         port.widen_inbox(handle);

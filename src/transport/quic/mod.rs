@@ -39,7 +39,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use quinn_proto::{Connection, ConnectionHandle, EndpointConfig, Incoming, ServerConfig, crypto};
+use quinn_proto::{ClientConfig, Connection, ConnectionHandle, EndpointConfig, Incoming, ServerConfig};
 
 use crate::engine::bound::{Bound, bind};
 use crate::engine::core::Core;
@@ -114,7 +114,7 @@ enum Stage {
 
 /// The state that the carriers of one link or of one listener share.
 pub(crate) enum QuicEndpoint {
-    Client(Arc<EndpointConfig>, Arc<dyn crypto::ClientConfig>),
+    Client(Arc<EndpointConfig>, Box<ClientConfig>),
     Server(Arc<EndpointConfig>, Box<ServerConfig>, Option<Rc<RefCell<Port>>>),
 }
 
@@ -138,12 +138,14 @@ impl Transport for Quic {
 
     fn client(setup: &Setup<'_>) -> io::Result<QuicEndpoint> {
         let crypto = client_tls(setup)?.quic_client().map_err(io::Error::other)?;
-        Ok(QuicEndpoint::Client(Arc::new(config::endpoint(setup.seed)), crypto))
+        let client = Box::new(config::client(crypto, setup.congestion));
+        Ok(QuicEndpoint::Client(Arc::new(config::endpoint(setup.seed)), client))
     }
 
     fn server(setup: &Setup<'_>) -> io::Result<QuicEndpoint> {
         let crypto = server_tls(setup)?.quic_server().map_err(io::Error::other)?;
-        Ok(QuicEndpoint::Server(Arc::new(config::endpoint(setup.seed)), Box::new(config::server(crypto)), None))
+        let server = Box::new(config::server(crypto, setup.congestion));
+        Ok(QuicEndpoint::Server(Arc::new(config::endpoint(setup.seed)), server, None))
     }
 
     fn share(endpoint: &mut QuicEndpoint, socket: SharedSocket, buffers: &Rc<Buffers>) -> io::Result<()> {
@@ -200,7 +202,7 @@ impl Transport for Quic {
 
     fn carrier(endpoint: &QuicEndpoint, side: Id, record: &mut Side, buffers: &Rc<Buffers>) -> io::Result<Quic> {
         match endpoint {
-            QuicEndpoint::Client(config, crypto) => Quic::dialed(config, crypto, side, record, buffers),
+            QuicEndpoint::Client(config, client) => Quic::dialed(config, client, side, record, buffers),
             QuicEndpoint::Server(_, server, Some(port)) => {
                 let incoming = port.borrow_mut().take_arrival().ok_or(io::ErrorKind::NotConnected)?;
                 let state = State::Arrived(Box::new(incoming), server.clone());
