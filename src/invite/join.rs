@@ -124,7 +124,7 @@ enum Stop {
 
 impl Attempt<'_> {
     fn run(&self, before: &impl Fn(&Target, &PublicKey) -> Result<(), String>) -> Result<Joined, Stop> {
-        let socket = self.connect().map_err(|error| Stop::Failed(error.to_string()))?;
+        let socket = self.connect().map_err(|error| Stop::Failed(connect_failure(&error)))?;
         let expected = self.invitation.fingerprint().to_owned();
         let is_expected =
             move |key: &[u8; 32]| PublicKey::from_bytes(*key).is_ok_and(|key| key.fingerprint() == expected);
@@ -265,6 +265,12 @@ impl Channel {
     }
 }
 
+/// Returns the failure of a connection in words. A node that listens for QUIC refuses it.
+fn connect_failure(error: &io::Error) -> String {
+    let hint = if error.kind() == ErrorKind::ConnectionRefused { UDP_ALONE } else { "" };
+    format!("{error}{hint}")
+}
+
 /// Returns the time until a deadline.
 fn left(by: Instant) -> io::Result<Duration> {
     let left = by.saturating_duration_since(Instant::now());
@@ -331,6 +337,7 @@ impl fmt::Display for JoinError {
 impl std::error::Error for JoinError {}
 
 const NO_ANSWER: &str = "no answer in time";
+const UDP_ALONE: &str = "; a node is joined over TCP, and with `--carrier quic` it listens on UDP alone";
 /// Addresses of a name that are tried.
 const ADDRS_MAX: usize = 8;
 /// A running node reads a new invitation within a second.

@@ -57,6 +57,23 @@ fn one_line_joins_two_nodes_with_the_permissions_of_the_inviter() {
 }
 
 #[test]
+fn joining_a_node_that_listens_for_quic_alone_says_that_it_takes_no_tcp() {
+    let scratch = Scratch::new();
+    let config = scratch.file("far");
+    let node = Seaprox::start(&["link", "--listen", "127.0.0.1:0", "--config-dir", &config, "--carrier", "quic"]);
+    let addr = node.listens(0).strip_prefix("udp:").unwrap().to_owned();
+    let invited = run(&["invite", "--config-dir", &config, "--address", &addr]);
+    assert_eq!(invited.code, Some(0), "{}", invited.err);
+    let joined = run_with(&["join", "--config-dir", &scratch.file("near")], &invited.out, |_| {});
+    assert_eq!(joined.code, Some(69), "{}", joined.err);
+    assert!(
+        joined.err.contains("a node is joined over TCP, and with `--carrier quic` it listens on UDP alone"),
+        "{}",
+        joined.err
+    );
+}
+
+#[test]
 fn an_invitation_is_made_before_the_node_is_started() {
     let scratch = Scratch::new();
     let config = scratch.file("far");
