@@ -51,6 +51,7 @@ test-system: test-tools system-tools
 	$(CARGO) test --locked --test link paths::fifty -- --ignored
 	$(CARGO) test --locked --test net link_groups:: -- --ignored
 	$(CARGO) test --locked --test net link_auto:: -- --ignored
+	$(CARGO) test --locked --test net link_quic:: -- --ignored
 	$(CARGO) test --locked --test net datagrams:: -- --ignored
 	$(CARGO) test --locked --package seaprox-capi -- --ignored
 	$(MAKE) interop

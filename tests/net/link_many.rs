@@ -114,7 +114,7 @@ fn an_idle_stream_costs_at_most_3_kib() {
     until_idle(&forward);
 }
 
-fn descriptors_max() -> usize {
+pub fn descriptors_max() -> usize {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the pointers are to a live record of the right type.
     unsafe {

@@ -19,6 +19,7 @@ mod link_modes;
 mod link_paths;
 mod link_priority;
 mod link_programs;
+mod link_quic;
 mod link_resume;
 mod link_sctp;
 mod link_security;

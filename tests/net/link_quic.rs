@@ -1,0 +1,328 @@
+//! Links over QUIC between real processes, in a network that blocks UDP, rebinds NATs, swallows long datagrams and cuts what it
+//! can (TS-04, SP-13): every byte arrives once and in order, and a cut costs less than half a second of silence.
+
+use crate::kit;
+use crate::net_kit;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kit::Step::{Fin, Read as Take, ReadAll, Send};
+use kit::{Peer, until, until_within};
+use net_kit::nodes::{Forward, Options, PORT, direct, link_figure, subflows};
+use net_kit::transfer::swap_while;
+use net_kit::{Kind, Net, has_net};
+
+/// A link over QUIC alone, which soon notices a dead subflow.
+const QUIC: Options<'static> =
+    Options { both: &["--carrier", "quic", "--link-dead", "2s", "--link-keepalive", "500ms"], near: &["-v"], far: &[] };
+
+/// Lets both hosts judge the packets that arrive by these rules of nft, or by none.
+#[track_caller]
+fn filter(net: &Net, rules: &str) {
+    for host in [net.near(), net.far()] {
+        host.nft(&format!(
+            "table inet quic\ndelete table inet quic\n\
+             table inet quic {{ chain in {{ type filter hook input priority -300; {rules} }}; }}\n"
+        ));
+    }
+}
+
+/// Returns rules for the packets of the link over `proto`, in both directions.
+fn rules(proto: &str, verdict: &str) -> String {
+    format!("{proto} sport {PORT} {verdict}; {proto} dport {PORT} {verdict};")
+}
+
+/// Returns the names of the transports of the live subflows at the near node, sorted.
+fn live(forward: &Forward) -> Vec<String> {
+    let live = subflows(&forward.nodes.near).into_iter().filter(|subflow| subflow["state"] == "live");
+    let mut names: Vec<String> = live.map(|subflow| subflow["carrier"].as_str().unwrap().to_owned()).collect();
+    names.sort();
+    names
+}
+
+#[track_caller]
+fn until_live(forward: &Forward, wanted: &[&str]) {
+    until(&format!("{wanted:?} are live"), || live(forward) == wanted);
+}
+
+/// Measures the longest time from a small message to its echo, again and again until it is asked.
+struct Echoes {
+    worst: thread::JoinHandle<Duration>,
+    is_over: std::sync::Arc<AtomicBool>,
+}
+
+impl Echoes {
+    fn start((mut near, mut far): (TcpStream, TcpStream)) -> Echoes {
+        let is_over = std::sync::Arc::new(AtomicBool::new(false));
+        let until = std::sync::Arc::clone(&is_over);
+        thread::spawn(move || {
+            let mut piece = [0; 64];
+            while far.read_exact(&mut piece).is_ok() && far.write_all(&piece).is_ok() {}
+        });
+        let worst = thread::spawn(move || {
+            let mut worst = Duration::ZERO;
+            while !until.load(Ordering::Relaxed) {
+                let sent = Instant::now();
+                near.write_all(&[7; 64]).unwrap();
+                near.read_exact(&mut [0; 64]).unwrap();
+                worst = worst.max(sent.elapsed());
+                // As in typing.
+                thread::sleep(Duration::from_millis(5));
+            }
+            worst
+        });
+        Echoes { worst, is_over }
+    }
+
+    fn worst(self) -> Duration {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.worst.join().unwrap()
+    }
+}
+
+/// Runs `work` beside echoes over the link, and over plain TCP on the same path: a busy machine is late with both. Returns the
+/// longest silence of the link, without that of plain TCP.
+#[track_caller]
+fn silence(net: &Net, forward: &Forward, work: impl FnOnce()) -> Duration {
+    let path = net.path(0);
+    let [link, plain] =
+        [forward.pair(), direct(net.near(), net.far(), path.near_ip(), path.far_ip())].map(Echoes::start);
+    work();
+    // Long enough that a silence is seen to its end.
+    thread::sleep(Duration::from_millis(700));
+    let [link, plain] = [link, plain].map(Echoes::worst);
+    println!("the longest echo took {link:?}, and {plain:?} over plain TCP");
+    link.saturating_sub(plain)
+}
+
+#[test]
+#[ignore = "longer; make test-system"]
+fn each_change_of_what_a_network_blocks_costs_less_than_half_a_second() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Rate(100.0)]);
+    filter(&net, &rules("udp", "drop"));
+    let auto = ["--carrier", "auto", "--link-dead", "2s", "--link-keepalive", "500ms", "--handshake-timeout", "1s"];
+    let forward = Forward::start(&net, Options { both: &auto, near: &["--connect-timeout", "1s"], far: &[] });
+    swap_while(forward.peers(), 0, || {
+        until_live(&forward, &["tcp"]);
+        let changes: [(&str, &str, &[&str]); 5] = [
+            ("UDP is opened", "", &["quic", "tcp"]),
+            ("TCP is blocked", "tcp", &["quic"]),
+            ("TCP is opened", "", &["quic", "tcp"]),
+            ("UDP is blocked", "udp", &["tcp"]),
+            ("UDP is opened again", "", &["quic", "tcp"]),
+        ];
+        for (what, blocked, wanted) in changes {
+            let silence = silence(&net, &forward, || {
+                filter(&net, &if blocked.is_empty() { String::new() } else { rules(blocked, "drop") });
+                until_live(&forward, wanted);
+            });
+            println!("{what}: {silence:?}");
+            assert!(silence < Duration::from_millis(500), "{what}: {silence:?}");
+        }
+    });
+    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "the session always had a subflow");
+}
+
+#[test]
+fn a_nat_that_forgets_a_connection_of_quic_costs_no_byte_and_no_redial() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Nat]);
+    let forward = Forward::start(&net, QUIC);
+    until_live(&forward, &["quic"]);
+    let seen = || {
+        let subflow = subflows(&forward.nodes.far).swap_remove(0);
+        (subflow["number"].clone(), subflow["remote"].as_str().unwrap().to_owned())
+    };
+    let (number, mut remote) = seen();
+    swap_while(forward.peers(), 0, || {
+        for _ in 0..3 {
+            net.path(0).nat().rebind();
+            until("the far node sees another address", || seen().1 != remote);
+            let (same, now) = seen();
+            assert_eq!(same, number, "it is the same subflow");
+            remote = now;
+            let before = link_figure(&forward.nodes.near, "bytes_received");
+            until("the transfer goes on", || link_figure(&forward.nodes.near, "bytes_received") > before + (1 << 20));
+        }
+    });
+    assert_eq!(subflows(&forward.nodes.near).len(), 1);
+    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0);
+    assert_eq!(forward.nodes.near.count_log(&["no subflow"]), 0, "nothing was dialed again");
+}
+
+/// Sets the longest packet of the devices of both ends.
+#[track_caller]
+fn set_mtu(net: &Net, bytes: u32) {
+    [net.near(), net.far()]
+        .into_iter()
+        .for_each(|host| host.ip(&format!("link set {} mtu {bytes}", net.path(0).device())));
+}
+
+#[test]
+fn links_over_quic_fill_the_datagrams_of_each_path() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    // 1,228 is the least that QUIC needs: 1,200 bytes behind the headers of IPv4 and UDP.
+    for (mtu, payload) in [(1_228, 1_200), (1_280, 1_252), (1_500, 1_452), (9_000, 1_452)] {
+        set_mtu(&net, mtu);
+        let forward = Forward::start(&net, QUIC);
+        let mtu_bytes = || subflows(&forward.nodes.near)[0]["mtu_bytes"].as_u64().unwrap_or(0);
+        swap_while(forward.peers(), 1 << 20, || {
+            // The search ends when two steps would be shorter than 20 bytes.
+            until("the longest datagram is found", || (payload - 40..=payload).contains(&mtu_bytes()));
+        });
+        println!("{mtu} bytes of IP: {} of UDP", mtu_bytes());
+        assert!(mtu_bytes() <= payload, "{}", mtu_bytes());
+        assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0);
+    }
+}
+
+#[test]
+fn a_path_that_swallows_long_datagrams_from_now_on_stops_a_transfer_for_seconds_at_most() {
+    if !has_net() {
+        return;
+    }
+    // Datagrams leave one by one, so that their own lengths are judged.
+    let net = Net::of(&[Kind::Rate(200.0)]);
+    let forward = Forward::start(&net, Options { both: &["--carrier", "quic"], ..Options::default() });
+    let mtu_bytes = || subflows(&forward.nodes.near)[0]["mtu_bytes"].as_u64().unwrap_or(0);
+    swap_while(forward.peers(), 0, || {
+        until("the datagrams are long", || mtu_bytes() > 1_400);
+        let silence = silence(&net, &forward, || {
+            // Without an error to the sender, as a router does that sends no ICMP.
+            filter(&net, &rules("udp", "meta length > 1228 drop"));
+            until("the datagrams are short", || mtu_bytes() == 1_200);
+            let before = link_figure(&forward.nodes.near, "bytes_received");
+            until("the transfer goes on", || link_figure(&forward.nodes.near, "bytes_received") > before + (1 << 20));
+        });
+        assert!(silence < Duration::from_secs(4), "{silence:?}");
+    });
+    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0);
+    assert_eq!(live(&forward), ["quic"]);
+}
+
+/// Makes a cut of one of six kinds: of UDP, of TCP, or of both.
+#[track_caller]
+fn cut(net: &Net, number: usize) {
+    match number % 6 {
+        0 => filter(net, &rules("udp", "drop")),
+        // The sender gets an error for each datagram.
+        1 => filter(net, &rules("udp", "reject")),
+        2 => _ = net.path(0).reset(PORT),
+        3 => net.path(0).change_address(10 + (number % 200) as u8),
+        4 => filter(net, &rules("tcp", "drop")),
+        // No subflow is left.
+        _ => filter(net, &[rules("udp", "drop"), rules("tcp", "reject with tcp reset")].concat()),
+    }
+}
+
+/// Moves bytes in both directions while the path is cut a number of times, over subflows of TCP and of QUIC.
+#[track_caller]
+fn survive(least: u64, cuts: usize) {
+    let net = Net::of(&[Kind::Veth]);
+    let hasty = ["--link-keepalive", "100ms", "--link-dead", "400ms", "--connect-timeout", "1s", "--carrier", "auto"];
+    let near = ["--path", "tcp:%p1", "--path", "quic:%p1"];
+    let forward = Forward::start(&net, Options { both: &hasty, near: &near, far: &[] });
+    until_live(&forward, &["quic", "tcp"]);
+    let moved = || {
+        let bytes = |node| link_figure(node, "bytes_received");
+        bytes(&forward.nodes.near).min(bytes(&forward.nodes.far))
+    };
+    let (since, mut worst) = (Instant::now(), Duration::ZERO);
+    swap_while(forward.peers(), least, || {
+        for number in 0..cuts {
+            cut(&net, number);
+            let (at, before) = (Instant::now(), moved());
+            // What still passes goes on; where nothing does, both ends notice.
+            let is_over = || moved() > before + (256 << 10) || at.elapsed() > Duration::from_millis(600);
+            until("the cut was felt", is_over);
+            filter(&net, "");
+            let (at, before) = (Instant::now(), moved());
+            until_within(kit::SOON, "the transfer goes on", || moved() > before + (256 << 10));
+            worst = worst.max(at.elapsed());
+        }
+    });
+    println!(
+        "{} MiB each way with {cuts} cuts in {:?}, {worst:?} after the longest one, {} resumes",
+        moved() >> 20,
+        since.elapsed(),
+        link_figure(&forward.nodes.near, "resumes")
+    );
+    assert_eq!(forward.nodes.near.count_log(&["link ended"]), 0, "it is the session that began");
+    until_live(&forward, &["quic", "tcp"]);
+}
+
+#[test]
+fn a_transfer_over_tcp_and_quic_survives_cuts_of_alternating_kinds() {
+    if has_net() {
+        survive(16 << 20, 12);
+    }
+}
+
+#[test]
+#[ignore = "longer; make test-system"]
+fn a_gibibyte_over_tcp_and_quic_survives_a_hundred_cuts() {
+    if has_net() {
+        // As much in each direction.
+        survive(512 << 20, 102);
+    }
+}
+
+/// Has this many streams over one subflow of QUIC at once, and moves bytes over each in both directions.
+#[track_caller]
+fn many_streams(count: usize) {
+    let net = Net::of(&[Kind::Veth]);
+    let most = (2 * count + 20).to_string();
+    let both = ["--carrier", "quic", "--max-connections", &most, "--udp-flows", "1"];
+    let forward = Forward::start(&net, Options { both: &both, ..Options::default() });
+    let mut pairs: Vec<(TcpStream, TcpStream)> = (0..count).map(|_| forward.pair()).collect();
+    assert_eq!(link_figure(&forward.nodes.far, "streams"), count as u64);
+    let pattern = |number: usize, len: usize| (0..len).map(|at| (at * 31 + number * 7) as u8).collect::<Vec<u8>>();
+    // All of them have bytes under way before any is read.
+    for (number, (client, server)) in pairs.iter_mut().enumerate() {
+        client.write_all(&pattern(number, 2_000)).unwrap();
+        server.write_all(&pattern(number + 1, 2_000)).unwrap();
+    }
+    for (number, (client, server)) in pairs.iter_mut().enumerate() {
+        for (socket, number) in [(server, number), (client, number + 1)] {
+            let mut got = vec![0; 2_000];
+            socket.read_exact(&mut got).unwrap();
+            assert!(got == pattern(number, 2_000), "stream {number}");
+        }
+    }
+    assert_eq!(live(&forward), ["quic"]);
+    drop(pairs);
+    until("no stream is left", || link_figure(&forward.nodes.far, "streams") == 0);
+    let (mut client, mut server): (Peer, Peer) = forward.peers();
+    client.run(&[Send(1_000), Fin]);
+    server.run(&[Take(1_000), ReadAll]);
+}
+
+#[test]
+fn a_thousand_streams_share_a_subflow_of_quic() {
+    if has_net() {
+        many_streams(1_000);
+    }
+}
+
+#[test]
+#[ignore = "longer; make test-system"]
+fn ten_thousand_streams_share_a_subflow_of_quic() {
+    if has_net() {
+        // The far node counts two descriptors for each stream, and one key gets half of its connections.
+        let count = (crate::link_many::descriptors_max().saturating_sub(420) / 4).min(10_000);
+        println!("{count} streams");
+        many_streams(count);
+    }
+}
