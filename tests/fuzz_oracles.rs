@@ -1,6 +1,8 @@
 //! The oracles of the fuzz targets, run without a fuzzer a bounded number of times: with the seeds, with mutations of
 //! the seeds and with random bytes. A last test checks that no target is left out.
 
+#[path = "../fuzz/oracles/link_quic.rs"]
+mod link_quic;
 #[path = "kit/loop/mod.rs"]
 mod loop_kit;
 #[path = "../fuzz/oracles.rs"]
@@ -64,6 +66,32 @@ fn every_oracle_holds_for_random_bytes() {
             check(name, oracle, "random text", &text);
         }
     }
+}
+
+/// Returns the pages of memory of this process, where the system tells.
+fn resident_pages() -> usize {
+    let text = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0)
+}
+
+/// The oracle has sockets, so it runs less often than the others. Its link lives across all of its inputs.
+#[test]
+fn a_link_over_quic_outlives_its_seeds_and_their_mutations() {
+    let seeds = seeds("link_quic");
+    assert!(seeds.len() >= 3);
+    let mut state = 0x5eed;
+    let mut first = None;
+    for (file, seed) in &seeds {
+        check("link_quic", link_quic::link_quic, file, seed);
+        first.get_or_insert_with(resident_pages);
+        for number in 0..40 {
+            let input = oracles::mutate(seed, &mut state);
+            check("link_quic", link_quic::link_quic, &format!("mutation {number} of {file}"), &input);
+        }
+    }
+    // Nothing of the strangers stays but what their places and the inboxes hold.
+    let more = resident_pages().saturating_sub(first.unwrap_or(0)) * 4096;
+    assert!(more < 64 << 20, "{more} bytes more");
 }
 
 /// A planted defect: the code that runs the oracles must notice when one fails.
