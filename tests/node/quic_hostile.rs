@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use node_kit::datagram_relay::DatagramRelay;
 use node_kit::*;
 use quic_kit::{RawQuic, count_received, initial};
-use quinn_proto::{ConnectionError, Dir};
+use quinn_proto::{ConnectionError, Dir, Side, StreamId, VarInt};
 use seaprox::Id;
 use seaprox::node::{CarrierKind, LinkEvent, Path, Timing};
 
@@ -251,6 +251,23 @@ fn a_subflow_ends_that_gets_garbage_on_any_lane() {
         raw.write(lanes[lane], &[0xee; 500]);
         raw.until("the server has ended the subflow", |raw| raw.lost.is_some());
     }
+}
+
+#[test]
+fn a_subflow_ends_whose_peer_refuses_a_lane() {
+    // Nothing else ends the subflow before the test does.
+    let (keepalive, dead) = (Duration::from_millis(100), Duration::from_secs(120));
+    let (far, addr) = serve(Timing { keepalive, dead, ..timing() });
+    let mut raw = RawQuic::new(addr, SEED, Ipv4Addr::LOCALHOST);
+    raw.until("the handshake is done", |raw| raw.is_connected);
+    let lanes = raw.open_lanes();
+    let _session = raw.begin_session(lanes[0], lanes.len() as u16);
+    // The lane on which the node asks if the peer is there.
+    let first = StreamId::new(Side::Server, Dir::Uni, 0);
+    raw.connection.recv_stream(first).stop(VarInt::from_u32(0)).unwrap();
+    raw.until("the server has ended the subflow", |raw| raw.lost.is_some());
+    assert!(matches!(raw.lost, Some(ConnectionError::ApplicationClosed(_))), "{:?}", raw.lost);
+    until("the subflow is gone", || far.links()[0].subflows.is_empty());
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use node_kit::*;
-use seaprox::Id;
 use seaprox::node::{CarrierKind, LinkEvent, LinksOfServer, ServeConfig, Timing};
+use seaprox::{Id, Reason};
 
 use crate::flows;
 use crate::quic_kit::RawQuic;
@@ -175,6 +175,13 @@ fn links_over_quic_go_on_when_their_server_is_replaced_or_stops() {
     });
     exchange();
     assert_eq!(far.links().len(), 2);
+    // A peer that comes now is told at once.
+    let late = Node::start();
+    dial(&late, addr);
+    until("it is refused", || late.has(|event| matches!(event, LinkEvent::NoSubflow { .. })));
+    let refused = |event: &LinkEvent| matches!(event, LinkEvent::NoSubflow { failure, .. } if failure.reason == Reason::LimitReached);
+    assert!(late.has(refused), "{:?}", late.happened.lock().unwrap());
+    drop(late);
     assert!(!near.has(|event| matches!(event, LinkEvent::Suspended | LinkEvent::NoSubflow { .. })));
     // With its last link, the address is free.
     drop((near, another));

@@ -410,3 +410,94 @@ const EVENT_BYTES: usize = 256;
 const FIRSTS_PER_TURN: usize = 64;
 /// Connections that wait for a carrier: those of one batch at most, because the node takes them at once.
 const ARRIVALS_MAX: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::transport::{Congestion, Setup, client_tls, server_tls};
+    use crate::types::id::Kind;
+
+    use super::super::config;
+    use super::*;
+
+    fn setup() -> Setup<'static> {
+        Setup {
+            seed: &[7; 32],
+            ciphers: &[],
+            groups: &[],
+            admits: Arc::new(|_| true),
+            expired: Arc::new(|_| false),
+            invites: None,
+            simultaneous: false,
+            congestion: Congestion::System,
+        }
+    }
+
+    /// Returns the port of a server.
+    fn server() -> Port {
+        let socket = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let crypto = server_tls(&setup()).unwrap().quic_server().unwrap();
+        let server = Arc::new(config::server(crypto, Congestion::System));
+        let make = |mtud| Endpoint::new(Arc::new(config::endpoint(&[7; 32])), Some(server), mtud, None);
+        Port::new(socket, make, &Rc::new(Buffers::new(0))).unwrap()
+    }
+
+    /// Returns the first datagrams of a client of a server.
+    fn hello(to: SocketAddr) -> Vec<Vec<u8>> {
+        let crypto = client_tls(&setup()).unwrap().quic_client().unwrap();
+        let mut endpoint = Endpoint::new(Arc::new(config::endpoint(&[8; 32])), None, true, None);
+        let client = config::client(crypto, Congestion::System);
+        let (_, mut connection) = endpoint.connect(Instant::now(), client, to, "seaprox.invalid").unwrap();
+        let (mut all, mut out) = (Vec::new(), Vec::new());
+        while let Some(transmit) = connection.poll_transmit(Instant::now(), 1, &mut out) {
+            all.push(out[..transmit.size].to_vec());
+            out.clear();
+        }
+        all
+    }
+
+    /// Sends a datagram again and again, and lets the port receive in one turn what has arrived, until something is true: the system
+    /// may drop datagrams on loopback.
+    #[track_caller]
+    fn flood(port: &mut Port, datagram: &[u8], count: usize, mut is_true: impl FnMut(&mut Port) -> bool) {
+        let (stranger, since) = (std::net::UdpSocket::bind("127.0.0.1:0").unwrap(), Instant::now());
+        loop {
+            (0..count).for_each(|_| _ = stranger.send_to(datagram, port.local().unwrap()).unwrap());
+            port.receive(Instant::now(), 64).unwrap();
+            if is_true(port) {
+                return;
+            }
+            assert!(since.elapsed().as_secs() < 20, "the datagrams have no effect");
+        }
+    }
+
+    #[test]
+    fn the_inbox_of_an_unauthenticated_peer_is_small_and_a_turn_takes_few_first_packets() {
+        let mut port = server();
+        let hello = hello(port.local().unwrap()).swap_remove(0);
+        flood(&mut port, &hello, 1, |port| port.arrival().is_some());
+        let incoming = port.take_arrival().unwrap();
+        let server = config::server(server_tls(&setup()).unwrap().quic_server().unwrap(), Congestion::System);
+        let (handle, _connection) = port.accept(incoming, Instant::now(), server).unwrap();
+        port.open_inbox(handle, Id::parse(Kind::Side, "1.1").unwrap());
+        for _ in 0..4 {
+            flood(&mut port, &hello, 40, |port| port.inbox_bytes(handle) > 0);
+            let few = port.inbox_bytes(handle);
+            assert!(few <= INBOX_BYTES_UNAUTHENTICATED_MAX, "{few} bytes wait");
+        }
+        assert_eq!(port.inboxes_unauthenticated, 1);
+        port.widen_inbox(handle);
+        assert_eq!(port.inboxes_unauthenticated, 0);
+        flood(&mut port, &hello, 40, |port| port.inbox_bytes(handle) > INBOX_BYTES_UNAUTHENTICATED_MAX);
+        assert_eq!(port.take_dropped(), 0);
+        port.take_inbox(handle);
+        flood(&mut port, &hello, FIRSTS_PER_TURN + 20, |port| {
+            let (_, bytes) = port.take_inbox(handle);
+            assert!(bytes <= FIRSTS_PER_TURN * hello.len(), "{bytes} bytes in a turn");
+            port.take_dropped() > 0
+        });
+        port.forget(handle);
+        assert!(port.inboxes.is_empty());
+    }
+}
