@@ -3,9 +3,7 @@
 //! own, which needs root, `ip`, `tc`, `ss`, `nft` and TUN devices.
 //!
 //! `cargo bench --bench paths -- [SECONDS [WARM_UP_SECONDS]] [PAIR...]`, where PAIR is the index of a pair, from 0. The
-//! argument `emulator` alone measures the highest rates of an emulated path on this machine. The argument `carriers` measures a
-//! link over each kind of carrier that the system has, on paths that the kernel shapes (tbf) and on emulated ones; names of
-//! kinds, such as `tcp sctp`, choose some.
+//! argument `emulator` alone measures the highest rates of an emulated path on this machine.
 
 #[path = "../tests/kit/process/mod.rs"]
 mod kit;
@@ -16,8 +14,7 @@ use std::time::Duration;
 
 use net_kit::goodput::goodput;
 use net_kit::nodes::direct;
-use net_kit::{Kind, Link, Net, Way, carriers, has_net, has_tun, pairs};
-use seaprox::node::CarrierKind;
+use net_kit::{Kind, Link, Net, Way, has_net, has_tun, pairs};
 
 fn main() {
     let numbers: Vec<u64> = std::env::args().skip(1).filter_map(|word| word.parse().ok()).collect();
@@ -28,9 +25,6 @@ fn main() {
         return how_fast_an_emulated_path_is();
     }
     let (time, warm_up) = (numbers.first().copied().unwrap_or(8), numbers.get(1).copied().unwrap_or(4));
-    if std::env::args().any(|word| word == "carriers") {
-        return carriers_compared(Duration::from_secs(warm_up), Duration::from_secs(time));
-    }
     let chosen = numbers.get(2..).unwrap_or_default();
     let mut lines = vec![
         "| paths (Mbit/s, ms one way) | alone | alone | sum | link | of the sum | MPTCP | of the sum |".to_owned(),
@@ -51,31 +45,6 @@ fn main() {
         lines.push(format!("| {} | {one:.1} | {other:.1} | {sum:.1} | {link} | {kernel} |", pair.name));
     }
     println!("{}", lines.join("\n"));
-}
-
-fn carriers_compared(warm_up: Duration, time: Duration) {
-    let emulated = |mbit, ms, loss| {
-        let link = Link { mbit, delay: Duration::from_millis(ms), loss, ..Link::default() };
-        (format!("{mbit} Mbit/s, {ms} ms, {} % loss", loss * 100.0), Kind::Emulated(link))
-    };
-    let paths = [
-        ("50 Mbit/s, tbf".to_owned(), Kind::Rate(50.0)),
-        emulated(20.0, 10, 0.0),
-        emulated(20.0, 10, 0.001),
-        emulated(20.0, 10, 0.01),
-        emulated(20.0, 10, 0.05),
-        emulated(20.0, 100, 0.0),
-    ];
-    let named: Vec<CarrierKind> = std::env::args().filter_map(|word| CarrierKind::parse(&word)).collect();
-    let is_chosen = |kind| named.is_empty() || named.contains(&kind);
-    println!("| path | carrier | Mbit/s | echo beside it, p50 ms | p99 ms |\n| --- | --- | --- | --- | --- |");
-    for (path, kind) in paths {
-        for way in carriers::ways().into_iter().filter(|way| is_chosen(way.carrier)) {
-            let figures = way.measure(kind, warm_up, time);
-            let [p50, p99] = figures.echo.map(|echo| echo.as_secs_f64() * 1e3);
-            println!("| {path} | {} | {:.1} | {p50:.1} | {p99:.1} |", way.name, figures.goodput);
-        }
-    }
 }
 
 fn how_fast_an_emulated_path_is() {

@@ -2,8 +2,9 @@
 //! plain TCP, ssh and wireguard-go. One bulk stream goes over each way, and beside it a message every 20 ms on a
 //! stream of its own, which the other end sends back.
 //!
-//! `cargo bench --bench carriers -- [--rounds N] [--seconds S] [WORD...]`, where each WORD is a part of the name of a
-//! way or of a path: only those are measured. It prints a line for each measurement, and then the tables of
+//! `cargo bench --bench carriers -- [--rounds N] [--seconds S] [--at-most MBIT] [WORD...]`, where each WORD is the name of a
+//! way or of a path, or a part of such names: only those are measured. No path is faster than MBIT Mbit/s, for a machine that
+//! emulates slowly. It prints a line for each measurement, and then the tables of
 //! `docs/performance-link.md`: goodput, processor time of both ends together, and echoes, the medians of the rounds.
 //! The paths are in a network of the bench's own, which needs root, `ip`, `tc`, `ss`, `nft` and TUN devices. A way that
 //! this build, this kernel or this machine does not have is named with the reason.
@@ -31,15 +32,15 @@ struct Path {
     kind: Kind,
 }
 
-/// Returns the paths. The losses are in both directions.
-fn paths() -> [Path; 7] {
+/// Returns the paths, none faster than `at_most` Mbit/s. The losses are in both directions.
+fn paths(at_most: f64) -> [Path; 7] {
     let ms = Duration::from_millis;
-    let of = |mbit, delay| Link { mbit, delay: ms(delay), ..Link::default() };
+    let of = |mbit: f64, delay| Link { mbit: mbit.min(at_most), delay: ms(delay), ..Link::default() };
     let lossy = |loss| Kind::Emulated(Link { loss, ..of(50.0, 10) });
     let bloated = Link { queue: Queue::Time(ms(2000)), ..of(20.0, 10) };
     let path = |name, said, kind| Path { name, said, kind };
     [
-        path("fast", "as fast as the kernel", Kind::Veth),
+        path("fast", "as fast as the kernel", if at_most.is_finite() { Kind::Rate(at_most) } else { Kind::Veth }),
         path("clean", "100 Mbit/s, 5 ms", Kind::Emulated(of(100.0, 5))),
         path("lossy-0.1", "50 Mbit/s, 10 ms, 0.1 % lost", lossy(0.001)),
         path("lossy-1", "50 Mbit/s, 10 ms, 1 % lost", lossy(0.01)),
@@ -58,6 +59,7 @@ type Show = fn(&Figures) -> String;
 struct Options {
     rounds: usize,
     time: Duration,
+    at_most: f64,
     words: Vec<String>,
 }
 
@@ -70,13 +72,16 @@ impl Options {
             words.drain(at..words.len().min(at + 2));
             value.unwrap_or(usual)
         };
-        let (rounds, seconds) = (number("--rounds", 1.0), number("--seconds", 6.0));
-        Options { rounds: rounds as usize, time: Duration::from_secs_f64(seconds), words }
+        let [rounds, seconds, at_most] = [("--rounds", 1.0), ("--seconds", 6.0), ("--at-most", f64::INFINITY)]
+            .map(|(name, usual)| number(name, usual));
+        Options { rounds: rounds as usize, time: Duration::from_secs_f64(seconds), at_most, words }
     }
 
-    /// Returns true if this one of `names` is chosen: if a word names it, or no word names any of them.
+    /// Returns true if this one of `names` is chosen: if a word names it, or no word names any of them. A word that is one of
+    /// the names is no part of others.
     fn wants(&self, name: &str, names: &[&str]) -> bool {
-        let named = |name: &str| self.words.iter().any(|word| name.contains(word.as_str()));
+        let is_part = |name: &str, word: &str| name.contains(word) && !names.contains(&word);
+        let named = |name: &str| self.words.iter().any(|word| name == word || is_part(name, word));
         named(name) || !names.iter().any(|name| named(name))
     }
 }
@@ -86,7 +91,7 @@ fn main() {
     if std::env::args().any(|word| word == "--list") || !has_net() || !has_tun() {
         return;
     }
-    let paths = paths();
+    let paths = paths(options.at_most);
     let path_names = paths.each_ref().map(|path| path.name);
     let way_names: Vec<&str> = WAYS.iter().map(|way| way.name).collect();
     let paths: Vec<Path> = paths.into_iter().filter(|path| options.wants(path.name, &path_names)).collect();

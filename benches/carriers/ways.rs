@@ -65,7 +65,9 @@ fn carrier(net: &Net, kind: &str, subflows: usize) -> Result<Carried, Failure> {
         return Err(Failure::Missing("not in this kernel".into()));
     }
     let count = subflows.to_string();
-    let options = Options { both: &["--carrier", kind], near: &["--subflows", &count], ..Options::default() };
+    // The handshakes of a slow, emulated processor may take long.
+    let both = ["--carrier", kind, "--handshake-timeout", "30s"];
+    let options = Options { both: &both, near: &["--subflows", &count], ..Options::default() };
     let forward = std::rc::Rc::new(Forward::start(net, options));
     forward.nodes.until_subflows(subflows);
     let pids = vec![forward.nodes.near.pid(), forward.nodes.far.pid()];

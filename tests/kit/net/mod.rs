@@ -33,7 +33,6 @@
 #![allow(dead_code, unused_imports)] // Each test file uses its part.
 
 pub mod capture;
-pub mod carriers;
 pub mod conntrack;
 pub mod emulator;
 pub mod goodput;
