@@ -13,8 +13,11 @@
 //!   another; where there is one processor only, the first line says so.
 //! * Paths (`path-`): a link between two nodes over a path of a network of namespaces, and at the same moment plain TCP over a
 //!   path of the same kind (see `network`). The figure is compared with that of plain TCP: the median of the ratios.
+//! * Changes (`auto-`): the silence that a change of the network costs a link with `--carrier auto`, beside the longest echo
+//!   before it.
 //! * The others measure the relay on loopback, timers, frames, and the networks of the tests themselves.
 
+mod auto;
 mod echo;
 mod echoes;
 mod emulation;
@@ -366,6 +369,29 @@ const GATES: &[Gate] = &[
         limit: Limit::AtMost(1000.0),
         run: echoes::new_connections,
     },
+    Gate {
+        name: "auto-tcp-dropped",
+        figure: "longest echo",
+        unit: "ms",
+        limit: Limit::AtMost(500.0),
+        run: auto::tcp_dropped,
+    },
+    Gate {
+        name: "auto-udp-dropped",
+        figure: "longest echo",
+        unit: "ms",
+        limit: Limit::AtMost(500.0),
+        run: auto::udp_dropped,
+    },
+    Gate {
+        name: "auto-tcp-reset",
+        figure: "longest echo",
+        unit: "ms",
+        limit: Limit::AtMost(500.0),
+        run: auto::tcp_reset,
+    },
+    Gate { name: "auto-cable", figure: "longest echo", unit: "ms", limit: Limit::AtMost(500.0), run: auto::cable },
+    Gate { name: "auto-walk", figure: "longest echo", unit: "ms", limit: Limit::AtMost(500.0), run: auto::walk },
     Gate {
         name: "link-connect-timeout",
         figure: "late by",

@@ -8,7 +8,8 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use kit::{Seaprox, until};
-use net_kit::nodes::{Forward, Options, PORT, link_figure, subflows};
+use net_kit::filter::{filter, of_links};
+use net_kit::nodes::{Forward, Options, link_figure, subflows};
 use net_kit::transfer::swap_while;
 use net_kit::{Kind, Net, has_net};
 
@@ -18,22 +19,6 @@ const AUTO: Options<'static> = Options {
     near: &["--connect-timeout", "1s"],
     far: &[],
 };
-
-/// Lets both hosts judge what arrives by these rules of nft, or by none.
-#[track_caller]
-fn filter(net: &Net, rules: &str) {
-    for host in [net.near(), net.far()] {
-        host.nft(&format!(
-            "table inet auto\ndelete table inet auto\n\
-             table inet auto {{ chain in {{ type filter hook input priority -300; {rules} }}; }}\n"
-        ));
-    }
-}
-
-/// Returns rules for the packets of the link over `proto`, in both directions.
-fn rules(proto: &str, verdict: &str) -> String {
-    format!("{proto} sport {PORT} {verdict}; {proto} dport {PORT} {verdict};")
-}
 
 /// Returns the transports of the live subflows at the near node, with the bytes that each has carried.
 fn carried(node: &Seaprox) -> Vec<(String, u64)> {
@@ -116,7 +101,7 @@ fn quic_goes_on_where_tcp_is_cut_and_tcp_where_udp_is_blocked() {
             let echoes = forward.pair();
             let longest = std::thread::scope(|scope| {
                 let echoes = scope.spawn(|| longest_echo(echoes, Duration::from_millis(1500)));
-                filter(&net, &rules(proto, "drop"));
+                filter(&net, &of_links(proto, "drop"));
                 echoes.join().unwrap()
             });
             // 0.3 to 0.4 s where the machine has time; a test of the whole system cannot demand it.
@@ -136,7 +121,7 @@ fn a_link_comes_up_over_quic_alone_and_over_tcp_alone() {
     }
     for (proto, left) in [("tcp", "quic"), ("udp", "tcp")] {
         let net = Net::of(&[Kind::Veth]);
-        filter(&net, &rules(proto, "drop"));
+        filter(&net, &of_links(proto, "drop"));
         let forward = Forward::start(&net, AUTO);
         until_live(&forward.nodes.near, &[left]);
         swap_while(forward.peers(), 1 << 20, || {});
@@ -150,14 +135,14 @@ fn udp_that_is_blocked_opened_and_blocked_again_costs_nothing() {
         return;
     }
     let net = Net::of(&[Kind::Rate(100.0)]);
-    filter(&net, &rules("udp", "drop"));
+    filter(&net, &of_links("udp", "drop"));
     let forward = Forward::start(&net, AUTO);
     swap_while(forward.peers(), 4 << 20, || {
         until_live(&forward.nodes.near, &["tcp"]);
         filter(&net, "");
         // The first pause between two tries is 5 s at most.
         until_live(&forward.nodes.near, &["quic", "tcp"]);
-        filter(&net, &rules("udp", "drop"));
+        filter(&net, &of_links("udp", "drop"));
         until_live(&forward.nodes.near, &["tcp"]);
     });
     assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0);
@@ -172,7 +157,7 @@ fn quic_carries_where_tcp_is_throttled() {
     let net = Net::of(&[Kind::Rate(50.0)]);
     let forward = Forward::start(&net, AUTO);
     until_live(&forward.nodes.near, &["quic", "tcp"]);
-    filter(&net, &rules("tcp", "limit rate over 100 kbytes/second drop"));
+    filter(&net, &of_links("tcp", "limit rate over 100 kbytes/second drop"));
     swap_while(forward.peers(), 1 << 20, || {
         let bytes = || carried(&forward.nodes.near).into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>();
         until("quic carries ten times as much as tcp", || {

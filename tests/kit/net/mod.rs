@@ -35,6 +35,7 @@
 pub mod capture;
 pub mod conntrack;
 pub mod emulator;
+pub mod filter;
 pub mod goodput;
 pub mod home;
 pub mod host;
