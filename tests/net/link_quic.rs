@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use kit::Step::{Fin, Read as Take, ReadAll, Send};
 use kit::{Peer, until, until_within};
+use net_kit::filter::{filter, of_links};
 use net_kit::nodes::{Forward, Options, PORT, direct, link_figure, subflows};
 use net_kit::transfer::swap_while;
 use net_kit::{Kind, Net, has_net};
@@ -19,22 +20,6 @@ use net_kit::{Kind, Net, has_net};
 /// A link over QUIC alone, which soon notices a dead subflow.
 const QUIC: Options<'static> =
     Options { both: &["--carrier", "quic", "--link-dead", "2s", "--link-keepalive", "500ms"], near: &["-v"], far: &[] };
-
-/// Lets both hosts judge the packets that arrive by these rules of nft, or by none.
-#[track_caller]
-fn filter(net: &Net, rules: &str) {
-    for host in [net.near(), net.far()] {
-        host.nft(&format!(
-            "table inet quic\ndelete table inet quic\n\
-             table inet quic {{ chain in {{ type filter hook input priority -300; {rules} }}; }}\n"
-        ));
-    }
-}
-
-/// Returns rules for the packets of the link over `proto`, in both directions.
-fn rules(proto: &str, verdict: &str) -> String {
-    format!("{proto} sport {PORT} {verdict}; {proto} dport {PORT} {verdict};")
-}
 
 /// Returns the names of the transports of the live subflows at the near node, sorted.
 fn live(forward: &Forward) -> Vec<String> {
@@ -106,7 +91,7 @@ fn each_change_of_what_a_network_blocks_costs_less_than_half_a_second() {
         return;
     }
     let net = Net::of(&[Kind::Rate(100.0)]);
-    filter(&net, &rules("udp", "drop"));
+    filter(&net, &of_links("udp", "drop"));
     let auto = ["--carrier", "auto", "--link-dead", "2s", "--link-keepalive", "500ms", "--handshake-timeout", "1s"];
     let forward = Forward::start(&net, Options { both: &auto, near: &["--connect-timeout", "1s"], far: &[] });
     swap_while(forward.peers(), 0, || {
@@ -120,7 +105,7 @@ fn each_change_of_what_a_network_blocks_costs_less_than_half_a_second() {
         ];
         for (what, blocked, wanted) in changes {
             let silence = silence(&net, &forward, || {
-                filter(&net, &if blocked.is_empty() { String::new() } else { rules(blocked, "drop") });
+                filter(&net, &if blocked.is_empty() { String::new() } else { of_links(blocked, "drop") });
                 until_live(&forward, wanted);
             });
             println!("{what}: {silence:?}");
@@ -201,7 +186,7 @@ fn a_path_that_swallows_long_datagrams_from_now_on_stops_a_transfer_for_seconds_
         until("the datagrams are long", || mtu_bytes() > 1_400);
         let silence = silence(&net, &forward, || {
             // Without an error to the sender, as a router does that sends no ICMP.
-            filter(&net, &rules("udp", "meta length > 1228 drop"));
+            filter(&net, &of_links("udp", "meta length > 1228 drop"));
             until("the datagrams are short", || mtu_bytes() == 1_200);
             let before = link_figure(&forward.nodes.near, "bytes_received");
             until("the transfer goes on", || link_figure(&forward.nodes.near, "bytes_received") > before + (1 << 20));
@@ -216,14 +201,14 @@ fn a_path_that_swallows_long_datagrams_from_now_on_stops_a_transfer_for_seconds_
 #[track_caller]
 fn cut(net: &Net, number: usize) {
     match number % 6 {
-        0 => filter(net, &rules("udp", "drop")),
+        0 => filter(net, &of_links("udp", "drop")),
         // The sender gets an error for each datagram.
-        1 => filter(net, &rules("udp", "reject")),
+        1 => filter(net, &of_links("udp", "reject")),
         2 => _ = net.path(0).reset(PORT),
         3 => net.path(0).change_address(10 + (number % 200) as u8),
-        4 => filter(net, &rules("tcp", "drop")),
+        4 => filter(net, &of_links("tcp", "drop")),
         // No subflow is left.
-        _ => filter(net, &[rules("udp", "drop"), rules("tcp", "reject with tcp reset")].concat()),
+        _ => filter(net, &[of_links("udp", "drop"), of_links("tcp", "reject with tcp reset")].concat()),
     }
 }
 
