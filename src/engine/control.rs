@@ -46,8 +46,6 @@ pub(crate) enum Deadline {
     Link(Id),
     /// Look after a carrier of a link.
     Carrier(Id),
-    /// Look after the connection of a carrier.
-    Transport(Id),
     /// Look after a link that leaves its group.
     Member(Id),
     /// Look after the links of a group.

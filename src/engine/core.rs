@@ -4,7 +4,7 @@
 //! the core, delivers it. So a handler can borrow the whole core while it runs. A record that ends is marked and queued; the
 //! reap at the end of the turn frees it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -68,6 +68,8 @@ pub struct Core {
     pub(crate) profiles: Profiles,
     pub(crate) hooks: Companions<Hooked>,
     pub(crate) one_offs: OneOffs<OneOff>,
+    /// The sides that run at a time of the loop in microseconds: a millisecond is too coarse for their carriers.
+    pub(crate) alarms: BTreeSet<(u64, Id)>,
     /// The entries [`OneOff::Wake`], of which some may be of connections that are over.
     pub(crate) wakes: usize,
     pub(crate) caller_timers: CallerTimers,
@@ -212,6 +214,7 @@ impl Core {
             profiles,
             hooks: Companions::new(),
             one_offs: OneOffs::new(),
+            alarms: BTreeSet::new(),
             wakes: 0,
             caller_timers: CallerTimers::new(limits.timers),
             awaited: Vec::new(),
@@ -473,6 +476,21 @@ impl Core {
             && !std::mem::replace(&mut record.ready.queued, true)
         {
             self.queues.run.push_back(Run::Side(side));
+        }
+    }
+
+    /// Queues a side at a time of the loop in microseconds, and no more at the time `before`.
+    pub(crate) fn enqueue_at(&mut self, side: Id, at_us: u64, before: Option<u64>) {
+        before.into_iter().for_each(|before| _ = self.alarms.remove(&(before, side)));
+        self.alarms.insert((at_us, side));
+    }
+
+    /// Queues the sides whose time has come.
+    pub(crate) fn enqueue_due(&mut self) {
+        let now_us = self.pools.sessions.now.as_us();
+        while let Some((_, side)) = self.alarms.first().filter(|(at_us, _)| *at_us <= now_us).copied() {
+            self.alarms.pop_first();
+            self.enqueue(side);
         }
     }
 

@@ -130,6 +130,7 @@ impl Proxy {
         self.core.stats.turns += 1;
         self.core.interactive_turns = self.core.interactive_turns.saturating_sub(1);
         self.note_events();
+        self.core.enqueue_due();
         self.read_mails();
         self.call_watches();
         self.run_queue();
@@ -209,7 +210,9 @@ impl Proxy {
         let due = self.core.next_deadline_ms().map(|due_ms| due_ms.saturating_sub(now_ms));
         // One millisecond is added, so that the deadline has passed when the clock is read.
         let due = due.map(|wait_ms| Duration::from_millis(wait_ms.saturating_add(1)));
-        [patience, due].into_iter().flatten().min()
+        let alarm =
+            self.core.alarms.first().map(|(at_us, _)| Duration::from_micros(*at_us).saturating_sub(self.core.age()));
+        [patience, due, alarm].into_iter().flatten().min()
     }
 
     /// Drops what other threads have sent, so that none of them waits for an answer.

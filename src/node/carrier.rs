@@ -10,6 +10,7 @@
 //! The socket of a carrier is a side that belongs to no connection. Plaintext is given to the session without a copy.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -53,7 +54,7 @@ pub(crate) struct Carrier {
     /// The rate of the peer is used up, and a deadline is armed to read again.
     pub held: bool,
     /// The time at which the connection is looked after, if that is armed.
-    armed_ms: Option<u64>,
+    armed_us: Option<u64>,
     /// Cost of the frames of the last read beyond its bytes. The next field is set if most frames were small.
     frames_cost: usize,
     has_small_frames: bool,
@@ -86,7 +87,7 @@ impl Carrier {
             waiting: None,
             is_counted: false,
             held: false,
-            armed_ms: None,
+            armed_us: None,
             frames_cost: 0,
             has_small_frames: false,
         }
@@ -128,13 +129,16 @@ impl Carrier {
     }
 
     /// Schedules the next look at the connection, if it has timers of its own.
-    fn arm(&mut self, core: &mut Core, id: Id) {
+    fn arm(&mut self, core: &mut Core) {
         let Some(wait) = self.transport.as_mut().and_then(transport::Carrier::next_timeout) else { return };
-        // Timers are checked by the millisecond.
-        let due_ms = core.now_ms.saturating_add(u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)).saturating_add(1);
-        if self.armed_ms.is_none_or(|armed_ms| due_ms < armed_ms) {
-            self.armed_ms = Some(due_ms);
-            core.one_offs.push(due_ms, OneOff::Control(Deadline::Transport(id)));
+        // A timer that has passed waits for the carrier's turn, such as that of its handshake. The loop must not spin meanwhile.
+        let wait = if wait.is_zero() { OVERDUE } else { wait };
+        let now = core.age();
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let at_us = micros(now.saturating_add(wait)).saturating_add(1);
+        // An earlier look sets the next one.
+        if self.armed_us.is_none_or(|armed_us| at_us < armed_us || armed_us <= micros(now)) {
+            core.enqueue_at(self.side, at_us, self.armed_us.replace(at_us));
         }
     }
 
@@ -367,21 +371,11 @@ impl Node {
         let flushed =
             carrier.transport.as_mut().map_or(Ok(()), |transport| transport.flush(side, &mut core.pools.sessions));
         flushed.map_err(|error| Failure::from(&error))?;
-        carrier.arm(core, id);
+        carrier.arm(core);
         if carrier.stage == CarrierStage::Closing && carrier.is_flushed() {
             self.drop_carrier(core, id);
         }
         Ok(())
-    }
-
-    /// Looks after the connection of a carrier, whose timer has passed.
-    pub(super) fn transport_due(&mut self, core: &mut Core, id: Id) {
-        let Some(carrier) = self.carriers.get_mut(id) else { return };
-        // A timer that an earlier one has replaced finds that nothing is due.
-        if carrier.armed_ms.is_some_and(|armed_ms| armed_ms <= core.now_ms) {
-            carrier.armed_ms = None;
-            core.enqueue(carrier.side);
-        }
     }
 
     /// Lets a carrier go whose session is over. One that must deliver its last bytes itself stays for that.
@@ -438,6 +432,8 @@ impl Node {
 
 /// Time for the last bytes of a carrier that delivers them itself.
 const LINGER_MS: u64 = 1_000;
+/// Time after which a connection is looked after again whose timer has passed and was not handled.
+const OVERDUE: Duration = Duration::from_millis(1);
 /// Bytes read from one carrier in one turn.
 const READ_BYTES_PER_TURN: usize = 256 << 10;
 /// Minimum share of one frame in [`READ_BYTES_PER_TURN`]: 2,048 frames in one turn.

@@ -181,7 +181,6 @@ impl Control for Node {
         match deadline {
             Deadline::Link(link) => self.link_due(core, link),
             Deadline::Carrier(carrier) => self.carrier_due(core, carrier),
-            Deadline::Transport(carrier) => self.transport_due(core, carrier),
             Deadline::Member(link) => self.end_leaving(core, link),
             Deadline::Group(group) => self.group_due(core, group),
             // The wake-up is enough: the loop computes the handshakes before it sleeps again.
