@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use quinn_proto::congestion::{BbrConfig, ControllerFactory, CubicConfig, NewRenoConfig};
+use quinn_proto::congestion::{BbrConfig, ControllerFactory, NewRenoConfig};
 use quinn_proto::{
     ClientConfig, EndpointConfig, MtuDiscoveryConfig, RandomConnectionIdGenerator, ServerConfig, TransportConfig,
     VarInt, crypto,
 };
 use ring::hmac;
 
+use super::congestion;
 use crate::link::LANES_MAX;
 use crate::tls::QUIC_VERSION;
 use crate::transport::Congestion;
@@ -69,7 +70,7 @@ fn transport(congestion: Congestion) -> TransportConfig {
 /// Returns the congestion control of a connection, which is not the system's.
 fn controller(congestion: Congestion) -> Arc<dyn ControllerFactory + Send + Sync> {
     match congestion {
-        Congestion::System | Congestion::Cubic => Arc::new(CubicConfig::default()),
+        Congestion::System | Congestion::Cubic => Arc::new(congestion::Factory),
         Congestion::Bbr => Arc::new(BbrConfig::default()),
         Congestion::Reno => Arc::new(NewRenoConfig::default()),
     }
@@ -97,7 +98,7 @@ const INCOMING_BYTES_MAX: u64 = 8 << 10;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quinn_proto::congestion::{Bbr, Cubic, NewReno};
+    use quinn_proto::congestion::{Bbr, NewReno};
     use std::time::Instant;
 
     #[test]
@@ -105,7 +106,7 @@ mod tests {
         for congestion in Congestion::ALL {
             let any = controller(congestion).build(Instant::now(), 1_200).into_any();
             let is_it = match congestion {
-                Congestion::System | Congestion::Cubic => any.is::<Cubic>(),
+                Congestion::System | Congestion::Cubic => any.is::<congestion::Cubic>(),
                 Congestion::Bbr => any.is::<Bbr>(),
                 Congestion::Reno => any.is::<NewReno>(),
             };

@@ -12,6 +12,7 @@
 //! | `lanes` | the streams of one connection, as lanes of the session |
 //! | `drive` | one connection: what it is given, and what it sends |
 //! | `config` | the configuration of QUIC |
+//! | `congestion` | the congestion control of one path |
 //! | `window` | the receive window of one connection |
 //! | `failure` | why a connection has ended |
 //!
@@ -26,6 +27,7 @@
 //! * A connection that has failed is a lost subflow, never a lost session.
 
 mod config;
+mod congestion;
 mod drive;
 mod failure;
 mod lanes;
