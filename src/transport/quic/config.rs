@@ -1,11 +1,12 @@
 //! The configuration of QUIC.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use quinn_proto::congestion::{BbrConfig, ControllerFactory, NewRenoConfig};
 use quinn_proto::{
-    ClientConfig, EndpointConfig, MtuDiscoveryConfig, RandomConnectionIdGenerator, ServerConfig, TransportConfig,
-    VarInt, crypto,
+    AckFrequencyConfig, ClientConfig, EndpointConfig, MtuDiscoveryConfig, RandomConnectionIdGenerator, ServerConfig,
+    TransportConfig, VarInt, crypto,
 };
 use ring::hmac;
 
@@ -50,6 +51,8 @@ pub(super) fn server(crypto: Arc<dyn crypto::ServerConfig>, congestion: Congesti
 fn transport(congestion: Congestion) -> TransportConfig {
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MTU_MAX);
+    let mut acks = AckFrequencyConfig::default();
+    acks.ack_eliciting_threshold(VarInt::from_u32(ACKED_PACKETS - 1)).max_ack_delay(Some(ACK_DELAY));
     let mut config = TransportConfig::default();
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
@@ -60,6 +63,7 @@ fn transport(congestion: Congestion) -> TransportConfig {
         // A frame leaves as a whole before the next one: the session has decided on their order.
         .send_fairness(false)
         .max_idle_timeout(None)
+        .ack_frequency_config(Some(acks))
         .mtu_discovery_config(Some(mtu))
         .datagram_receive_buffer_size(Some(MESSAGES_BYTES_MAX))
         .datagram_send_buffer_size(MESSAGES_BYTES_MAX)
@@ -84,6 +88,10 @@ pub(super) const WINDOW_BYTES_FIRST: u32 = 1 << 20;
 pub(super) const WINDOW_BYTES_MIN: u32 = 64 << 10;
 /// Bytes of the ids of connections.
 const ID_BYTES: usize = 8;
+/// Packets after which the peer acknowledges, and the time after which it does with fewer. The time is short, because it is added to
+/// each round trip of a path with few packets under way, and to the time in which a loss is noticed.
+const ACKED_PACKETS: u32 = 10;
+const ACK_DELAY: Duration = Duration::from_millis(2);
 /// The longest datagram that is received.
 const DATAGRAM_BYTES_MAX: u16 = 9_000;
 /// The longest datagram that is tried on a path: one of Ethernet, behind the headers of IPv6.

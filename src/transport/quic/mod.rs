@@ -391,7 +391,9 @@ impl Transport for Quic {
         }
         let State::Open(_, connection, Stage::Established(_)) = &self.state else { return None };
         let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let (rtt_us, round_us) = (us(connection.rtt()).max(1), us(connection.min_rtt()));
+        let (rtt_us, shortest_us) = (us(connection.rtt()).max(1), us(connection.min_rtt()));
+        // A frame waits for the pacing, too.
+        let round_us = shortest_us + PACED_US.min(shortest_us / 4);
         self.sampled = now;
         let rate = connection.congestion_state().window().saturating_mul(1_000_000) / rtt_us;
         Some(PathInfo { rtt_us, round_us, rate, is_stuck: false, figures: PathFigures::default() })
@@ -452,5 +454,7 @@ const BATCH_BYTES_MAX: usize = 256 << 10;
 const AHEAD_BYTES: (usize, usize) = (16 << 10, 256 << 10);
 /// Bytes that a peer may send ahead of a reader at the slowest and at the fastest rate.
 const RATED_BYTES: (u64, u64) = (64 << 10, config::WINDOW_BYTES as u64);
+/// Time in which quinn-proto spreads the packets of one burst; less on a short path, where it does not limit the rate.
+const PACED_US: u64 = 2_000;
 /// Time after which the path is sampled again.
 const SAMPLE_US: u64 = 5_000;
