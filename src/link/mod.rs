@@ -156,4 +156,4 @@ pub use wire::hello::{
 pub use wire::hello_reader::HelloReader;
 pub use wire::ids::{BootId, STREAMS_EVER, SessionId, SessionRole, StreamId, SubflowId, Time};
 pub use wire::open::{Bound, ClientAddrs, Host, Kind, NAME_BYTES_MAX, Open, TEXT_BYTES_MAX};
-pub use wire::outbox::Outbox;
+pub use wire::outbox::{Outbox, Piece};

@@ -20,6 +20,15 @@ enum Part {
     Chunk(Bytes),
 }
 
+/// A part of outgoing frames.
+#[derive(Clone, Copy, Debug)]
+pub enum Piece<'a> {
+    /// Heads and small payloads.
+    Copied(&'a [u8]),
+    /// A part of a payload that the session holds, too.
+    Shared(&'a Bytes),
+}
+
 /// Outgoing frames of one batch.
 #[derive(Debug, Default)]
 pub struct Outbox {
@@ -54,13 +63,21 @@ impl Outbox {
 
     /// Returns the parts in the order of the wire.
     pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        self.pieces().map(|piece| match piece {
+            Piece::Copied(bytes) => bytes,
+            Piece::Shared(chunk) => chunk,
+        })
+    }
+
+    /// Returns the parts in the order of the wire, for a carrier that can hold references to payloads.
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
         let mut from = 0;
         self.parts.iter().map(move |part| match part {
-            Part::Chunk(chunk) => chunk.as_ref(),
+            Part::Chunk(chunk) => Piece::Shared(chunk),
             Part::Heads { end } => {
                 let part = self.heads.get(from..*end).unwrap_or_default();
                 from = *end;
-                part
+                Piece::Copied(part)
             }
         })
     }

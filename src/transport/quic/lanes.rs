@@ -3,12 +3,14 @@
 //! Each end opens one unidirectional stream for each lane, in the order of the lanes, so that the number of a stream is that of
 //! its lane, and neither end needs to hear of a lane before it sends there. Outgoing frames of a lane are staged here as long as
 //! the connection has bytes that it has not sent: what it was given cannot be taken back, and would be in the way of others.
-//! The first lane has urgent frames alone, so these never wait here for the others, and leave ahead of them.
+//! The first lane has urgent frames alone, so these never wait here for the others, and leave ahead of them. Of the others, the
+//! one with the fewest bytes goes first, so that a small frame does not wait for a bulk transfer. None waits for long, because
+//! the session gives no more until all is written.
 
 use bytes::{Buf, Bytes, BytesMut};
 use quinn_proto::{Connection, Dir, ReadError, StreamEvent, StreamId, WriteError};
 
-use crate::link::{LANES_MAX, Outbox};
+use crate::link::{LANES_MAX, Outbox, Piece};
 
 /// The lanes of one connection.
 #[derive(Default)]
@@ -16,10 +18,10 @@ pub(super) struct Lanes {
     out: Vec<Outgoing>,
     /// Bytes that are staged on all lanes.
     staged: usize,
-    /// The lane to write next, which keeps its turn until it has nothing staged.
-    turn: usize,
     /// The lanes that may have bytes to read, as bits.
     readable: u32,
+    /// The lane that was read last.
+    last: u32,
 }
 
 /// The outgoing half of a lane.
@@ -27,8 +29,9 @@ struct Outgoing {
     stream: StreamId,
     /// Frames of the present batch.
     batch: BytesMut,
-    /// Earlier bytes.
+    /// Earlier bytes, and their number.
     staged: std::collections::VecDeque<Bytes>,
+    waiting: usize,
 }
 
 impl Lanes {
@@ -36,7 +39,7 @@ impl Lanes {
     pub fn open(&mut self, connection: &mut Connection) -> bool {
         while self.out.len() < LANES {
             let Some(stream) = connection.streams().open(Dir::Uni) else { return false };
-            self.out.push(Outgoing { stream, batch: BytesMut::new(), staged: Default::default() });
+            self.out.push(Outgoing { stream, batch: BytesMut::new(), staged: Default::default(), waiting: 0 });
         }
         let first = self.out.first().map(|lane| connection.send_stream(lane.stream).set_priority(1));
         first.is_some_and(|set| set.is_ok())
@@ -50,8 +53,16 @@ impl Lanes {
     /// Stages a frame. A lane that does not exist has no frames.
     pub fn stage(&mut self, lane: u16, frame: &Outbox) {
         let Some(out) = self.out.get_mut(usize::from(lane)) else { return };
-        out.batch.reserve(frame.len());
-        frame.parts().for_each(|part| out.batch.extend_from_slice(part));
+        for piece in frame.pieces() {
+            match piece {
+                Piece::Shared(chunk) if chunk.len() >= SHARED_BYTES_MIN => {
+                    out.end_batch();
+                    out.push(chunk.clone());
+                }
+                Piece::Shared(chunk) => out.batch.extend_from_slice(chunk),
+                Piece::Copied(bytes) => out.batch.extend_from_slice(bytes),
+            }
+        }
         self.staged += frame.len();
     }
 
@@ -64,10 +75,7 @@ impl Lanes {
 
     /// Ends a batch: its frames can be written.
     pub fn end_batch(&mut self) {
-        for lane in self.out.iter_mut().filter(|lane| !lane.batch.is_empty()) {
-            let batch = std::mem::take(&mut lane.batch).freeze();
-            lane.staged.push_back(batch);
-        }
+        self.out.iter_mut().for_each(Outgoing::end_batch);
     }
 
     /// Writes the staged bytes of the first lane.
@@ -83,15 +91,13 @@ impl Lanes {
     /// # Errors
     /// The peer has closed a lane.
     pub fn write(&mut self, connection: &mut Connection, most: usize) -> Result<bool, WriteError> {
-        let mut left = most;
-        for _ in 0..self.out.len() {
-            let written = self.write_lane(connection, self.turn, left)?;
-            left = left.saturating_sub(written);
-            let is_empty = self.out.get(self.turn).is_none_or(|lane| lane.staged.is_empty());
-            if left == 0 || !is_empty {
-                break;
-            }
-            self.turn = (self.turn + 1) % self.out.len().max(1);
+        let (mut left, mut tried) = (most, 1u32);
+        while left > 0 {
+            let waiting = (0u32..).zip(&self.out).filter(|(n, lane)| lane.waiting > 0 && tried & (1 << n) == 0);
+            let Some((lane, _)) = waiting.min_by_key(|(_, lane)| lane.waiting) else { break };
+            left -= self.write_lane(connection, lane as usize, left)?;
+            // It is empty now, or the peer takes no more on it.
+            tried |= 1 << lane;
         }
         Ok(left < most)
     }
@@ -116,6 +122,7 @@ impl Lanes {
                 out.staged.pop_front();
             }
         }
+        out.waiting -= written;
         self.staged -= written;
         Ok(written)
     }
@@ -153,10 +160,12 @@ impl Lanes {
         self.readable != 0
     }
 
-    /// Reads at most `most` bytes of the first lane that has any. Returns the lane and the bytes.
+    /// Reads at most `most` bytes of the next lane that has any: of the first one, or of the others by turns. Returns the lane and
+    /// the bytes.
     pub fn read(&mut self, connection: &mut Connection, most: usize) -> Option<(u16, Bytes)> {
         while self.readable != 0 {
-            let lane = self.readable.trailing_zeros();
+            let lane = next_of(self.readable, self.last);
+            self.last = lane;
             let stream = StreamId::new(!connection.side(), Dir::Uni, lane.into());
             let (bytes, has_more) = read_stream(connection, stream, most);
             if !has_more {
@@ -168,6 +177,26 @@ impl Lanes {
         }
         None
     }
+}
+
+impl Outgoing {
+    fn end_batch(&mut self) {
+        if !self.batch.is_empty() {
+            let batch = self.batch.split().freeze();
+            self.push(batch);
+        }
+    }
+
+    fn push(&mut self, bytes: Bytes) {
+        self.waiting += bytes.len();
+        self.staged.push_back(bytes);
+    }
+}
+
+/// Returns the next of these lanes, given as bits, after the one that was read last. The first lane goes ahead of the others.
+fn next_of(readable: u32, last: u32) -> u32 {
+    let later = readable & (u32::MAX << 1 << last);
+    if readable & 1 != 0 || later == 0 { readable.trailing_zeros() } else { later.trailing_zeros() }
 }
 
 /// Reads at most `most` bytes of a stream. Also returns true if there may be more.
@@ -208,5 +237,26 @@ fn read_stream(connection: &mut Connection, stream: StreamId, most: usize) -> (O
 
 /// The lanes: one for control frames, and the others for streams.
 pub(super) const LANES: usize = LANES_MAX as usize;
+/// The shortest payload that is referenced: a shorter one is copied, so that a connection holds few pieces.
+const SHARED_BYTES_MIN: usize = 1 << 10;
 /// Bytes that are reserved for pieces that are gathered.
 const GATHERED_BYTES: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lanes_are_read_by_turns_and_the_first_one_ahead_of_them() {
+        let order = |readable: u32, mut last: u32| {
+            [(); 4].map(|()| {
+                last = next_of(readable, last);
+                last
+            })
+        };
+        assert_eq!(order(0b1_0110, 0), [1, 2, 4, 1]);
+        assert_eq!(order(0b1_0110, 4), [1, 2, 4, 1]);
+        assert_eq!(order(0b1_0111, 2), [0; 4]);
+        assert_eq!(order(1 << 15, 15), [15; 4]);
+    }
+}

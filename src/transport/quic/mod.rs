@@ -451,7 +451,7 @@ const SLOW_RATE: u64 = 12_500_000;
 /// Bytes taken from the session for one carrier at once, on any path.
 const BATCH_BYTES_MAX: usize = 256 << 10;
 /// Bytes that a connection is given ahead of what it has sent, on the slowest and on the fastest path.
-const AHEAD_BYTES: (usize, usize) = (16 << 10, 256 << 10);
+const AHEAD_BYTES: (usize, usize) = (4 << 10, 256 << 10);
 /// Bytes that a peer may send ahead of a reader at the slowest and at the fastest rate.
 const RATED_BYTES: (u64, u64) = (64 << 10, config::WINDOW_BYTES as u64);
 /// Time in which quinn-proto spreads the packets of one burst; less on a short path, where it does not limit the rate.
