@@ -22,7 +22,7 @@ use crate::types::reason::{Failure, Reason};
 use super::lanes::Lanes;
 use super::port::Port;
 use super::window::Window;
-use super::{AHEAD_BYTES, Quic, READ_BYTES, Stage, State, config, failure};
+use super::{AHEAD_BYTES, Charge, Quic, READ_BYTES, Stage, State, config, failure};
 
 impl Quic {
     pub(super) fn new(port: Rc<RefCell<Port>>, side: Id, state: State) -> Quic {
@@ -38,6 +38,7 @@ impl Quic {
             message_bytes: 0,
             limited: Cell::new(None),
             window,
+            charge: Charge::default(),
             is_closing: false,
             is_finished: false,
             bytes: (0, 0),
@@ -210,6 +211,7 @@ impl Quic {
         }
         if let Some((lane, bytes)) = self.lanes.read(connection, READ_BYTES) {
             self.window.on_read(bytes.len());
+            self.charge.on_read(bytes.len());
             plain.push(bytes);
             return Ok(lane);
         }

@@ -84,6 +84,8 @@ pub(crate) struct Quic {
     /// A receive window that is to be set: the session reads at a limited rate.
     limited: Cell<Option<u32>>,
     window: Window,
+    /// What the turn is charged for.
+    charge: Charge,
     /// This node sends no more.
     is_closing: bool,
     /// The lanes have ended.
@@ -94,6 +96,32 @@ pub(crate) struct Quic {
     sampled: Time,
     /// Bytes that the connection is given ahead of what it has sent.
     ahead_bytes: usize,
+}
+
+/// The bytes that a turn is charged for: those that have arrived, and those that are read beyond them, because a datagram that came
+/// late releases all that has waited behind it.
+#[derive(Debug, Default)]
+struct Charge {
+    /// Bytes of the last datagrams that were not read yet.
+    paid: usize,
+    /// Bytes that were read beyond them.
+    owed: usize,
+}
+
+impl Charge {
+    /// Notes bytes that have arrived. Returns the charge.
+    fn on_taken(&mut self, bytes: usize) -> usize {
+        if bytes > 0 {
+            self.paid = bytes;
+        }
+        (bytes + std::mem::take(&mut self.owed)).max(1)
+    }
+
+    /// Notes bytes that were read.
+    fn on_read(&mut self, bytes: usize) {
+        self.owed += bytes.saturating_sub(self.paid);
+        self.paid = self.paid.saturating_sub(bytes);
+    }
 }
 
 /// The state of a connection.
@@ -314,7 +342,7 @@ impl Transport for Quic {
             // The datagrams that were read are none of the peer's. Others may follow, whose event has been.
             return Ok(Some(READ_BYTES));
         }
-        Ok((taken > 0 || has_input).then_some(taken.max(1)))
+        Ok((taken > 0 || has_input).then(|| self.charge.on_taken(taken)))
     }
 
     fn open(&mut self, plain: &mut Vec<Bytes>) -> Result<u16, CarrierError> {
@@ -458,3 +486,23 @@ const RATED_BYTES: (u64, u64) = (64 << 10, config::WINDOW_BYTES as u64);
 const PACED_US: u64 = 2_000;
 /// Time after which the path is sampled again.
 const SAMPLE_US: u64 = 5_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_is_charged_for_what_has_arrived_and_for_what_a_closed_gap_releases() {
+        let mut charge = Charge::default();
+        assert_eq!(charge.on_taken(100_000), 100_000);
+        charge.on_read(64_000);
+        charge.on_read(36_000);
+        assert_eq!(charge.on_taken(0), 1, "paid for");
+        assert_eq!(charge.on_taken(2_000_000), 2_000_000, "all of it waits behind a gap");
+        assert_eq!(charge.on_taken(1_400), 1_400);
+        charge.on_read(64_000);
+        assert_eq!(charge.on_taken(0), 62_600);
+        charge.on_read(64_000);
+        assert_eq!(charge.on_taken(0), 64_000);
+    }
+}

@@ -113,7 +113,8 @@ impl Port {
         self.state.max_gso_segments().min(SEGMENTS_MAX).min(RUN_BYTES_MAX / mtu.max(1)).max(1)
     }
 
-    /// Receives datagrams, in at most `calls` calls of the system. Returns true if more may be there.
+    /// Receives datagrams, in at most `calls` calls of the system, and no more than an empty inbox has room for. Returns true if
+    /// more may be there.
     ///
     /// # Errors
     /// The error of the socket.
@@ -121,9 +122,21 @@ impl Port {
         let mut batch = self.buffers.take_batch()?;
         let mut result = Ok(true);
         self.firsts_left = FIRSTS_PER_TURN;
+        let mut left = INBOX_BYTES_MAX;
         for _ in 0..calls {
+            if left < RECEIVED_BYTES_MAX {
+                break;
+            }
             match batch.receive(UdpSockRef::from(&self.socket), quinn_udp::BATCH_SIZE) {
-                Ok(count) => (0..count).for_each(|index| self.take_entry(now, &batch, index)),
+                Ok(count) => {
+                    let costs = (0..count).map(|index| self.take_entry(now, &batch, index));
+                    left = left.saturating_sub(costs.sum());
+                    if count < quinn_udp::BATCH_SIZE {
+                        // The socket was empty, and an event announces what comes now.
+                        result = Ok(false);
+                        break;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     result = Ok(false);
                     break;
@@ -142,9 +155,10 @@ impl Port {
         result
     }
 
-    /// Passes the datagrams of one entry on.
-    fn take_entry(&mut self, now: Instant, batch: &Batch, index: usize) {
+    /// Passes the datagrams of one entry on. Returns the room that they need in an inbox.
+    fn take_entry(&mut self, now: Instant, batch: &Batch, index: usize) -> usize {
         let entry = batch.entry(index);
+        let mut cost = entry.contents.len();
         let ecn = entry.ecn.and_then(|ecn| EcnCodepoint::from_bits(ecn as u8));
         let mut rest = BytesMut::from(entry.contents);
         // A datagram that waits for an unauthenticated peer holds its own bytes, and not those of the whole entry.
@@ -153,6 +167,7 @@ impl Port {
         while !rest.is_empty() {
             let mut datagram = rest.split_to(entry.segment.min(rest.len()));
             let len = datagram.len();
+            cost += EVENT_BYTES;
             if may_be_first(&datagram) {
                 let Some(left) = self.firsts_left.checked_sub(1) else {
                     self.dropped += 1;
@@ -173,6 +188,7 @@ impl Port {
             }
             self.out = out;
         }
+        cost
     }
 
     /// Puts a datagram into the inbox of its connection.
@@ -399,8 +415,11 @@ fn is_of_datagram(error: &io::Error) -> bool {
 const SOCKET_BYTES: usize = 4 << 20;
 /// Datagrams that one call sends: more bring little (a call costs a tenth of what it did without).
 const SEGMENTS_MAX: usize = 44;
-/// Bytes that wait for one carrier of an authenticated peer.
-const INBOX_BYTES_MAX: usize = 1 << 20;
+/// Bytes that wait for one carrier of an authenticated peer. One turn receives no more.
+const INBOX_BYTES_MAX: usize = 4 << 20;
+/// Most room that the datagrams of one call of the system need in an inbox: entries of 64 KiB, each of 64 datagrams.
+const RECEIVED_BYTES_MAX: usize = quinn_udp::BATCH_SIZE * ((64 << 10) + 64 * EVENT_BYTES);
+const _: () = assert!(RECEIVED_BYTES_MAX < INBOX_BYTES_MAX);
 /// Bytes that wait for one carrier of an unauthenticated peer.
 const INBOX_BYTES_UNAUTHENTICATED_MAX: usize = 16 << 10;
 /// Bytes of the record of a datagram that waits.
