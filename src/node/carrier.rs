@@ -177,6 +177,10 @@ impl Node {
             return self.carrier_failed(core, id, &failure);
         }
         if let Some(link) = link.or_else(|| self.carriers.get(id)?.link) {
+            if self.carriers.get(id).is_some_and(|carrier| carrier.armed_us.is_some()) {
+                // A timer of the connection may have shown that its path is dead.
+                self.sample_path(core, link, id);
+            }
             core.pools.sessions.touch(link);
         }
     }

@@ -104,7 +104,7 @@ impl Node {
         is_free
     }
 
-    fn sample_path(&mut self, core: &mut Core, id: Id, carrier: Id) {
+    pub(super) fn sample_path(&mut self, core: &mut Core, id: Id, carrier: Id) {
         let Some(record) = self.carriers.get_mut(carrier) else { return };
         let Some(subflow) = record.subflow else { return };
         let Some(side) = core.sides.get(record.side) else { return };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use quinn_proto::{ClientConfig, Connection, ConnectionError, EndpointConfig, Event, VarInt};
+use quinn_proto::{ClientConfig, Connection, ConnectionError, ConnectionStats, EndpointConfig, Event, VarInt};
 
 use crate::link::{MESSAGE_LANE, Time};
 use crate::relay::io::Io;
@@ -21,6 +21,7 @@ use crate::types::reason::{Failure, Reason};
 
 use super::lanes::Lanes;
 use super::port::Port;
+use super::silence::Silence;
 use super::window::Window;
 use super::{AHEAD_BYTES, Charge, Quic, READ_BYTES, Stage, State, config, failure};
 
@@ -38,6 +39,7 @@ impl Quic {
             message_bytes: 0,
             limited: Cell::new(None),
             window,
+            silence: Silence::default(),
             charge: Charge::default(),
             is_closing: false,
             is_finished: false,
@@ -234,6 +236,8 @@ impl Quic {
             if let Some(bytes) = self.window.update(now, connection.rtt()) {
                 connection.set_receive_window(VarInt::from_u32(bytes));
             }
+            let ConnectionStats { frame_tx: sent, frame_rx: received, .. } = connection.stats();
+            self.silence.note(now, received.acks, sent.stream + sent.datagram + sent.ping);
             self.message_bytes_max = connection.datagrams().max_size().unwrap_or(0);
             self.message_bytes = config::MESSAGES_BYTES_MAX - connection.datagrams().send_buffer_space();
         }

@@ -14,6 +14,7 @@
 //! | `config` | the configuration of QUIC |
 //! | `congestion` | the congestion control of one path |
 //! | `window` | the receive window of one connection |
+//! | `silence` | the time in which the peer has acknowledged nothing |
 //! | `failure` | why a connection has ended |
 //!
 //! # Rules
@@ -32,6 +33,7 @@ mod drive;
 mod failure;
 mod lanes;
 mod port;
+mod silence;
 mod window;
 
 use std::cell::{Cell, RefCell};
@@ -65,6 +67,7 @@ use super::{
 };
 use lanes::{LANES, Lanes};
 use port::{Kept, Port};
+use silence::Silence;
 use window::Window;
 pub(super) use window::Windows;
 
@@ -84,6 +87,7 @@ pub(crate) struct Quic {
     /// A receive window that is to be set: the session reads at a limited rate.
     limited: Cell<Option<u32>>,
     window: Window,
+    silence: Silence,
     /// What the turn is charged for.
     charge: Charge,
     /// This node sends no more.
@@ -424,7 +428,8 @@ impl Transport for Quic {
         let round_us = shortest_us + PACED_US.min(shortest_us / 4);
         self.sampled = now;
         let rate = connection.congestion_state().window().saturating_mul(1_000_000) / rtt_us;
-        Some(PathInfo { rtt_us, round_us, rate, is_stuck: false, figures: PathFigures::default() })
+        let is_stuck = self.silence.is_long(Instant::now(), connection.rtt());
+        Some(PathInfo { rtt_us, round_us, rate, is_stuck, figures: PathFigures::default() })
     }
 
     fn figures(&self, _: &Side) -> Option<PathFigures> {
