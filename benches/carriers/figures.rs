@@ -16,9 +16,8 @@ pub struct Figures {
     goodput: f64,
     /// Processor time of both ends for each GiB of payload, if they have processes of their own.
     cpu: Option<f64>,
-    /// Milliseconds.
-    p50: f64,
-    p99: f64,
+    /// Milliseconds, if there are echoes.
+    echo: Option<(f64, f64)>,
 }
 
 impl Figures {
@@ -32,8 +31,10 @@ impl Figures {
         Figures {
             goodput: of(&|one| one.goodput),
             cpu: all.iter().all(|one| one.cpu.is_some()).then(|| of(&|one| one.cpu.unwrap_or(f64::NAN))),
-            p50: of(&|one| one.p50),
-            p99: of(&|one| one.p99),
+            echo: all.iter().all(|one| one.echo.is_some()).then(|| {
+                let echo = |one: &Figures| one.echo.unwrap_or((f64::NAN, f64::NAN));
+                (of(&|one| echo(one).0), of(&|one| echo(one).1))
+            }),
         }
     }
 
@@ -47,7 +48,7 @@ impl Figures {
 
     pub fn said_echo(&self) -> String {
         let said = |ms: f64| format!("{ms:.*}", if ms < 10.0 { 2 } else { 0 });
-        format!("{} / {}", said(self.p50), said(self.p99))
+        self.echo.map_or("-".to_owned(), |(p50, p99)| format!("{} / {}", said(p50), said(p99)))
     }
 }
 
@@ -63,15 +64,36 @@ pub fn measure(carried: &Carried, time: Duration) -> io::Result<Figures> {
     let echo = (carried.connect)();
     let load = Load::start(vec![(carried.connect)()]);
     thread::sleep(WARM_UP);
-    let (since, bytes, cpu) = (Instant::now(), load.received(), cpu_s(&carried.pids));
-    let mut times = echo_ms(echo, time)?;
+    let meter = Meter::start(&carried.pids, || load.received());
+    let times = echo_ms(echo, time)?;
     // The echoes under way at the end may take longer than the time.
-    let (took, moved) = (since.elapsed().as_secs_f64(), (load.received() - bytes) as f64);
-    let used = cpu_s(&carried.pids) - cpu;
-    times.sort_by(f64::total_cmp);
-    let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
-    let cpu = (!carried.pids.is_empty()).then(|| used / (moved / f64::from(1 << 30)));
-    Ok(Figures { goodput: moved * 8e-6 / took, cpu, p50: at(50), p99: at(99) })
+    Ok(meter.figures(load.received(), times))
+}
+
+/// A measurement that has begun.
+pub struct Meter {
+    pids: Vec<u32>,
+    since: Instant,
+    bytes: u64,
+    cpu: f64,
+}
+
+impl Meter {
+    /// Begins a measurement of what arrives, and of the processor time of the ends.
+    pub fn start(pids: &[u32], arrived: impl Fn() -> u64) -> Meter {
+        Meter { pids: pids.to_vec(), since: Instant::now(), bytes: arrived(), cpu: cpu_s(pids) }
+    }
+
+    /// Ends it, with the bytes that have arrived until now and the times of echoes in milliseconds.
+    pub fn figures(self, arrived: u64, mut times: Vec<f64>) -> Figures {
+        let (took, moved) = (self.since.elapsed().as_secs_f64(), (arrived - self.bytes) as f64);
+        let used = cpu_s(&self.pids) - self.cpu;
+        times.sort_by(f64::total_cmp);
+        let at = |percent: usize| times.get((times.len() * percent / 100).min(times.len() - 1)).copied();
+        let echo = (!times.is_empty()).then(|| at(50).zip(at(99))).flatten();
+        let cpu = (!self.pids.is_empty()).then(|| used / (moved / f64::from(1 << 30)));
+        Figures { goodput: moved * 8e-6 / took, cpu, echo }
+    }
 }
 
 /// Sends a message every 20 ms during `time`, whether or not the earlier ones are back. Returns the time that each took,

@@ -9,6 +9,7 @@
 //! The paths are in a network of the bench's own, which needs root, `ip`, `tc`, `ss`, `nft` and TUN devices. A way that
 //! this build, this kernel or this machine does not have is named with the reason.
 
+mod bare;
 mod figures;
 mod ways;
 
@@ -87,6 +88,9 @@ impl Options {
 }
 
 fn main() {
+    if bare::run_end() {
+        return;
+    }
     let options = Options::read();
     if std::env::args().any(|word| word == "--list") || !has_net() || !has_tun() {
         return;
@@ -154,8 +158,12 @@ fn measure(way: &Way, path: &Path, time: Duration) -> Result<Figures, ways::Fail
         for host in [net.near(), net.far()] {
             let _ = host.sysctl("net/ipv4/tcp_congestion_control", "cubic");
         }
-        let carried = (way.start)(&net)?;
-        figures::measure(&carried, time).map_err(|error| ways::Failure::Failed(error.to_string()))
+        match way.start {
+            Some(start) => {
+                figures::measure(&start(&net)?, time).map_err(|error| ways::Failure::Failed(error.to_string()))
+            }
+            None => Ok(bare::measure(&net, time)),
+        }
     }));
     measured.unwrap_or_else(|_| Err(ways::Failure::Failed("a panic, as told above".into())))
 }

@@ -21,8 +21,11 @@ pub type Pair = (TcpStream, TcpStream);
 
 pub struct Way {
     pub name: &'static str,
-    pub start: fn(&Net) -> Result<Carried, Failure>,
+    /// Starts it; none for the bare pair, which carries no connections of others.
+    pub start: Option<Start>,
 }
+
+type Start = fn(&Net) -> Result<Carried, Failure>;
 
 /// A way that is up.
 pub struct Carried {
@@ -41,14 +44,15 @@ pub enum Failure {
 }
 
 pub const WAYS: &[Way] = &[
-    Way { name: "plain TCP", start: plain },
-    Way { name: "tcp", start: |net| carrier(net, "tcp", 1) },
-    Way { name: "tcp × 4", start: |net| carrier(net, "tcp", 4) },
-    Way { name: "mptcp", start: |net| carrier(net, "mptcp", 1) },
-    Way { name: "quic", start: |net| carrier(net, "quic", 1) },
-    Way { name: "sctp", start: |net| carrier(net, "sctp", 1) },
-    Way { name: "ssh", start: ssh },
-    Way { name: "wireguard-go", start: wireguard },
+    Way { name: "plain TCP", start: Some(plain) },
+    Way { name: "tcp", start: Some(|net| carrier(net, "tcp", 1)) },
+    Way { name: "tcp × 4", start: Some(|net| carrier(net, "tcp", 4)) },
+    Way { name: "mptcp", start: Some(|net| carrier(net, "mptcp", 1)) },
+    Way { name: "quic", start: Some(|net| carrier(net, "quic", 1)) },
+    Way { name: "bare quic", start: None },
+    Way { name: "sctp", start: Some(|net| carrier(net, "sctp", 1)) },
+    Way { name: "ssh", start: Some(ssh) },
+    Way { name: "wireguard-go", start: Some(wireguard) },
 ];
 
 fn plain(net: &Net) -> Result<Carried, Failure> {
