@@ -168,8 +168,8 @@ fn a_trace_depends_on_its_seed_only_and_repeats() {
     assert_eq!(dark, 0, "a tunnel");
 }
 
-/// Prints the rows of all scenes; `SEAPROX_SCENE` chooses some of them by a part of the name, `SEAPROX_MODE` the
-/// mode, and `SEAPROX_BBR` sets BBR for the link.
+/// Prints the rows of all scenes, and for those of traces the least, the median and the greatest figure of six seeds.
+/// `SEAPROX_SCENE` chooses some of them by a part of the name, `SEAPROX_MODE` the mode, and `SEAPROX_BBR` sets BBR for the link.
 #[test]
 #[ignore = "a table to read"]
 fn table_of_scenes() {
@@ -181,22 +181,29 @@ fn table_of_scenes() {
         _ => Mode::Stripe,
     };
     let bbr = std::env::var("SEAPROX_BBR").is_ok();
-    for scene in scenes::all().into_iter().filter(|scene| scene.name.contains(&only)) {
+    let figures = |scene: Scene| {
         let scene = Scene { bbr, ..scene.with_mode(mode) };
-        let row = scene.bulk(seconds);
-        let paced = scene.paced(seconds / 2);
-        println!(
-            "{:>16}: {:5.1} % (TCP {:4.1} %), twice {:4.1} %, gap {:5.0}, echo {:4.0} / {:5.0}, paced {:4.0} / {:5.0}",
-            scene.name,
-            100.0 * row.share,
-            100.0 * row.best,
-            100.0 * row.twice,
-            row.gap,
-            row.echo.0,
-            row.echo.1,
-            paced.delay.0,
-            paced.delay.1
-        );
+        let (row, paced) = (scene.bulk(seconds), scene.paced(seconds / 2).delay);
+        let part = |part: f64| 100.0 * part;
+        [part(row.share), part(row.best), part(row.twice), row.gap, row.echo.0, row.echo.1, row.least, paced.0, paced.1]
+    };
+    println!("{:>16} {:>6} {}", "", "", ["%", "TCP %", "twice", "gap", "echo50", "echo99", "least", "paced50", "paced99"].map(|head| format!("{head:>7}")).join(" "));
+    for (n, scene) in scenes::all().into_iter().enumerate().filter(|(_, scene)| scene.name.contains(&only)) {
+        let seeds = if scene.is_random() { 6 } else { 1 };
+        let rows: Vec<_> = (0..seeds).map(|seed| figures(scenes::of_seed(seed).swap_remove(n))).collect();
+        let column = |at: usize| {
+            let mut column: Vec<f64> = rows.iter().map(|row| row[at]).collect();
+            column.sort_by(f64::total_cmp);
+            column
+        };
+        let names: &[&str] = if seeds > 1 { &["least", "median", "most"] } else { &[""] };
+        for (place, which) in names.iter().enumerate() {
+            let line = std::array::from_fn::<_, 9, _>(|at| {
+                let column = column(at);
+                format!("{:7.1}", column[(place * (seeds as usize - 1)).div_ceil(2)])
+            });
+            println!("{:>16} {which:>6} {}", scene.name, line.join(" "));
+        }
     }
     for shape in [(20, 10, 100), (40, 10, 250)] {
         for cut in Cut::ALL.into_iter().filter(|cut| format!("{cut:?}").contains(&only)) {

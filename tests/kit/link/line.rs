@@ -170,6 +170,11 @@ impl Line {
         }
     }
 
+    /// Returns true if its rate or delay changes.
+    pub fn changes(&self) -> bool {
+        self.trace.steps.len() > 1
+    }
+
     /// Returns the bytes that the line can carry between two times.
     pub fn capacity(&self, from: Time, to: Time) -> u64 {
         self.trace.capacity(from.after(self.shift), to.after(self.shift))

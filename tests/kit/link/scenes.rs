@@ -33,6 +33,9 @@ pub struct Row {
     pub gap: f64,
     /// The median and the 99th percentile of an echo beside bulk.
     pub echo: (f64, f64),
+    /// The 99th percentile of the same echoes if each took the line that is sooner, in both directions, with nothing before it:
+    /// no link can be better.
+    pub least: f64,
     /// The same of the time from a write to the read, with writes at 60 % of what the lines can carry.
     pub delay: (f64, f64),
     /// The part of the payload that was sent twice.
@@ -58,6 +61,11 @@ impl Scene {
 
     pub fn with_bbr(self) -> Scene {
         Scene { bbr: true, ..self }
+    }
+
+    /// Returns true if the scene depends on its seed.
+    pub fn is_random(&self) -> bool {
+        self.lines.iter().any(Line::changes)
     }
 
     /// Returns a world with a path for each line, once all are up.
@@ -100,6 +108,7 @@ impl Scene {
         Row {
             share: got / sum,
             gap: world.ends[SERVER].app.streams[&id].gap_us.max(last) as f64 / 1000.0,
+            least: echoes.least(&self.lines),
             echo: echoes.percentiles(),
             twice: twice as f64 / got,
             best: best as f64 / sum,
@@ -156,7 +165,8 @@ struct Echoes {
     id: StreamId,
     sent: u64,
     asked: Option<Time>,
-    times: Vec<u64>,
+    /// When each was sent, and how long it took.
+    times: Vec<(Time, u64)>,
 }
 
 impl Echoes {
@@ -176,7 +186,7 @@ impl Echoes {
         let until = world.now.after(us);
         world.run(until, |world| {
             if let Some(asked) = self.asked.filter(|_| read(world, CLIENT, self.id) == self.sent) {
-                self.times.push(world.now.since(asked));
+                self.times.push((asked, world.now.since(asked)));
                 self.asked = None;
             }
             false
@@ -184,8 +194,15 @@ impl Echoes {
         world.now = until;
     }
 
-    fn percentiles(mut self) -> (f64, f64) {
-        percentiles(&mut self.times)
+    fn percentiles(&self) -> (f64, f64) {
+        percentiles(&mut self.times.iter().map(|(_, us)| *us).collect::<Vec<_>>())
+    }
+
+    /// Returns the 99th percentile of the shortest time that each could take.
+    fn least(&self, lines: &[Line]) -> f64 {
+        let soonest = |at: Time| lines.iter().filter_map(|line| line.clone().put_small(at)).min();
+        let back = |at: &Time| soonest(*at).and_then(soonest).map_or(u64::MAX, |back| back.since(*at));
+        percentiles(&mut self.times.iter().map(|(at, _)| back(at)).collect::<Vec<_>>()).1
     }
 }
 
@@ -266,9 +283,14 @@ fn plain(line: &Line, from: Time, to: Time) -> u64 {
 
 /// Returns the scenes of steady and of changing lines.
 pub fn all() -> Vec<Scene> {
-    let lte = Rc::new(Trace::lte(1));
-    let other = Rc::new(Trace::lte(2));
-    let (wifi, satellite) = (Rc::new(Trace::wifi(3)), Rc::new(Trace::satellite(4)));
+    of_seed(0)
+}
+
+/// Returns the scenes of all seeds, of which only those of traces differ.
+pub fn of_seed(seed: u64) -> Vec<Scene> {
+    let first = 10 * seed;
+    let (lte, other) = (Rc::new(Trace::lte(first + 1)), Rc::new(Trace::lte(first + 2)));
+    let (wifi, satellite) = (Rc::new(Trace::wifi(first + 3)), Rc::new(Trace::satellite(first + 4)));
     let lossy = |ppm| Rc::new(Trace::steady(20, 10, 100).with_loss(ppm));
     let clean = lossy(0);
     vec![
