@@ -141,12 +141,13 @@ impl PathEstimate {
     }
 
     /// Notes that the carrier would have taken more. If only `in_flight` bytes, less than the path holds, were left on
-    /// it, the current measurement says nothing about its limit.
+    /// it, the current measurement says nothing about its limit. A few small frames are always less: were it not so, a path that is
+    /// believed to be very slow would be measured by the acknowledgements that it carries.
     ///
     /// A path that was slow once may get no traffic for that reason, and then nothing shows that it has recovered. So a
     /// rate that was not measured at its limit for a while rises step by step, up to the highest rate measured.
     pub(in crate::link) fn on_app_limited(&mut self, now: Time, in_flight: u64) {
-        if in_flight > self.in_transit() {
+        if in_flight > self.in_transit().max(FRAME_BYTES_MIN) {
             return;
         }
         if let Some(epoch) = &mut self.epoch {
@@ -274,10 +275,24 @@ impl PathEstimate {
         if self.ack.smoothed == 0 {
             return self.ack_timeout_us();
         }
-        let expected_us = self.round_us() + wait_us(in_flight.saturating_sub(self.in_transit()), self.rate());
-        expected_us
+        self.expected_us(in_flight)
             .saturating_mul(2)
             .saturating_add(ACK_TIMEOUT_US_MIN.max(4 * self.ack.variation.min(self.round_us())))
+    }
+
+    /// Returns the time after which the acknowledgement of a frame is overdue, with `in_flight` bytes unacknowledged including
+    /// itself. A small frame is then sent again elsewhere, which may be wrong: it costs little.
+    pub(in crate::link) fn overdue_us(&self, in_flight: u64) -> u64 {
+        if self.ack.smoothed == 0 {
+            return self.ack_timeout_us();
+        }
+        let expected_us = self.expected_us(in_flight);
+        expected_us.saturating_add(expected_us / 4).saturating_add(self.slack_us())
+    }
+
+    /// Returns the expected time from a frame to its acknowledgement.
+    fn expected_us(&self, in_flight: u64) -> u64 {
+        self.round_us() + wait_us(in_flight.saturating_sub(self.in_transit()), self.rate())
     }
 
     /// Returns the time until the last of `len` more bytes arrives at the peer, with `in_flight` bytes unacknowledged
@@ -345,6 +360,20 @@ mod tests {
         assert_eq!(idle.rate(), 1_000_000, "a quick acknowledgement shows a good path");
         idle.on_ack(Time::from_us(1_300_000), 245_000, 574_000, 2000);
         assert_eq!(idle.rate(), 10_240, "the path was busy with 2 KiB for a fifth of a second");
+    }
+
+    #[test]
+    fn small_frames_do_not_measure_a_path_that_is_believed_to_be_slow() {
+        let mut path = measured();
+        path.on_app_limited(Time::from_us(1_000_000), 0);
+        path.on_ack(Time::from_us(1_300_000), 245_000, 572_000, 2000);
+        assert_eq!(path.rate(), 10_240);
+        for n in 1..=3 {
+            let now = Time::from_us(1_300_000 + 100_000 * n);
+            path.on_app_limited(now, 1500);
+            path.on_ack(now, 20_000, 572_000 + 100 * n, 1500);
+        }
+        assert_eq!(path.rate(), 10_240, "it carried 1 KB/s because there was no more");
     }
 
     #[test]

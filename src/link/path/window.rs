@@ -6,7 +6,8 @@
 //! more in each round, so that the path soon shows its full rate (the idea is from BBR, draft-cardwell-iccrg-bbr).
 //!
 //! With several carriers each has twice this window. The scheduler compares the bytes that wait on each, so more may wait; but
-//! without a bound a deep buffer on one path fills, and everything behind a frame in it waits for seconds.
+//! without a bound a deep buffer on one path fills, and everything behind a frame in it waits for seconds. In the mode `redundant`,
+//! which is for short delays, each has this window.
 
 use crate::link::wire::ids::Time;
 
@@ -30,7 +31,7 @@ pub(in crate::link) struct Window {
 pub(in crate::link) struct Traffic {
     /// Small messages compete with a bulk transfer.
     pub(in crate::link) is_mixed: bool,
-    /// The session has other subflows.
+    /// The session has other subflows that stripe with this one.
     pub(in crate::link) is_shared: bool,
     /// Bytes after which the peer acknowledges at once.
     pub(in crate::link) acked_bytes: u64,

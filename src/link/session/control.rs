@@ -20,8 +20,8 @@ impl Session {
                 self.streams.by_id(id).into_iter().for_each(|stream| stream.queued &= !bit);
             }
             if self.write_control(key, out) {
-                self.queue_duplicate(index, FrameContent::Control(key));
                 let transmit = self.record_sent(now, index, 0, before, out, FrameContent::Control(key));
+                self.queue_duplicate(now, index, 0, FrameContent::Control(key));
                 if let (Key::Open(id), Some(transmit)) = (key, transmit) {
                     self.on_open_sent(id, transmit.subflow, false);
                     self.just_opened = Some(id);

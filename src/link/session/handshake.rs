@@ -8,6 +8,7 @@ use super::event::Event;
 use super::phase::{Cause, Phase};
 use super::state::Session;
 use crate::link::path::estimate::PathStats;
+use crate::link::path::scheduler::Mode;
 use crate::link::path::subflow::{Subflow, SubflowState};
 use crate::link::path::window::Traffic;
 use crate::link::wire::code::Code;
@@ -302,7 +303,8 @@ impl Session {
     /// Stores the carrier's measurements of a subflow, and bounds its bytes under way by them.
     pub fn path_stats(&mut self, now: Time, id: SubflowId, stats: PathStats) {
         let Some(index) = self.subflows.iter().position(|subflow| subflow.id == id) else { return };
-        let is_shared = self.subflows.len() > 1;
+        // Redundant mode is chosen for short delays, so there each subflow has the window of a single one.
+        let is_shared = self.subflows.len() > 1 && self.config.mode != Mode::Redundant;
         let traffic = Traffic { is_mixed: self.is_mixed(now), is_shared, acked_bytes: self.acked_bytes(now) };
         if let Some(subflow) = self.subflows.get_mut(index) {
             subflow.path.set_stats(stats);

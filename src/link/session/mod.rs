@@ -2,14 +2,15 @@
 //! file.
 //!
 //! This folder may import the three others. Within it, the operations import the record in `state`, never one another's
-//! types; what several of them need is in `config`, `error`, `event`, `phase`, `listeners`, `unopened`, `control_queue`
-//! and `table`.
+//! types; what several of them need is in `config`, `error`, `event`, `phase`, `listeners`, `unopened`, `control_queue`,
+//! `duplicates` and `table`.
 
 pub(super) mod acks;
 pub(super) mod commands;
 pub(super) mod config;
 pub(super) mod control;
 pub(super) mod control_queue;
+pub(super) mod duplicates;
 pub(super) mod error;
 pub(super) mod event;
 pub(super) mod flows;

@@ -1,5 +1,6 @@
-//! Frames that are sent on a second subflow: duplicates in redundant mode, and reinjection of late frames.
+//! Frames that are sent on a second subflow: duplicates of small frames, and reinjection of late frames.
 
+use super::duplicates::Duplicate;
 use super::state::Session;
 use super::transmit::Transmit;
 use super::unopened::Route;
@@ -17,83 +18,102 @@ const REINJECT_SHARE: u64 = 160;
 const REINJECT_BYTES_MAX: u64 = 4 * FRAME_BYTES_MAX as u64;
 /// Number of frames at the head of a slow lane among which the first missing piece of a stream is searched.
 const REINJECT_LOOK: usize = 32;
-/// Maximum number of duplicates that wait for a second subflow. Beyond it the oldest one is dropped.
-const DUPLICATES_MAX: usize = 64;
 /// Interval at which a subflow with late frames is checked again.
 const LATE_CHECK_US: u64 = 20_000;
+/// Length of a payload from which on a frame is not small.
+const SMALL_BYTES: u32 = 1024;
 
 impl Session {
-    /// Queues a small frame for a second subflow in redundant mode.
-    pub(super) fn queue_duplicate(&mut self, index: usize, content: FrameContent) {
+    /// Queues the duplicate of the frame that was just recorded on this lane, if it is small.
+    pub(super) fn queue_duplicate(&mut self, now: Time, index: usize, lane: u16, content: FrameContent) {
         let small = match content {
-            FrameContent::Data(_, piece) => u64::from(piece.len) < 1024,
+            FrameContent::Data(_, piece) => piece.len < SMALL_BYTES,
             _ => true,
         };
-        if self.config.mode != Mode::Redundant || !small || self.subflows.len() < 2 {
+        if self.config.mode == Mode::Single || !small || self.subflows.len() < 2 {
             return;
         }
-        if self.duplicates.len() == DUPLICATES_MAX {
-            self.duplicates.pop_front();
-        }
-        self.subflows.get(index).into_iter().for_each(|s| self.duplicates.push_back((s.id, content)));
+        let Some(subflow) = self.subflows.get(index) else { return };
+        let at = match self.config.mode {
+            Mode::Redundant => now,
+            _ => now.after(subflow.path.overdue_us(subflow.in_flight())),
+        };
+        let end = subflow.lanes.get(usize::from(lane)).map_or(0, |lane| lane.tx.sent());
+        self.duplicates.push(now, Duplicate { subflow: subflow.id, lane, end, content, at });
     }
 
-    /// Sends the first duplicate whose second subflow can take it. The others wait until theirs can, or until they are of no
-    /// use.
+    /// Sends the first duplicate whose time has come and whose second subflow can take it. The others wait until theirs can, or
+    /// until they are of no use.
     pub(super) fn send_duplicate(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
+        self.duplicates.on_time(now);
         let mut at = 0;
-        while let Some(&(id, content)) = self.duplicates.get(at) {
-            let first = self.subflows.iter().position(|subflow| subflow.id == id).unwrap_or(usize::MAX);
-            let index = match self.scheduler.second(first) {
-                Second::Ready(index) => index,
-                Second::Busy if self.is_duplicate_wanted(content) => {
-                    at += 1;
-                    continue;
-                }
-                Second::Busy | Second::Missing => {
-                    self.duplicates.remove(at);
-                    continue;
-                }
+        while self.duplicates.is_due {
+            let Some(&duplicate) = self.duplicates.waiting.get(at) else {
+                self.duplicates.is_due = self.duplicates.waiting.iter().any(|duplicate| duplicate.at <= now);
+                break;
             };
-            self.duplicates.remove(at);
-            if !self.is_duplicate_wanted(content) {
+            if duplicate.at > now {
+                at += 1;
                 continue;
             }
-            let before = out.len();
-            match content {
-                FrameContent::Control(key) if self.write_control(key, out) => {
-                    let transmit = self.record_sent(now, index, 0, before, out, content);
-                    if let (Key::Open(id), Some(transmit)) = (key, transmit) {
-                        self.on_open_sent(id, transmit.subflow, true);
-                    }
-                    return transmit;
-                }
-                FrameContent::Data(id, piece) => {
-                    let Some(stream) = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot)) else {
-                        continue;
-                    };
-                    if !self.subflows.get(index).is_some_and(|s| self.route_of(stream).allows(s.id)) {
-                        continue;
-                    }
-                    out.data_head(id.0, piece.offset, piece.len as usize, piece.fin);
-                    stream.send.emit(piece, out);
-                    let lane = self.lane_of(index, stream)?;
-                    self.stats.reinjected_bytes += u64::from(piece.len);
-                    return self.record_sent(now, index, lane, before, out, content);
-                }
-                _ => {}
+            let first = self.subflows.iter().position(|subflow| subflow.id == duplicate.subflow);
+            let second =
+                first.filter(|index| self.is_wanted(*index, &duplicate)).map(|index| self.scheduler.second(index));
+            if second == Some(Second::Busy) {
+                at += 1;
+                continue;
+            }
+            self.duplicates.waiting.remove(at);
+            if let Some(Second::Ready(index)) = second
+                && let Some(sent) = self.send_again(now, index, duplicate.content, out)
+            {
+                return Some(sent);
             }
         }
         None
     }
 
-    /// Returns true if a piece is not known to have arrived, or if a control frame may be of use.
-    fn is_duplicate_wanted(&self, content: FrameContent) -> bool {
-        let FrameContent::Data(id, piece) = content else { return true };
+    /// Returns true if a frame is in flight and its content is of use.
+    fn is_wanted(&self, index: usize, duplicate: &Duplicate) -> bool {
+        let lane = self.subflows.get(index).and_then(|subflow| subflow.lanes.get(usize::from(duplicate.lane)));
+        if lane.is_none_or(|lane| lane.tx.acked() >= duplicate.end) {
+            return false;
+        }
+        let FrameContent::Data(id, piece) = duplicate.content else { return true };
         self.streams.live_slot(id).and_then(|slot| self.streams.get(slot)).is_some_and(|stream| {
             let send = &stream.send;
             send.reset_frame().is_none() && send.una() <= piece.offset && !send.is_over()
         })
+    }
+
+    /// Sends a frame once more, on this subflow.
+    fn send_again(&mut self, now: Time, index: usize, content: FrameContent, out: &mut Outbox) -> Option<Transmit> {
+        let before = out.len();
+        match content {
+            FrameContent::Control(key) => {
+                if !self.write_control(key, out) {
+                    return None;
+                }
+                let transmit = self.record_sent(now, index, 0, before, out, content);
+                if let (Key::Open(id), Some(transmit)) = (key, transmit) {
+                    self.on_open_sent(id, transmit.subflow, true);
+                }
+                transmit
+            }
+            FrameContent::Data(id, piece) => {
+                let stream = self.streams.live_slot(id).and_then(|slot| self.streams.get(slot))?;
+                let is_allowed = self.subflows.get(index).is_some_and(|s| self.route_of(stream).allows(s.id));
+                if !is_allowed {
+                    return None;
+                }
+                out.data_head(id.0, piece.offset, piece.len as usize, piece.fin);
+                stream.send.emit(piece, out);
+                let lane = self.lane_of(index, stream)?;
+                self.stats.reinjected_bytes += u64::from(piece.len);
+                self.record_sent(now, index, lane, before, out, content)
+            }
+            FrameContent::Ack | FrameContent::Nothing => None,
+        }
     }
 
     /// Sends a piece that a stream waits for on the fastest subflow, if it is far back on a slow one.

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::config::Config;
 use super::control_queue::Control;
+use super::duplicates::Duplicates;
 use super::event::{Event, Progress, Stats};
 use super::listeners::{RequestedListener, ServedListeners};
 use super::table::Table;
@@ -23,7 +24,7 @@ use crate::link::stream::pools::Pools;
 use crate::link::stream::send::SendStream;
 use crate::link::stream::state::StreamState;
 use crate::link::wire::code::Code;
-use crate::link::wire::content::{FrameContent, Key};
+use crate::link::wire::content::Key;
 use crate::link::wire::hello::{Capability, Limits};
 use crate::link::wire::ids::{BootId, SessionId, SessionRole, StreamId, SubflowId, Time};
 
@@ -71,8 +72,8 @@ pub struct Session {
     /// The last time that all streams were searched for parts of datagrams that wait for too long.
     pub(super) parts_given_up_at: Time,
     pub(super) going_away: [Option<(Code, String)>; 2],
-    /// Frames to send on a second subflow as well.
-    pub(super) duplicates: VecDeque<(SubflowId, FrameContent)>,
+    /// Small frames in flight that may be sent on a second subflow as well.
+    pub(super) duplicates: Duplicates,
     /// The stream whose OPEN was the previous frame.
     pub(super) just_opened: Option<StreamId>,
     pub(super) events: VecDeque<Event>,
@@ -191,7 +192,7 @@ impl Session {
             datagram_bytes: 0,
             parts_given_up_at: Time::ZERO,
             going_away: [None, None],
-            duplicates: VecDeque::new(),
+            duplicates: Duplicates::default(),
             just_opened: None,
             events: VecDeque::new(),
             pools: Pools::default(),

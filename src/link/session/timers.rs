@@ -20,7 +20,8 @@ impl Session {
         };
         let ack = self.acks.at.filter(|_| !self.acks.due);
         let subflows = self.subflows.iter().filter_map(|subflow| self.subflow_timeout(subflow));
-        subflows.chain(session).chain(ack).chain(self.unopened_timeout()).min()
+        let rest = session.into_iter().chain(ack).chain(self.unopened_timeout()).chain(self.duplicates.next_at());
+        subflows.chain(rest).min()
     }
 
     fn subflow_timeout(&self, subflow: &Subflow) -> Option<Time> {
@@ -40,6 +41,7 @@ impl Session {
         if self.acks.at.is_some_and(|at| at <= now) {
             self.acks.due = true;
         }
+        self.duplicates.on_time(now);
         match self.phase {
             Phase::Suspended { since } if now.since(since) >= self.config.hold_us => {
                 self.end(Code::LinkLost, "no subflow came back in time".to_owned(), Cause::Local);

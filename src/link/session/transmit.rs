@@ -498,8 +498,10 @@ impl Session {
         debug_assert_eq!(out.len() - before, DATA_HEAD_BYTES + piece.len as usize);
         self.stats.data_bytes[0] += u64::from(piece.len);
         let lane = self.lane_of(index, stream)?;
-        self.queue_duplicate(index, FrameContent::Data(id, piece));
-        self.record_sent(now, index, lane, before, out, FrameContent::Data(id, piece))
+        let content = FrameContent::Data(id, piece);
+        let transmit = self.record_sent(now, index, lane, before, out, content);
+        self.queue_duplicate(now, index, lane, content);
+        transmit
     }
 
     /// Sends CLOSE to a peer that has violated the protocol, once on each subflow.
