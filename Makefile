@@ -49,6 +49,7 @@ test-system: test-tools system-tools
 	$(CARGO) test --locked --test process transfers:: -- --ignored
 	$(CARGO) test --locked --test process console_proofs:: -- --ignored
 	$(CARGO) test --locked --test link paths::fifty -- --ignored
+	$(CARGO) test --locked --test link paths::a_minute -- --ignored
 	$(CARGO) test --locked --test net link_groups:: -- --ignored
 	$(CARGO) test --locked --test net link_auto:: -- --ignored
 	$(CARGO) test --locked --test net link_quic:: -- --ignored

@@ -40,7 +40,7 @@ fn six_unlike_paths_are_filled() {
 
 #[test]
 fn two_links_of_lte_in_a_train_are_used() {
-    check("LTE + LTE", 12, Bounds { share: 0.95, gap: 600.0, echo: 800.0 });
+    check("LTE + LTE", 12, Bounds { share: 0.95, gap: 600.0, echo: 600.0 });
 }
 
 #[test]
@@ -58,21 +58,36 @@ fn a_path_with_a_deep_buffer_is_used() {
     check("bufferbloat", 12, Bounds { share: 0.98, gap: 100.0, echo: 100.0 });
 }
 
+/// Returns the median of the share, the gap, the 99th percentile of the echoes, and the share of plain TCP, over five seeds of
+/// losses: a loss in the wrong place, at the start, costs a single run a tenth.
+fn lossy(name: &str, bbr: bool) -> [f64; 4] {
+    let rows = (0..5).map(|seed| {
+        let scene = scenes::of_seed(seed).into_iter().find(|scene| scene.name == name).unwrap();
+        let row = Scene { bbr, ..scene }.bulk(8);
+        [row.share, row.gap, row.echo.1, row.best]
+    });
+    let rows: Vec<_> = rows.collect();
+    println!("{name}, BBR {bbr}: {rows:.3?}");
+    std::array::from_fn(|at| {
+        let mut column: Vec<f64> = rows.iter().map(|row| row[at]).collect();
+        column.sort_by(f64::total_cmp);
+        column[2]
+    })
+}
+
 #[test]
 fn a_lossy_path_does_not_slow_down_a_clean_one() {
     for name in ["2 % loss", "5 % loss"] {
-        let row = check(name, 8, Bounds { share: 0.51, gap: 150.0, echo: 180.0 });
-        assert!(row.share >= row.best, "{name}: {row:?}");
+        let [share, gap, echo, best] = lossy(name, false);
+        assert!(share >= 0.51 && share >= best && gap <= 150.0 && echo <= 180.0, "{name}: {share} {gap} {echo}");
     }
 }
 
 #[test]
 fn a_lossy_path_is_filled_where_the_congestion_control_is_bbr() {
-    for (name, share) in [("2 % loss", 0.96), ("5 % loss", 0.94)] {
-        let scene = scenes::all().into_iter().find(|scene| scene.name == name).unwrap();
-        let row = scene.with_bbr().bulk(8);
-        println!("{name}: {row:?}");
-        assert!(row.share >= share && row.gap <= 150.0 && row.echo.1 <= 150.0, "{name}: {row:?}");
+    for name in ["2 % loss", "5 % loss"] {
+        let [share, gap, echo, _] = lossy(name, true);
+        assert!(share >= 0.92 && gap <= 250.0 && echo <= 200.0, "{name}: {share} {gap} {echo}");
     }
 }
 
@@ -80,16 +95,27 @@ fn a_lossy_path_is_filled_where_the_congestion_control_is_bbr() {
 fn data_paced_on_six_equal_paths_is_soon_in_order() {
     let row = scenes::all().remove(0).paced(5);
     println!("{row:?}");
-    assert!(row.delay.0 <= 30.0 && row.delay.1 <= 50.0, "{row:?}");
+    assert!(row.delay.0 <= 25.0 && row.delay.1 <= 50.0, "{row:?}");
 }
 
-/// A copy that finds no second subflow ready waits for it. Dropped copies would make this 2.3 s.
+/// Nothing but an echo is under way when the path that carries it goes dark. A large frame would be late after 140 ms.
+#[test]
+fn a_small_message_on_a_dark_path_is_soon_sent_on_the_other() {
+    let mut dark = Trace::steady(20, 10, 100);
+    dark.hole(6000, 7000);
+    let longest = Scene::of("dark", &[(&Rc::new(dark), 0), (&Rc::new(Trace::steady(20, 15, 100)), 0)]).echoes(8);
+    println!("{longest}");
+    assert!(longest <= 120.0, "{longest}");
+}
+
+/// A copy that finds no second subflow ready waits for it: dropped copies would make this 2.3 s, and the windows of the other
+/// modes 250 ms.
 #[test]
 fn small_messages_of_redundant_mode_do_not_wait_for_a_dark_path() {
     let scene = scenes::all().into_iter().find(|scene| scene.name == "LTE + LTE").unwrap();
     let row = scene.with_mode(Mode::Redundant).bulk(12);
     println!("{row:?}");
-    assert!(row.echo.1 <= 900.0 && row.share >= 0.94, "{row:?}");
+    assert!(row.echo.1 <= 200.0 && row.share >= 0.94, "{row:?}");
 }
 
 #[test]
@@ -102,6 +128,22 @@ fn single_mode_finds_the_best_path_and_leaves_a_dark_one() {
         println!("{name}: {row:?}");
         assert!(row.share >= 0.96 * row.best && row.gap <= 1500.0, "{name}: {row:?}");
     }
+}
+
+/// The goals of a minute, on six seeds.
+#[test]
+#[ignore = "longer; make test-system"]
+fn a_minute_on_each_trace_meets_the_goals() {
+    for scene in (0..6).flat_map(scenes::of_seed).filter(|scene| scene.name.contains(" + ")) {
+        let row = scene.bulk(60);
+        println!("{}: {row:?}", scene.name);
+        let echo = if scene.name == "LTE + Wi-Fi" { 350.0 } else { 600.0 };
+        assert!(row.share >= 0.95 && row.share >= 0.98 * row.best, "{}: {row:?}", scene.name);
+        assert!(row.echo.1 <= echo, "{}: {row:?}", scene.name);
+    }
+    check("6 x 20", 60, Bounds { share: 0.95, gap: 50.0, echo: 90.0 });
+    check("six unlike", 60, Bounds { share: 0.95, gap: 250.0, echo: 120.0 });
+    check("bufferbloat", 60, Bounds { share: 0.95, gap: 150.0, echo: 100.0 });
 }
 
 fn check_cuts(count: u64, shape: (u64, u64, u64), p50: [f64; 4], most: [f64; 4]) {
@@ -187,7 +229,14 @@ fn table_of_scenes() {
         let part = |part: f64| 100.0 * part;
         [part(row.share), part(row.best), part(row.twice), row.gap, row.echo.0, row.echo.1, row.least, paced.0, paced.1]
     };
-    println!("{:>16} {:>6} {}", "", "", ["%", "TCP %", "twice", "gap", "echo50", "echo99", "least", "paced50", "paced99"].map(|head| format!("{head:>7}")).join(" "));
+    println!(
+        "{:>16} {:>6} {}",
+        "",
+        "",
+        ["%", "TCP %", "twice", "gap", "echo50", "echo99", "least", "paced50", "paced99"]
+            .map(|head| format!("{head:>7}"))
+            .join(" ")
+    );
     for (n, scene) in scenes::all().into_iter().enumerate().filter(|(_, scene)| scene.name.contains(&only)) {
         let seeds = if scene.is_random() { 6 } else { 1 };
         let rows: Vec<_> = (0..seeds).map(|seed| figures(scenes::of_seed(seed).swap_remove(n))).collect();

@@ -170,9 +170,14 @@ impl Line {
         }
     }
 
-    /// Returns true if its rate or delay changes.
-    pub fn changes(&self) -> bool {
-        self.trace.steps.len() > 1
+    /// Returns true if its rate or delay changes, or if packets get lost.
+    pub fn is_random(&self) -> bool {
+        self.trace.steps.len() > 1 || self.trace.loss_ppm > 0
+    }
+
+    /// Draws the losses from another seed.
+    pub fn reseed(&mut self, seed: u64) {
+        self.rng = Rng::new(seed);
     }
 
     /// Returns the bytes that the line can carry between two times.

@@ -45,14 +45,15 @@ pub struct Row {
 }
 
 impl Scene {
-    fn new(name: &'static str, traces: &[(&Rc<Trace>, u64)]) -> Scene {
+    /// Returns a scene of these traces, each from a time in milliseconds on.
+    pub fn of(name: &'static str, traces: &[(&Rc<Trace>, u64)]) -> Scene {
         let line = |(n, (trace, shift)): (usize, &(&Rc<Trace>, u64))| Line::new(trace, shift * 1000, n as u64 + 1);
         Scene { name, lines: traces.iter().enumerate().map(line).collect(), mode: Mode::Stripe, bbr: false }
     }
 
     fn steady(name: &'static str, lines: &[(u64, u64, u64)]) -> Scene {
         let traces: Vec<_> = lines.iter().map(|&(mbit, ms, queue)| Rc::new(Trace::steady(mbit, ms, queue))).collect();
-        Scene::new(name, &traces.iter().map(|trace| (trace, 0)).collect::<Vec<_>>())
+        Scene::of(name, &traces.iter().map(|trace| (trace, 0)).collect::<Vec<_>>())
     }
 
     pub fn with_mode(self, mode: Mode) -> Scene {
@@ -65,7 +66,7 @@ impl Scene {
 
     /// Returns true if the scene depends on its seed.
     pub fn is_random(&self) -> bool {
-        self.lines.iter().any(Line::changes)
+        self.lines.iter().any(Line::is_random)
     }
 
     /// Returns a world with a path for each line, once all are up.
@@ -114,6 +115,17 @@ impl Scene {
             best: best as f64 / sum,
             ..Row::default()
         }
+    }
+
+    /// Returns the longest time of an echo without anything beside it.
+    pub fn echoes(&self, seconds: u64) -> f64 {
+        let mut world = self.world();
+        let mut echoes = Echoes::new(world.open(CLIENT, Plan { sizes: [1 << 40, 1 << 40], echo: true, ..Plan::up(0) }));
+        while world.now < Time::from_us(seconds * 1_000_000) {
+            echoes.run_for(&mut world, 37_000);
+        }
+        let pending = echoes.asked.map(|asked| world.now.since(asked));
+        echoes.times.iter().map(|(_, us)| *us).chain(pending).max().unwrap_or(0) as f64 / 1000.0
     }
 
     /// Measures a stream whose writer offers 60 % of what the lines can carry.
@@ -237,7 +249,7 @@ pub fn cuts(cut: Cut, (mbit, delay_ms, queue_ms): (u64, u64, u64), count: u64) -
         }
     }
     let traces = traces.map(Rc::new);
-    let mut world = Scene::new("cuts", &[(&traces[0], 0), (&traces[1], 0)]).world();
+    let mut world = Scene::of("cuts", &[(&traces[0], 0), (&traces[1], 0)]).world();
     let id = world.open(CLIENT, Plan::up(1 << 50));
     let mut gaps = Vec::new();
     for (n, at) in times.iter().enumerate() {
@@ -286,24 +298,27 @@ pub fn all() -> Vec<Scene> {
     of_seed(0)
 }
 
-/// Returns the scenes of all seeds, of which only those of traces differ.
+/// Returns the scenes of a seed: those of traces and of losses differ.
 pub fn of_seed(seed: u64) -> Vec<Scene> {
     let first = 10 * seed;
     let (lte, other) = (Rc::new(Trace::lte(first + 1)), Rc::new(Trace::lte(first + 2)));
     let (wifi, satellite) = (Rc::new(Trace::wifi(first + 3)), Rc::new(Trace::satellite(first + 4)));
     let lossy = |ppm| Rc::new(Trace::steady(20, 10, 100).with_loss(ppm));
     let clean = lossy(0);
-    vec![
+    let mut scenes = vec![
         Scene::steady("6 x 20", &[(20, 10, 100); 6]),
         Scene::steady(
             "six unlike",
             &[(50, 10, 100), (30, 20, 100), (20, 30, 100), (10, 50, 100), (5, 70, 100), (2, 100, 100)],
         ),
-        Scene::new("LTE + LTE", &[(&lte, 0), (&other, 30_000)]),
-        Scene::new("LTE + Wi-Fi", &[(&lte, 0), (&wifi, 0)]),
-        Scene::new("satellite + LTE", &[(&satellite, 0), (&lte, 0)]),
+        Scene::of("LTE + LTE", &[(&lte, 0), (&other, 30_000)]),
+        Scene::of("LTE + Wi-Fi", &[(&lte, 0), (&wifi, 0)]),
+        Scene::of("satellite + LTE", &[(&satellite, 0), (&lte, 0)]),
         Scene::steady("bufferbloat", &[(10, 10, 2000), (20, 10, 100)]),
-        Scene::new("2 % loss", &[(&lossy(20_000), 0), (&clean, 0)]),
-        Scene::new("5 % loss", &[(&lossy(50_000), 0), (&clean, 0)]),
-    ]
+        Scene::of("2 % loss", &[(&lossy(20_000), 0), (&clean, 0)]),
+        Scene::of("5 % loss", &[(&lossy(50_000), 0), (&clean, 0)]),
+    ];
+    let lines = scenes.iter_mut().flat_map(|scene| scene.lines.iter_mut().zip(1..));
+    lines.for_each(|(line, n)| line.reseed(16 * seed + n));
+    scenes
 }
