@@ -161,10 +161,21 @@ impl<P: Pipe> TlsPipe<P> {
     fn fill_once(&mut self) -> Result<(), PipeError> {
         let Some(machine) = &mut self.machine else { return Err(PipeError::WouldBlock) };
         let (mut error, mut ended) = (None, false);
-        let read = machine.read_from(|room| {
-            let count = self.inner.receive(room).map_err(|failure| keep(failure, &mut error))?;
-            ended = count == 0;
-            Ok(count)
+        let read = machine.read_vectored_from(usize::MAX, |room| {
+            let mut bytes = 0;
+            for buf in room {
+                let count = match self.inner.receive(buf) {
+                    // The bytes come first; the next call finds the end or the failure again.
+                    Ok(0) | Err(_) if bytes > 0 => break,
+                    count => count.map_err(|failure| keep(failure, &mut error))?,
+                };
+                bytes += count;
+                if count < buf.len() {
+                    break;
+                }
+            }
+            ended = bytes == 0;
+            Ok(bytes)
         });
         if read.is_err() {
             return Err(error.unwrap_or(PipeError::WouldBlock));

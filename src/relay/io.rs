@@ -3,7 +3,7 @@
 //! An [`Io`] owns its descriptors and closes them when it is dropped. It never blocks, and it keeps no readiness: the side
 //! does.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
@@ -68,6 +68,31 @@ impl Io {
         match self {
             Io::Stream(stream) => sessions.read(*stream, buf),
             _ => self.read_raw(buf),
+        }
+    }
+
+    /// Reads into several buffers, one after the other, with one call where the system can.
+    pub fn read_vectored(&self, room: &mut [IoSliceMut<'_>], sessions: &mut Sessions) -> io::Result<usize> {
+        match (self, room) {
+            // A plain read takes a shorter path through the system.
+            (_, [buf]) => self.read(buf, sessions),
+            (Io::Tcp(socket), room) => retry(|| (&mut &*socket).read_vectored(room)),
+            (Io::Unix(socket), room) => retry(|| (&mut &*socket).read_vectored(room)),
+            (_, room) => {
+                let mut bytes = 0;
+                for buf in room {
+                    let got = match self.read(buf, sessions) {
+                        // The bytes come first; the next read finds the error again.
+                        Err(_) if bytes > 0 => 0,
+                        got => got?,
+                    };
+                    bytes += got;
+                    if got < buf.len() {
+                        break;
+                    }
+                }
+                Ok(bytes)
+            }
         }
     }
 

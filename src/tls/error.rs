@@ -5,6 +5,7 @@ use std::fmt;
 use rustls::{AlertDescription, CertificateError, Error, OtherError};
 
 use super::identity::PublicKey;
+use super::records::Fault;
 
 /// The reason why a pipe failed. All later calls of a failed pipe return the same error.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -97,6 +98,19 @@ impl From<Error> for TlsError {
             Error::PeerIncompatible(why) => TlsError::Incompatible(format!("{why:?}").into()),
             Error::NoCertificatesPresented => TlsError::Incompatible("no key".into()),
             other => TlsError::Protocol(other.to_string().into()),
+        }
+    }
+}
+
+impl From<Fault> for TlsError {
+    fn from(fault: Fault) -> TlsError {
+        match fault {
+            Fault::BadRecord => TlsError::Authentication,
+            Fault::Overflow => TlsError::Protocol("a record above the limit".into()),
+            Fault::Unexpected(what) | Fault::Malformed(what) | Fault::Illegal(what) | Fault::Internal(what) => {
+                TlsError::Protocol(what.into())
+            }
+            Fault::Received(alert) => of_alert(alert.into()),
         }
     }
 }

@@ -1,18 +1,14 @@
-//! The library's connection, client or server, driven one step at a time.
+//! The library's connection, client or server, driven one step at a time through the handshake.
 //!
-//! The module hides two demands of the unbuffered interface. The output of a step must be taken before the next step, or
-//! it is lost. And each step must see *all* pending bytes: while a handshake message is incomplete, the library remembers
-//! positions in it, and it panics if it sees fewer bytes than before.
+//! The module hides a demand of the unbuffered interface: the output of a step must be taken before the next step, or it is
+//! lost. Another one is the caller's: while a handshake message is incomplete, the library remembers positions in it, and it
+//! panics if a step sees fewer bytes than the one before.
 
-use bytes::BytesMut;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
-};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus};
 use rustls::{CommonState, Error};
 
-use super::buffers::{Buffers, RECORD_BYTES, RECORD_OVERHEAD};
 use super::outgoing::Outgoing;
 
 /// A connection of the library. The variants are boxed, because a table of pipes must be small.
@@ -34,19 +30,8 @@ pub(super) struct Step {
 pub(super) enum Next {
     /// Take another step.
     Step,
-    /// Wait for more bytes.
+    /// Wait for more bytes, or go on without the library if the handshake is done.
     Wait,
-    /// Stop: the peer has sent close_notify.
-    Ended,
-}
-
-/// The content of a record to seal.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Seal<'a> {
-    /// These bytes, at most [`RECORD_BYTES`].
-    Record(&'a [u8]),
-    /// The alert that ends this node's side.
-    CloseNotify,
 }
 
 impl Machine {
@@ -57,58 +42,27 @@ impl Machine {
         }
     }
 
-    /// Takes one step over `pending`, which must hold all pending bytes. Appends plaintext to `plain` and replies to
-    /// `outgoing`.
-    pub fn step(&mut self, pending: &mut [u8], plain: &mut BytesMut, outgoing: &mut Outgoing) -> Step {
+    /// Takes one step over `pending`, which must hold all complete records that an earlier step has seen and not used. Appends
+    /// replies to `outgoing`.
+    pub fn step(&mut self, pending: &mut [u8], outgoing: &mut Outgoing) -> Step {
         match self {
-            Machine::Client(connection) => step(connection.process_tls_records(pending), plain, outgoing),
-            Machine::Server(connection) => step(connection.process_tls_records(pending), plain, outgoing),
+            Machine::Client(connection) => step(connection.process_tls_records(pending), outgoing),
+            Machine::Server(connection) => step(connection.process_tls_records(pending), outgoing),
         }
     }
 
     /// Appends the alert that the library has for the peer after a failure. Reads no input.
     pub fn take_alert(&mut self, outgoing: &mut Outgoing) {
         while self.common().wants_write() {
-            if self.step(&mut [], &mut BytesMut::new(), outgoing).next.is_err() {
+            if self.step(&mut [], outgoing).next.is_err() {
                 return;
             }
         }
     }
-
-    /// Seals a record and appends it to `outgoing`. `pending` must be the bytes that the last step over incoming bytes left
-    /// when it returned [`Next::Wait`], so that they yield nothing new.
-    pub fn seal(
-        &mut self,
-        what: Seal<'_>,
-        pending: &mut [u8],
-        outgoing: &mut Outgoing,
-        buffers: &Buffers,
-    ) -> Result<(), EncryptError> {
-        loop {
-            let done = match self {
-                Machine::Client(connection) => seal(connection.process_tls_records(pending), what, outgoing, buffers),
-                Machine::Server(connection) => seal(connection.process_tls_records(pending), what, outgoing, buffers),
-            };
-            if done? {
-                return Ok(());
-            }
-        }
-    }
 }
 
-fn step<D>(status: UnbufferedStatus<'_, '_, D>, plain: &mut BytesMut, outgoing: &mut Outgoing) -> Step {
-    let mut discard = status.discard;
+fn step<D>(status: UnbufferedStatus<'_, '_, D>, outgoing: &mut Outgoing) -> Step {
     let next = match status.state {
-        Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
-            match traffic.next_record() {
-                Some(Ok(record)) => {
-                    discard += record.discard;
-                    plain.extend_from_slice(record.payload);
-                }
-                Some(Err(error)) => break Err(error),
-                None => break Ok(Next::Step),
-            }
-        },
         Ok(ConnectionState::EncodeTlsData(data)) => {
             encode(data, outgoing);
             Ok(Next::Step)
@@ -117,66 +71,12 @@ fn step<D>(status: UnbufferedStatus<'_, '_, D>, plain: &mut BytesMut, outgoing: 
             data.done();
             Ok(Next::Step)
         }
-        Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => Ok(Next::Ended),
-        Ok(_) => Ok(Next::Wait),
+        Ok(ConnectionState::BlockedHandshake | ConnectionState::WriteTraffic(_)) => Ok(Next::Wait),
+        // The records behind the handshake do not come here.
+        Ok(_) => Err(Error::General("data inside the handshake".into())),
         Err(error) => Err(error),
     };
-    Step { discard, next }
-}
-
-/// Returns true if the record is sealed, and false if the function must be called again with the next state.
-fn seal<D>(
-    status: UnbufferedStatus<'_, '_, D>,
-    what: Seal<'_>,
-    outgoing: &mut Outgoing,
-    buffers: &Buffers,
-) -> Result<bool, EncryptError> {
-    debug_assert_eq!(status.discard, 0, "the pending bytes are an incomplete record");
-    match status.state {
-        Ok(ConnectionState::WriteTraffic(traffic)) => write(traffic, what, outgoing, buffers).map(|()| true),
-        Ok(ConnectionState::EncodeTlsData(data)) => {
-            encode(data, outgoing);
-            Ok(false)
-        }
-        Ok(ConnectionState::TransmitTlsData(data)) => {
-            data.done();
-            Ok(false)
-        }
-        _ => Err(EncryptError::EncryptExhausted),
-    }
-}
-
-/// Seals a record. A KeyUpdate may go before the record and need more room; the library then reports how much, and loses
-/// nothing.
-fn write<D>(
-    mut traffic: WriteTraffic<'_, D>,
-    what: Seal<'_>,
-    outgoing: &mut Outgoing,
-    buffers: &Buffers,
-) -> Result<(), EncryptError> {
-    let mut need = match what {
-        Seal::Record(plain) => plain.len() + RECORD_OVERHEAD,
-        Seal::CloseNotify => 2 + RECORD_OVERHEAD,
-    };
-    loop {
-        let written = match what {
-            Seal::Record(plain) => {
-                debug_assert!(plain.len() <= RECORD_BYTES, "one record");
-                traffic.encrypt(plain, outgoing.room(need, buffers))
-            }
-            Seal::CloseNotify => traffic.queue_close_notify(outgoing.small_room(need)),
-        };
-        match written {
-            Ok(bytes) => {
-                outgoing.wrote(bytes);
-                return Ok(());
-            }
-            Err(EncryptError::InsufficientSize(InsufficientSizeError { required_size })) if required_size > need => {
-                need = required_size;
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    Step { discard: status.discard, next }
 }
 
 /// Appends handshake data. The library discards the data when `data` is dropped, so the needed room is asked first.

@@ -64,11 +64,13 @@ mod error;
 mod exporter;
 mod group;
 mod identity;
+mod keys;
 mod machine;
 mod outgoing;
 mod pipe;
 #[allow(dead_code, reason = "targets that compile this module by path do not use it")]
 mod quic;
+mod records;
 mod verify;
 
 use std::rc::Rc;
@@ -88,7 +90,7 @@ use rustls::{ClientConfig, ServerConfig};
 #[allow(unused_imports, reason = "tests and benches need a part of them")]
 pub(crate) use admission::{Admission, Invites, Protocol};
 #[allow(unused_imports, reason = "tests and benches measure with them")]
-pub(crate) use buffers::{Buffers, READ_BYTES, RECORD_BYTES, RECORD_OVERHEAD, WRITE_BYTES};
+pub(crate) use buffers::{Buffers, READ_BYTES, WRITE_BYTES};
 pub use cipher::Cipher;
 #[allow(unused_imports, reason = "the tests read hellos with it")]
 pub(crate) use client_hello::FirstMessage;
@@ -102,6 +104,8 @@ pub(crate) use identity::PublicKey;
 pub(crate) use pipe::{NextMessage, TlsPipe};
 #[allow(unused_imports, reason = "targets that compile this module by path do not use it")]
 pub(crate) use quic::{Negotiated, QUIC_VERSION, error_of_alert};
+#[allow(unused_imports, reason = "tests and benches measure with them")]
+pub(crate) use records::{RECORD_BYTES, RECORD_OVERHEAD};
 pub(crate) use verify::Verify;
 
 use admission::{IsInvited, NotingResolver};
@@ -218,6 +222,8 @@ impl Tls {
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;
         config.enable_sni = false;
+        // The records behind the handshake are this module's.
+        config.enable_secret_extraction = true;
         // The library requires a name. It is neither sent nor checked.
         let name =
             ServerName::try_from("seaprox.invalid").map_err(|error| TlsError::Protocol(error.to_string().into()))?;
@@ -283,6 +289,8 @@ fn server_config(
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_cert_resolver(resolver);
+    // The records behind the handshake are this module's.
+    config.enable_secret_extraction = true;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.alpn_protocols.extend(is_invited.map(|_| INVITE_ALPN.to_vec()));
     config.session_storage = Arc::new(NoServerSessionStorage {});

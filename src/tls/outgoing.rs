@@ -4,7 +4,7 @@ use super::buffers::{Buffers, WRITE_BYTES};
 
 /// The buffer of waiting records. Invariant: `buf[start..end]` waits, and `buf` is empty if no bytes wait.
 #[derive(Default)]
-pub(super) struct Outgoing {
+pub(crate) struct Outgoing {
     buf: Vec<u8>,
     start: usize,
     end: usize,

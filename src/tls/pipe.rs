@@ -8,19 +8,22 @@
 //! ```
 //! A failure is final: all later calls return it, and nothing more is decrypted.
 //!
+//! The library makes the handshake; it sees one record after the other, and none behind the last of its own. From then on the
+//! pipe seals and opens the records itself; see `records`.
+//!
 //! A pipe of a connection that both ends may have dialed looks at the first message of the peer before the library does; see
 //! `crossing`.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rustls::Error;
 
 use super::HANDSHAKE_BYTES_MAX;
 use super::admission::{IsInvited, Protocol};
-use super::buffers::{Buffers, READ_BYTES, RECORD_BYTES, RECORD_OVERHEAD};
+use super::buffers::Buffers;
 use super::cipher::Cipher;
 use super::client_hello::FirstMessage;
 use super::crossing::{Crossed, Crossing};
@@ -28,8 +31,10 @@ use super::error::TlsError;
 use super::exporter::Exporter;
 use super::group::Group;
 use super::identity::{PublicKey, raw_key};
-use super::machine::{Machine, Next, Seal, Step};
+use super::keys::{FirstKeys, Keys};
+use super::machine::{Machine, Next, Step};
 use super::outgoing::Outgoing;
+use super::records::{Alert, Fault, Opener, Progress, RECORD_OVERHEAD, Sealer};
 
 #[derive(Debug)]
 enum State {
@@ -49,18 +54,33 @@ pub(super) enum Expected {
     LinkUnless(IsInvited),
 }
 
+/// The part that makes sense of the bytes.
+enum Engine {
+    Handshake(Machine),
+    Records(Box<Records>),
+    /// The library could not hand over its keys; the pipe has failed.
+    Lost,
+}
+
+/// Both directions behind the handshake.
+struct Records {
+    opener: Opener,
+    sealer: Sealer,
+    keys: Keys,
+}
+
 /// The TLS of one connection, without its socket.
 pub(crate) struct TlsPipe {
-    machine: Machine,
+    engine: Engine,
     state: State,
     peer: Option<PublicKey>,
     exporter: Arc<Exporter>,
     buffers: Rc<Buffers>,
-    /// `incoming[..filled]` is not decrypted yet. Invariant: the buffer is empty while `filled` is 0.
+    /// `incoming[..filled]` are bytes of the handshake. Invariant: the buffer is empty while `filled` is 0.
     incoming: Vec<u8>,
     filled: usize,
-    /// `incoming[..looked]` has been passed to the library and is an incomplete record or message.
-    looked: usize,
+    /// `incoming[..shown]` are complete records that the library has seen, with an incomplete message.
+    shown: usize,
     /// Bytes received before the peer was authenticated.
     received_unauthenticated: usize,
     expected: Expected,
@@ -77,14 +97,14 @@ pub(crate) struct TlsPipe {
 impl TlsPipe {
     pub(super) fn new(machine: Machine, expected: Expected, exporter: Arc<Exporter>, buffers: Rc<Buffers>) -> TlsPipe {
         let mut pipe = TlsPipe {
-            machine,
+            engine: Engine::Handshake(machine),
             state: State::Handshaking,
             peer: None,
             exporter,
             buffers,
             incoming: Vec::new(),
             filled: 0,
-            looked: 0,
+            shown: 0,
             received_unauthenticated: 0,
             expected,
             protocol: Protocol::Link,
@@ -94,7 +114,7 @@ impl TlsPipe {
             output_closed: false,
         };
         // The first step of a client makes its ClientHello.
-        if let Err(error) = pipe.process(&mut BytesMut::new()) {
+        if let Err(error) = pipe.shake() {
             pipe.state = State::Failed(error);
         }
         pipe
@@ -106,57 +126,60 @@ impl TlsPipe {
         self
     }
 
-    /// Calls `read` with a buffer for the bytes of the socket, and returns the number of bytes that it has read: at most
-    /// [`READ_BYTES`], and [`HANDSHAKE_BYTES_MAX`] in all from a peer that is not authenticated or has an invitation. Call [`open`](Self::open)
-    /// before the next call. If the pipe has ended, this returns 0 without calling `read`.
+    /// Calls `read` with a buffer for the bytes of the socket, and returns the number of bytes that it has read: at most one
+    /// record, and [`HANDSHAKE_BYTES_MAX`] in all from a peer that is not authenticated or has an invitation. Call
+    /// [`open`](Self::open) before the next call. If the pipe has ended, this returns 0 without calling `read`.
     ///
     /// # Errors
     /// The error of `read`.
     pub fn read_from(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
-        self.prepare_room();
-        let end = match self.state {
-            State::Handshaking | State::Open if self.is_bounded() => {
-                self.filled + HANDSHAKE_BYTES_MAX.saturating_sub(self.received_unauthenticated)
-            }
-            State::Handshaking | State::Open => self.incoming.len(),
-            State::PeerEnded | State::Closed | State::Failed(_) => 0,
-        };
-        let room = self.incoming.get_mut(self.filled..end).unwrap_or_default();
-        let result = if room.is_empty() { Ok(0) } else { read(room).map(|bytes| bytes.min(room.len())) };
-        let bytes = *result.as_ref().unwrap_or(&0);
-        self.filled += bytes;
-        if self.is_bounded() {
-            self.received_unauthenticated += bytes;
+        self.read_vectored_from(usize::MAX, |room| room.first_mut().map_or(Ok(0), |room| read(room)))
+    }
+
+    /// Does the same with several buffers, of at most `most` bytes together. They are few until a read has filled them.
+    ///
+    /// # Errors
+    /// The error of `read`.
+    pub fn read_vectored_from(
+        &mut self,
+        most: usize,
+        read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let is_bounded = self.is_bounded();
+        let left = HANDSHAKE_BYTES_MAX.saturating_sub(self.received_unauthenticated);
+        let most = if is_bounded { most.min(left) } else { most };
+        if most == 0 || !matches!(self.state, State::Handshaking | State::Open) {
+            return Ok(0);
         }
-        self.release();
+        let result = match &mut self.engine {
+            Engine::Handshake(_) => self.read_handshake(most, read),
+            Engine::Records(records) => records.opener.read(most, &self.buffers.slots, read),
+            Engine::Lost => Ok(0),
+        };
+        if is_bounded {
+            self.received_unauthenticated += result.as_ref().unwrap_or(&0);
+        }
         result
     }
 
-    /// Decrypts all complete records that have been read and appends their plaintext to `out`, in one piece of at most
-    /// [`READ_BYTES`] whose capacity is at most a quarter larger than its length.
+    /// Decrypts all complete records that have been read and appends their plaintext to `out`, in pieces that hold at most twice
+    /// their length in memory.
     ///
     /// # Errors
     /// The error that ended the pipe. `out` gets the plaintext before the error. The caller then writes the
     /// [unsent](Self::unsent) bytes, which hold the alert, and closes the connection.
     pub fn open(&mut self, out: &mut Vec<Bytes>) -> Result<(), TlsError> {
-        if let State::Failed(error) = &self.state {
-            return Err(error.clone());
-        }
-        let expected = plaintext_bytes(self.incoming.get(..self.filled).unwrap_or_default());
-        let mut plain = self.buffers.take_piece(expected);
-        let result = match self.cross() {
-            Ok(true) => self.process(&mut plain),
-            Ok(false) => Ok(()),
-            Err(error) => Err(error),
+        let opened = match self.state {
+            State::Failed(ref error) => return Err(error.clone()),
+            State::Handshaking => self.open_handshake().and_then(|()| self.open_records(out)),
+            State::Open => self.open_records(out),
+            State::PeerEnded | State::Closed => {
+                self.drop_input();
+                Ok(())
+            }
         };
-        let result = result.and(self.check_handshake());
-        self.release();
-        if !plain.is_empty() && self.peer.is_some() {
-            // A peer may pad records. A small plaintext must not hold the memory of a large record.
-            let padded = plain.capacity() - plain.len() > plain.len() / 4;
-            out.push(if padded { Bytes::copy_from_slice(&plain) } else { self.buffers.hand_out(plain) });
-        }
-        result.inspect_err(|error| self.state = State::Failed(error.clone()))
+        let opened = opened.and_then(|()| self.check_bound());
+        opened.inspect_err(|error| self.state = State::Failed(error.clone()))
     }
 
     /// Seals the concatenation of `parts` in full records, and the rest in one more record.
@@ -164,16 +187,22 @@ impl TlsPipe {
     /// # Errors
     /// [`TlsError::NotOpen`] before the end of the handshake and after [`close_output`](Self::close_output) or
     /// [`close_notify`](Self::close_notify), or the error that ended the pipe.
-    pub fn seal<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>) -> Result<(), TlsError> {
+    pub fn seal<'a, P>(&mut self, parts: P) -> Result<(), TlsError>
+    where
+        P: IntoIterator<Item = &'a [u8], IntoIter: Clone>,
+    {
         match &self.state {
             State::Failed(error) => return Err(error.clone()),
             State::Open | State::PeerEnded if !self.output_closed => {}
             _ => return Err(TlsError::NotOpen),
         }
-        let mut gather = self.buffers.take_gather();
-        let result = self.seal_parts(parts, &mut gather);
-        self.buffers.give_gather(gather);
-        result.inspect_err(|error| self.state = State::Failed(error.clone()))
+        self.with_sealer(|sealer, keys, outgoing, buffers| sealer.seal(parts.into_iter(), keys, outgoing, buffers))
+    }
+
+    /// Changes the key of the sent records, and asks the peer to do the same if `asks` is true.
+    #[cfg(test)]
+    pub fn update_keys(&mut self, asks: bool) -> Result<(), TlsError> {
+        self.with_sealer(|sealer, keys, outgoing, buffers| sealer.update(asks, keys, outgoing, buffers))
     }
 
     /// Returns the number of bytes that wait for the socket. Do not seal more while many bytes wait: a good limit is
@@ -193,6 +222,7 @@ impl TlsPipe {
         }
         let bytes = write(self.outgoing.pending())?;
         self.outgoing.sent(bytes, &self.buffers);
+        self.answer_update();
         Ok(bytes)
     }
 
@@ -218,8 +248,11 @@ impl TlsPipe {
     /// Returns true if the peer may send a bounded number of bytes in all: its key is not accepted, or it is any key, of a
     /// client that may hold an invitation.
     fn is_bounded(&self) -> bool {
-        let is_stranger = self.protocol == Protocol::Invite && matches!(self.machine, Machine::Server(_));
-        matches!(self.state, State::Handshaking) || is_stranger
+        let is_server = match &self.engine {
+            Engine::Records(records) => !records.keys.is_client(),
+            engine => matches!(engine, Engine::Handshake(Machine::Server(_))),
+        };
+        matches!(self.state, State::Handshaking) || (self.protocol == Protocol::Invite && is_server)
     }
 
     /// Returns true if the peer has sent close_notify; all of its bytes have been handed out.
@@ -232,11 +265,12 @@ impl TlsPipe {
     /// computes a key exchange or a signature only for a complete message.
     pub fn next_message(&self) -> NextMessage {
         let bytes = self.incoming.get(..self.filled).unwrap_or_default();
+        let Engine::Handshake(machine) = &self.engine else { return NextMessage::Cheap };
         match self.state {
             State::Handshaking if bytes.is_empty() => NextMessage::Nothing,
             // The buffer has no room for the rest: the handshake fails.
             State::Handshaking if self.received_unauthenticated >= HANDSHAKE_BYTES_MAX => NextMessage::Cheap,
-            State::Handshaking if self.machine.common().negotiated_cipher_suite().is_none() => first_message(bytes),
+            State::Handshaking if machine.common().negotiated_cipher_suite().is_none() => first_message(bytes),
             State::Handshaking if plaintext_bytes(bytes) > 0 => NextMessage::Whole,
             State::Handshaking => NextMessage::Part,
             _ => NextMessage::Cheap,
@@ -251,23 +285,29 @@ impl TlsPipe {
 
     /// Returns the cipher of the records, once it is negotiated.
     pub fn cipher(&self) -> Option<Cipher> {
-        self.machine.common().negotiated_cipher_suite().and_then(|suite| Cipher::of(suite.suite()))
+        match &self.engine {
+            Engine::Handshake(machine) => Cipher::of(machine.common().negotiated_cipher_suite()?.suite()),
+            Engine::Records(records) => records.keys.cipher(),
+            Engine::Lost => None,
+        }
     }
 
     /// Returns the key exchange, once it is negotiated.
     pub fn group(&self) -> Option<Group> {
-        self.machine.common().negotiated_key_exchange_group().and_then(|group| Group::of(group.name()))
+        match &self.engine {
+            Engine::Handshake(machine) => Group::of(machine.common().negotiated_key_exchange_group()?.name()),
+            Engine::Records(records) => records.keys.group(),
+            Engine::Lost => None,
+        }
     }
 
     /// Returns key material that only the two ends of this connection have, for a purpose (`label`, less than 250 bytes)
     /// and `context`. Returns `None` before the end of the handshake.
     pub fn exporter(&self, label: &str, context: &[u8]) -> Option<[u8; 32]> {
-        match self.state {
-            State::Handshaking | State::Failed(_) => None,
-            _ => {
-                let suite = self.machine.common().negotiated_cipher_suite()?;
-                self.exporter.export(suite, label.as_bytes(), context)
-            }
+        match (&self.engine, &self.state) {
+            (_, State::Handshaking | State::Failed(_)) => None,
+            (Engine::Records(records), _) => self.exporter.export(records.keys.suite(), label.as_bytes(), context),
+            _ => None,
         }
     }
 
@@ -284,19 +324,14 @@ impl TlsPipe {
             State::Handshaking | State::Closed => return Err(TlsError::NotOpen),
         }
         self.output_closed = true;
-        let pending = self.incoming.get_mut(..self.looked).unwrap_or_default();
-        self.machine
-            .seal(Seal::CloseNotify, pending, &mut self.outgoing, &self.buffers)
-            .map_err(|error| TlsError::Protocol(error.to_string().into()))
-            .inspect_err(|error| self.state = State::Failed(error.clone()))
+        self.with_sealer(|sealer, _, outgoing, buffers| sealer.alert(Alert::CLOSE_NOTIFY, outgoing, buffers))
     }
 
     /// Sends close_notify to the peer and ends this pipe. Later bytes of the peer are discarded.
     pub fn close_notify(&mut self) {
         if matches!(self.state, State::Open | State::PeerEnded) && !self.output_closed {
-            let pending = self.incoming.get_mut(..self.looked).unwrap_or_default();
             // An error means that the keys are used up; the peer then sees only the end of the connection.
-            let _ = self.machine.seal(Seal::CloseNotify, pending, &mut self.outgoing, &self.buffers);
+            let _ = self.close_output();
         }
         if !matches!(self.state, State::Failed(_)) {
             self.state = State::Closed;
@@ -335,7 +370,7 @@ impl TlsPipe {
         let crossed = crossed.inspect_err(|_| self.filled = 0)?;
         if crossed.is_server {
             // The bytes of the own hello that are not written yet stay in front: the peer needs it for the same decision.
-            self.machine = crossing.server(&self.exporter)?;
+            self.engine = Engine::Handshake(crossing.server(&self.exporter)?);
         } else {
             self.incoming.copy_within(record_bytes..self.filled, 0);
             self.filled -= record_bytes;
@@ -344,42 +379,88 @@ impl TlsPipe {
         Ok(true)
     }
 
-    /// Decrypts the complete records.
-    fn process(&mut self, plain: &mut BytesMut) -> Result<(), TlsError> {
-        if matches!(self.state, State::PeerEnded | State::Closed) {
-            self.drop_input();
-            return Ok(());
+    fn read_handshake(
+        &mut self,
+        most: usize,
+        read: impl FnOnce(&mut [IoSliceMut<'_>]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        if self.incoming.is_empty() {
+            // An unauthenticated peer gets no larger buffer.
+            self.incoming = vec![0; HANDSHAKE_BYTES_MAX];
         }
-        let mut used = 0;
-        let result = loop {
-            let pending = self.incoming.get_mut(used..self.filled).unwrap_or_default();
-            let Step { discard, next } = self.machine.step(pending, plain, &mut self.outgoing);
-            used += discard;
-            match next {
-                Ok(Next::Step) => {}
-                Ok(Next::Wait) => break Ok(()),
-                Ok(Next::Ended) => {
-                    // Bytes after close_notify are not authenticated.
-                    used = self.filled;
-                    self.state = State::PeerEnded;
-                    break Ok(());
-                }
-                Err(error) => {
-                    used = self.filled;
-                    break Err(self.fail(error));
-                }
-            }
-        };
-        self.incoming.copy_within(used.min(self.filled)..self.filled, 0);
-        self.filled -= used.min(self.filled);
-        self.looked = self.filled;
+        let end = self.incoming.len().min(self.filled.saturating_add(most));
+        let room = self.incoming.get_mut(self.filled..end).unwrap_or_default();
+        let bytes = room.len();
+        let result = if room.is_empty() { Ok(0) } else { read(&mut [IoSliceMut::new(room)]) };
+        let result = result.map(|got| got.min(bytes));
+        self.filled += result.as_ref().unwrap_or(&0);
+        self.release();
         result
     }
 
+    /// Continues the handshake with the bytes that have been read.
+    fn open_handshake(&mut self) -> Result<(), TlsError> {
+        if !self.cross()? {
+            return Ok(());
+        }
+        self.shake()
+    }
+
+    /// Passes records to the library until the handshake is done, and takes its keys then.
+    fn shake(&mut self) -> Result<(), TlsError> {
+        let Engine::Handshake(machine) = &mut self.engine else { return Ok(()) };
+        let (mut used, mut shown) = (0, self.shown);
+        let result = loop {
+            let pending = self.incoming.get_mut(used..shown.min(self.filled)).unwrap_or_default();
+            let Step { discard, next } = machine.step(pending, &mut self.outgoing);
+            used += discard;
+            match next {
+                Ok(Next::Step) => {}
+                Ok(Next::Wait) if !machine.common().is_handshaking() => break Ok(true),
+                Ok(Next::Wait) => match record_bytes(self.incoming.get(shown..self.filled).unwrap_or_default()) {
+                    Some(bytes) => shown += bytes,
+                    None => {
+                        // The library refuses bytes that are not TLS before they are complete.
+                        let all = self.incoming.get_mut(used..self.filled).unwrap_or_default();
+                        break machine.step(all, &mut self.outgoing).next.map(|_| false);
+                    }
+                },
+                Err(error) => break Err(error),
+            }
+        };
+        let result = match result {
+            Ok(is_done) => Ok(is_done),
+            Err(error) => {
+                used = self.filled;
+                Err(self.fail_handshake(error))
+            }
+        };
+        let used = used.min(self.filled);
+        self.incoming.copy_within(used..self.filled, 0);
+        (self.filled, self.shown) = (self.filled - used, shown.saturating_sub(used));
+        let result = result
+            .and_then(|is_done| if is_done { self.authenticate().and_then(|()| self.take_keys()) } else { Ok(()) });
+        self.release();
+        result
+    }
+
+    /// Takes the keys of the library, and the bytes behind the handshake.
+    fn take_keys(&mut self) -> Result<(), TlsError> {
+        let Engine::Handshake(machine) = std::mem::replace(&mut self.engine, Engine::Lost) else { return Ok(()) };
+        let FirstKeys { sealing, opening, keys } = Keys::of(machine)?;
+        let behind = self.incoming.get(..self.filled).unwrap_or_default();
+        let opener = Opener::new(opening, keys.is_client(), behind, &self.buffers.slots);
+        let sealer = Sealer::new(sealing, keys.records_max());
+        self.engine = Engine::Records(Box::new(Records { opener, sealer, keys }));
+        (self.filled, self.shown) = (0, 0);
+        Ok(())
+    }
+
     /// Takes the alert for an error of the library, and returns the error as one of the pipe.
-    fn fail(&mut self, error: Error) -> TlsError {
-        let at_first = self.machine.common().protocol_version().is_none();
-        self.machine.take_alert(&mut self.outgoing);
+    fn fail_handshake(&mut self, error: Error) -> TlsError {
+        let Engine::Handshake(machine) = &mut self.engine else { return error.into() };
+        let at_first = machine.common().protocol_version().is_none();
+        machine.take_alert(&mut self.outgoing);
         let error = match error {
             Error::InvalidMessage(_)
             | Error::InappropriateMessage { .. }
@@ -397,95 +478,92 @@ impl TlsPipe {
         error
     }
 
-    /// Authenticates the peer if the handshake is done, and checks the limits of incomplete input.
-    fn check_handshake(&mut self) -> Result<(), TlsError> {
-        let common = self.machine.common();
-        if self.peer.is_none() && !common.is_handshaking() {
-            let key = common.peer_certificates().and_then(|chain| raw_key(chain.first()?));
-            // An end without ALPN refuses no protocol, and the library accepts an end that names none.
-            let protocol = common.alpn_protocol().and_then(Protocol::of);
-            let expected = match &self.expected {
-                Expected::Protocol(protocol) => *protocol,
-                // The verifier has accepted any key if this is set.
-                Expected::LinkUnless(is_invited) if is_invited.get() => Protocol::Invite,
-                Expected::LinkUnless(_) => Protocol::Link,
-            };
-            if protocol != Some(expected) {
-                return Err(TlsError::Alpn);
-            }
-            self.protocol = expected;
-            self.peer = Some(key.ok_or_else(|| TlsError::Protocol("the peer has no key".into()))?);
-            if self.is_handshaking() {
-                self.state = State::Open;
-            }
+    /// Authenticates the peer at the end of the handshake.
+    fn authenticate(&mut self) -> Result<(), TlsError> {
+        let Engine::Handshake(machine) = &self.engine else { return Ok(()) };
+        let common = machine.common();
+        let key = common.peer_certificates().and_then(|chain| raw_key(chain.first()?));
+        // An end without ALPN refuses no protocol, and the library accepts an end that names none.
+        let protocol = common.alpn_protocol().and_then(Protocol::of);
+        let expected = match &self.expected {
+            Expected::Protocol(protocol) => *protocol,
+            // The verifier has accepted any key if this is set.
+            Expected::LinkUnless(is_invited) if is_invited.get() => Protocol::Invite,
+            Expected::LinkUnless(_) => Protocol::Link,
+        };
+        if protocol != Some(expected) {
+            return Err(TlsError::Alpn);
         }
-        match self.state {
-            State::Handshaking | State::Open
-                if self.is_bounded() && self.received_unauthenticated >= HANDSHAKE_BYTES_MAX =>
-            {
-                Err(TlsError::TooMuch)
+        self.protocol = expected;
+        self.peer = Some(key.ok_or_else(|| TlsError::Protocol("the peer has no key".into()))?);
+        self.state = State::Open;
+        Ok(())
+    }
+
+    /// Checks the limit of the bytes of a peer that is not authenticated.
+    fn check_bound(&self) -> Result<(), TlsError> {
+        let is_over = self.is_bounded() && self.received_unauthenticated >= HANDSHAKE_BYTES_MAX;
+        let is_receiving = matches!(self.state, State::Handshaking | State::Open);
+        if is_receiving && is_over { Err(TlsError::TooMuch) } else { Ok(()) }
+    }
+
+    /// Opens the complete records behind the handshake.
+    fn open_records(&mut self, out: &mut Vec<Bytes>) -> Result<(), TlsError> {
+        let Engine::Records(records) = &mut self.engine else { return Ok(()) };
+        let Records { opener, sealer, keys } = &mut **records;
+        match opener.open(keys, &self.buffers.slots, out) {
+            Ok(Progress { is_ended, asks_update }) => {
+                if is_ended {
+                    self.state = State::PeerEnded;
+                }
+                if asks_update {
+                    sealer.asked_for_update();
+                }
+                self.answer_update();
+                Ok(())
             }
-            State::Open if self.filled >= READ_BYTES => Err(TlsError::Protocol("an endless handshake message".into())),
-            _ => Ok(()),
+            Err(fault) => {
+                if let Some(alert) = fault.alert().filter(|_| !self.output_closed) {
+                    // Without the alert, the peer sees only the end of the connection.
+                    let _ = sealer.alert(alert, &mut self.outgoing, &self.buffers);
+                }
+                Err(fault.into())
+            }
         }
     }
 
-    fn seal_parts<'a>(
+    /// Answers a request for new keys when nothing else waits to be sent.
+    fn answer_update(&mut self) {
+        if matches!(self.state, State::Open | State::PeerEnded) && !self.output_closed {
+            // A failure is the error of the next call.
+            let _ = self.with_sealer(|sealer, keys, outgoing, buffers| sealer.answer(keys, outgoing, buffers));
+        }
+    }
+
+    fn with_sealer(
         &mut self,
-        parts: impl IntoIterator<Item = &'a [u8]>,
-        gather: &mut Vec<u8>,
+        seal: impl FnOnce(&mut Sealer, &mut Keys, &mut Outgoing, &Buffers) -> Result<(), Fault>,
     ) -> Result<(), TlsError> {
-        for mut part in parts {
-            while !part.is_empty() {
-                let (head, rest) = part.split_at(part.len().min(RECORD_BYTES - gather.len()));
-                part = rest;
-                if head.len() == RECORD_BYTES {
-                    self.seal_record(head)?;
-                    continue;
-                }
-                gather.extend_from_slice(head);
-                if gather.len() == RECORD_BYTES {
-                    self.seal_record(gather)?;
-                    gather.clear();
-                }
-            }
-        }
-        if gather.is_empty() { Ok(()) } else { self.seal_record(gather) }
-    }
-
-    fn seal_record(&mut self, plain: &[u8]) -> Result<(), TlsError> {
-        let pending = self.incoming.get_mut(..self.looked).unwrap_or_default();
-        self.machine
-            .seal(Seal::Record(plain), pending, &mut self.outgoing, &self.buffers)
-            .map_err(|error| TlsError::Protocol(error.to_string().into()))
-    }
-
-    /// Gives `incoming` a buffer for the state: a small one before the peer is authenticated.
-    fn prepare_room(&mut self) {
-        let is_bounded = self.is_bounded();
-        match self.state {
-            State::Handshaking | State::Open if is_bounded && self.incoming.is_empty() => {
-                self.incoming = vec![0; HANDSHAKE_BYTES_MAX];
-            }
-            State::Open if !is_bounded && self.incoming.len() < READ_BYTES => {
-                let mut larger = self.buffers.take_read();
-                let pending = self.incoming.get(..self.filled).unwrap_or_default();
-                larger[..pending.len()].copy_from_slice(pending);
-                self.incoming = larger;
-            }
-            _ => {}
-        }
+        let Engine::Records(records) = &mut self.engine else { return Err(TlsError::NotOpen) };
+        seal(&mut records.sealer, &mut records.keys, &mut self.outgoing, &self.buffers).map_err(|fault| {
+            let error = TlsError::from(fault);
+            self.state = State::Failed(error.clone());
+            error
+        })
     }
 
     fn drop_input(&mut self) {
-        (self.filled, self.looked) = (0, 0);
+        (self.filled, self.shown) = (0, 0);
         self.release();
+        if let Engine::Records(records) = &mut self.engine {
+            records.opener.clear(&self.buffers.slots);
+        }
     }
 
-    /// Returns an empty input buffer to the pool.
+    /// Frees an empty buffer of the handshake.
     fn release(&mut self) {
         if self.filled == 0 && !self.incoming.is_empty() {
-            self.buffers.give(std::mem::take(&mut self.incoming));
+            self.incoming = Vec::new();
         }
     }
 }
@@ -536,6 +614,13 @@ fn first_message(mut bytes: &[u8]) -> NextMessage {
 
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
+
+/// Returns the size of the first record, or `None` if it is not complete.
+fn record_bytes(bytes: &[u8]) -> Option<usize> {
+    let ([_, _, _, high, low], rest) = bytes.split_first_chunk::<5>()?;
+    let length = usize::from(u16::from_be_bytes([*high, *low]));
+    (rest.len() >= length).then_some(5 + length)
+}
 
 /// Returns the plaintext length of the complete records at the front of `bytes`, if they are not padded. The result is a
 /// hint, and never larger than `bytes`.

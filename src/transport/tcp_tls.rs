@@ -1,7 +1,7 @@
 //! TLS on a stream socket: the carrier over TCP, and over what has the interface of TCP.
 //!
-//! The socket of a carrier is a side that belongs to no connection. Input is decrypted in place; output is gathered into
-//! records of 16 KiB. The carrier takes only as many bytes from the session as the path carries in a few milliseconds, so
+//! The socket of a carrier is a side that belongs to no connection. Input is read into slots of one record, decrypted and handed
+//! out there; output is copied once, into records of 16 KiB. The carrier takes only as many bytes from the session as the path carries in a few milliseconds, so
 //! that urgent frames do not queue behind bulk data. A [`StreamKind`] says what differs between TCP and its relatives: where
 //! the protocol has messages, each holds one record.
 
@@ -241,9 +241,9 @@ impl<S: StreamKind> Transport for TlsStream<S> {
             return Ok(None);
         }
         let mut wished = 0;
-        let got = self.tls.read_from(|room| {
-            wished = room.len().min(most);
-            side.io.read(&mut room[..wished], sessions)
+        let got = self.tls.read_vectored_from(most, |room| {
+            wished = room.iter().map(|slice| slice.len()).sum();
+            side.io.read_vectored(room, sessions)
         });
         let got = match got {
             Ok(0) => {
@@ -373,7 +373,10 @@ impl<S: StreamKind> Transport for TlsStream<S> {
 
 impl<S> TlsStream<S> {
     /// Encrypts outgoing bytes into records.
-    fn seal<'a>(&mut self, parts: impl IntoIterator<Item = &'a [u8]>) {
+    fn seal<'a, P>(&mut self, parts: P)
+    where
+        P: IntoIterator<Item = &'a [u8], IntoIter: Clone>,
+    {
         // A failed pipe reports that when it is read, and the session sends the data again elsewhere.
         let _ = self.tls.seal(parts);
     }

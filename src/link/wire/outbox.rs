@@ -62,7 +62,7 @@ impl Outbox {
     }
 
     /// Returns the parts in the order of the wire.
-    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> + Clone {
         self.pieces().map(|piece| match piece {
             Piece::Copied(bytes) => bytes,
             Piece::Shared(chunk) => chunk,
@@ -70,7 +70,7 @@ impl Outbox {
     }
 
     /// Returns the parts in the order of the wire, for a carrier that can hold references to payloads.
-    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> {
+    pub fn pieces(&self) -> impl Iterator<Item = Piece<'_>> + Clone {
         let mut from = 0;
         self.parts.iter().map(move |part| match part {
             Part::Chunk(chunk) => Piece::Shared(chunk),

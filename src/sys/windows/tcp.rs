@@ -5,7 +5,7 @@
 //! call. So a short one arms the socket again here. Arming covers both directions, so a writable event may follow that the
 //! loop has no use for.
 
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::os::windows::io::{AsSocket, BorrowedSocket, OwnedSocket};
 
@@ -54,6 +54,11 @@ impl TcpStream {
 impl Read for &TcpStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         (&self.0).read(buf).and_then(|got| self.note(got, buf.len()))
+    }
+
+    fn read_vectored(&mut self, room: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let wished = room.iter().map(|buf| buf.len()).sum();
+        (&self.0).read_vectored(room).and_then(|got| self.note(got, wished))
     }
 }
 

@@ -47,16 +47,24 @@ pub fn take(pipe: &mut TlsPipe) -> Vec<u8> {
     wire
 }
 
+/// Passes bytes to a pipe in one read of at most `step` bytes. Returns the number that the pipe takes.
+pub fn read(pipe: &mut TlsPipe, wire: &[u8], step: usize) -> usize {
+    let read = pipe.read_vectored_from(step, |room| {
+        let mut rest = wire;
+        for buf in room {
+            let (part, others) = rest.split_at(buf.len().min(rest.len()));
+            buf[..part.len()].copy_from_slice(part);
+            rest = others;
+        }
+        Ok(wire.len() - rest.len())
+    });
+    read.unwrap()
+}
+
 /// Passes bytes to a pipe in reads of at most `step` bytes. Appends the plaintext to `out`.
 pub fn give(pipe: &mut TlsPipe, mut wire: &[u8], step: usize, out: &mut Vec<Bytes>) -> Result<(), TlsError> {
     while !wire.is_empty() {
-        let bytes = pipe
-            .read_from(|room| {
-                let bytes = room.len().min(wire.len()).min(step);
-                room[..bytes].copy_from_slice(&wire[..bytes]);
-                Ok(bytes)
-            })
-            .unwrap();
+        let bytes = read(pipe, wire, step);
         wire = &wire[bytes..];
         pipe.open(out)?;
         if bytes == 0 {
