@@ -1,7 +1,7 @@
 //! Properties that every parser must keep for any bytes: one function for each parser, which panics when one is broken.
 //!
 //! The fuzz targets call these functions. A normal test calls them too, with the seeds and with mutations of the seeds,
-//! so this file includes the parsers by path and needs only `seaprox`, `httparse` and `proxy-header`. No function here may read a clock
+//! so this file includes the parsers by path and needs only `seaprox`, `httparse`, `proxy-header`, `bytes` and `ring`. No function here may read a clock
 //! or random numbers: the same bytes give the same answer.
 #![allow(
     dead_code,
@@ -38,7 +38,10 @@ mod socks {
 
 #[path = "../src/tls"]
 mod tls {
+    pub mod buffers;
     pub mod client_hello;
+    pub mod outgoing;
+    pub mod records;
 }
 
 #[path = "oracles/admin_requests.rs"]
@@ -55,6 +58,8 @@ mod heads;
 mod invitations;
 #[path = "oracles/proxy_headers.rs"]
 mod proxy_headers;
+#[path = "oracles/records.rs"]
+mod records;
 #[path = "oracles/requests.rs"]
 mod requests;
 #[path = "oracles/texts.rs"]
@@ -67,6 +72,7 @@ pub use datagrams::datagrams;
 pub use heads::{http_request, http_response};
 pub use invitations::{claim, invitation};
 pub use proxy_headers::proxy_header;
+pub use records::records;
 pub use requests::{canary, socks_proto, socks_udp};
 pub use texts::{address, rules};
 
@@ -74,7 +80,7 @@ pub use texts::{address, rules};
 pub type Oracle = fn(&[u8]);
 
 /// All oracles, each with the name of its fuzz target, which is also the name of its directory in `seeds/`.
-pub const ALL: [(&str, Oracle); 13] = [
+pub const ALL: [(&str, Oracle); 14] = [
     ("socks_proto", socks_proto),
     ("socks_udp", socks_udp),
     ("http_request", http_request),
@@ -88,6 +94,7 @@ pub const ALL: [(&str, Oracle); 13] = [
     ("admin_request", admin_request),
     ("proxy_header", proxy_header),
     ("client_hello", client_hello),
+    ("records", records),
 ];
 
 /// Returns a copy of `seed` that is changed in one to four places, for a test that runs without a fuzzer. `state` is

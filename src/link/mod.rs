@@ -55,7 +55,8 @@
 //! factor 3 is the worst case with a malicious peer: a payload keeps its whole read buffer, and is copied once buffers
 //! take more than twice the payloads that they keep; with an honest peer it is 1. [`Session::received_cost`] returns
 //! the exact amount, and a process limits its sum over all sessions. Pass reads of at most 128 KiB to
-//! [`Session::receive`], so that full frames are rarely copied. Nothing is allocated by a length that was not checked.
+//! [`Session::receive`], so that full frames are rarely copied. A read of at least half a record may lie in a slot of a whole
+//! one, and counts as that; the memory of any other is that of its bytes. Nothing is allocated by a length that was not checked.
 //!
 //! # Lessons of the simulator
 //! Rules that the simulator showed to be needed:

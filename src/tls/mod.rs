@@ -12,31 +12,15 @@
 //! - An unauthenticated peer may send [`HANDSHAKE_BYTES_MAX`] bytes and gets no larger buffer. The caller must limit the
 //!   number of such peers and their time. No allocation follows a length that a peer has sent.
 //! - An idle pipe holds no buffer.
-//! - The library changes the keys when a cipher reaches its record limit (2^24 with AES-GCM).
+//! - The keys change before a cipher reaches its record limit (2^24 with AES-GCM).
 //!
-//! # The choice of the library's interface
-//! This module uses the unbuffered interface. `cargo bench --bench tls` prints its throughput, the last column. The other
-//! columns are bare loops over the library's interfaces and over ring's AEAD with its own records, sealed and opened in
-//! place. The figures are GB/s of plaintext per second of thread time, both ends on one thread, with one copy in place of
-//! the socket's write and one in place of its read, and each record gathered from 16 bytes and the rest; rustls 0.23.46,
-//! ring 0.17.14, on a Xeon with VAES and two cores under load:
+//! # The handshake is the library's, the records are not
+//! The library makes the handshake by its unbuffered interface, and hands the keys over at its end; see `records`. It copies
+//! each byte three times on the way out and once on the way in, and allocates for each record. The records here are copied once
+//! on the way out and not at all on the way in, and allocate nothing. `cargo bench --bench tls` prints the throughput.
 //!
-//! | cipher | record | buffered | unbuffered | bare ring | this module |
-//! | --- | --- | --- | --- | --- | --- |
-//! | AES-128-GCM | 16 KiB | 2.3 | 2.9 | 4.4 | 3.5 |
-//! | | 1400 B | 1.9 | 1.9 | 3.0 | 2.1 |
-//! | | 100 B | 0.29 | 0.32 | 0.51 | 0.29 |
-//! | AES-256-GCM | 16 KiB | 2.9 | 2.5 | 3.9 | 3.1 |
-//! | | 1400 B | 1.9 | 1.8 | 2.7 | 1.9 |
-//! | ChaCha20-Poly1305 | 16 KiB | 1.05 | 1.02 | 1.15 | 1.07 |
-//!
-//! The buffered interface gathers without a copy when it sends, and makes two more copies when it receives. Much of the
-//! other difference comes from the allocator: buffers of 100 KiB and more that are freed at the top of the heap return to
-//! the system, and the next use pays page faults; the same loop then reaches 2.2 instead of 3.5. [`Buffers`] prevents it.
-//!
-//! The library decrypts in place. To hand out slices of the read buffer would depend on undocumented behaviour and was 4 %
-//! slower, because that buffer cannot be reused. So the plaintext of a read is copied once, into a piece of its own size,
-//! and no small frame holds a large buffer.
+//! Much of the cost of records comes from the allocator: buffers of 100 KiB and more that are freed at the top of the heap
+//! return to the system, and the next use pays page faults. [`Buffers`] prevents it.
 //!
 //! The unbuffered interface cannot export key material: see `exporter`.
 //!
@@ -53,7 +37,7 @@
 //!
 //! # Reading order
 //! `identity`, `cipher`, `group`, `error`: the types. `verify`, `admission`: the check of the peer's key. `pipe`: the states; `machine` drives
-//! the library for it. `crossing`, `client_hello`: a connection that both ends have dialed. `outgoing`, `buffers`: the buffers. `exporter`: key material for the link's proofs.
+//! the library through the handshake, `keys` takes its keys, and `records` goes on with them. `crossing`, `client_hello`: a connection that both ends have dialed. `outgoing`, `buffers`: the buffers. `exporter`: key material for the link's proofs.
 
 mod admission;
 mod buffers;

@@ -288,7 +288,7 @@ fn close_notify_ends_the_pipe() {
     wire.extend_from_slice(b"what follows is not the peer's");
     give(&mut server, &wire, WHOLE, &mut out).unwrap();
     assert_eq!((joined(&out), server.is_ended(), server.end_of_input()), (b"last".to_vec(), true, Ok(())));
-    assert_eq!(buffers.kept().0, 2, "nothing waits");
+    assert_eq!(buffers.kept().0, 3, "nothing waits: neither in the slots of the read nor in that of small records");
     // The other direction is still open, but the client discards its input.
     server.seal([&b"late"[..]]).unwrap();
     server.close_notify();
@@ -395,7 +395,7 @@ fn the_memory_of_a_dropped_piece_is_reused() {
     }
     let is_unchanged = |(out, round): (&Vec<Bytes>, u8)| joined(out) == vec![round; 6 * RECORD_BYTES];
     assert!(kept.iter().zip(0..).all(is_unchanged), "kept pieces do not change");
-    assert!(seen.len() <= 3 * 6 + 8, "18 pieces are kept, and the others share a few slots: {}", seen.len());
+    assert!(seen.len() <= 3 * 6 + 16, "18 pieces are kept, and the others share the slots of a read: {}", seen.len());
 }
 
 #[test]

@@ -9,6 +9,8 @@ use slab::Slab;
 
 /// A shorter payload is copied, as is one of less than an eighth of its read buffer.
 const COPY_BYTES_MAX: usize = 1024;
+/// The buffer of a driver that reads each record into one of its own, and copies out of those that are less than half full.
+const SLOT_BYTES: usize = 16_406;
 /// Slack beyond twice the referenced payloads. Above it, a payload of less than half of its buffer is copied.
 const SLACK_BYTES: u64 = 1024 * 1024;
 
@@ -37,9 +39,11 @@ struct Buffer {
 pub(in crate::link) struct Pin(usize);
 
 impl Pins {
-    /// Sets the size of the buffer that the next payloads are part of.
+    /// Sets the number of bytes of the read that the next payloads are part of. At least half of a slot takes a whole one; any
+    /// other read lies in memory of its size.
     pub(in crate::link) const fn read(&mut self, bytes: usize) {
-        self.reading = (bytes, None);
+        let is_in_slot = bytes < SLOT_BYTES && bytes >= SLOT_BYTES / 2;
+        self.reading = (if is_in_slot { SLOT_BYTES } else { bytes }, None);
     }
 
     /// Counts a payload that references the current buffer. Returns `None` if the payload is to be copied instead: it
@@ -133,6 +137,23 @@ mod tests {
         assert_eq!((pins.cost(), pins.payload()), (0, 0));
         assert_eq!(pins.keep(1000), None, "small");
         assert_eq!(pins.keep(BUFFER / 8 - 1), None, "small for this buffer");
+    }
+
+    #[test]
+    fn a_payload_in_a_slot_counts_as_the_slot() {
+        let mut pins = Pins::default();
+        let mut cost = |read, len| {
+            pins.read(read);
+            let pin = pins.keep(len).unwrap();
+            let cost = pins.cost();
+            pins.take(len);
+            pins.release(pin);
+            cost
+        };
+        assert_eq!(cost(16_384, 16_368), 16_406, "a full record");
+        assert_eq!(cost(8_203, 8_187), 16_406, "half a slot");
+        assert_eq!(cost(8_202, 8_186), 8_202, "memory of its own");
+        assert_eq!(cost(20_000, 16_368), 20_000, "a buffer of another kind");
     }
 
     #[test]

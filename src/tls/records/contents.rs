@@ -4,7 +4,7 @@ use super::fault::Fault;
 use super::{ALERT, DATA, HANDSHAKE, KEY_UPDATE, NEW_SESSION_TICKET};
 
 /// Limit of consecutive records without data. Each costs this end more than its peer, and keys cost most.
-pub(crate) const BARREN_RECORDS_MAX: u32 = 32;
+const BARREN_RECORDS_MAX: u32 = 32;
 
 /// The meaning of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@
 //! - A nonce is the number of its record, which starts at the library's and rises by one; it never wraps. A new key starts at 0.
 //! - The keys of a direction change before the limit of the cipher (section 5.5): AES-GCM after 2^24 − 2^16 records.
 //! - A KeyUpdate of the peer stands alone in its record. It is answered once, however many requests wait for the answer.
-//! - A run of more than [`BARREN_RECORDS_MAX`] records without data is an attack.
+//! - A run of more than 32 records without data is an attack.
 //! - The first fault is the end. Nothing behind it is opened, and the peer gets one alert.
 //! - Tickets are ignored: no session is resumed.
 //!
@@ -31,8 +31,6 @@ mod sealer;
 pub(crate) mod slots;
 
 pub(crate) use aead::Aead;
-#[cfg(test)]
-pub(crate) use contents::BARREN_RECORDS_MAX;
 pub(crate) use fault::{Alert, Fault};
 pub(crate) use opener::{Opener, Progress};
 pub(crate) use sealer::Sealer;

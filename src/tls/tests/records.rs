@@ -11,7 +11,6 @@ use rustls::{AlertDescription, ContentType, Error};
 use super::crafted::{Forge, Peer, pipe};
 use super::kit::{give, node, open_pair, read, take};
 use super::{WHOLE, joined, text};
-use crate::tls::records::BARREN_RECORDS_MAX;
 use crate::tls::{Buffers, Cipher, RECORD_BYTES, RECORD_OVERHEAD, Tls, TlsError, TlsPipe};
 
 /// Returns an open pipe and the library's connection at the other end.
@@ -26,6 +25,9 @@ fn with_stock(is_client: bool, cipher: Cipher) -> (TlsPipe, Peer) {
     peer.shake(&mut pipe).unwrap();
     (pipe, peer)
 }
+
+/// The consecutive records without data that a pipe takes.
+const BARREN_RECORDS_MAX: usize = 32;
 
 /// One thing that happens on a connection.
 #[derive(Clone, Copy, Debug)]
