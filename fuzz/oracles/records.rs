@@ -97,11 +97,7 @@ fn seal(key: u8, number: u64, kind: u8, content: &[u8], padding: usize) -> Vec<u
 }
 
 /// Reads a wire in parts. Returns the data and the end: close_notify, the end of the wire, or a fault.
-fn read(
-    mut wire: &[u8],
-    is_client: bool,
-    step: impl Fn(&[u8]) -> usize,
-) -> (Vec<u8>, Result<bool, Fault>) {
+fn read(mut wire: &[u8], is_client: bool, step: impl Fn(&[u8]) -> usize) -> (Vec<u8>, Result<bool, Fault>) {
     let slots = Slots::default();
     let mut keys = Numbered(0);
     let mut opener = Opener::new(keys.key(), is_client, &[], &slots);

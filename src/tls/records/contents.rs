@@ -89,7 +89,7 @@ impl Contents {
             if *have == 0 && !(self.is_client && *first == NEW_SESSION_TICKET) {
                 return Err(Fault::Unexpected("a handshake message after the handshake"));
             }
-            head.iter_mut().nth(*have).into_iter().for_each(|byte| *byte = *first);
+            head.get_mut(*have).into_iter().for_each(|byte| *byte = *first);
             *have += 1;
             content = content.get(1..).unwrap_or_default();
             if *have == MESSAGE_HEAD_BYTES {

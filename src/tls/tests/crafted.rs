@@ -169,13 +169,6 @@ impl Peer {
         Ok(())
     }
 
-    /// Returns the data that the library has opened.
-    pub fn plain(&mut self) -> Vec<u8> {
-        let mut plain = Vec::new();
-        let _ = self.0.reader().read_to_end(&mut plain);
-        plain
-    }
-
     /// Returns the encrypter and the number of the next record.
     fn encrypter(self) -> (Box<dyn MessageEncrypter>, u64) {
         let secrets = self.0.dangerous_extract_secrets().unwrap();
