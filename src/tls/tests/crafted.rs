@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::cipher::{MessageEncrypter, OutboundChunks, OutboundPlainMessage};
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
@@ -169,12 +170,21 @@ impl Peer {
         Ok(())
     }
 
-    /// Returns the encrypter and the number of the next record.
-    fn encrypter(self) -> (Box<dyn MessageEncrypter>, u64) {
+    /// Returns what makes arbitrary records, and opens the records of the other end.
+    fn forge(self) -> Forge {
         let secrets = self.0.dangerous_extract_secrets().unwrap();
         let (number, ConnectionTrafficSecrets::Aes128Gcm { key, iv }) = secrets.tx else { panic!("another cipher") };
+        let (theirs, ConnectionTrafficSecrets::Aes128Gcm { key: their_key, iv: their_iv }) = secrets.rx else {
+            panic!("another cipher")
+        };
         let suite = TLS13_AES_128_GCM_SHA256.tls13().unwrap();
-        (suite.aead_alg.encrypter(key, iv), number)
+        Forge {
+            encrypter: suite.aead_alg.encrypter(key, iv),
+            number,
+            key: LessSafeKey::new(UnboundKey::new(&AES_128_GCM, their_key.as_ref()).unwrap()),
+            iv: their_iv.as_ref().try_into().unwrap(),
+            theirs,
+        }
     }
 }
 
@@ -283,14 +293,27 @@ fn a_key_update_in_a_full_buffer_gets_room() {
 pub(super) struct Forge {
     encrypter: Box<dyn MessageEncrypter>,
     number: u64,
+    key: LessSafeKey,
+    iv: [u8; 12],
+    /// The number of the next record of the pipe.
+    theirs: u64,
 }
 
 impl Forge {
     pub fn new() -> (TlsPipe, Forge) {
         let (mut pipe, mut peer) = (pipe(), Peer::client(|_, _| {}));
         peer.shake(&mut pipe).unwrap();
-        let (encrypter, number) = peer.encrypter();
-        (pipe, Forge { encrypter, number })
+        (pipe, peer.forge())
+    }
+
+    /// Opens a record of the pipe. Returns its content and its type.
+    pub fn open(&mut self, record: &[u8]) -> Vec<u8> {
+        let (header, body) = record.split_at(5);
+        let mut nonce = self.iv;
+        nonce.iter_mut().rev().zip(self.theirs.to_le_bytes()).for_each(|(byte, number)| *byte ^= number);
+        self.theirs += 1;
+        let (nonce, mut body) = (Nonce::assume_unique_for_key(nonce), body.to_vec());
+        self.key.open_in_place(nonce, Aad::from(header), &mut body).unwrap().to_vec()
     }
 
     pub fn record(&mut self, typ: ContentType, payload: &[u8]) -> Vec<u8> {
