@@ -199,9 +199,9 @@ impl Path {
     #[track_caller]
     pub fn reset(&self, port: u16) -> usize {
         let filter = format!("dst {} and ( sport = :{port} or dport = :{port} )", self.far_net());
-        let before = sockets(&self.far, &filter);
+        let before = cookies(&self.far, &filter);
         self.far.run(&format!("ss -HKtn {filter}"));
-        let after = sockets(&self.far, &filter);
+        let after = cookies(&self.far, &filter);
         let survivors = before.iter().filter(|socket| after.contains(socket)).count();
         assert_eq!(survivors, 0, "sockets survive ss -K: is INET_DIAG_DESTROY in this kernel?");
         before.len()
@@ -328,6 +328,13 @@ fn sockets(host: &Host, filter: &str) -> Vec<(SocketAddr, SocketAddr)> {
         Some((addr(fields.next())?, addr(fields.next())?))
     };
     table.lines().filter_map(row).collect()
+}
+
+/// Returns the cookies of the established TCP connections of a host. A new connection between the same ports has another one.
+fn cookies(host: &Host, filter: &str) -> Vec<String> {
+    let table = host.run(&format!("ss -Htne state established {filter}"));
+    let cookie = |line: &str| line.split_whitespace().find(|field| field.starts_with("sk:")).map(str::to_owned);
+    table.lines().filter_map(cookie).collect()
 }
 
 /// The attributes of the route that the kernel makes for an address: a route with the same attributes replaces it.
