@@ -309,5 +309,9 @@ impl Quic {
         let State::Open(_, connection, stage) = &mut self.state else { return };
         connection.close(now, failure::PROTOCOL_ERROR, Bytes::new());
         *stage = Stage::Lost(CarrierError::Failed(Failure::new(Reason::ProtocolError, "the peer refuses a lane")));
+        // The peer is told at once: when the carrier runs again, the connection may have forgotten its peer.
+        let (sent, kept) = self.port.borrow_mut().transmit(now, connection);
+        self.bytes.0 += sent;
+        self.kept = kept;
     }
 }
