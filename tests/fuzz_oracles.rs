@@ -9,9 +9,11 @@ mod loop_kit;
 mod oracles;
 
 use std::collections::BTreeSet;
+use std::env;
 use std::fs;
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use loop_kit::Random;
 
@@ -77,6 +79,14 @@ fn resident_pages() -> usize {
 /// The oracle has sockets, so it runs less often than the others. Its link lives across all of its inputs.
 #[test]
 fn a_link_over_quic_outlives_its_seeds_and_their_mutations() {
+    if env::var_os(ALONE).is_none() {
+        // A process of its own, because the other tests of this one need memory too.
+        let name = "a_link_over_quic_outlives_its_seeds_and_their_mutations";
+        let mut command = Command::new(env::current_exe().unwrap());
+        let output = command.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        return assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    }
     let seeds = seeds("link_quic");
     assert!(seeds.len() >= 3);
     let mut state = 0x5eed;
@@ -93,6 +103,9 @@ fn a_link_over_quic_outlives_its_seeds_and_their_mutations() {
     let more = resident_pages().saturating_sub(first.unwrap_or(0)) * 4096;
     assert!(more < 64 << 20, "{more} bytes more");
 }
+
+/// Set in the process that runs one test alone.
+const ALONE: &str = "SEAPROX_TEST_ALONE";
 
 /// A planted defect: the code that runs the oracles must notice when one fails.
 #[test]
