@@ -229,7 +229,7 @@ fn survive(least: u64, cuts: usize) {
         for number in 0..cuts {
             cut(&net, number);
             let (at, before) = (Instant::now(), moved());
-            // What still passes goes on; where nothing does, both ends notice.
+            // Bytes that still pass go on; where none do, both ends notice.
             let is_over = || moved() > before + (256 << 10) || at.elapsed() > Duration::from_millis(600);
             until("the cut was felt", is_over);
             filter(&net, "");

@@ -88,7 +88,7 @@ pub(crate) struct Quic {
     limited: Cell<Option<u32>>,
     window: Window,
     silence: Silence,
-    /// What the turn is charged for.
+    /// The bytes that the turn is charged for.
     charge: Charge,
     /// This node sends no more.
     is_closing: bool,

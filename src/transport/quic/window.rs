@@ -51,7 +51,7 @@ pub(super) struct Window {
     bytes: u32,
     /// Credit that the peer has beyond the window.
     debt: u64,
-    /// What is counted in `all`.
+    /// Bytes that are counted in `all`.
     counted: u64,
     is_open: bool,
     /// Bytes that were read in this round trip.
@@ -253,7 +253,7 @@ mod tests {
             let largest = windows.iter().map(|window| window.bytes).max().unwrap();
             assert!(largest <= WINDOW_BYTES, "{largest}");
         }
-        // Those that came when half of it was held still got a share.
+        // The connections that came when half of it was held still got a share.
         assert!(windows[20].bytes > 2 * WINDOW_BYTES_MIN, "{}", windows[20].bytes);
         windows.clear();
         assert_eq!((all.held.get(), all.connections.get()), (0, 0));

@@ -129,7 +129,7 @@ impl RawQuic {
     pub fn fill_behind_a_gap(&mut self, lane: StreamId) -> usize {
         self.is_timeless = true;
         self.write(lane, &[0xee; 1_000]);
-        // Nobody receives these.
+        // The first bytes are never sent: they are the gap.
         let mut sent = 1_000;
         drop(self.datagrams());
         let (mut last, piece) = (Instant::now(), [0xee; 16 << 10]);
