@@ -1,7 +1,7 @@
 //! `seaprox receive`: receives files and folders of peers over links that they dial.
 
 use std::fmt::Display;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,6 +54,7 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
     let remote = proxy.core().remote();
     let desk = Arc::new(Desk::new(path.into(), rule, once, remote.clone()));
     offer(&mut proxy.core(), &desk);
+    let mut announced: Vec<SocketAddr> = Vec::new();
     for bound in &mut bounds {
         let mut config = made();
         let (mut log, desk) = (config.on_event, Arc::clone(&desk));
@@ -66,7 +67,11 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         config.policy = Arc::new(FilesOnly(config.policy));
         config.on_event = Box::new(on_event);
         proxy.core().serve_links(bound, config).map_err(|error| failed(&error))?;
-        if let Endpoint::Ip(_, addr) = bound.addr() {
+        // The port of UDP beside one of TCP has the same number.
+        if let Endpoint::Ip(_, addr) = bound.addr()
+            && !announced.contains(addr)
+        {
+            announced.push(*addr);
             output::print(&format!("listening receive {addr}\n"))?;
         }
     }

@@ -273,7 +273,8 @@ impl<'a> Checks<'a> {
             let problem = Problem::new(place.field("simultaneous"), " with ");
             self.problems.push(problem.and("path", format!(" {kind}:...: expected tcp")));
         }
-        if carrier != CarrierKind::Tcp {
+        // The default stands for TCP where nothing else is possible.
+        if !matches!(carrier, CarrierKind::Tcp | CarrierKind::Auto) {
             let problem = Problem::new(place.field("simultaneous"), " with ");
             self.problems.push(problem.and("carrier", format!(" {carrier}: expected tcp")));
         }

@@ -32,7 +32,16 @@ pub struct Bound {
     loops: usize,
     /// True if the sockets were passed to this process: one for all loops.
     is_passed: bool,
+    /// The address of another protocol that belongs to this one, if it could not be bound.
+    pub(crate) unbound: Option<Box<Unbound>>,
     pub(crate) members: Arc<Members>,
+}
+
+/// An address that could not be bound.
+#[derive(Debug)]
+pub(crate) struct Unbound {
+    pub place: Bind,
+    pub error: io::Error,
 }
 
 /// The loops that listen on one address.
@@ -244,14 +253,21 @@ fn bind_tcp(addresses: &[SocketAddr], only_ipv6: bool, sockets: Sockets, config:
         let socket = AcceptorSocket::Tcp(mio::net::TcpListener::from_std(socket.into()));
         acceptors.push(Acceptor { socket, inherited, has_tcp_options });
     }
-    Ok(Bound { addr: addr.into(), sockets: acceptors, loops, is_passed: false, members: Arc::default() })
+    Ok(Bound { addr: addr.into(), sockets: acceptors, loops, is_passed: false, unbound: None, members: Arc::default() })
 }
 
 fn bind_udp(addr: SocketAddr, only_ipv6: bool, loops: usize) -> io::Result<Bound> {
     let (addr, sockets) = bind_datagrams(addr, only_ipv6, loops)?;
     let acceptor = |socket| Acceptor::without_options(AcceptorSocket::Udp(Box::new(socket)));
     let sockets = sockets.into_iter().map(acceptor).collect();
-    Ok(Bound { addr: Endpoint::Ip(Proto::Udp, addr), sockets, loops, is_passed: false, members: Arc::default() })
+    Ok(Bound {
+        addr: Endpoint::Ip(Proto::Udp, addr),
+        sockets,
+        loops,
+        is_passed: false,
+        unbound: None,
+        members: Arc::default(),
+    })
 }
 
 fn open_tcp(addr: SocketAddr, only_ipv6: bool, shared: bool, protocol: StreamProtocol) -> io::Result<Socket> {
@@ -274,7 +290,14 @@ fn bind_unix(path: &Path, loops: usize, config: &Config) -> io::Result<Bound> {
     let socket = AcceptorSocket::Unix(UnixAcceptor::from_std(listener));
     let members = Members(Mutex::new(MemberList { file: Some(file), ..MemberList::default() }));
     let sockets = vec![Acceptor::without_options(socket)];
-    Ok(Bound { addr: Endpoint::Unix(path.into()), sockets, loops, is_passed: false, members: Arc::new(members) })
+    Ok(Bound {
+        addr: Endpoint::Unix(path.into()),
+        sockets,
+        loops,
+        is_passed: false,
+        unbound: None,
+        members: Arc::new(members),
+    })
 }
 
 /// Takes the sockets with a name that the service manager has passed.
@@ -300,7 +323,7 @@ fn adopt(name: &str, proto: Proto, loops: usize, config: &Config) -> io::Result<
         };
         let members = Members(Mutex::new(MemberList { passed: Some(passed), ..MemberList::default() }));
         let sockets = vec![Acceptor { socket, inherited, has_tcp_options: true }];
-        Ok(Bound { addr, sockets, loops, is_passed: true, members: Arc::new(members) })
+        Ok(Bound { addr, sockets, loops, is_passed: true, unbound: None, members: Arc::new(members) })
     };
     sys::take_passed(name, proto)?.into_iter().map(adopt_one).collect()
 }

@@ -46,6 +46,8 @@ pub(crate) enum Deadline {
     Link(Id),
     /// Look after a carrier of a link.
     Carrier(Id),
+    /// Try the UDP port of a server again.
+    Server(Id),
     /// Look after a link that leaves its group.
     Member(Id),
     /// Look after the links of a group.

@@ -481,8 +481,13 @@ impl Core {
 
     /// Queues a side at a time of the loop in microseconds, and no more at the time `before`.
     pub(crate) fn enqueue_at(&mut self, side: Id, at_us: u64, before: Option<u64>) {
-        before.into_iter().for_each(|before| _ = self.alarms.remove(&(before, side)));
+        before.into_iter().for_each(|before| self.cancel_alarm(side, before));
         self.alarms.insert((at_us, side));
+    }
+
+    /// Takes back that a side is queued at a time.
+    pub(crate) fn cancel_alarm(&mut self, side: Id, at_us: u64) {
+        self.alarms.remove(&(at_us, side));
     }
 
     /// Queues the sides whose time has come.

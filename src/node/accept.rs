@@ -37,7 +37,8 @@ impl Node {
     /// there. While many peers are unauthenticated, a peer must show first that it receives at its address, so that nobody takes
     /// places, or costs a network its good name, in the name of another.
     pub(super) fn receive_shared(&mut self, core: &mut Core, listener: Id) {
-        let Some(id) = self.server_at(listener) else { return self.receive_leaving(core, listener) };
+        let id = self.server_at(listener).filter(|_| !self.leaving.iter().any(|(left, _)| *left == listener));
+        let Some(id) = id else { return self.receive_leaving(core, listener) };
         let Some(arrivals) = self.servers.get(id).map(|server| server.endpoint.receive_shared()) else {
             return;
         };

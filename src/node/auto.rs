@@ -11,6 +11,7 @@ use crate::engine::core::Core;
 use crate::link::SubflowId;
 use crate::link::frame::Class;
 use crate::transport::CarrierKind;
+use crate::types::address::Target;
 use crate::types::id::Id;
 use crate::types::reason::Failure;
 
@@ -18,16 +19,10 @@ use super::accept::TARGET;
 use super::config::Path;
 use super::control::Node;
 use super::dialer::{Dialer, SubflowSlot, jittered};
-use super::nested::Over;
 use super::rivals::{BESIDE, Delivered, FIRST, Rivals};
 
 /// The carrier beside TCP.
 pub(super) const BESIDE_KIND: CarrierKind = CarrierKind::Quic;
-
-/// Returns true if the paths of a link with carriers of this kind have two slots each. Over another link there is only one.
-pub(super) fn has_pairs(kind: CarrierKind, over: Option<Over>) -> bool {
-    kind == CarrierKind::Auto && over.is_none()
-}
 
 /// Two slots over one path.
 #[derive(Debug)]
@@ -55,12 +50,15 @@ impl Dialer {
     /// Adds a slot beside each slot of these places whose path names no carrier, for QUIC over the same path, if the link has
     /// pairs and at most so many subflows.
     pub(super) fn add_pairs(&mut self, firsts: &[usize], subflows_max: usize) {
-        if !has_pairs(self.endpoints.kind, self.over) {
+        if self.endpoints.kind != CarrierKind::Auto {
             return;
         }
         for &first in firsts {
             let has_room = self.slots.iter().filter(|slot| !slot.removed).count() < subflows_max;
-            let path = self.slots.get(first).map(|slot| &slot.path).filter(|path| path.carrier.is_none() && has_room);
+            let has_udp =
+                |path: &&Path| !matches!(path.peer.as_ref().unwrap_or(&self.peer), Target::Unix(_) | Target::End(_));
+            let path = self.slots.get(first).map(|slot| &slot.path);
+            let path = path.filter(|path| path.carrier.is_none() && has_room).filter(has_udp);
             let Some(path) = path else { continue };
             let path = Path { carrier: Some(BESIDE_KIND), ..path.clone() };
             let beside = self.place(SubflowSlot { beside: Some(first), ..SubflowSlot::new(path) });

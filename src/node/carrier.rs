@@ -402,6 +402,7 @@ impl Node {
         if carrier.server.is_some() {
             self.forget_unauthenticated(core, id, &carrier);
         }
+        carrier.armed_us.into_iter().for_each(|at_us| core.cancel_alarm(carrier.side, at_us));
         core.drop_side(carrier.side);
         if !self.leaving.is_empty() {
             drop(carrier);
@@ -409,7 +410,7 @@ impl Node {
         }
     }
 
-    /// Logs the transport of a subflow that has come up, if the kind of its carrier can fall back. A link logs this once, and
+    /// Logs the transport of a subflow that has come up, if its carrier is not one of plain TCP. A link logs this once, and
     /// again when it changes.
     pub(super) fn log_transport(&mut self, core: &mut Core, link: Id, subflow: SubflowId) {
         let Some(record) = self.links.get_mut(link) else { return };
@@ -417,7 +418,8 @@ impl Node {
         let Some(carrier) = carriers.rfind(|carrier| carrier.subflow == Some(subflow)) else { return };
         let (Some(transport), Some(side)) = (&carrier.transport, core.sides.get(carrier.side)) else { return };
         let (wanted, name) = (transport.kind().name(), transport.name(side));
-        if wanted != transport::CarrierKind::default().name() && record.carrier.replace(name) != Some(name) {
+        let is_tcp = matches!(transport.kind(), transport::CarrierKind::Tcp | transport::CarrierKind::Auto);
+        if !is_tcp && record.carrier.replace(name) != Some(name) {
             log::info!(target: super::accept::TARGET, link = link.to_string(), peer = core.pools.sessions.name(link), carrier = name, wanted; "transport of the link");
         }
     }

@@ -182,15 +182,16 @@ pub struct LinkConfig {
     pub peer: Target,
     /// The transport of the subflows.
     pub carrier: CarrierKind,
-    /// The link whose streams carry this link, if it is a nested one. Its paths then have no source, and its carrier is the
-    /// default one.
+    /// The link whose streams carry this link, if it is a nested one. Its paths then have no source, and its carrier is
+    /// [`CarrierKind::Tcp`], for which [`CarrierKind::Auto`] stands, too.
     pub over: Option<Over>,
     /// The paths to the peer; at least one.
     pub paths: Vec<Path>,
     /// Number of subflows over each path.
     pub subflows: usize,
     /// True if the peer may dial this node at the same time, and neither listens (simultaneous open, RFC 9293, section 3.5).
-    /// Each path then has a local port, to which the peer dials, and the carrier is [`CarrierKind::Tcp`].
+    /// Each path then has a local port, to which the peer dials, and the carrier is [`CarrierKind::Tcp`], for which
+    /// [`CarrierKind::Auto`] stands, too.
     pub simultaneous: bool,
     /// The distribution of frames over subflows.
     pub mode: Mode,
@@ -486,11 +487,20 @@ impl LinkConfig {
         if is_tcp && is_one { Ok(()) } else { Err(VerbError::Invalid) }
     }
 
+    /// Returns the transport of the subflows. A connection that both nodes dial, and a stream of another link, have no QUIC
+    /// beside them.
+    pub(super) fn kind(&self) -> CarrierKind {
+        match self.carrier {
+            CarrierKind::Auto if self.simultaneous || self.over.is_some() => CarrierKind::Tcp,
+            kind => kind,
+        }
+    }
+
     /// Returns true if both nodes can dial the connections of the link at the same time, or if they need not.
     pub(super) fn has_ports(&self) -> bool {
-        let is_tcp = |path: &Path| path.carrier.unwrap_or(self.carrier) == CarrierKind::Tcp;
+        let is_tcp = |path: &Path| path.carrier.unwrap_or(self.kind()) == CarrierKind::Tcp;
         let has_ports = || self.paths.iter().all(|path| path.local_port.is_some() && is_tcp(path));
-        !self.simultaneous || self.over.is_none() && self.carrier == CarrierKind::Tcp && has_ports()
+        !self.simultaneous || self.over.is_none() && self.kind() == CarrierKind::Tcp && has_ports()
     }
 
     /// Returns the configuration of a link with one subflow over the system's default path.

@@ -165,7 +165,10 @@ impl Control for Node {
             Request::Accept { listener, io, peer } => self.accept_peer(core, listener, io, peer),
             Request::Datagrams { listener } => self.receive_shared(core, listener),
             Request::AnnounceDrain => self.announce_drain(core),
-            Request::ListenersClosed => self.close_local_forwards(core),
+            Request::ListenersClosed => {
+                self.close_local_forwards(core);
+                self.leave_ports(core);
+            }
         }
     }
 
@@ -181,6 +184,7 @@ impl Control for Node {
         match deadline {
             Deadline::Link(link) => self.link_due(core, link),
             Deadline::Carrier(carrier) => self.carrier_due(core, carrier),
+            Deadline::Server(server) => self.try_udp_port(core, server),
             Deadline::Member(link) => self.end_leaving(core, link),
             Deadline::Group(group) => self.group_due(core, group),
             // The wake-up is enough: the loop computes the handshakes before it sleeps again.

@@ -42,6 +42,7 @@ impl Node {
             }
             if !is_dialed && session.has_capability(Capability::Handover) {
                 session.go_away(Code::Drained, "the node is stopping");
+                self.need_no_port(core, id);
             }
             core.pools.sessions.touch(id);
             // The loop checks again if it is done when the peers have had time to answer.

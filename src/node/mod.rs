@@ -19,7 +19,7 @@
 //! `config` the configuration of a node · `control` the state of a node, and what the event loop calls · `verbs` what callers
 //! of a loop can do with links, `link_mut` with one of them · `start` loops with a node · `link` one link · `carrier` the
 //! connections of subflows · `window` the bytes in flight on a carrier · `dialer` dialing carriers · `server` the places
-//! where links are accepted · `accept` accepting carriers · `unauthenticated` the
+//! where links are accepted · `udp_port` their ports of UDP that are in use · `accept` accepting carriers · `unauthenticated` the
 //! places of peers without a key · `handshakes` the order of their handshakes · `proof` joining a subflow to its session · `crossed` links that both nodes dial · `invited` peers
 //! with an invitation · `counted` sessions that are counted before they begin · `nested` links over streams of other
 //! links ·
@@ -73,6 +73,7 @@ mod shared_listener;
 mod start;
 mod status;
 mod turn;
+mod udp_port;
 mod unauthenticated;
 mod verbs;
 mod waiting;

@@ -143,7 +143,7 @@ impl Node {
         let is_unreachable =
             |target: &Target| matches!(over, Over::Target(_)) && matches!(target, Target::Unix(_) | Target::End(_));
         if over.link().kind() != IdKind::Link
-            || carrier != CarrierKind::default()
+            || carrier != CarrierKind::Tcp
             || paths.iter().any(has_source)
             || targets.into_iter().any(is_unreachable)
         {

@@ -12,10 +12,11 @@ use crate::types::id::{Id, Kind};
 use crate::types::reason::Reason;
 use crate::types::verb_error::VerbError;
 
-use super::config::{PeerKey, Policy, Preface, ServeConfig, Timing};
+use super::config::{Identity, PeerKey, Policy, Preface, ServeConfig, Timing};
 use super::control::Node;
 use super::guarded::Guarded;
 use super::link::{Link, Takes, TakesDatagrams, Watch};
+use super::udp_port::UdpPort;
 use super::verbs::server_setup;
 
 /// The record of one listener for links.
@@ -36,6 +37,9 @@ pub(crate) struct Server {
     pub takes_datagrams: TakesDatagrams,
     pub preface: Option<Preface>,
     pub instance: Option<u32>,
+    /// The keys of this node, for an endpoint of another kind.
+    pub identity: Identity,
+    pub udp_port: UdpPort,
     /// The limit of unauthenticated peers was reached, and a warning was logged.
     pub full: bool,
     pub counts: Counts,
@@ -140,12 +144,8 @@ impl ServerMut<'_> {
             return Err(VerbError::Invalid);
         }
         let server = self.node.new_server(config, record.address.clone())?(record.listener);
-        let server = Server { counts: record.counts, ..server };
-        let record = self.node.servers.get_mut(self.id).ok_or(VerbError::Stale)?;
-        let before = std::mem::replace(record, server);
-        record.endpoint.take_over(before.endpoint);
-        self.node.adopt_links(self.id, &[self.id]);
-        Ok(())
+        self.node.replace_server(self.id, server)?;
+        self.node.replace_beside(self.id)
     }
 
     /// Takes over the links of servers that have stopped, so that they are judged and reported by this one, and closed with
@@ -207,9 +207,21 @@ impl Node {
             takes_datagrams,
             preface,
             instance,
+            identity,
+            udp_port: UdpPort::default(),
             full: false,
             counts,
         })
+    }
+
+    /// Puts another record in the place of one, whose listener, carriers and links it takes over.
+    pub(super) fn replace_server(&mut self, id: Id, server: Server) -> Result<(), VerbError> {
+        let record = self.servers.get_mut(id).ok_or(VerbError::Stale)?;
+        let before = std::mem::replace(record, server);
+        (record.counts, record.udp_port) = (before.counts, before.udp_port);
+        record.endpoint.take_over(before.endpoint);
+        self.adopt_links(id, &[id]);
+        Ok(())
     }
 
     /// Makes the links of some servers, which may have stopped, those of another server.
@@ -226,6 +238,10 @@ impl Node {
 
     fn stop_server(&mut self, core: &mut Core, id: Id, links: LinksOfServer) -> Result<(), VerbError> {
         let server = self.servers.remove(id).ok_or(VerbError::Already)?;
+        if let Some(beside) = server.udp_port.server() {
+            // A server beside this one that has been stopped by itself is gone.
+            let _ = self.stop_server(core, beside, links);
+        }
         core.close_listener(server.listener);
         let is_its = |server: Option<Id>, link: Option<Id>| server == Some(id) && link.is_none();
         let early = self.carriers.iter().filter(|(_, carrier)| is_its(carrier.server, carrier.link));

@@ -10,7 +10,7 @@ use crate::engine::core::Core;
 use crate::link::Code;
 use crate::link::frame::Class;
 use crate::streams::LinkSession;
-use crate::transport::{Congestion, Setup};
+use crate::transport::{CarrierKind, Congestion, Setup};
 use crate::types::address::Target;
 use crate::types::descriptor_error::DescriptorError;
 use crate::types::id::Id;
@@ -19,13 +19,14 @@ use crate::types::reason::{Failure, Reason};
 use crate::types::verb_error::VerbError;
 
 use super::accept;
-use super::auto::{BESIDE_KIND, has_pairs};
+use super::auto::BESIDE_KIND;
 use super::config::{Identity, LinkConfig, LinkEvent, Path, PeerKey, Policy, ServeConfig};
 use super::control::Node;
 use super::dialer::{Dialer, Endpoints, SubflowSlot};
 use super::guarded::Guarded;
 use super::link::Link;
 use super::nested::Over;
+use super::server::Server;
 
 /// The answer of [`Loop::connect_link`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,23 +66,18 @@ impl Loop<'_> {
         if node.closing {
             return Err(VerbError::Over(Reason::Drained).into());
         }
-        if node.servers.is_full() {
-            return Err(VerbError::Full.into());
-        }
         if config.carrier.at(bound.proto()).shares_socket() != (bound.proto() == Proto::Udp) {
             return Err(VerbError::Invalid.into());
         }
+        let kind = config.carrier;
         let server = node.new_server(config, bound.addr().clone())?;
-        let listener = core.listen_for_links(bound)?;
-        let mut server = server(listener);
-        if bound.proto() == Proto::Udp {
-            let socket = core.take_shared_socket(listener);
-            if let Err(error) = socket.and_then(|socket| server.endpoint.share(socket, &node.buffers)) {
-                core.close_listener(listener);
-                return Err(error.into());
-            }
+        let id = node.open_server(core, bound, server)?;
+        if kind == CarrierKind::Auto
+            && let Some(unbound) = bound.unbound.take()
+        {
+            node.lack_udp_port(core, id, *unbound);
         }
-        node.servers.insert(server).map_err(|_| VerbError::Full.into())
+        Ok(id)
     }
 
     /// Applies the present policy to all links. Links whose key is not admitted any more end. The others get their new rates
@@ -117,13 +113,36 @@ impl Loop<'_> {
 }
 
 impl Node {
+    /// Listens on a bound address for the server that `make` makes from the id of its listener.
+    pub(super) fn open_server(
+        &mut self,
+        core: &mut Core,
+        bound: &mut Bound,
+        make: impl FnOnce(Id) -> Server,
+    ) -> Result<Id, DescriptorError> {
+        if self.servers.is_full() {
+            return Err(VerbError::Full.into());
+        }
+        let listener = core.listen_for_links(bound)?;
+        let mut server = make(listener);
+        if bound.proto() == Proto::Udp {
+            let socket = core.take_shared_socket(listener);
+            if let Err(error) = socket.and_then(|socket| server.endpoint.share(socket, &self.buffers)) {
+                core.close_listener(listener);
+                return Err(error.into());
+            }
+        }
+        self.servers.insert(server).map_err(|_| VerbError::Full.into())
+    }
+
     /// Dials a link; see [`Loop::connect_link`].
     pub(super) fn connect_link(&mut self, core: &mut Core, config: LinkConfig) -> Result<Dialed, VerbError> {
         config.check_protocols()?;
         if !config.has_ports() {
             return Err(VerbError::Invalid);
         }
-        let LinkConfig { identity, policy, peer, carrier, over, paths, subflows, mode, reverse, timing, .. } = config;
+        let carrier = config.kind();
+        let LinkConfig { identity, policy, peer, over, paths, subflows, mode, reverse, timing, .. } = config;
         let simultaneous = config.simultaneous;
         let (on_stream, on_datagrams) = (config.on_stream, config.on_datagrams);
         let (preface, on_event) = (config.preface, config.on_event);
@@ -149,7 +168,7 @@ impl Node {
         }
         let mut endpoints = Endpoints::new(carrier, &identity, &policy, simultaneous, timing.congestion)?;
         endpoints.make_for(&paths, &policy)?;
-        if has_pairs(carrier, over) {
+        if carrier == CarrierKind::Auto {
             endpoints.make(BESIDE_KIND, &policy)?;
         }
         let place = peer.to_string();

@@ -158,6 +158,13 @@ macro_rules! carriers {
                 }
             }
 
+            /// Takes the shared socket out, with the carriers that use it, as an endpoint that accepts no more.
+            pub fn leave(&mut self) -> Option<CarrierEndpoint> {
+                match self {
+                    $(CarrierEndpoint::$kind(endpoint) => <$transport>::leave(endpoint).map(CarrierEndpoint::$kind),)+
+                }
+            }
+
             /// Receives from the shared socket of a listener.
             pub fn receive_shared(&self) -> Arrivals {
                 match self {

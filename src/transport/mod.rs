@@ -124,6 +124,11 @@ pub(crate) trait Transport: Sized {
     /// Takes over the shared socket and the carriers of the endpoint that this one replaces.
     fn take_over(_: &mut Self::Endpoint, _before: Self::Endpoint) {}
 
+    /// Takes the shared socket out of an endpoint, with the carriers that use it, as an endpoint that accepts no more.
+    fn leave(_: &mut Self::Endpoint) -> Option<Self::Endpoint> {
+        None
+    }
+
     /// Receives from the shared socket of a listener, for its carriers.
     fn receive_shared(_: &Self::Endpoint) -> Arrivals {
         Arrivals::default()

@@ -44,4 +44,5 @@ mod services;
 mod simultaneous;
 mod streams;
 mod trust;
+mod udp_port;
 mod unauthenticated;

@@ -211,18 +211,6 @@ impl Preparation<'_> {
     /// Binds the new addresses, except those that another listener hands over.
     fn bind(&mut self, preparer: &Preparer) {
         let (config, closing) = (self.config, closing(&preparer.listeners, &preparer.servers, self.diff));
-        let added = self.diff.servers.added.iter().map(|server| (server, &server.addresses[..], &[][..]));
-        let changed = self.diff.servers.changed.iter().map(|it| (&it.server, &it.bound[..], &it.closed[..]));
-        for (server, places, own) in added.chain(changed) {
-            let bind = |place: &Bind| {
-                preparer.tell(&Place::record("server", &server.name).field("listen"));
-                bind_server(config, server, place)
-            };
-            let (bounds, later, errors) = bind_all(places, own, &closing, bind);
-            self.errors.extend(errors);
-            self.prepared.serving.insert(server.name.clone(), bounds);
-            self.prepared.later.extend(later.into_iter().map(|place| (Owner::Server(server.name.clone()), place)));
-        }
         let added = self.diff.listeners.added.iter().map(|listener| (listener, &listener.addresses[..], &[][..]));
         let changed = self.diff.listeners.changed.iter().map(|it| (&it.listener, &it.bound[..], &it.closed[..]));
         for (listener, places, own) in added.chain(changed) {
@@ -237,6 +225,19 @@ impl Preparation<'_> {
             self.errors.extend(errors);
             self.prepared.listening.insert(listener.name.clone(), bounds);
             self.prepared.later.extend(later.into_iter().map(|place| (Owner::Listener(listener.name.clone()), place)));
+        }
+        // The last ones: a server does without a port of UDP that a listener has.
+        let added = self.diff.servers.added.iter().map(|server| (server, &server.addresses[..], &[][..]));
+        let changed = self.diff.servers.changed.iter().map(|it| (&it.server, &it.bound[..], &it.closed[..]));
+        for (server, places, own) in added.chain(changed) {
+            let bind = |place: &Bind| {
+                preparer.tell(&Place::record("server", &server.name).field("listen"));
+                bind_server(config, server, place)
+            };
+            let (bounds, later, errors) = bind_all(places, own, &closing, bind);
+            self.errors.extend(errors);
+            self.prepared.serving.insert(server.name.clone(), bounds);
+            self.prepared.later.extend(later.into_iter().map(|place| (Owner::Server(server.name.clone()), place)));
         }
     }
 }

@@ -199,6 +199,12 @@ impl Transport for Quic {
         }
     }
 
+    fn leave(endpoint: &mut QuicEndpoint) -> Option<QuicEndpoint> {
+        let QuicEndpoint::Server(config, server, shared) = endpoint else { return None };
+        let port = shared.take()?;
+        Some(QuicEndpoint::Server(Arc::clone(config), server.clone(), Some(port)))
+    }
+
     fn receive_shared(endpoint: &QuicEndpoint) -> Arrivals {
         let QuicEndpoint::Server(.., Some(port)) = endpoint else { return Arrivals::default() };
         let mut port = port.borrow_mut();

@@ -190,13 +190,19 @@ impl Node {
 
     /// Accepts links on an address, with a configuration that is changed first. Returns the bound address.
     pub fn serve_with(&self, addr: SocketAddr, change: impl FnOnce(&mut ServeConfig) + Send + 'static) -> SocketAddr {
-        let (policy, watch) = (Arc::clone(&self.policy) as Arc<dyn Policy>, self.watch());
+        let (policy, watch, other) = (Arc::clone(&self.policy) as Arc<dyn Policy>, self.watch(), self.watch());
         self.ask(move |core| {
-            let new = ServeConfig::new(identity(2), policy);
+            let new = ServeConfig::new(identity(2), Arc::clone(&policy));
             let mut config = ServeConfig { timing: timing(), on_event: Box::new(watch), ..new };
             change(&mut config);
-            let mut bound = config.carrier.bind(&Bind::from(addr), core.config()).unwrap();
+            let (carrier, times) = (config.carrier, config.timing.clone());
+            let mut bound = carrier.bind(&Bind::from(addr), core.config()).unwrap();
             core.serve_links(&mut bound[0], config).unwrap();
+            if let Some(beside) = bound.get_mut(1) {
+                let new = ServeConfig::new(identity(2), policy);
+                core.serve_links(beside, ServeConfig { carrier, timing: times, on_event: Box::new(other), ..new })
+                    .unwrap();
+            }
             bound[0].addr().ip().unwrap()
         })
     }
