@@ -50,7 +50,7 @@ fn lte_and_wifi_are_used() {
 
 #[test]
 fn satellite_and_lte_are_used() {
-    check("satellite + LTE", 12, Bounds { share: 0.80, gap: 500.0, echo: 500.0 });
+    check("satellite + LTE", 12, Bounds { share: 0.94, gap: 500.0, echo: 500.0 });
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! The receive window of one stream or of the session: how much the peer may send.
 //!
 //! The window follows the bytes that the application takes while credit travels to the peer and takes effect (a round):
-//! it becomes at least twice what was taken in a round. So it doubles each round while credit limits the sender, and
-//! else keeps its size. A window in use never shrinks, because announced credit cannot be taken back.
+//! it becomes at least twice what was taken in a round. So it grows while credit limits the sender, and else keeps its
+//! size. A window in use never shrinks, because announced credit cannot be taken back.
+//!
+//! A sender in slow start doubles its rate each round, and credit takes effect a round after it was measured: by then the
+//! sender needs six times what was taken. So the window leads by the growth beyond all rounds before. A window that only
+//! followed would stop the sender and release it in bursts, and the queue of a burst ends the slow start of its carrier.
 //!
 //! The length of a round follows from the path. Slow ends make it longer, and nothing measures that. So the window
 //! doubles, once for each CREDIT, also when the peer is blocked although the reader takes everything within moments.
@@ -15,6 +19,8 @@ const IDLE_US: u64 = 10_000_000;
 const SOON_US: u64 = 20_000;
 /// CREDIT is sent when a quarter of the window, at most this, has been taken.
 const STEP_BYTES_MAX: u64 = 512 * 1024;
+/// The lead of the window, in bytes for each byte of growth: four times the taken bytes where they have doubled.
+const GROWTH_GAIN: u64 = 8;
 
 /// The initial and the maximum size of a window.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +45,8 @@ pub(in crate::link) struct Window {
     blocked_since: Option<Time>,
     /// Start of the current round, and `consumed` at that time.
     round: (Time, u64),
+    /// The most bytes that were taken in a round, at least half of the initial size.
+    most: u64,
 }
 
 impl Window {
@@ -52,6 +60,7 @@ impl Window {
             peer_blocked: false,
             blocked_since: None,
             round: (now, 0),
+            most: bounds.first / 2,
         }
     }
 
@@ -65,11 +74,14 @@ impl Window {
         let used = self.consumed - self.round.1;
         self.round = (now, self.consumed);
         if elapsed > IDLE_US.max(round_us) {
-            self.size = self.bounds.first;
+            (self.size, self.most) = (self.bounds.first, self.bounds.first / 2);
             return;
         }
         let per_round = u128::from(used) * u128::from(round_us) / u128::from(elapsed.max(1));
-        let target = u64::try_from(per_round).unwrap_or(u64::MAX).saturating_mul(2);
+        let per_round = u64::try_from(per_round).unwrap_or(u64::MAX);
+        let growth = per_round.saturating_sub(self.most).min(per_round / 2);
+        self.most = self.most.max(per_round);
+        let target = per_round.saturating_mul(2).saturating_add(growth.saturating_mul(GROWTH_GAIN));
         self.size = self.size.max(target.min(self.bounds.max));
     }
 
@@ -148,14 +160,29 @@ mod tests {
     const BOUNDS: Bounds = Bounds { first: 1000, max: 64_000 };
 
     #[test]
-    fn the_window_doubles_each_round_while_credit_is_the_limit() {
+    fn the_window_soon_suffices_while_credit_is_the_limit() {
         let mut window = Window::new(BOUNDS, Time::ZERO);
         let mut sizes = Vec::new();
         for round in 1..=8 {
             window.consume(window.size(), Time::from_us(round * 100), 100);
             sizes.push(window.size());
         }
-        assert_eq!(sizes, [2000, 4000, 8000, 16_000, 32_000, 64_000, 64_000, 64_000]);
+        assert_eq!(sizes, [6000, 36_000, 64_000, 64_000, 64_000, 64_000, 64_000, 64_000]);
+    }
+
+    #[test]
+    fn the_window_leads_a_sender_in_slow_start_and_no_sender_that_was_faster_before() {
+        let mut window = Window::new(Bounds { first: 1000, max: 1 << 30 }, Time::ZERO);
+        let mut sizes = [400, 800, 1600, 3200, 3200, 1600, 3200, 3300]
+            .into_iter()
+            .zip(1..)
+            .map(|(taken, round)| {
+                window.consume(taken, Time::from_us(round * 100), 100);
+                window.size()
+            })
+            .collect::<Vec<_>>();
+        assert_eq!(sizes.split_off(4), [19_200; 4], "twice 3300 and the growth of 100 are less");
+        assert_eq!(sizes, [1000, 4000, 9600, 19_200]);
     }
 
     #[test]
@@ -164,7 +191,7 @@ mod tests {
         (1..100).for_each(|n| window.consume(400, Time::from_us(n * 100), 100));
         assert_eq!(window.size(), 1000);
         window.consume(9000, Time::from_us(10_000), 100);
-        assert_eq!(window.size(), 18_000);
+        assert_eq!(window.size(), 54_000);
         window.consume(1, Time::from_us(10_000).after(IDLE_US + 1), 100);
         assert_eq!(window.size(), 1000);
     }
