@@ -158,6 +158,11 @@ impl Dialer {
         self.slots.iter().filter(|slot| slot.up_ms.is_none() && !slot.removed)
     }
 
+    /// Returns the slots whose subflow is not up, except for those beside another one: UDP may be blocked for ever.
+    pub fn missing_paths(&self) -> impl Iterator<Item = &SubflowSlot> {
+        self.missing().filter(|slot| slot.beside.is_none())
+    }
+
     /// Frees all slots, because their subflows belong to a session that was set aside. They are dialed at once, or after the
     /// first pause if the session was established only a moment ago.
     pub fn leave_all(&mut self, hardly_up: Option<u64>, first: Duration) {

@@ -194,7 +194,13 @@ impl Node {
             dialled: link.is_dialed(),
             state: now_state,
             state_for: if state == now_state { self.ago(core, since_ms) } else { Duration::ZERO },
-            tries: link.dialer.iter().flat_map(|dialer| dialer.missing()).map(|slot| slot.tries).max().unwrap_or(0),
+            tries: link
+                .dialer
+                .iter()
+                .flat_map(|dialer| dialer.missing_paths())
+                .map(|slot| slot.tries)
+                .max()
+                .unwrap_or(0),
             age: self.ago(core, link.opened_ms),
             session_age: link.up_ms.map(|up_ms| self.ago(core, up_ms)),
             failure: link.failed.as_ref().filter(|_| now_state != LinkState::Up).map(ago),

@@ -204,8 +204,10 @@ macro_rules! carriers {
 }
 
 carriers! { $
-    /// TCP.
+    /// TCP, and QUIC beside it: the one that delivers more carries.
     #[default]
+    Auto: TlsStream<Auto> = "auto", "TCP, and QUIC beside it where UDP passes; the one that delivers more carries";
+    /// TCP.
     Tcp: TlsStream<Tcp> = "tcp", "TCP";
     /// Multipath TCP (RFC 8684), and TCP where this system or the peer has none.
     Mptcp: TlsStream<Mptcp> = "mptcp", "multipath TCP, and TCP where this system or the peer has none";
@@ -213,8 +215,6 @@ carriers! { $
     Sctp: TlsStream<Sctp> = "sctp", "SCTP, which both systems must have";
     /// QUIC (RFC 9000), over UDP.
     Quic: Quic = "quic", "QUIC, over UDP";
-    /// TCP, and QUIC beside it: the one that delivers more carries.
-    Auto: TlsStream<Auto> = "auto", "TCP, and QUIC beside it where UDP passes; the one that delivers more carries";
 }
 
 impl Carrier {

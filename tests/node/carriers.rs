@@ -57,7 +57,7 @@ fn expected(server: CarrierKind, client: CarrierKind) -> &'static str {
 #[test]
 fn every_kind_of_carrier_and_each_pair_of_kinds_carries_streams_and_names_its_transport() {
     assert_eq!(CARRIERS.iter().map(|row| row.name).collect::<Vec<_>>(), CarrierKind::NAMES);
-    assert!(CarrierKind::default() == CarrierKind::Tcp && CarrierKind::Tcp.is_available());
+    assert!(CarrierKind::default() == CarrierKind::Auto && CarrierKind::Tcp.is_available());
     for server in CARRIERS {
         assert_eq!((CarrierKind::parse(server.name), server.kind.name()), (Some(server.kind), server.name));
     }
