@@ -1,9 +1,9 @@
 //! The announced addresses: a line for each address on which the process listens, such as `socks 127.0.0.1:1080`. Scripts
 //! that asked for port 0 read it on stdout behind the word `listening`.
 
-use seaprox::Endpoint;
 use seaprox::auth::PublicKey;
 use seaprox::config::{Config, Listening, Running};
+use seaprox::{Endpoint, Proto};
 
 use crate::Parts;
 use crate::frontends::FrontEndKind;
@@ -20,7 +20,9 @@ impl Announced {
     /// Returns the addresses of a running process, and its key if peers may dial it.
     pub fn of(running: &Running, parts: &Parts) -> Announced {
         let config = running.config();
-        let addresses = running.listening().iter().map(|listening| announcement(config, listening)).collect();
+        let listening = running.listening();
+        let addresses = listening.iter().filter(|it| !is_beside(it, &listening));
+        let addresses = addresses.map(|listening| announcement(config, listening)).collect();
         let key = (!config.servers.is_empty()).then(|| parts.public_key().ok()).flatten();
         Announced { addresses, admin: Vec::new(), key }
     }
@@ -68,6 +70,13 @@ pub fn address_text(addr: &Endpoint) -> String {
         Endpoint::Unix(path) => format!("unix:{}", path.display()),
         other => other.to_string(),
     }
+}
+
+/// Returns true for the UDP port of a server beside that of TCP with the same number.
+fn is_beside(it: &Listening, all: &[Listening]) -> bool {
+    let Endpoint::Ip(Proto::Udp, addr) = it.addr else { return false };
+    it.front_end.is_none()
+        && all.iter().any(|other| other.name == it.name && other.addr == Endpoint::Ip(Proto::Tcp, addr))
 }
 
 fn announcement(config: &Config, listening: &Listening) -> String {

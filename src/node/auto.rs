@@ -13,7 +13,7 @@ use crate::link::frame::Class;
 use crate::transport::CarrierKind;
 use crate::types::address::Target;
 use crate::types::id::Id;
-use crate::types::reason::Failure;
+use crate::types::reason::{Failure, Reason};
 
 use super::accept::TARGET;
 use super::config::Path;
@@ -70,6 +70,13 @@ impl Dialer {
     pub(super) fn after_head_start(&self, slot: &SubflowSlot) -> Option<u64> {
         let first = self.slots.get(slot.beside?)?;
         first.carrier.is_some().then_some(first.dialed_ms + HEAD_START_MS)
+    }
+
+    /// Returns true if the peer has refused the key of this node, or has another one, over the path of the slot that this one is
+    /// beside.
+    pub(super) fn is_refused(&self, slot: &SubflowSlot) -> bool {
+        let first = slot.beside.and_then(|first| self.slots.get(first));
+        first.and_then(|first| first.failed.as_ref()).is_some_and(|(failure, _)| failure.reason == Reason::AuthFailed)
     }
 
     /// Returns the first and the longest pause of a slot: `usual` ones, or `seldom` ones beside a subflow that is up.

@@ -53,6 +53,9 @@ pub(crate) struct Carrier {
     pub is_counted: bool,
     /// The rate of the peer is used up, and a deadline is armed to read again.
     pub held: bool,
+    /// The peer has closed another carrier: the time until which this one must receive something, and the bytes that it had
+    /// received before.
+    doubted: Option<(u64, u64)>,
     /// The time at which the connection is looked after, if that is armed.
     armed_us: Option<u64>,
     /// Cost of the frames of the last read beyond its bytes. The next field is set if most frames were small.
@@ -87,6 +90,7 @@ impl Carrier {
             waiting: None,
             is_counted: false,
             held: false,
+            doubted: None,
             armed_us: None,
             frames_cost: 0,
             has_small_frames: false,
@@ -393,6 +397,34 @@ impl Node {
         core.one_offs.push(core.now_ms + LINGER_MS, OneOff::Control(Deadline::Carrier(id)));
     }
 
+    /// Gives up the carriers over UDP of a link soon if they are silent, because its peer has closed another one: a process that was
+    /// killed says so over TCP alone.
+    pub(super) fn doubt_others(&mut self, core: &mut Core, link: Id) {
+        let (Some(record), Some(session)) = (self.links.get(link), core.pools.sessions.session_mut(link)) else {
+            return;
+        };
+        for id in record.carriers.iter().copied() {
+            let Some(carrier) = self.carriers.get_mut(id).filter(|carrier| carrier.stage == CarrierStage::Live) else {
+                continue;
+            };
+            let is_udp = carrier.transport.as_ref().is_some_and(|it| it.kind() == transport::CarrierKind::Quic);
+            if let (Some(subflow), true, None) = (carrier.subflow, is_udp, carrier.doubted) {
+                let by_ms = core.now_ms + DOUBT_MS;
+                carrier.doubted = Some((by_ms, carrier.bytes().1));
+                session.probe(subflow);
+                core.one_offs.push(by_ms, OneOff::Control(Deadline::Carrier(id)));
+            }
+        }
+    }
+
+    /// Returns true if a carrier has received nothing since it was doubted, and the time for that is over.
+    pub(super) fn is_given_up(&mut self, core: &Core, id: Id) -> bool {
+        let Some(carrier) = self.carriers.get_mut(id) else { return false };
+        let received = carrier.bytes().1;
+        let doubted = carrier.doubted.take_if(|(by_ms, _)| *by_ms <= core.now_ms);
+        doubted.is_some_and(|(_, before)| received == before)
+    }
+
     /// Frees a carrier and closes its socket.
     pub(crate) fn drop_carrier(&mut self, core: &mut Core, id: Id) {
         let Some(carrier) = self.carriers.remove(id) else { return };
@@ -436,6 +468,8 @@ impl Node {
     }
 }
 
+/// Time in which a carrier must show that its peer is there, after the peer has closed another one.
+const DOUBT_MS: u64 = 2_000;
 /// Time for the last bytes of a carrier that delivers them itself.
 const LINGER_MS: u64 = 1_000;
 /// Time after which a connection is looked after again whose timer has passed and was not handled.

@@ -188,9 +188,11 @@ impl Node {
             if slot.carrier.is_some() || slot.removed {
                 continue;
             }
-            // A session accepts its second subflow only after the first is up.
-            let is_second = !record.was_established && dialer.slots.iter().any(|other| other.carrier.is_some());
+            // A session accepts its second subflow only after the first is up. Only the two over one path race.
+            let is_ahead = |other: &SubflowSlot| other.carrier.is_some() && other.beside != Some(place);
+            let is_second = !record.was_established && dialer.slots.iter().any(is_ahead);
             let due_ms = match dialer.after_head_start(slot) {
+                _ if dialer.is_refused(slot) && !record.was_established => continue,
                 Some(due_ms) if is_second => due_ms.max(slot.next_ms),
                 None if is_second => continue,
                 _ => slot.next_ms,
@@ -380,6 +382,10 @@ impl Node {
         if let (Some(subflow), Some(session)) = (subflow, core.pools.sessions.session_mut(link)) {
             session.subflow_down(now, subflow);
         }
+        // A reset has no reason of its own.
+        if matches!(failure.reason, Reason::LinkLost | Reason::Other) && subflow.is_some() {
+            self.doubt_others(core, link);
+        }
         self.try_later(core, link, place, failure);
         core.pools.sessions.touch(link);
     }
@@ -394,7 +400,6 @@ impl Node {
         let linked = core.pools.sessions.get(link);
         // Skip clients that have left.
         record.waiting.dests.retain(|dest| sides.get(*dest).is_some());
-        record.failed = Some((failure.clone(), now_ms));
         let (first, longest) = (
             record.timing.redial.0,
             linked.map_or(record.timing.redial.1, |linked| record.longest_pause(linked, failure.reason, now_ms)),
@@ -403,6 +408,9 @@ impl Node {
         let redial_quic = record.timing.redial_quic;
         let Some(dialer) = record.dialer.as_mut() else { return };
         let Some(slot) = dialer.slots.get_mut(place) else { return };
+        if slot.beside.is_none() {
+            record.failed = Some((failure.clone(), now_ms));
+        }
         slot.carrier = None;
         if slot.removed || closing {
             return;

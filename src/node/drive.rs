@@ -168,10 +168,15 @@ impl Node {
 
     /// Handles the deadline of a carrier: fails one that is not live yet, and reads one again whose rate was used up.
     pub(crate) fn carrier_due(&mut self, core: &mut Core, id: Id) {
+        let is_given_up = self.is_given_up(core, id);
         let Some(carrier) = self.carriers.get_mut(id) else { return };
         let side = carrier.side;
         carrier.held = false;
         match carrier.stage {
+            CarrierStage::Live if is_given_up => {
+                let failure = Failure::new(Reason::TimedOut, "it is silent, and the peer has closed another one");
+                self.carrier_failed(core, id, &failure);
+            }
             CarrierStage::Live => core.enqueue(side),
             CarrierStage::Closing => self.drop_carrier(core, id),
             CarrierStage::Dialing => {

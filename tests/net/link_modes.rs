@@ -18,7 +18,8 @@ fn forward(net: &Net, mode: &str) -> Forward {
     let sources = [0, 1].map(|index| net.path(index).near_ip().to_string());
     let near = ["--path", &sources[0], "--path", &sources[1]];
     // Each node sends in its own mode.
-    let forward = Forward::start(net, Options { both: &["--mode", mode], near: &near, ..Options::default() });
+    let forward =
+        Forward::start(net, Options { both: &["--mode", mode, "--carrier", "tcp"], near: &near, ..Options::default() });
     forward.nodes.until_subflows(2);
     forward
 }

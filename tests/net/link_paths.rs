@@ -28,7 +28,8 @@ fn paths_added_and_removed_in_the_file_take_effect_during_a_transfer() {
     let [first, second] = [0, 1].map(|index| net.path(index).near_ip().to_string());
     let scratch = Scratch::new();
     let file = scratch.write("paths", format!("# the cable\n{first}\n"));
-    let forward = Forward::start(&net, Options { near: &["-v", "--paths", &file], ..Options::default() });
+    let forward =
+        Forward::start(&net, Options { near: &["-v", "--carrier", "tcp", "--paths", &file], ..Options::default() });
     forward.nodes.until_subflows(1);
     swap_while(forward.peers(), 0, || {
         until("the first path is used", || sent_from(&forward, &first) > 1 << 20);
@@ -62,7 +63,8 @@ fn a_removed_path_is_used_until_its_replacement_is_up() {
     let [first, second] = [0, 1].map(|index| net.path(index).near_ip().to_string());
     let scratch = Scratch::new();
     let file = scratch.write("paths", &first);
-    let forward = Forward::start(&net, Options { near: &["-v", "--paths", &file], ..Options::default() });
+    let forward =
+        Forward::start(&net, Options { near: &["-v", "--carrier", "tcp", "--paths", &file], ..Options::default() });
     forward.nodes.until_subflows(1);
     let (mut client, mut server) = forward.peers();
     let mut swap = || kit::peer::both(&mut client, &[Swap(1000)], &mut server, &[Swap(1000)]);
@@ -88,7 +90,7 @@ fn a_new_uplink_is_used_at_once_and_a_removed_one_is_replaced() {
         return;
     }
     let mut net = Net::of(&[Kind::Rate(50.0)]);
-    let near = ["-v", "--path", "%p1", "--path", "%p2"];
+    let near = ["-v", "--carrier", "tcp", "--path", "%p1", "--path", "%p2"];
     let forward = Forward::start(&net, Options { near: &near, ..Options::default() });
     // Long enough that the pause before the next attempt is 7 to 15 seconds.
     forward.nodes.near.wait_for_log(&["no subflow", "tries=8 "]);
@@ -117,7 +119,7 @@ fn a_link_whose_source_address_is_removed_uses_another_at_once() {
         return;
     }
     let net = Net::of(&[Kind::Veth, Kind::Veth]);
-    let forward = Forward::start(&net, Options { near: &["-v"], ..Options::default() });
+    let forward = Forward::start(&net, Options { near: &["-v", "--carrier", "tcp"], ..Options::default() });
     let (mut client, mut server) = forward.peers();
     client.run(&[Send(1000)]);
     server.run(&[Read(1000)]);

@@ -21,7 +21,7 @@ use net_kit::{Kind, Net, Way, has_net, shape};
 const HASTY: &[&str] = &["--link-keepalive", "100ms", "--link-dead", "400ms", "--connect-timeout", "1s"];
 
 /// Two ways to the peer, one of them behind a NAT, each with one subflow.
-const PATHS: &[&str] = &["--path", "%p1", "--path", "%p2"];
+const PATHS: &[&str] = &["--path", "%p1", "--path", "%p2", "--carrier", "tcp"];
 
 /// A fault of both paths at once that cuts every subflow.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

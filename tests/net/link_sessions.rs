@@ -122,7 +122,7 @@ fn a_resumed_session_gets_its_remote_port_back_when_it_is_free() {
     let far = start(net.far(), &far_line(&far_home));
     let ((one, first), (two, second)) = (service(&net), service(&net));
     let sources = [0, 1].map(|index| net.path(index).near_ip().to_string());
-    let node = holder(&net, &near_home, &["-R", &first, "--path", &sources[0]]);
+    let node = holder(&net, &near_home, &["-R", &first, "--path", &sources[0], "--carrier", "tcp"]);
     net.path(0).refuse(PORT);
     net.path(0).reset(PORT);
     until("the session is suspended", || link_states(&far) == ["suspended"]);

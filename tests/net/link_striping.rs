@@ -37,7 +37,8 @@ fn each_of_four_subflows_carries_bytes_where_connections_are_capped() {
         return;
     }
     let net = Net::of(&[Kind::PerConnection(5.0)]);
-    let forward = Forward::start(&net, Options { near: &["--subflows", "4"], ..Options::default() });
+    let forward =
+        Forward::start(&net, Options { near: &["--subflows", "4", "--carrier", "tcp"], ..Options::default() });
     forward.nodes.until_subflows(4);
     assert_eq!(net.path(0).connections().len(), 4);
     send_over_all(&forward, 4 << 20);
@@ -54,7 +55,7 @@ fn each_of_two_unlike_paths_carries_bytes() {
         println!("{}", pair.name);
         let net = Net::of(&pair.paths.map(Kind::Emulated));
         let sources = [0, 1].map(|index| net.path(index).near_ip().to_string());
-        let near = ["--path", &sources[0], "--path", &sources[1]];
+        let near = ["--path", &sources[0], "--path", &sources[1], "--carrier", "tcp"];
         let forward = Forward::start(&net, Options { near: &near, ..Options::default() });
         forward.nodes.until_subflows(2);
         send_over_all(&forward, 24 << 20);
@@ -70,7 +71,7 @@ fn data_moves_away_from_a_path_that_becomes_slow() {
     }
     let net = Net::of(&[Kind::Rate(20.0), Kind::Rate(20.0)]);
     let sources = [0, 1].map(|index| net.path(index).near_ip().to_string());
-    let near = ["--path", &sources[0], "--path", &sources[1]];
+    let near = ["--path", &sources[0], "--path", &sources[1], "--carrier", "tcp"];
     let forward = Forward::start(&net, Options { near: &near, ..Options::default() });
     forward.nodes.until_subflows(2);
     let load = Load::start(vec![forward.pair()]);
@@ -86,7 +87,8 @@ fn resetting_subflows_of_a_transfer_loses_no_byte() {
         return;
     }
     let net = Net::of(&[Kind::Rate(200.0)]);
-    let forward = Forward::start(&net, Options { near: &["--subflows", "4"], ..Options::default() });
+    let forward =
+        Forward::start(&net, Options { near: &["--subflows", "4", "--carrier", "tcp"], ..Options::default() });
     forward.nodes.until_subflows(4);
     let path = net.path(0);
     let before = path.connections();

@@ -181,7 +181,7 @@ fn a_policy_that_panics_refuses_and_the_link_and_the_loop_go_on() {
     *policy.1.lock().unwrap() = "may_open";
     let mut refused = connect(front);
     assert!(refused.read(&mut [0]).map_or(true, |count| count == 0), "the stream is refused");
-    assert_eq!(*client.closed.lock().unwrap(), [Reason::NotPermitted]);
+    until("the client knows why", || *client.closed.lock().unwrap() == [Reason::NotPermitted]);
     until("the refused stream is counted", || panics(2));
     let (mut near, mut far) = (connect(front), accept(&listener));
     swap_bytes(&mut near, &mut far);

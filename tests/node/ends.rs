@@ -93,8 +93,9 @@ fn the_observer_hears_of_the_end_of_every_record_and_its_id_answers_over() {
     });
     client.ask(move |core| core.link(link).unwrap().close().unwrap());
     server.ask(|core| {
-        let server = core.servers()[0].id;
-        core.server(server).unwrap().stop(LinksOfServer::Close).unwrap();
+        // One for each protocol.
+        let servers = core.servers().into_iter().map(|server| server.id);
+        servers.for_each(|id| core.server(id).unwrap().stop(LinksOfServer::Close).unwrap());
     });
     for (node, alive) in [&server, &client].into_iter().zip(&observers) {
         until("everything has ended", || alive.0.lock().unwrap().is_empty());

@@ -12,7 +12,7 @@ use std::time::Duration;
 use node_kit::cutter::Cutter;
 use node_kit::*;
 use seaprox::Bind;
-use seaprox::node::{LinkEvent, SubflowState};
+use seaprox::node::{CarrierKind, LinkEvent, SubflowState};
 
 /// Ends a socket in one of four ways.
 fn end(mut socket: TcpStream, how: usize) {
@@ -44,7 +44,7 @@ fn thousands_of_connections_leave_no_resources() {
     let (listener, inner) = target();
     fickle(listener);
     let link = client.link_with(cutter.addr, move |config| {
-        config.subflows = 2;
+        (config.carrier, config.subflows) = (CarrierKind::Tcp, 2);
         config.reverse = vec![Node::reverse(Bind::parse("127.0.0.1:0").unwrap(), inner)];
     });
     let front = client.forward(link, inner.into());

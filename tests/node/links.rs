@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use node_kit::cutter::Cutter;
 use node_kit::*;
 use seaprox::link::MESSAGE_BYTES_MAX;
-use seaprox::node::{Congestion, LinkConfig, LinkEvent, LinkMut, Path, SubflowState, Timing};
+use seaprox::node::{CarrierKind, Congestion, LinkConfig, LinkEvent, LinkMut, Path, SubflowState, Timing};
 use seaprox::{Cx, Event, Failure, Handler, Id, Kind, LinkState, Loop, Observer, Reason, Target, VerbError};
 
 fn path_from(port: u16) -> Path {
@@ -36,7 +36,9 @@ fn a_local_port_in_use_is_the_failure_in_the_status_with_the_tries() {
     let (server, client) = (Node::start(), Node::start());
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    client.link_with(server.serve(), move |config| config.paths = vec![path_from(port)]);
+    client.link_with(server.serve(), move |config| {
+        (config.carrier, config.paths) = (CarrierKind::Tcp, vec![path_from(port)]);
+    });
     until("two tries have failed", || client.links()[0].tries >= 2);
     let status = &client.links()[0];
     let (failure, _) = status.failure.as_ref().expect("a failure");
@@ -154,7 +156,7 @@ fn messages_are_bounded_in_length_and_number() {
 #[test]
 fn each_verb_of_a_link_answers_its_errors() {
     let (server, client) = (Node::start(), Node::start());
-    let link = client.link(server.serve());
+    let link = client.link_over_tcp(server.serve());
     client.until_up();
     let served = server.links()[0].id;
     assert_eq!((link.kind(), served.kind()), (Kind::Link, Kind::Link));

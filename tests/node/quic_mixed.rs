@@ -11,12 +11,12 @@ use std::time::Duration;
 use cutter::Cutter;
 use datagram_relay::DatagramRelay;
 use node_kit::*;
-use seaprox::node::{CarrierKind, Path, SubflowState, Timing};
+use seaprox::node::{CarrierKind, LinkEvent, Path, SubflowState, Timing};
 use seaprox::{Id, Target};
 
 /// Two nodes with a link over TCP through a cutter, and over QUIC through a relay.
 struct Mixed {
-    _far: Node,
+    far: Node,
     near: Node,
     link: Id,
     tcp: Cutter,
@@ -29,7 +29,7 @@ fn timers() -> Timing {
 }
 
 /// Returns a node that accepts links over TCP and over QUIC at one port number.
-fn server() -> (Node, SocketAddr) {
+fn server(timers: fn() -> Timing) -> (Node, SocketAddr) {
     let far = Node::start();
     for _ in 0..20 {
         let addr = far.serve_over(CarrierKind::Tcp, "127.0.0.1:0".parse().unwrap(), timers());
@@ -44,13 +44,17 @@ fn server() -> (Node, SocketAddr) {
 
 impl Mixed {
     fn start() -> Mixed {
-        let (far, addr) = server();
+        Mixed::with(timers)
+    }
+
+    fn with(timers: fn() -> Timing) -> Mixed {
+        let (far, addr) = server(timers);
         let (tcp, quic, near) = (Cutter::new(addr), DatagramRelay::new(addr), Node::start());
         let path =
             |addr: SocketAddr, kind| Path { carrier: Some(kind), peer: Some(Target::from(addr)), ..Path::default() };
         let paths = vec![path(tcp.addr, CarrierKind::Tcp), path(quic.addr, CarrierKind::Quic)];
         let link = near.link_with(addr, move |config| (config.paths, config.timing) = (paths, timers()));
-        let mixed = Mixed { _far: far, near, link, tcp, quic };
+        let mixed = Mixed { far, near, link, tcp, quic };
         mixed.until_carried_by(&["quic", "tcp"]);
         mixed
     }
@@ -65,6 +69,16 @@ impl Mixed {
             names == kinds
         });
     }
+}
+
+#[test]
+fn a_silent_carrier_over_udp_is_given_up_soon_when_the_peer_has_closed_the_other_one() {
+    let mixed = Mixed::with(|| Timing { dead: Duration::from_secs(600), ..timing() });
+    mixed.tcp.close(true);
+    mixed.quic.silence(true);
+    assert!(mixed.tcp.cut() > 0);
+    let is_suspended = |node: &Node| node.has(|event| matches!(event, LinkEvent::Suspended));
+    until("both nodes know that nothing is left", || is_suspended(&mixed.near) && is_suspended(&mixed.far));
 }
 
 #[test]

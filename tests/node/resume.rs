@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use node_kit::cutter::Cutter;
 use node_kit::*;
-use seaprox::node::{LinkEvent, Path, SubflowState, Timing};
+use seaprox::node::{CarrierKind, LinkEvent, Path, SubflowState, Timing};
 use seaprox::{Bind, Reason};
 
 #[test]
@@ -361,7 +361,7 @@ fn paths_can_be_added_and_removed_during_a_transfer() {
     let (server, client) = (Node::start(), Node::start());
     let addr = server.serve();
     let (one, two) = (Cutter::new(addr), Cutter::new(addr));
-    let link = client.link(one.addr);
+    let link = client.link_over_tcp(one.addr);
     let (listener, inner) = target();
     let front = client.forward(link, inner.into());
     let (mut near, mut far) = (connect(front), accept(&listener));
@@ -396,7 +396,7 @@ fn a_path_that_refuses_is_used_soon_after_it_is_back_while_another_one_lives() {
         redial_beside: Duration::from_millis(10),
         ..timing()
     };
-    let link = client.link_with(to, move |config| config.timing = pauses);
+    let link = client.link_with(to, move |config| (config.carrier, config.timing) = (CarrierKind::Tcp, pauses));
     client.until_up();
     let path = Path { peer: Some(refusing.into()), ..Path::default() };
     client.ask(move |core| core.link(link).unwrap().add_path(&path).unwrap());
@@ -423,7 +423,7 @@ fn a_path_that_is_removed_during_its_handshake_does_not_come_up() {
     let (server, client) = (Node::start(), Node::start());
     let addr = server.serve();
     let (one, two) = (Cutter::new(addr), Cutter::new(addr));
-    let link = client.link(one.addr);
+    let link = client.link_over_tcp(one.addr);
     client.until_up();
     two.silence(true);
     let path = Path { peer: Some(two.addr.into()), ..Path::default() };
@@ -436,7 +436,7 @@ fn a_path_that_is_removed_during_its_handshake_does_not_come_up() {
     // The first path of a link that is not up yet can be taken out too.
     let silent = Cutter::new(addr);
     silent.silence(true);
-    let other = client.link(silent.addr);
+    let other = client.link_over_tcp(silent.addr);
     client.ask(move |core| core.link(other).unwrap().remove_path(&Path::default()).unwrap());
     silent.silence(false);
     let status = client.ask(move |core| core.links().into_iter().find(|link| link.id == other).unwrap());

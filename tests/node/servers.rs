@@ -5,7 +5,7 @@ use crate::node_kit;
 use std::net::{SocketAddr, TcpStream};
 
 use node_kit::*;
-use seaprox::node::{LinkEvent, LinksOfServer};
+use seaprox::node::{CarrierKind, LinkEvent, LinksOfServer};
 use seaprox::{Kind, Reason, VerbError};
 
 fn stop(node: &Node, server: seaprox::Id, links: LinksOfServer) -> Result<(), VerbError> {
@@ -19,8 +19,9 @@ fn is_refused(addr: SocketAddr) -> bool {
 #[test]
 fn a_server_has_its_address_its_links_and_its_counts() {
     let (server, client) = (Node::start(), Node::start());
-    let (first, second) = (server.serve(), server.serve());
-    client.link(first);
+    let serve = || server.serve_over(CarrierKind::Tcp, "127.0.0.1:0".parse().unwrap(), timing());
+    let (first, second) = (serve(), serve());
+    client.link_over_tcp(first);
     client.until_up();
     let links = server.links();
     let servers = server.ask(|core| core.servers());
@@ -39,7 +40,7 @@ fn a_stopped_server_frees_its_address_and_its_links_go_on_or_end_as_asked() {
     for links in [LinksOfServer::GoOn, LinksOfServer::Close] {
         let (server, client) = (Node::start(), Node::start());
         let addr = server.serve();
-        let link = client.link(addr);
+        let link = client.link_over_tcp(addr);
         client.until_up();
         let silent = connect(addr);
         until("the silent peer is there", || server.ask(|core| core.servers())[0].carriers == 2);

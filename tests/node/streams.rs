@@ -13,7 +13,7 @@ use seaprox::Reason;
 #[test]
 fn a_stream_carries_bytes_in_both_directions_at_once() {
     let (server, client) = (Node::start(), Node::start());
-    let link = client.link(server.serve());
+    let link = client.link_over_tcp(server.serve());
     let (listener, addr) = target();
     let front = client.forward(link, addr.into());
     let mut near = connect(front);

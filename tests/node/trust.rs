@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use node_kit::*;
-use seaprox::node::{LinkEvent, Timing};
+use seaprox::node::{CarrierKind, LinkEvent, Timing};
 use seaprox::{Bind, LinkState, Reason};
 
 #[test]
@@ -150,7 +150,7 @@ fn a_small_rate_limit_does_not_make_a_subflow_look_dead() {
     *server.policy.rate_max.lock().unwrap() = Some(60_000);
     let wary = || Timing { keepalive: Duration::from_millis(300), dead: Duration::from_millis(1500), ..timing() };
     let addr = server.serve_at("127.0.0.1:0".parse().unwrap(), wary());
-    let link = client.link_with(addr, move |config| config.timing = wary());
+    let link = client.link_with(addr, move |config| (config.carrier, config.timing) = (CarrierKind::Tcp, wary()));
     let (listener, inner) = target();
     let front = client.forward(link, inner.into());
     let (mut near, mut far) = (connect(front), accept(&listener));
@@ -215,7 +215,7 @@ fn the_rate_limit_counts_all_links_of_a_key_and_can_be_changed() {
     let addr = server.serve();
     *server.policy.rate_max.lock().unwrap() = Some(100_000);
     let (listener, inner) = target();
-    let links = [client.link(addr), client.link(addr)];
+    let links = [client.link_over_tcp(addr), client.link_over_tcp(addr)];
     let pairs = links.map(|link| (connect(client.forward(link, inner.into())), accept(&listener)));
     let pass = |pairs: &mut [(TcpStream, TcpStream)], count: u64| {
         let since = Instant::now();
@@ -254,7 +254,7 @@ fn a_link_whose_key_is_refused_reports_auth_failed() {
     let status = &client.links()[0];
     assert_eq!((status.state, status.mode, status.session_age), (LinkState::Connecting, "stripe", None));
     assert!(status.failure.as_ref().is_some_and(|(failure, _)| failure.reason == Reason::AuthFailed), "{status:?}");
-    let [missing] = &status.missing[..] else { panic!("{status:?}") };
+    let [missing, _beside] = &status.missing[..] else { panic!("{status:?}") };
     assert!(missing.tries > 0 && missing.failure.is_some(), "{missing:?}");
     // The status of a link that is up again shows no failure, and a session that is younger than the link.
     server.policy.keys.lock().unwrap().clear();

@@ -139,7 +139,7 @@ fn the_handshake_timeout_is_shorter_when_many_peers_wait() {
     let hurried = Timing { unauthenticated: 4, handshake: Duration::from_secs(15), ..timing() };
     let addr = server.serve_at("127.0.0.1:0".parse().unwrap(), hurried);
     let client = Node::start();
-    client.link(addr);
+    client.link_over_tcp(addr);
     client.until_up();
     // The last connection has the client's address, which has a recent key, and so takes the reserved place.
     let mut crowd: Vec<TcpStream> = (0..3).map(|number| connect_from(source_address(number), addr)).collect();

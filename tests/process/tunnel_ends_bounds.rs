@@ -72,7 +72,7 @@ fn a_lost_link_ends_the_command_when_its_session_is_given_up() {
     let keys = Keys::new();
     let stubborn = program(&keys, "stubborn", STUBBORN);
     keys.permit(Some(&format!("permit-end=\"stubborn=command:{stubborn}\"")));
-    let tunnel = Tunnel::named(keys, "stubborn", &["--link-hold", "200ms"]);
+    let tunnel = Tunnel::named(keys, "stubborn", &["--link-hold", "200ms", "--carrier", "tcp"]);
     let pids = pids(&tunnel.client());
     tunnel.near.signal(libc::SIGKILL);
     until_gone(&pids);

@@ -278,6 +278,12 @@ impl Session {
         self.finish_call();
     }
 
+    /// Sends a PING on a subflow soon, whatever else it carries.
+    pub fn probe(&mut self, id: SubflowId) {
+        self.subflows.iter_mut().filter(|subflow| subflow.id == id).for_each(|subflow| subflow.pinged = None);
+        self.finish_call();
+    }
+
     /// Reports closing subflows that have nothing in flight any more.
     pub(super) fn check_drained(&mut self) {
         for subflow in &mut self.subflows {

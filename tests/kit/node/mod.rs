@@ -192,14 +192,15 @@ impl Node {
     pub fn serve_with(&self, addr: SocketAddr, change: impl FnOnce(&mut ServeConfig) + Send + 'static) -> SocketAddr {
         let (policy, watch, other) = (Arc::clone(&self.policy) as Arc<dyn Policy>, self.watch(), self.watch());
         self.ask(move |core| {
-            let new = ServeConfig::new(identity(2), Arc::clone(&policy));
+            let new = ServeConfig::new(identity(2), policy);
             let mut config = ServeConfig { timing: timing(), on_event: Box::new(watch), ..new };
             change(&mut config);
-            let (carrier, times) = (config.carrier, config.timing.clone());
+            let (carrier, identity, times) = (config.carrier, config.identity.clone(), config.timing.clone());
+            let policy = Arc::clone(&config.policy);
             let mut bound = carrier.bind(&Bind::from(addr), core.config()).unwrap();
             core.serve_links(&mut bound[0], config).unwrap();
             if let Some(beside) = bound.get_mut(1) {
-                let new = ServeConfig::new(identity(2), policy);
+                let new = ServeConfig::new(identity, policy);
                 core.serve_links(beside, ServeConfig { carrier, timing: times, on_event: Box::new(other), ..new })
                     .unwrap();
             }
@@ -210,6 +211,11 @@ impl Node {
     /// Dials a link. Returns its id.
     pub fn link(&self, peer: SocketAddr) -> Id {
         self.link_with(peer, |_| {})
+    }
+
+    /// Dials a link over TCP alone. Returns its id.
+    pub fn link_over_tcp(&self, peer: SocketAddr) -> Id {
+        self.link_with(peer, |config| config.carrier = CarrierKind::Tcp)
     }
 
     /// Dials a link whose configuration is changed first. Returns its id.
