@@ -51,7 +51,7 @@ const NAME: &str = "a-target-name-that-nobody-else-has.test";
 fn session(file: String) -> Captured {
     let net = Net::of(&[Kind::Veth]);
     let capture = net.path(0).capture(file);
-    let nodes = Nodes::start(&net, Options { near: &["-D", "127.0.0.1:0"], ..Options::default() });
+    let nodes = Nodes::start(&net, Options { near: &["-D", "127.0.0.1:0", "--carrier", "tcp"], ..Options::default() });
     let listener = net.far().inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
     let (_, code) = socks(net.near(), &nodes.near, NAME, 7);
     assert_ne!(code, 0, "this name does not exist");
@@ -80,7 +80,7 @@ fn an_eavesdropper_finds_neither_content_nor_names_nor_repeated_blocks() {
     let mut seen: Vec<HashSet<[u8; 16]>> = Vec::new();
     for captured in &runs {
         assert_eq!(captured.missed, 0);
-        // The search works: each TCP connection began with a ClientHello, which has the protocol's name.
+        // The search works: each connection of TCP, to which these options keep the link, began with a ClientHello, which has the protocol's name.
         assert!(captured.contains(b"seaprox/1"), "the protocol's name is in the clear, as TLS has it");
         for secret in [&MARKER[..], NAME.as_bytes(), b"a-target-name", b"SPRX", b"127.0.0.1"] {
             assert!(!captured.contains(secret), "{}", secret.escape_ascii());
