@@ -98,6 +98,17 @@ fn data_paced_on_six_equal_paths_is_soon_in_order() {
     assert!(row.delay.0 <= 25.0 && row.delay.1 <= 50.0, "{row:?}");
 }
 
+/// Acknowledgements that arrive late in a tunnel must not bring new data onto the dark path: it made these gaps 526 and 648 ms.
+#[test]
+fn no_data_follows_a_path_into_a_tunnel() {
+    let (one, other) = (Rc::new(Trace::lte(41)), Rc::new(Trace::lte(42)));
+    for from in [3000, 13_000] {
+        let row = Scene::of("tunnel", &[(&one, 30_000 + from), (&other, from)]).bulk(16);
+        println!("{row:?}");
+        assert!(row.gap <= 450.0, "{row:?}");
+    }
+}
+
 /// Nothing but an echo is under way when the path that carries it goes dark. A large frame would be late after 140 ms.
 #[test]
 fn a_small_message_on_a_dark_path_is_soon_sent_on_the_other() {

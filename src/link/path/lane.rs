@@ -162,6 +162,11 @@ impl LaneTx {
         self.in_flight.range(self.settled..).take(LOOK).find(|frame| frame.is_reinjectable())
     }
 
+    /// Returns the time at which the oldest frame in flight was sent, if it was reinjected.
+    pub(in crate::link) fn first_reinjected_at(&self) -> Option<Time> {
+        self.in_flight.front().filter(|frame| frame.reinjected).map(|frame| frame.at)
+    }
+
     /// Notes that frames were reinjected.
     pub(in crate::link) fn on_reinjected(&mut self) {
         let rest = self.in_flight.range(self.settled..);

@@ -221,9 +221,19 @@ impl Subflow {
         Some(if self.lanes.len() > 1 { since.max(self.acked_at) } else { since })
     }
 
-    /// Returns the rate to assume now, in bytes per second.
+    /// Returns the rate to assume now, in bytes per second. While a frame that was sent again elsewhere waits for its
+    /// acknowledgement, the silence began when it was sent: acknowledgements that arrive late themselves, of frames before it,
+    /// do not show that the path is well.
     pub(in crate::link) fn rate(&self, now: Time) -> u64 {
-        self.path.rate_after(self.silent_since().map_or(0, |since| now.since(since)))
+        let since = self.silent_since().into_iter().chain(self.overtaken_since()).min();
+        self.path.rate_after(since.map_or(0, |since| now.since(since)))
+    }
+
+    /// Returns the time at which the oldest frame in flight was sent, if it was sent again elsewhere since then. Among several
+    /// lanes one may wait for a repair while the path is well.
+    fn overtaken_since(&self) -> Option<Time> {
+        let [only] = self.lanes.as_slice() else { return None };
+        only.tx.first_reinjected_at()
     }
 
     /// Returns the time at which to look for late frames. A suspect subflow has none, because all its frames were
