@@ -178,6 +178,19 @@ fn fifty_cuts_of_each_kind_are_short_gaps() {
     check_cuts(50, (40, 10, 250), [300.0, 150.0, 150.0, 300.0], [600.0, 200.0, 200.0, 500.0]);
 }
 
+/// A window of the shortest round trip ever would let through 3.5 Mbit/s here: the less it lets through, the smaller it becomes.
+#[test]
+fn a_path_whose_round_trip_becomes_longer_is_filled_again() {
+    for (before, after) in [(10, 30), (20, 25), (20, 30), (5, 30)] {
+        let mut trace = Trace::steady(50, before, 100);
+        trace.delay_from(5000, after);
+        let scene = Scene::of("longer", &[(&Rc::new(trace), 0)]);
+        let row = scene.bulk_after(10, 5);
+        println!("{before} {after} ms: {row:?}");
+        assert!(row.share >= 0.95 && row.echo.1 <= 3.0 * after as f64 + 50.0, "{before} {after} ms: {row:?}");
+    }
+}
+
 /// Returns the bytes that a connection of plain TCP delivers over a line between two times, in seconds.
 fn delivered(trace: Trace, from: u64, to: u64) -> u64 {
     let line = Line::new(&Rc::new(trace), 0, 1);

@@ -5,6 +5,10 @@
 //! of one round trip and of the delay of an acknowledgement, with a reserve. The reserve is larger while the path delivers
 //! more in each round, so that the path soon shows its full rate (the idea is from BBR, draft-cardwell-iccrg-bbr).
 //!
+//! The shortest round trip may be that of minutes ago. Where it has become longer since then, the window is too small, the rate
+//! falls to what the window lets through, and the window follows it. So when the rate has fallen, a larger window is tried
+//! for a moment: a queue would only grow by it, and a rate that grows shows that there is none.
+//!
 //! With several carriers each has twice this window. The scheduler compares the bytes that wait on each, so more may wait; but
 //! without a bound a deep buffer on one path fills, and everything behind a frame in it waits for seconds. In the mode `redundant`,
 //! which is for short delays, each has this window.
@@ -22,8 +26,50 @@ pub(in crate::link) struct Window {
     settled: bool,
     /// Start of this round, and the bytes sent until then.
     round: (Time, u64),
-    /// The highest rates of this period and of the one before, and the start of this one.
-    highest: (u64, u64, Time),
+    /// The rates of a moment.
+    recent: Highest,
+    /// A round trip that is longer than the shortest one although there is no queue, and since when it is used; or 0.
+    longer: (u64, Time),
+    /// The rates of some seconds.
+    shown: Highest,
+    /// The trial of a larger window in progress, and the time before which there is no other.
+    probed: Option<Probe>,
+    probe_after: Time,
+    pause_us: u64,
+}
+
+/// The highest rates of a period and of the one before, and the start of this one.
+#[derive(Debug, Default)]
+struct Highest {
+    this: u64,
+    before: u64,
+    since: Time,
+}
+
+impl Highest {
+    /// Notes a rate. Returns the highest of the last one or two periods.
+    fn note(&mut self, now: Time, rate: u64, period_us: u64) -> u64 {
+        if now.since(self.since) > period_us {
+            *self = Highest { this: 0, before: self.this, since: now };
+        }
+        self.this = self.this.max(rate);
+        self.this.max(self.before)
+    }
+}
+
+/// The trial of a larger window: its start, and the rate and the round trip before it.
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    began: Time,
+    rate: u64,
+    round_us: u64,
+}
+
+/// The round trips of a path in microseconds, as its carrier measures them.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::link) struct Trip {
+    pub(in crate::link) shortest_us: u64,
+    pub(in crate::link) smoothed_us: u64,
 }
 
 /// The traffic of a session, as far as the window depends on it.
@@ -31,6 +77,8 @@ pub(in crate::link) struct Window {
 pub(in crate::link) struct Traffic {
     /// Small messages compete with a bulk transfer.
     pub(in crate::link) is_mixed: bool,
+    /// The session has no other subflow.
+    pub(in crate::link) is_alone: bool,
     /// The session has other subflows that stripe with this one.
     pub(in crate::link) is_shared: bool,
     /// Bytes after which the peer acknowledges at once.
@@ -38,35 +86,59 @@ pub(in crate::link) struct Traffic {
 }
 
 impl Window {
-    /// Returns the bytes that may be under way on a path of `rate` bytes per second, after `sent` bytes, whose shortest
-    /// round trip is `round_us`. There is no bound until the path has shown its full rate.
-    pub(in crate::link) fn bytes(&mut self, now: Time, rate: u64, sent: u64, round_us: u64, traffic: Traffic) -> u64 {
-        if round_us == 0 {
+    /// Returns the bytes that may be under way on a path with these round trips and `rate` bytes per second, after `sent`
+    /// bytes. There is no bound until the path has shown its full rate.
+    pub(in crate::link) fn bytes(&mut self, now: Time, rate: u64, sent: u64, trip: Trip, traffic: Traffic) -> u64 {
+        if trip.shortest_us == 0 {
             return u64::MAX;
         }
+        let is_probing = self.settled && traffic.is_alone && self.probe(now, rate, trip);
+        let longer_us = if traffic.is_alone { self.longer.0 } else { 0 };
+        let bytes = self.bytes_of(now, rate, sent, trip.shortest_us.max(longer_us), traffic);
+        if is_probing { bytes.saturating_mul(PROBE_GAIN) } else { bytes }
+    }
+
+    /// Returns true while a larger window is tried, because the rate has fallen. If the rate grows by it, the window was the limit,
+    /// so there was no queue, and the round trip before the trial is the one of the path.
+    fn probe(&mut self, now: Time, rate: u64, trip: Trip) -> bool {
+        let shown = self.shown.note(now, rate, SHOWN_US);
+        let (us, since) = self.longer;
+        self.longer.0 = if now.since(since) > LONGER_US { 0 } else { us.min(trip.smoothed_us) };
+        let Some(probe) = self.probed else {
+            if rate < shown / 2 && now >= self.probe_after {
+                self.probed = Some(Probe { began: now, rate, round_us: trip.smoothed_us });
+            }
+            return self.probed.is_some();
+        };
+        if now.since(probe.began) < 4 * trip.smoothed_us {
+            return true;
+        }
+        if rate > probe.rate + probe.rate / 4 {
+            self.pause_us = 0;
+            self.longer = (probe.round_us.min(trip.smoothed_us), now);
+        } else {
+            self.pause_us = (2 * self.pause_us).clamp(PROBE_PAUSE_US.0, PROBE_PAUSE_US.1);
+        }
+        self.probed = None;
+        self.probe_after = now.after(self.pause_us.max(4 * trip.smoothed_us));
+        false
+    }
+
+    /// Returns the bytes that may be under way on a path with this round trip.
+    fn bytes_of(&mut self, now: Time, rate: u64, sent: u64, round_us: u64, traffic: Traffic) -> u64 {
         // The peer acknowledges after a part of its round trip (Session::ack_delay_us), or after a number of bytes.
         let delay_us = (round_us / 4).clamp(1000, 20_000);
         self.note(now, rate, sent, (round_us + delay_us).max(ROUND_US_MIN));
         if !self.settled {
             return u64::MAX;
         }
-        let rate = if traffic.is_shared { rate.max(self.highest(now, rate) / 2) } else { rate };
+        let rate = if traffic.is_shared { rate.max(self.recent.note(now, rate, PERIOD_US) / 2) } else { rate };
         let gain = if self.flat < FLAT_ROUNDS { GAIN_GROWING } else { GAIN };
         let carried = |us: u64| rate.saturating_mul(us) / 1_000_000;
         let waiting = (2 * carried(delay_us)).min(traffic.acked_bytes);
         let least = carried(if traffic.is_mixed { FLOOR_US } else { SPARE_US });
         let bytes = (gain * carried(round_us).max(waiting) / 4).max(BYTES_MIN).max(least);
         if traffic.is_shared { SHARED_GAIN * bytes } else { bytes }
-    }
-
-    /// Returns the highest rate of the last one or two periods.
-    fn highest(&mut self, now: Time, rate: u64) -> u64 {
-        let (this, before, since) = self.highest;
-        self.highest = match now.since(since) > PERIOD_US {
-            true => (rate, this, now),
-            false => (this.max(rate), before, since),
-        };
-        self.highest.0.max(self.highest.1)
     }
 
     /// Judges once in each round if the path delivers more than before.
@@ -106,6 +178,14 @@ const SPARE_US: u64 = 2_000;
 /// Minimum window of a bulk transfer beside small messages, in time: a floor for the share of bulk, and a bound on the delay
 /// that it adds to each message.
 const FLOOR_US: u64 = 200;
+/// Time after which a longer round trip is doubted.
+const LONGER_US: u64 = 60_000_000;
+/// Half of the rate that was shown in one or two of these periods starts a trial.
+const SHOWN_US: u64 = 30_000_000;
+/// The pauses after a trial that changed nothing: the first, and the longest after others.
+const PROBE_PAUSE_US: (u64, u64) = (1_000_000, 16_000_000);
+/// The window of a trial, in windows.
+const PROBE_GAIN: u64 = 2;
 /// The size of two frames.
 const BYTES_MIN: u64 = 32 << 10;
 
@@ -113,10 +193,10 @@ const BYTES_MIN: u64 = 32 << 10;
 mod tests {
     use super::*;
 
-    const ALONE: Traffic = Traffic { is_mixed: false, is_shared: false, acked_bytes: 256 << 10 };
-    const MIXED: Traffic = Traffic { is_mixed: true, is_shared: false, acked_bytes: 64 << 10 };
+    const ALONE: Traffic = Traffic { is_mixed: false, is_alone: true, is_shared: false, acked_bytes: 256 << 10 };
+    const MIXED: Traffic = Traffic { is_mixed: true, is_alone: true, is_shared: false, acked_bytes: 64 << 10 };
     /// A peer that does not acknowledge early.
-    const OLD_PEER: Traffic = Traffic { is_mixed: true, is_shared: false, acked_bytes: 256 << 10 };
+    const OLD_PEER: Traffic = Traffic { is_mixed: true, is_alone: true, is_shared: false, acked_bytes: 256 << 10 };
 
     /// A window over a path, with the history of the path.
     struct Rig {
@@ -139,7 +219,8 @@ mod tests {
                 let us = self.round_us * 5 / 4 + ROUND_US_MIN;
                 self.now = self.now.after(us);
                 self.sent += rate * us / 1_000_000;
-                bytes = self.window.bytes(self.now, rate, self.sent, self.round_us, self.traffic);
+                let trip = Trip { shortest_us: self.round_us, smoothed_us: self.round_us };
+                bytes = self.window.bytes(self.now, rate, self.sent, trip, self.traffic);
             }
             bytes
         }
@@ -157,13 +238,30 @@ mod tests {
         assert_eq!(rig.rounds(1, 1_250_000), 187_500);
         assert_eq!(rig.rounds(1, 2_500_000), 750_000, "it shows more");
         assert_eq!(rig.rounds(3, 2_500_000), 375_000);
-        assert_eq!(rig.rounds(3, 1_000_000), 150_000, "it has become slow");
+        assert_eq!(rig.rounds(3, 1_000_000), 300_000, "it has become slow, and a larger window is tried");
+        assert_eq!(rig.rounds(1, 1_000_000), 150_000, "which has changed nothing");
         assert_eq!(rig.rounds(1, 1_500_000), 450_000, "and shows more again");
+    }
+
+    /// The window of the shortest round trip lets half of the rate through, and then the window of that half.
+    #[test]
+    fn a_round_trip_that_has_become_longer_is_found() {
+        let mut window = Window::default();
+        let (mut now, mut sent, mut bytes) = (Time::ZERO, 0, u64::MAX);
+        for (round_us, rounds) in [(20_000, 40), (60_000, 200)] {
+            for _ in 0..rounds {
+                let rate = bytes.saturating_mul(1_000_000 / round_us).min(6_250_000);
+                now = now.after(round_us);
+                sent += rate * round_us / 1_000_000;
+                bytes = window.bytes(now, rate, sent, Trip { shortest_us: 20_000, smoothed_us: round_us }, ALONE);
+            }
+            assert!((6_250_000 * round_us / 1_000_000..1_000_000).contains(&bytes), "{round_us} us: {bytes}");
+        }
     }
 
     #[test]
     fn one_of_several_subflows_has_twice_the_window_and_keeps_half_of_it_in_a_dip() {
-        let mut rig = Rig { traffic: Traffic { is_shared: true, ..ALONE }, ..Rig::new(100_000) };
+        let mut rig = Rig { traffic: Traffic { is_alone: false, is_shared: true, ..ALONE }, ..Rig::new(100_000) };
         assert_eq!(rig.rounds(9, 1_250_000), 375_000);
         assert_eq!(rig.rounds(3, 100_000), 187_500, "a dip");
         assert!(rig.rounds(20, 100_000) < 100_000, "the path is slow");
@@ -175,7 +273,8 @@ mod tests {
         for _ in 0..20 {
             rig.now = rig.now.after(200_000);
             rig.sent += 1000;
-            assert_eq!(rig.window.bytes(rig.now, 1_250_000, rig.sent, 100_000, MIXED), u64::MAX);
+            let trip = Trip { shortest_us: 100_000, smoothed_us: 100_000 };
+            assert_eq!(rig.window.bytes(rig.now, 1_250_000, rig.sent, trip, MIXED), u64::MAX);
         }
     }
 

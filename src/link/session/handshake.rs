@@ -10,7 +10,7 @@ use super::state::Session;
 use crate::link::path::estimate::PathStats;
 use crate::link::path::scheduler::Mode;
 use crate::link::path::subflow::{Subflow, SubflowState};
-use crate::link::path::window::Traffic;
+use crate::link::path::window::{Traffic, Trip};
 use crate::link::wire::code::Code;
 use crate::link::wire::frame::{Class, Frame, kind};
 use crate::link::wire::header::FrameError;
@@ -304,13 +304,15 @@ impl Session {
     pub fn path_stats(&mut self, now: Time, id: SubflowId, stats: PathStats) {
         let Some(index) = self.subflows.iter().position(|subflow| subflow.id == id) else { return };
         // Redundant mode is chosen for short delays, so there each subflow has the window of a single one.
+        let is_alone = self.subflows.len() == 1;
         let is_shared = self.subflows.len() > 1 && self.config.mode != Mode::Redundant;
-        let traffic = Traffic { is_mixed: self.is_mixed(now), is_shared, acked_bytes: self.acked_bytes(now) };
+        let traffic = Traffic { is_mixed: self.is_mixed(now), is_alone, is_shared, acked_bytes: self.acked_bytes(now) };
         if let Some(subflow) = self.subflows.get_mut(index) {
             subflow.path.set_stats(stats);
             let (rate, sent) = (subflow.path.rate(), subflow.sent());
             if stats.round_us > 0 {
-                subflow.window = subflow.shown.bytes(now, rate, sent, stats.round_us, traffic);
+                let trip = Trip { shortest_us: stats.round_us, smoothed_us: stats.srtt_us };
+                subflow.window = subflow.shown.bytes(now, rate, sent, trip, traffic);
             }
         }
         if stats.suspect {

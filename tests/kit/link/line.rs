@@ -112,6 +112,12 @@ impl Trace {
         self.steps.push(Step { at: to_ms * MS, ..before });
     }
 
+    /// Changes the delay from a time in milliseconds on. The line must not change otherwise.
+    pub fn delay_from(&mut self, at_ms: u64, delay_ms: u64) {
+        let before = *self.steps.last().unwrap();
+        self.steps.push(Step { at: at_ms * MS, delay_us: delay_ms * MS, ..before });
+    }
+
     /// Returns the state at a time, and when it changes.
     fn at(&self, us: u64) -> (Step, u64) {
         let (round, us) = (us / self.period * self.period, us % self.period);

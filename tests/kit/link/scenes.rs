@@ -87,10 +87,15 @@ impl Scene {
 
     /// Measures a bulk stream beside echoes for `seconds`, after two.
     pub fn bulk(&self, seconds: u64) -> Row {
+        self.bulk_after(2, seconds)
+    }
+
+    /// Measures a bulk stream beside echoes for `seconds`, after `warm_up` seconds.
+    pub fn bulk_after(&self, warm_up: u64, seconds: u64) -> Row {
         let mut world = self.world();
         let id = world.open(CLIENT, Plan::up(1 << 50));
         let echo = world.open(CLIENT, Plan { sizes: [1 << 40, 1 << 40], echo: true, ..Plan::up(0) });
-        world.run_for(2_000_000);
+        world.run_for(warm_up * 1_000_000);
         let began = world.now;
         let before = (read(&world, SERVER, id), world.session(CLIENT).stats());
         if let Some(stream) = world.ends[SERVER].app.streams.get_mut(&id) {
