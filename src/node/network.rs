@@ -57,7 +57,7 @@ impl NetworkChanges {
 
 impl Loop<'_> {
     /// Handles a change of this host's addresses or routes: closes the subflows of dialed links whose address is gone,
-    /// unless multipath TCP has another address for them, and dials missing subflows at once.
+    /// unless multipath TCP or SCTP has another address for them, and dials missing subflows at once.
     pub fn network_changed(&mut self) {
         let (core, node) = self.parts::<Node>();
         let dialled: Vec<Id> = node.links.iter().filter(|(_, link)| link.is_dialed()).map(|(id, _)| id).collect();

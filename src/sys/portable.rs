@@ -109,6 +109,11 @@ pub(crate) fn sctp_bind_more(_: &Socket, _: &[std::net::SocketAddr]) -> io::Resu
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Refuses: this system has no SCTP.
+pub(crate) fn sctp_local_addresses(_: &TcpStream) -> io::Result<Vec<std::net::IpAddr>> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Returns true: this system has no SCTP.
 pub(crate) fn sctp_wants_more(_: &TcpStream) -> bool {
     true

@@ -11,6 +11,7 @@
 //! the path.
 
 use std::io;
+use std::net::IpAddr;
 
 use crate::sys::{self, StreamProtocol, TcpStream};
 
@@ -34,6 +35,11 @@ impl StreamKind for Sctp {
 
     fn name(_: &TcpStream) -> &'static str {
         "sctp"
+    }
+
+    fn has_other_paths(socket: &TcpStream) -> bool {
+        let has = |address: &IpAddr| !address.is_loopback() && sys::has_address(*address);
+        sys::sctp_local_addresses(socket).is_ok_and(|addresses| addresses.iter().any(has))
     }
 
     fn path_info(_: &TcpStream) -> Option<PathInfo> {

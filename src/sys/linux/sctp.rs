@@ -2,7 +2,7 @@
 //! and a socket may have several addresses. libc names none of the options.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -46,6 +46,29 @@ pub(crate) fn sctp_bind_more(socket: &Socket, addresses: &[SocketAddr]) -> io::R
         });
     }
     if packed.is_empty() { Ok(()) } else { set(socket, SCTP_SOCKOPT_BINDX_ADD, &packed) }
+}
+
+/// Returns the addresses of an association at this host, some of which the host may have no more.
+///
+/// # Errors
+/// There are more than the system can tell here, or the socket is of another kind.
+pub(crate) fn sctp_local_addresses(socket: &TcpStream) -> io::Result<Vec<IpAddr>> {
+    // The association, the number of addresses, and the addresses without room between them.
+    let mut packed = [0u8; 8 + ADDRESSES_MAX * size_of::<libc::sockaddr_in6>()];
+    read(socket, libc::IPPROTO_SCTP, SCTP_GET_LOCAL_ADDRS, &mut packed)?;
+    let (head, mut rest) = packed.split_at(8);
+    let count = head[4..].first_chunk().map_or(0, |word| u32::from_ne_bytes(*word));
+    let mut addresses = Vec::new();
+    for _ in 0..count {
+        let family = rest.first_chunk().map_or(0, |family| u16::from_ne_bytes(*family));
+        let (address, bytes) = match i32::from(family) {
+            libc::AF_INET => (rest[4..].first_chunk::<4>().map(|ip| IpAddr::from(*ip)), size_of::<libc::sockaddr_in>()),
+            _ => (rest[8..].first_chunk::<16>().map(|ip| IpAddr::from(*ip)), size_of::<libc::sockaddr_in6>()),
+        };
+        addresses.extend(address);
+        rest = rest.get(bytes..).filter(|rest| rest.len() >= size_of::<libc::sockaddr_in6>()).unwrap_or(&NONE);
+    }
+    Ok(addresses)
 }
 
 /// Returns true if an association has few unsent bytes: those that the system keeps are what two congestion windows need. If
@@ -103,6 +126,11 @@ fn read(socket: &TcpStream, level: libc::c_int, option: libc::c_int, value: &mut
     syscall!(libc::getsockopt(socket.as_raw_fd(), level, option, value.as_mut_ptr().cast(), &raw mut len)).map(drop)
 }
 
+/// Addresses of an association at this host that are looked at.
+const ADDRESSES_MAX: usize = 64;
+/// An address of no family, behind the last one.
+const NONE: [u8; size_of::<libc::sockaddr_in6>()] = [0; size_of::<libc::sockaddr_in6>()];
+
 /// The association of an option: all associations of the socket (`SCTP_FUTURE_ASSOC`).
 const ALL: [u8; 4] = [0; 4];
 /// Size of the send buffer and of the receive buffer. The system does not adapt them, and with its defaults a path of 1 Gbit/s
@@ -132,6 +160,7 @@ const CWND_AT: usize = 160;
 const STATUS_REST_BYTES: usize = 16;
 const SCTP_DELAYED_SACK: libc::c_int = 16;
 const SCTP_SOCKOPT_BINDX_ADD: libc::c_int = 100;
+const SCTP_GET_LOCAL_ADDRS: libc::c_int = 109;
 const SPP_HB_ENABLE: u32 = 1;
 /// Size of `struct sctp_paddrparams`, which is packed to four bytes.
 const PEER_ADDR_PARAMS_BYTES: usize = 156;
