@@ -145,7 +145,7 @@ pub const UNIX_OWNER: Field = Field::Text(
 pub const SOURCE: Field = Field::Text(
     |d, text| {
         let none = Path::default();
-        let Path { carrier, source, local_port: port, interface, peer } = if text == "none" {
+        let Path { carrier, source, local_port: port, interface, peer, .. } = if text == "none" {
             none
         } else {
             addresses::path(text, addresses::PORT).map_err(|error| error.to_string())?

@@ -474,8 +474,8 @@ pub static OPTIONS: &[OptionSpec] = &[
     option(Group::Links, "subflows", Value::Number(1, 16), "transport connections of the link over each path")
         .fills(Field::Number(|d| &mut d.link.subflows)).only(DIALING)
         .key(Sections::DIALED),
-    option(Group::Links, "path", Value::Text("PATH"), "path to the peer: [CARRIER:]SOURCE[:PORT][%INTERFACE][->HOST[:PORT]], such as \
-        10.0.0.2, %wlan0, sctp:%eth1 or 10.0.0.2->198.51.100.7").repeat().only(DIALING)
+    option(Group::Links, "path", Value::Text("PATH"), "path to the peer: [CARRIER:]SOURCE[,SOURCE]...[:PORT][%INTERFACE][->HOST[:PORT]], \
+        such as 10.0.0.2, %wlan0, sctp:10.0.0.2,10.1.0.2 or 10.0.0.2->198.51.100.7").repeat().only(DIALING)
         .fills(PATH).key(Sections::DIALED),
     option(Group::Links, "paths", Value::File, "file of paths, one path per line; changes are applied while the link is up").only(DIALING)
         .fills(PATHS).key(Sections::DIALED),

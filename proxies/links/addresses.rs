@@ -3,7 +3,7 @@
 //! ```text
 //! peer   = HOST[:PORT]                              a bare number is a port of loopback, as in all addresses
 //! listen = ADDR[:PORT]                              the same, and * or :PORT for every address
-//! path   = [CARRIER:][SOURCE][:PORT][%INTERFACE][->HOST[:PORT]]    at least one of the five
+//! path   = [CARRIER:][SOURCE[,SOURCE]...][:PORT][%INTERFACE][->HOST[:PORT]]    at least one of the five
 //! ```
 //!
 //! All functions are pure: they resolve no name and do not check that an interface exists.
@@ -74,10 +74,22 @@ pub fn path(text: &str, port: u16) -> Result<Path, PathError> {
     if source.is_empty() && local_port.is_none() && interface.is_none() && to.is_none() && carrier.is_none() {
         return Err(PathError(format!("expected {PATH_FORM}")));
     }
-    let source = match source {
-        "" => None,
-        text => Some(ip(text).ok_or_else(|| wrong("the source", text, "an address of this host"))?),
-    };
+    let mut sources = Vec::new();
+    for text in source.split(',').filter(|_| !source.is_empty()) {
+        sources.push(ip(text).ok_or_else(|| wrong("the source", text, "an address of this host"))?);
+    }
+    if sources.len() > 1 && carrier != Some(CarrierKind::Sctp) {
+        return Err(wrong(
+            "the sources",
+            source,
+            "one address, because only a path that begins with sctp: has several",
+        ));
+    }
+    if sources.iter().any(|other| other.is_ipv4() != sources[0].is_ipv4()) {
+        return Err(wrong("the sources", source, "addresses of one family"));
+    }
+    let mut sources = sources.into_iter();
+    let (source, more_sources) = (sources.next(), sources.collect());
     let local_port = match local_port {
         Some(text) => match text.parse() {
             Ok(port) if port > 0 => Some(port),
@@ -96,7 +108,7 @@ pub fn path(text: &str, port: u16) -> Result<Path, PathError> {
         }
         None => None,
     };
-    Ok(Path { carrier, source, local_port, interface: interface.map(str::to_owned), peer })
+    Ok(Path { carrier, source, more_sources, local_port, interface: interface.map(str::to_owned), peer })
 }
 
 /// The parts of the source of a path.
@@ -164,8 +176,7 @@ impl fmt::Display for PathError {
 
 impl std::error::Error for PathError {}
 
-const PATH_FORM: &str =
-    "[CARRIER:]SOURCE[:PORT][%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, %wlan0 or 10.0.0.2->198.51.100.7";
+const PATH_FORM: &str = "[CARRIER:]SOURCE[,SOURCE]...[:PORT][%INTERFACE][->HOST[:PORT]], such as 10.0.0.2, %wlan0 or 10.0.0.2->198.51.100.7";
 /// IFNAMSIZ, with the final NUL.
 const INTERFACE_BYTES: usize = 16;
 
@@ -223,6 +234,7 @@ mod tests {
     fn a_path_has_a_source_an_interface_or_a_peer_address_or_all_of_them() {
         let with = |source: Option<&str>, interface: Option<&str>, to: Option<&str>| Path {
             carrier: None,
+            more_sources: Vec::new(),
             source: source.map(|text| text.parse().unwrap()),
             local_port: None,
             interface: interface.map(str::to_owned),
@@ -259,7 +271,25 @@ mod tests {
             assert_eq!(path(text, 99).map(|path| path.to_string()), Ok(expected.to_string()));
             assert_eq!(path(text, 99), Ok(expected), "{text}");
         }
+        let several = |sources: [&str; 2], local_port: Option<u16>| Path {
+            carrier: Some(CarrierKind::Sctp),
+            more_sources: vec![sources[1].parse().unwrap()],
+            local_port,
+            ..with(Some(sources[0]), None, None)
+        };
+        for (text, expected) in [
+            ("sctp:10.0.0.2,10.1.0.2", several(["10.0.0.2", "10.1.0.2"], None)),
+            ("sctp:10.0.0.2,10.1.0.2:5000", several(["10.0.0.2", "10.1.0.2"], Some(5000))),
+            ("sctp:fd00::2,fd01::2", several(["fd00::2", "fd01::2"], None)),
+            ("sctp:[fd00::2],[fd01::2]:5000", several(["fd00::2", "fd01::2"], Some(5000))),
+        ] {
+            assert_eq!(path(text, 99), Ok(expected.clone()), "{text}");
+            assert_eq!(expected.to_string(), text);
+        }
         for (text, error) in [
+            ("10.0.0.2,10.1.0.2", "the sources \"10.0.0.2,10.1.0.2\": expected one address, because only a path that begins with sctp: has several".to_owned()),
+            ("sctp:10.0.0.2,fd00::2", "the sources \"10.0.0.2,fd00::2\": expected addresses of one family".to_owned()),
+            ("sctp:10.0.0.2,", "the source \"\": expected an address of this host".to_owned()),
             ("", format!("expected {PATH_FORM}")),
             ("eth0", "the source \"eth0\": expected an address of this host".to_owned()),
             ("10.0.0.2%", "the interface \"\": expected a name such as eth0".to_owned()),

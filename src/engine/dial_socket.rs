@@ -42,6 +42,7 @@ pub(super) fn start_connect(
                 sys::reuse_address(&socket)?;
             }
             socket.bind(&from.into())?;
+            bind_more(&socket, egress)?;
         }
     }
     if speaks_first {
@@ -56,6 +57,16 @@ pub(super) fn start_connect(
         Err(error) => return Err(error),
     }
     Ok(Io::Tcp(socket.into()))
+}
+
+/// Binds a bound socket to the further sources of its egress, at the port that it has.
+fn bind_more(socket: &Socket, egress: &Egress) -> io::Result<()> {
+    let port = match egress.more_sources.is_empty() {
+        true => return Ok(()),
+        false => socket.local_addr()?.as_socket().map_or(0, |local| local.port()),
+    };
+    let more: Vec<SocketAddr> = egress.more_sources.iter().map(|source| SocketAddr::new(*source, port)).collect();
+    sys::sctp_bind_more(socket, &more)
 }
 
 /// Binds a socket of datagrams for a carrier that makes streams above it. It is not connected, so that it goes on when the

@@ -254,13 +254,16 @@ pub struct ServeConfig {
 }
 
 /// A path to the peer: the source of a subflow and its destination.
-/// `[CARRIER:][SOURCE[:PORT]][%INTERFACE][->ADDR]`.
+/// `[CARRIER:][SOURCE[,SOURCE]...[:PORT]][%INTERFACE][->ADDR]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Path {
     /// The kind of the carriers on this path, if it is another one than that of the link.
     pub carrier: Option<CarrierKind>,
     /// The source address; the system chooses if there is none.
     pub source: Option<IpAddr>,
+    /// Further source addresses of each carrier, of the family of `source`. Only carriers of SCTP have any: they go on over another
+    /// address when one is lost.
+    pub more_sources: Vec<IpAddr>,
     /// The port of the source; the system chooses if there is none. Only one subflow can have it, so a link with several
     /// subflows over each path takes no such path.
     pub local_port: Option<u16>,
@@ -280,15 +283,31 @@ impl Path {
     }
 
     fn source_text(&self) -> String {
+        let first = self.source.map_or_else(String::new, |source| source.to_string());
         let source = match (self.source, self.local_port) {
+            _ if !self.more_sources.is_empty() => self.sources_text(first),
             (Some(source), Some(port)) => SocketAddr::new(source, port).to_string(),
-            (Some(source), None) => source.to_string(),
             (None, Some(port)) => format!(":{port}"),
-            (None, None) => String::new(),
+            (_, None) => first,
         };
         let interface = self.interface.as_ref().map_or_else(String::new, |name| format!("%{name}"));
         let carrier = self.carrier.map_or_else(String::new, |carrier| format!("{carrier}:"));
         format!("{carrier}{source}{interface}")
+    }
+
+    /// Returns the source addresses, the first of which is `first`, and their port.
+    fn sources_text(&self, first: String) -> String {
+        let port = self.local_port.map_or_else(String::new, |port| format!(":{port}"));
+        let bracketed = |text: String| if !port.is_empty() && text.contains(':') { format!("[{text}]") } else { text };
+        let all: Vec<String> =
+            std::iter::once(first).chain(self.more_sources.iter().map(IpAddr::to_string)).map(bracketed).collect();
+        format!("{}{port}", all.join(","))
+    }
+
+    /// Returns true if the kind of its carriers has as many source addresses as the path, and they are of one family.
+    fn has_usable_sources(&self, kind: CarrierKind) -> bool {
+        let is_one_family = |source: IpAddr| self.more_sources.iter().all(|more| more.is_ipv4() == source.is_ipv4());
+        self.more_sources.is_empty() || kind == CarrierKind::Sctp && self.source.is_some_and(is_one_family)
     }
 }
 
@@ -479,12 +498,14 @@ impl Identity {
 }
 
 impl LinkConfig {
-    /// Checks that no address of the peer is a UDP address, and that each forward has one protocol.
+    /// Checks that no address of the peer is a UDP address, that each forward has one protocol, and that only paths of SCTP have several
+    /// sources.
     pub(super) fn check_protocols(&self) -> Result<(), VerbError> {
         let targets = self.paths.iter().filter_map(|path| path.peer.as_ref()).chain([&self.peer]);
         let is_tcp = targets.map(Target::proto).all(|proto| proto == Proto::Tcp);
         let is_one = self.reverse.iter().all(|reverse| reverse.listen.proto() == reverse.to.proto());
-        if is_tcp && is_one { Ok(()) } else { Err(VerbError::Invalid) }
+        let has_sources = self.paths.iter().all(|path| path.has_usable_sources(path.carrier.unwrap_or(self.carrier)));
+        if is_tcp && is_one && has_sources { Ok(()) } else { Err(VerbError::Invalid) }
     }
 
     /// Returns the transport of the subflows. A connection that both nodes dial, and a stream of another link, have no QUIC

@@ -215,10 +215,11 @@ impl Node {
         let Some(slot) = dialer.slots.get_mut(place) else { return };
         (slot.carrier, slot.dialed_ms) = (Some(carrier), core.now_ms);
         let known = std::mem::take(&mut slot.astray).then(|| slot.path.clone());
-        let Path { source, local_port, interface, .. } = &slot.path;
+        let Path { source, more_sources, local_port, interface, .. } = &slot.path;
         let simultaneous = dialer.simultaneous;
         let egress = Egress {
             source: *source,
+            more_sources: more_sources.clone(),
             port: *local_port,
             interface: interface.clone(),
             simultaneous,

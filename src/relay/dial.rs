@@ -35,6 +35,8 @@ pub(crate) struct Dial {
 pub struct Egress {
     /// The source address; the system chooses if there is none. Names are then connected at addresses of this family only.
     pub source: Option<IpAddr>,
+    /// Further source addresses of the same family, which a socket of SCTP has beside `source`; others fail with them.
+    pub more_sources: Vec<IpAddr>,
     /// The source port; the system chooses if there is none.
     pub port: Option<u16>,
     /// The interface that the socket must use.

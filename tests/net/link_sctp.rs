@@ -172,6 +172,60 @@ fn an_association_outlives_the_loss_of_the_path_that_it_was_dialed_on() {
     });
 }
 
+/// The sources of a path are the addresses of its association, and no others are.
+#[test]
+#[ignore = "needs SCTP in the kernel: make sctp"]
+fn an_association_has_the_sources_of_its_path_and_outlives_the_loss_of_one() {
+    if !has_sctp() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth, Kind::Veth, Kind::Veth]);
+    let sources = [0, 1].map(|index| net.path(index).near_ip());
+    let path = format!("sctp:{},{}->{}", sources[0], sources[1], net.path(0).far_ip());
+    let near = ["--path", path.as_str()];
+    let forward = Forward::start(&net, Options { near: &near, ..SCTP });
+    let associations = net.near().inside(|| std::fs::read_to_string("/proc/thread-self/net/sctp/assocs").unwrap());
+    let has = |index: usize| {
+        let address = net.path(index).near_ip().to_string();
+        associations.split_whitespace().any(|word| word == address)
+    };
+    assert_eq!([has(0), has(1), has(2)], [true, true, false], "{associations}");
+    let number = subflows(&forward.nodes.near)[0]["number"].clone();
+    swap_while(forward.peers(), 0, || {
+        until_sent(&forward, "sctp", 1 << 20);
+        net.path(0).black_hole(Way::Both);
+        until_sent(&forward, "sctp", 1 << 20);
+        // The first source leaves this host, too. The association has the other one.
+        net.path(0).change_address(9);
+        until_sent(&forward, "sctp", 1 << 20);
+    });
+    let left = subflows(&forward.nodes.near);
+    assert_eq!((left.len(), &left[0]["number"]), (1, &number), "{left:?}");
+    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0);
+}
+
+/// The addresses of a name race, so a dead one costs no timeout. The handshake tells the dialing system all addresses of the peer.
+#[test]
+#[ignore = "needs SCTP in the kernel: make sctp"]
+fn a_name_whose_first_address_is_dead_is_dialed_at_the_second_and_has_both() {
+    if !has_sctp() || !has_name() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth, Kind::Veth]);
+    let listener = net.far().inside(|| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
+    let secret = Secret::new();
+    let far = start(net.far(), &secret.far(SCTP.both));
+    net.path(0).black_hole(Way::Both);
+    let path = format!("->both:{PORT}");
+    let near = [&["--path", path.as_str()], SCTP.both].concat();
+    let forward = Forward::with_far(&net, (far, secret), listener, &near);
+    let associations = net.near().inside(|| std::fs::read_to_string("/proc/thread-self/net/sctp/assocs").unwrap());
+    let peer = associations.split("<->").nth(2).unwrap_or_default();
+    assert!([0, 1].iter().all(|index| peer.contains(&net.path(*index).far_ip().to_string())), "{associations}");
+    assert!(peer.contains(&format!("*{}", net.path(1).far_ip())), "{associations}");
+    swap_while(forward.peers(), 1 << 20, || ());
+}
+
 /// One server listens for TCP and for SCTP at the same number; one session has a subflow of each and outlives either.
 #[test]
 #[ignore = "needs SCTP in the kernel: make sctp"]
@@ -212,11 +266,14 @@ fn a_session_has_subflows_of_tcp_and_of_sctp_and_outlives_either() {
     assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "the session always had a subflow");
 }
 
-/// `both` is a name of two addresses in /etc/hosts of the guest.
+/// Returns true if `both` is a name of two addresses, as in /etc/hosts of the guest.
+fn has_name() -> bool {
+    std::fs::read_to_string("/etc/hosts").is_ok_and(|hosts| hosts.contains("both"))
+}
+
 #[test]
 #[ignore = "needs SCTP in the kernel: make sctp"]
 fn a_name_with_two_addresses_is_one_socket_at_both() {
-    let has_name = || std::fs::read_to_string("/etc/hosts").is_ok_and(|hosts| hosts.contains("both"));
     if !has_sctp() || !has_name() {
         return;
     }
