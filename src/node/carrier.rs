@@ -118,8 +118,8 @@ impl Carrier {
     }
 
     /// Returns the bytes that the carrier takes from the session now.
-    pub fn room(&self, side: &Side, demand: Demand) -> usize {
-        self.transport.as_ref().map_or(0, |transport| transport.room(side, demand))
+    pub fn room(&mut self, side: &Side, demand: Demand) -> usize {
+        self.transport.as_mut().map_or(0, |transport| transport.room(side, demand))
     }
 
     /// Returns the maximum length of a frame that the carrier sends as a message, or 0.

@@ -54,7 +54,7 @@ impl Node {
         let is_alone = link.carriers.len() == 1;
         let is_mixed = session.is_mixed(now);
         for carrier in &link.carriers {
-            let Some(carrier) = self.carriers.get(*carrier) else { continue };
+            let Some(carrier) = self.carriers.get_mut(*carrier) else { continue };
             let Some(subflow) = carrier.subflow.filter(|_| carrier.stage == CarrierStage::Live) else { continue };
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
             let side = core.sides.get(carrier.side).filter(|_| most > 0);

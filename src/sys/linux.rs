@@ -15,7 +15,7 @@ use std::time::Duration;
 use mio::Interest;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{PathFigures, PathInfo, PeerCredentials};
+use super::{PathFigures, PathInfo, PeerCredentials, SctpOutput};
 
 mod beneath;
 mod redirected;
@@ -26,7 +26,7 @@ pub(crate) use redirected::{
     CONTROL_BYTES, HAS_REDIRECT, choose_port_late, original_dest, receive_original_dest, receive_redirected, set_mark,
     set_transparent,
 };
-pub(crate) use sctp::{sctp_bind_more, sctp_local_addresses, sctp_socket, sctp_wants_more};
+pub(crate) use sctp::{sctp_bind_more, sctp_local_addresses, sctp_output, sctp_socket};
 
 /// The events of a connected socket: both directions, and urgent data, because reads stop there.
 pub(crate) const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);

@@ -103,8 +103,9 @@ pub(crate) use kernel::{
     bind_to_interface, choose_port_late, datagram_socket, drop_errors, handshake_with_data, is_network_change,
     is_reset_behind_fin, is_segments_refused, may_choose_port, mptcp_info, mptcp_subflows, network_changes, new_pipe,
     nonblocking_socket, original_dest, receive_ecn, receive_original_dest, receive_redirected, report_errors,
-    sctp_bind_more, sctp_local_addresses, sctp_wants_more, send_before_end, set_congestion, set_mark, set_transparent, set_unsent_bytes,
-    set_user_timeout, skip, splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
+    sctp_bind_more, sctp_local_addresses, sctp_output, send_before_end, set_congestion, set_mark,
+    set_transparent, set_unsent_bytes, set_user_timeout, skip, splice_in, splice_out, tcp_info, trim_memory,
+    unacknowledged, wants_more,
 };
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) use kernel::{has_error, set_no_checksums};
@@ -203,6 +204,17 @@ pub enum StreamProtocol {
     Sctp,
     /// UDP (RFC 768). The socket is bound and not connected: a carrier makes streams above it.
     Udp,
+}
+
+/// The output of an association of SCTP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SctpOutput {
+    /// Memory of the chunks that the system keeps: those that are unsent, and those that are sent and not acknowledged in order.
+    pub memory_bytes: u32,
+    /// Payload of a full chunk.
+    pub chunk_bytes: u32,
+    /// Chunks that were sent since the association began.
+    pub chunks_sent: u64,
 }
 
 /// Makes a stream socket that does not block. Where the system has no multipath TCP, the socket is one of TCP.

@@ -114,9 +114,9 @@ pub(crate) fn sctp_local_addresses(_: &TcpStream) -> io::Result<Vec<std::net::Ip
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Returns true: this system has no SCTP.
-pub(crate) fn sctp_wants_more(_: &TcpStream) -> bool {
-    true
+/// Refuses: this system has no SCTP.
+pub(crate) fn sctp_output(_: &TcpStream) -> io::Result<super::SctpOutput> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Refuses: this system has no way to bind a socket to an interface.

@@ -240,7 +240,7 @@ impl Carrier {
     }
 
     #[inline]
-    pub fn room(&self, side: &Side, demand: Demand) -> usize {
+    pub fn room(&mut self, side: &Side, demand: Demand) -> usize {
         dispatch!(self, carrier => carrier.room(side, demand))
     }
 

@@ -189,7 +189,7 @@ pub(crate) trait Transport: Sized {
     }
 
     /// Returns the bytes that the carrier takes from the session now.
-    fn room(&self, side: &Side, demand: Demand) -> usize;
+    fn room(&mut self, side: &Side, demand: Demand) -> usize;
 
     /// Takes an outgoing frame for a lane.
     fn send(&mut self, lane: u16, frame: &Outbox);

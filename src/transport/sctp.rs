@@ -12,8 +12,9 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
-use crate::sys::{self, StreamProtocol, TcpStream};
+use crate::sys::{self, SctpOutput, StreamProtocol, TcpStream};
 
 use super::PathInfo;
 use super::tcp_tls::StreamKind;
@@ -46,10 +47,68 @@ impl StreamKind for Sctp {
         None
     }
 
-    fn wants_more(socket: &TcpStream) -> bool {
-        sys::sctp_wants_more(socket)
+    fn wants_more(socket: &TcpStream, backlog: &mut Backlog, rate: u64) -> bool {
+        // Where the system does not tell, the send buffer alone bounds the bytes.
+        let Ok(output) = sys::sctp_output(socket) else { return true };
+        backlog.wants_more(output, rate)
     }
 }
+
+/// The chunks of an association that the system has not sent yet.
+///
+/// The system tells how many chunks it has sent, and how much memory the chunks take that it keeps. The memory alone does not tell what
+/// is unsent: it holds each chunk until all before it are acknowledged, which is up to two windows while a lost one is sent again. So
+/// the carrier counts the chunks that it gives to the system.
+#[derive(Default)]
+pub(crate) struct Backlog {
+    /// Chunks that the system got since the association began.
+    given: u64,
+    /// The chunks of `given` that were sent when the system was asked last.
+    sent: u64,
+    /// Payload of a full chunk, once the system was asked.
+    chunk_bytes: u32,
+    /// Limit of the unsent bytes.
+    limit: u64,
+    /// Looks at the system since it has sent a chunk.
+    looks: u32,
+}
+
+impl Backlog {
+    /// Notes a message that the system has taken.
+    pub fn give(&mut self, bytes: usize) {
+        self.given += bytes.div_ceil(self.chunk_bytes.max(CHUNK_BYTES_MIN) as usize) as u64;
+    }
+
+    /// Asks the system. Returns true if it has few unsent bytes for a path that carries `rate` bytes per second.
+    pub fn wants_more(&mut self, output: SctpOutput, rate: u64) -> bool {
+        self.limit = (rate / UNSENT_PER_SECOND).clamp(UNSENT_BYTES.0, UNSENT_BYTES.1);
+        self.looks = if output.chunks_sent == self.sent { self.looks.saturating_add(1) } else { 0 };
+        (self.sent, self.chunk_bytes) = (output.chunks_sent, output.chunk_bytes);
+        // The system may have cut a message differently, such as when the path has changed. That is known when it has nothing more.
+        self.given = if output.memory_bytes == 0 { self.sent } else { self.given.max(self.sent) };
+        self.has_room()
+    }
+
+    /// Returns the time until the carrier asks again without an event, if the system may have many unsent bytes. Acknowledgements make
+    /// events for nearly all chunks, but not for those behind a lost one.
+    pub fn next_look(&self) -> Option<Duration> {
+        (!self.has_room()).then(|| LOOK_AGAIN * (1 << self.looks.min(LOOKS_DOUBLED)))
+    }
+
+    fn has_room(&self) -> bool {
+        (self.given - self.sent) * u64::from(self.chunk_bytes) <= self.limit
+    }
+}
+
+/// Payload of a full chunk on a path of the smallest MTU of IPv6.
+const CHUNK_BYTES_MIN: u32 = 1180;
+/// The unsent bytes last for this part of a second: several looks.
+const UNSENT_PER_SECOND: u64 = 100;
+/// Limit of the unsent bytes on the slowest and on the fastest path.
+const UNSENT_BYTES: (u64, u64) = (16 << 10, 256 << 10);
+/// Time until the carrier asks again. It doubles this many times while nothing is sent.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+const LOOKS_DOUBLED: u32 = 3;
 
 #[cfg(all(test, unix))]
 #[path = "sctp_tests.rs"]

@@ -161,6 +161,54 @@ fn a_record_that_was_written_in_part_is_completed_before_the_next() {
     assert_eq!(parted, 0, "a failed write parts nothing");
 }
 
+/// Returns what the system says that has sent so many chunks of 1,400 bytes, and keeps the memory of so many.
+fn output(chunks_sent: u64, chunks_kept: u32) -> SctpOutput {
+    SctpOutput { memory_bytes: chunks_kept * 2_600, chunk_bytes: 1_400, chunks_sent }
+}
+
+/// The rate of a path for which 16 KiB may be unsent.
+const SLOW: u64 = 1_000_000;
+
+#[test]
+fn chunks_that_are_sent_and_not_acknowledged_leave_room() {
+    let mut backlog = Backlog::default();
+    assert!(backlog.wants_more(output(0, 0), SLOW));
+    (0..100).for_each(|_| backlog.give(14_000));
+    assert!(!backlog.wants_more(output(900, 1_000), SLOW), "100 chunks are unsent");
+    assert!(!backlog.wants_more(output(985, 1_000), SLOW), "15 chunks are more than 16 KiB");
+    assert!(
+        backlog.wants_more(output(990, 1_000), SLOW),
+        "all but 10 chunks wait for the acknowledgement of the first"
+    );
+    assert!(backlog.wants_more(output(900, 1_000), 100 * SLOW), "a fast path may have more");
+}
+
+#[test]
+fn a_carrier_that_waits_for_the_system_looks_again_and_less_often_while_nothing_is_sent() {
+    let mut backlog = Backlog::default();
+    assert!(backlog.wants_more(output(1, 1), SLOW) && backlog.next_look().is_none());
+    (0..20).for_each(|_| backlog.give(16_406));
+    assert_eq!(backlog.next_look(), Some(LOOK_AGAIN), "the messages may wait");
+    let waits = [120, 121, 121, 121, 121, 121].map(|sent| {
+        assert!(!backlog.wants_more(output(sent, 200), SLOW));
+        backlog.next_look().unwrap()
+    });
+    assert_eq!(waits, [1, 1, 2, 4, 8, 8].map(|times| LOOK_AGAIN * times));
+    assert!(backlog.wants_more(output(240, 1), SLOW) && backlog.next_look().is_none());
+}
+
+#[test]
+fn a_message_that_the_system_has_cut_differently_is_forgotten_when_all_is_acknowledged() {
+    let mut backlog = Backlog::default();
+    assert!(backlog.wants_more(output(0, 0), SLOW));
+    (0..10).for_each(|_| backlog.give(14_000));
+    assert!(!backlog.wants_more(output(20, 1), SLOW), "the system has made 20 chunks of what would be 100");
+    assert!(backlog.wants_more(output(20, 0), SLOW));
+    backlog.give(1_400);
+    assert!(backlog.wants_more(output(40, 1), SLOW), "it has made more chunks");
+    assert_eq!(backlog.given, 40);
+}
+
 #[test]
 fn the_path_has_no_figures_of_the_system() {
     let (mut client, _server) = carriers();

@@ -9,6 +9,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Once;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -28,6 +29,7 @@ use crate::types::id::Id;
 use crate::types::peer::PeerKey;
 use crate::types::reason::{Failure, Reason};
 
+use super::sctp::Backlog;
 use super::{
     BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Cipher, Congestion, Crossed, Demand, Group, NextMessage,
     Options, PathFigures, PathInfo, Protocol, Setup, Transport,
@@ -68,9 +70,9 @@ pub(crate) trait StreamKind {
     /// Returns the system's figures of the path, or `None` if it has none.
     fn path_info(socket: &TcpStream) -> Option<PathInfo>;
 
-    /// Returns true if the system has few unsent bytes of the connection. If it has more, an event follows when it has fewer.
-    fn wants_more(socket: &TcpStream) -> bool {
-        sys::wants_more(socket)
+    /// Returns true if the system has few unsent bytes of a connection that has messages. If it has more, the carrier asks again.
+    fn wants_more(_: &TcpStream, _: &mut Backlog, _rate: u64) -> bool {
+        true
     }
 }
 
@@ -107,6 +109,8 @@ pub(crate) struct TlsStream<S> {
     lowat: u32,
     /// Bytes of a record whose first part was written alone, of a kind that has messages.
     parted: usize,
+    /// The unsent messages in the system, of a kind that has them.
+    backlog: Backlog,
     kind: PhantomData<S>,
 }
 
@@ -145,6 +149,7 @@ impl<S: StreamKind> Transport for TlsStream<S> {
             sampled: (Time::ZERO, 0),
             lowat: 0,
             parted: 0,
+            backlog: Backlog::default(),
             kind: PhantomData,
         })
     }
@@ -166,13 +171,10 @@ impl<S: StreamKind> Transport for TlsStream<S> {
     /// A slow path that is the only one gets nothing that the system would not take, because urgent frames would wait behind
     /// it. With several paths little would wait, and a path that seems full for a moment would lose its part to worse ones.
     #[inline]
-    fn room(&self, side: &Side, demand: Demand) -> usize {
+    fn room(&mut self, side: &Side, demand: Demand) -> usize {
         let Demand { rate, is_alone, is_mixed } = demand;
         let is_slow = is_alone && rate < SLOW_RATE;
-        // A kind with messages has no limit of unsent bytes in the system, so the system is always asked.
-        let is_asked = is_slow || S::HAS_MESSAGES;
-        let is_full = || matches!(&side.io, Io::Tcp(socket) if is_asked && !S::wants_more(socket));
-        if !self.is_flushed() || is_full() {
+        if !self.is_flushed() || self.is_full(side, rate, is_slow) {
             return 0;
         }
         let wished = rate / 200;
@@ -218,7 +220,9 @@ impl<S: StreamKind> Transport for TlsStream<S> {
         while self.tls.unsent() > 0 && side.ready.writable {
             let parted = &mut self.parted;
             let written = self.tls.write_to(|bytes| match S::HAS_MESSAGES {
-                true => write_message(bytes, parted, |message| side.io.write(message, sessions)),
+                true => write_message(bytes, parted, |message| {
+                    side.io.write(message, sessions).inspect(|put| self.backlog.give(*put))
+                }),
                 false => side.io.write(bytes, sessions),
             });
             match written {
@@ -310,6 +314,10 @@ impl<S: StreamKind> Transport for TlsStream<S> {
         self.tls.close_notify();
     }
 
+    fn next_timeout(&mut self) -> Option<Duration> {
+        self.backlog.next_look()
+    }
+
     fn sample(&mut self, side: &Side, now: Time) -> Option<PathInfo> {
         let (at, sent) = self.sampled;
         let fresh = self.bytes.0 - sent;
@@ -368,6 +376,18 @@ impl<S: StreamKind> Transport for TlsStream<S> {
 
     fn bytes(&self) -> (u64, u64) {
         self.bytes
+    }
+}
+
+impl<S: StreamKind> TlsStream<S> {
+    /// Returns true if the system has many unsent bytes. An event follows when it has fewer, or a look at the time of `next_timeout`.
+    fn is_full(&mut self, side: &Side, rate: u64, is_slow: bool) -> bool {
+        let Io::Tcp(socket) = &side.io else { return false };
+        match S::HAS_MESSAGES {
+            // The system has no limit of unsent bytes for such a kind, so it is always asked.
+            true => !S::wants_more(socket, &mut self.backlog, rate),
+            false => is_slow && !sys::wants_more(socket),
+        }
     }
 }
 

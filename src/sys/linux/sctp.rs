@@ -2,11 +2,14 @@
 //! and a socket may have several addresses. libc names none of the options.
 
 use std::io;
+use std::mem::offset_of;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::SctpOutput;
 
 /// Makes a socket of SCTP that does not block, with one stream and the options of a carrier. Sockets that a listener accepts
 /// have the same options.
@@ -71,20 +74,23 @@ pub(crate) fn sctp_local_addresses(socket: &TcpStream) -> io::Result<Vec<IpAddr>
     Ok(addresses)
 }
 
-/// Returns true if an association has few unsent bytes: those that the system keeps are what two congestion windows need. If
-/// it has more, an event follows when it has fewer, because each acknowledgement makes one.
-pub(crate) fn sctp_wants_more(socket: &TcpStream) -> bool {
-    let (mut memory, mut status) = ([0u8; QUEUED_AT + 4], [0u8; CWND_AT + STATUS_REST_BYTES]);
+/// Returns the state of the output of an association.
+///
+/// # Errors
+/// The system does not tell it, or the socket is of another kind.
+pub(crate) fn sctp_output(socket: &TcpStream) -> io::Result<SctpOutput> {
+    let (mut memory, mut status) = ([0u8; QUEUED_AT + 4], [0u8; STATUS_BYTES]);
+    let mut stats = [0u8; size_of::<Stats>()];
+    read(socket, libc::SOL_SOCKET, SO_MEMINFO, &mut memory)?;
+    read(socket, libc::IPPROTO_SCTP, SCTP_STATUS, &mut status)?;
+    read(socket, libc::IPPROTO_SCTP, SCTP_GET_ASSOC_STATS, &mut stats)?;
     let word = |bytes: &[u8]| bytes.first_chunk().map_or(0, |word| u32::from_ne_bytes(*word));
-    // Where either is not known, the send buffer alone bounds the bytes.
-    if read(socket, libc::SOL_SOCKET, SO_MEMINFO, &mut memory).is_err()
-        || read(socket, libc::IPPROTO_SCTP, SCTP_STATUS, &mut status).is_err()
-    {
-        return true;
-    }
-    // A chunk takes about twice its bytes of memory.
-    let (queued, window) = (word(&memory[QUEUED_AT..]), word(&status[CWND_AT..]));
-    queued <= window.saturating_mul(4).saturating_add(UNSENT_BYTES)
+    let long = |bytes: &[u8]| bytes.first_chunk().map_or(0, |long| u64::from_ne_bytes(*long));
+    Ok(SctpOutput {
+        memory_bytes: word(&memory[QUEUED_AT..]),
+        chunk_bytes: word(&status[FRAGMENT_AT..]),
+        chunks_sent: long(&stats[offset_of!(Stats, counts) + CHUNKS_SENT * size_of::<u64>()..]),
+    })
 }
 
 /// Sets the size of a buffer, beyond the limit of the system if this process may do that (`CAP_NET_ADMIN`).
@@ -131,6 +137,14 @@ const ADDRESSES_MAX: usize = 64;
 /// An address of no family, behind the last one.
 const NONE: [u8; size_of::<libc::sockaddr_in6>()] = [0; size_of::<libc::sockaddr_in6>()];
 
+/// `struct sctp_assoc_stats`, for its layout.
+#[repr(C)]
+struct Stats {
+    association: i32,
+    address: libc::sockaddr_storage,
+    counts: [u64; 15],
+}
+
 /// The association of an option: all associations of the socket (`SCTP_FUTURE_ASSOC`).
 const ALL: [u8; 4] = [0; 4];
 /// Size of the send buffer and of the receive buffer. The system does not adapt them, and with its defaults a path of 1 Gbit/s
@@ -143,9 +157,6 @@ const RTO_MAX: Duration = Duration::from_secs(5);
 /// Interval of heartbeats on paths without data. It bounds the time until a path that is back is used again.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// Memory of unsent bytes that the system may have on any path, so that it never runs dry between two turns.
-const UNSENT_BYTES: u32 = 64 << 10;
-
 /// The memory of a socket, and the place of its queued bytes to send (linux/sock_diag.h).
 const SO_MEMINFO: libc::c_int = 55;
 const QUEUED_AT: usize = 5 * 4;
@@ -155,12 +166,16 @@ const SCTP_INITMSG: libc::c_int = 2;
 const SCTP_NODELAY: libc::c_int = 3;
 const SCTP_PEER_ADDR_PARAMS: libc::c_int = 9;
 const SCTP_STATUS: libc::c_int = 14;
-/// Offset of the congestion window of the primary path in `struct sctp_status`, and the size from there on.
-const CWND_AT: usize = 160;
-const STATUS_REST_BYTES: usize = 16;
+/// Size of `struct sctp_status`, below which the system tells nothing, and the offset of the payload of a full chunk.
+const STATUS_BYTES: usize = 176;
+const FRAGMENT_AT: usize = 20;
 const SCTP_DELAYED_SACK: libc::c_int = 16;
 const SCTP_SOCKOPT_BINDX_ADD: libc::c_int = 100;
 const SCTP_GET_LOCAL_ADDRS: libc::c_int = 109;
+const SCTP_GET_ASSOC_STATS: libc::c_int = 112;
+/// Index in the counts of [`Stats`] of the ordered chunks sent, which are all of a carrier. A chunk counts once, however often it is
+/// sent again.
+const CHUNKS_SENT: usize = 11;
 const SPP_HB_ENABLE: u32 = 1;
 /// Size of `struct sctp_paddrparams`, which is packed to four bytes.
 const PEER_ADDR_PARAMS_BYTES: usize = 156;

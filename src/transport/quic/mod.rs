@@ -274,7 +274,7 @@ impl Transport for Quic {
         self.port.borrow().local().is_some_and(|local| local.ip().is_unspecified())
     }
 
-    fn room(&self, _: &Side, demand: Demand) -> usize {
+    fn room(&mut self, _: &Side, demand: Demand) -> usize {
         let Demand { rate, is_alone, is_mixed } = demand;
         let is_slow = is_alone && rate < SLOW_RATE;
         if !self.is_flushed() || (is_slow && self.has_unsent()) || self.message_bytes > self.ahead_bytes {
