@@ -15,7 +15,7 @@ pub(crate) use super::portable::{
     SKIPS, choose_port_late, datagram_socket, drop_errors, handshake_with_data, is_reset_behind_fin,
     is_segments_refused, may_choose_port, mptcp_info, mptcp_socket, mptcp_subflows, new_pipe, nonblocking_socket,
     open_beneath, original_dest, receive_ecn, receive_original_dest, receive_redirected, rename_new, report_errors,
-    sctp_bind_more, sctp_local_addresses, sctp_output, sctp_socket, send_before_end, set_mark,
+    sctp_bind_more, sctp_local_addresses, sctp_output, sctp_set_rto_min, sctp_socket, send_before_end, set_mark,
     set_transparent, skip, splice_in, splice_out, tcp_info, trim_memory, unacknowledged,
 };
 pub use super::portable::{NameClaim, claim_name, machine};

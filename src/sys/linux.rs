@@ -26,7 +26,7 @@ pub(crate) use redirected::{
     CONTROL_BYTES, HAS_REDIRECT, choose_port_late, original_dest, receive_original_dest, receive_redirected, set_mark,
     set_transparent,
 };
-pub(crate) use sctp::{sctp_bind_more, sctp_local_addresses, sctp_output, sctp_socket};
+pub(crate) use sctp::{sctp_bind_more, sctp_local_addresses, sctp_output, sctp_set_rto_min, sctp_socket};
 
 /// The events of a connected socket: both directions, and urgent data, because reads stop there.
 pub(crate) const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);

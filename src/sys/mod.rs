@@ -28,6 +28,7 @@ macro_rules! syscall {
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
 use socket2::{Domain, Socket};
 
@@ -103,7 +104,7 @@ pub(crate) use kernel::{
     bind_to_interface, choose_port_late, datagram_socket, drop_errors, handshake_with_data, is_network_change,
     is_reset_behind_fin, is_segments_refused, may_choose_port, mptcp_info, mptcp_subflows, network_changes, new_pipe,
     nonblocking_socket, original_dest, receive_ecn, receive_original_dest, receive_redirected, report_errors,
-    sctp_bind_more, sctp_local_addresses, sctp_output, send_before_end, set_congestion, set_mark,
+    sctp_bind_more, sctp_local_addresses, sctp_output, sctp_set_rto_min, send_before_end, set_congestion, set_mark,
     set_transparent, set_unsent_bytes, set_user_timeout, skip, splice_in, splice_out, tcp_info, trim_memory,
     unacknowledged, wants_more,
 };
@@ -215,6 +216,8 @@ pub(crate) struct SctpOutput {
     pub chunk_bytes: u32,
     /// Chunks that were sent since the association began.
     pub chunks_sent: u64,
+    /// The smoothed round trip of the path in use.
+    pub srtt: Duration,
 }
 
 /// Makes a stream socket that does not block. Where the system has no multipath TCP, the socket is one of TCP.

@@ -115,6 +115,11 @@ pub(crate) fn sctp_local_addresses(_: &TcpStream) -> io::Result<Vec<std::net::Ip
 }
 
 /// Refuses: this system has no SCTP.
+pub(crate) fn sctp_set_rto_min(_: &TcpStream, _: std::time::Duration) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Refuses: this system has no SCTP.
 pub(crate) fn sctp_output(_: &TcpStream) -> io::Result<super::SctpOutput> {
     Err(io::ErrorKind::Unsupported.into())
 }

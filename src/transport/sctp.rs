@@ -50,6 +50,10 @@ impl StreamKind for Sctp {
     fn wants_more(socket: &TcpStream, backlog: &mut Backlog, rate: u64) -> bool {
         // Where the system does not tell, the send buffer alone bounds the bytes.
         let Ok(output) = sys::sctp_output(socket) else { return true };
+        if let Some(bound) = backlog.new_rto_min(output.srtt) {
+            // Without it the timer is less patient.
+            let _ = sys::sctp_set_rto_min(socket, bound);
+        }
         backlog.wants_more(output, rate)
     }
 }
@@ -71,6 +75,8 @@ pub(crate) struct Backlog {
     limit: u64,
     /// Looks at the system since it has sent a chunk.
     looks: u32,
+    /// Lower bound of the retransmission timeout, once it was set.
+    rto_min: Duration,
 }
 
 impl Backlog {
@@ -89,6 +95,17 @@ impl Backlog {
         self.has_room()
     }
 
+    /// Returns a lower bound of the retransmission timeout for a path of this round trip, if the present one differs much.
+    ///
+    /// The system's timeout is the round trip and four times its variance, which on a steady path is nearly the round trip alone: a
+    /// queue that begins to grow is a timeout then. Its window is one packet again, and nothing undoes that. TCP therefore waits
+    /// 200 ms longer than a round trip at least, and so does this bound.
+    pub fn new_rto_min(&mut self, srtt: Duration) -> Option<Duration> {
+        let bound = (srtt + RTO_PATIENCE).min(RTO_MIN_MAX);
+        let is_near = bound.abs_diff(self.rto_min) <= RTO_PATIENCE / 4;
+        (!is_near).then(|| std::mem::replace(&mut self.rto_min, bound)).map(|_| bound)
+    }
+
     /// Returns the time until the carrier asks again without an event, if the system may have many unsent bytes. Acknowledgements make
     /// events for nearly all chunks, but not for those behind a lost one.
     pub fn next_look(&self) -> Option<Duration> {
@@ -100,6 +117,9 @@ impl Backlog {
     }
 }
 
+/// Time that the retransmission timeout is longer than a round trip, and the longest bound of it, which is below that of the socket.
+const RTO_PATIENCE: Duration = Duration::from_millis(200);
+const RTO_MIN_MAX: Duration = Duration::from_secs(3);
 /// Payload of a full chunk on a path of the smallest MTU of IPv6.
 const CHUNK_BYTES_MIN: u32 = 1180;
 /// The unsent bytes last for this part of a second: several looks.

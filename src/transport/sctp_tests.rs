@@ -163,7 +163,7 @@ fn a_record_that_was_written_in_part_is_completed_before_the_next() {
 
 /// Returns what the system says that has sent so many chunks of 1,400 bytes, and keeps the memory of so many.
 fn output(chunks_sent: u64, chunks_kept: u32) -> SctpOutput {
-    SctpOutput { memory_bytes: chunks_kept * 2_600, chunk_bytes: 1_400, chunks_sent }
+    SctpOutput { memory_bytes: chunks_kept * 2_600, chunk_bytes: 1_400, chunks_sent, srtt: Duration::ZERO }
 }
 
 /// The rate of a path for which 16 KiB may be unsent.
@@ -195,6 +195,18 @@ fn a_carrier_that_waits_for_the_system_looks_again_and_less_often_while_nothing_
     });
     assert_eq!(waits, [1, 1, 2, 4, 8, 8].map(|times| LOOK_AGAIN * times));
     assert!(backlog.wants_more(output(240, 1), SLOW) && backlog.next_look().is_none());
+}
+
+#[test]
+fn the_retransmission_timeout_is_longer_than_a_round_trip_by_what_it_is_for_tcp() {
+    let ms = Duration::from_millis;
+    let mut backlog = Backlog::default();
+    assert_eq!(backlog.new_rto_min(ms(1)), Some(ms(201)));
+    assert_eq!(backlog.new_rto_min(ms(40)), None, "nearly the same");
+    assert_eq!(backlog.new_rto_min(ms(200)), Some(ms(400)));
+    assert_eq!(backlog.new_rto_min(ms(210)), None);
+    assert_eq!(backlog.new_rto_min(ms(60_000)), Some(ms(3_000)), "the socket refuses a bound above its upper one");
+    assert_eq!(backlog.new_rto_min(ms(20)), Some(ms(220)));
 }
 
 #[test]
