@@ -277,7 +277,7 @@ fn a_session_has_subflows_of_tcp_and_of_sctp_and_outlives_either() {
         return;
     }
     let net = Net::of(&[Kind::Rate(40.0), Kind::Rate(40.0)]);
-    let paths = [format!("{}", net.path(0).near_ip()), format!("sctp:{}", net.path(1).near_ip())];
+    let paths = [format!("tcp:{}", net.path(0).near_ip()), format!("sctp:{}", net.path(1).near_ip())];
     let near = [&["--path", &paths[0], "--path", &paths[1]], &HASTY[2..]].concat();
     let listener = net.far().inside(|| std::net::TcpListener::bind("127.0.0.1:0").expect("a port"));
     let secret = Secret::new();
