@@ -50,7 +50,7 @@ fn lte_and_wifi_are_used() {
 
 #[test]
 fn satellite_and_lte_are_used() {
-    check("satellite + LTE", 12, Bounds { share: 0.94, gap: 500.0, echo: 500.0 });
+    check("satellite + LTE", 12, Bounds { share: 0.94, gap: 450.0, echo: 500.0 });
 }
 
 #[test]
@@ -85,9 +85,9 @@ fn a_lossy_path_does_not_slow_down_a_clean_one() {
 
 #[test]
 fn a_lossy_path_is_filled_where_the_congestion_control_is_bbr() {
-    for name in ["2 % loss", "5 % loss"] {
+    for (name, bounds) in [("2 % loss", [0.92, 200.0, 150.0]), ("5 % loss", [0.93, 150.0, 150.0])] {
         let [share, gap, echo, _] = lossy(name, true);
-        assert!(share >= 0.92 && gap <= 250.0 && echo <= 200.0, "{name}: {share} {gap} {echo}");
+        assert!(share >= bounds[0] && gap <= bounds[1] && echo <= bounds[2], "{name}: {share} {gap} {echo}");
     }
 }
 
@@ -126,7 +126,7 @@ fn small_messages_of_redundant_mode_do_not_wait_for_a_dark_path() {
     let scene = scenes::all().into_iter().find(|scene| scene.name == "LTE + LTE").unwrap();
     let row = scene.with_mode(Mode::Redundant).bulk(12);
     println!("{row:?}");
-    assert!(row.echo.1 <= 200.0 && row.share >= 0.94, "{row:?}");
+    assert!(row.echo.1 <= 150.0 && row.share >= 0.94, "{row:?}");
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_minute_on_each_trace_meets_the_goals() {
         println!("{}: {row:?}", scene.name);
         let echo = if scene.name == "LTE + Wi-Fi" { 350.0 } else { 600.0 };
         assert!(row.share >= 0.95 && row.share >= 0.98 * row.best, "{}: {row:?}", scene.name);
-        assert!(row.echo.1 <= echo, "{}: {row:?}", scene.name);
+        assert!(row.echo.1 <= echo && row.gap <= 600.0, "{}: {row:?}", scene.name);
     }
     check("6 x 20", 60, Bounds { share: 0.95, gap: 50.0, echo: 90.0 });
     check("six unlike", 60, Bounds { share: 0.95, gap: 250.0, echo: 120.0 });
