@@ -83,3 +83,63 @@ fn a_loss_delays_only_the_streams_of_its_lane() {
     assert!(one > 0.2, "with a single lane a loss delays all streams: {one:.3}");
     assert!(many < one / 3.0, "{many:.3} of the writes are late with lanes, {one:.3} without");
 }
+
+/// Writes 100 bytes every 20 ms beside a bulk transfer over a slow path of QUIC, on which a loss of a bulk frame is repaired late
+/// now and then. Returns the delays of the writes in milliseconds, sorted, the share of the path that bulk has used, and the least
+/// and the highest rate that the session has believed in, in shares of that of the path. The path alone takes 10 ms, and a frame 5
+/// more.
+fn delays_beside_bulk(bulk: usize) -> (Vec<u64>, f64, [f64; 2]) {
+    const RATE: f64 = 750_000.0;
+    const BYTES: u64 = 100;
+    let mut world = World::new(7, Config::default());
+    world.add_path(Shape { lowat: 4 << 10, ..Shape::new(6, 10) });
+    world.paths[0].manner = Manner { message_bytes_max: 0, ..Manner::quic(15, 0) };
+    world.start();
+    world.run_until_up(1);
+    let id = world.conns[0].id;
+    world.session(CLIENT).set_window(id, 32 << 10);
+    let bulk: Vec<StreamId> = (0..bulk).map(|_| world.open(CLIENT, gates::endless())).collect();
+    let plan = Plan { chunk: 1, ..Plan::up(1 << 40) };
+    let now = world.now;
+    let small = world.session(CLIENT).open(now, Open { source: plan.text(), ..Open::name("a", 1) }).unwrap();
+    world.ends[CLIENT].app.adopt(small, plan);
+    world.run_for(1_000_000);
+    let moved = |world: &World| bulk.iter().map(|id| world.ends[SERVER].app.streams[id].read).sum::<u64>();
+    let before = moved(&world);
+    let (mut written, mut waiting, mut delays) = (0, std::collections::VecDeque::new(), Vec::new());
+    let mut rates = [f64::MAX, 0.0];
+    for ms in 0..20_000u64 {
+        if ms % 300 == 0 {
+            // A packet and its repair are lost.
+            let lane = 1 + (bulk[0].0 / 2) as u16 % 15;
+            let until = world.now.after(60_000);
+            world.conns[0].pipes[CLIENT].hold_lane(lane, until);
+        }
+        if ms % 20 == 0 {
+            let mut chunk = pattern::slice(u64::from(small.0) * 2, written, BYTES as usize);
+            world.session(CLIENT).write(small, &mut chunk).unwrap();
+            written += BYTES;
+            waiting.push_back((written, ms));
+        }
+        world.run_for(1000);
+        let rate = world.session(CLIENT).path(id).map_or(0, |(_, rate, ..)| rate) as f64 / RATE;
+        rates = [rates[0].min(rate), rates[1].max(rate)];
+        let read = world.ends[SERVER].app.streams[&small].read;
+        while let Some((_, since)) = waiting.pop_front_if(|(end, _)| *end <= read) {
+            delays.push(ms + 1 - since);
+        }
+    }
+    delays.sort_unstable();
+    (delays, (moved(&world) - before) as f64 / RATE / 20.0, rates)
+}
+
+#[test]
+fn small_messages_do_not_wait_for_the_repair_of_a_bulk_transfer() {
+    for bulk in [1, 4] {
+        let (delays, share, rates) = delays_beside_bulk(bulk);
+        let at = |percent: usize| delays[delays.len() * percent / 100];
+        let said = format!("{bulk} transfers: {} and {} ms, {share:.3} of the path, {rates:.2?}", at(50), at(99));
+        assert!(delays.len() > 900 && at(50) <= 20 && at(99) <= 26, "{said}");
+        assert!(share > 0.95 && rates[0] > 0.6 && rates[1] < 1.5, "{said}");
+    }
+}

@@ -101,6 +101,8 @@ pub(in crate::link) struct Scheduler {
     interval: Time,
     stalled: bool,
     urgent_run: u8,
+    /// True if the last frame among urgent ones and those of new streams was a retransmission.
+    pub(in crate::link) retransmitted: bool,
     /// Time in microseconds that credit and acknowledgements need to come back.
     pub(in crate::link) return_us: u64,
 }
@@ -108,7 +110,15 @@ pub(in crate::link) struct Scheduler {
 impl Scheduler {
     pub(in crate::link) fn new() -> Scheduler {
         // The initial risk is near its maximum; ten stalled intervals, 300 ms, bring it to its minimum.
-        Scheduler { order: Vec::new(), risk: 700, interval: Time::ZERO, stalled: false, urgent_run: 0, return_us: 0 }
+        Scheduler {
+            order: Vec::new(),
+            risk: 700,
+            interval: Time::ZERO,
+            stalled: false,
+            urgent_run: 0,
+            retransmitted: false,
+            return_us: 0,
+        }
     }
 
     /// Ranks the usable subflows.
@@ -226,7 +236,7 @@ impl Scheduler {
     }
 
     pub(in crate::link) fn on_other(&mut self) {
-        self.urgent_run = 0;
+        (self.urgent_run, self.retransmitted) = (0, false);
     }
 
     /// Returns the part of the window that may be risked, in thousandths.

@@ -13,8 +13,8 @@
 //! does not delay the streams on others.
 //! - **The other lanes open late**: they may overtake the first one. They are used once the peer has acknowledged the frames
 //!   of the handshake and of resuming, which it must process first.
-//! - **One lane may stall** while others go on: its frames in flight are sent elsewhere, and its streams use another lane
-//!   until it goes on. A subflow whose first lane is silent is suspect as a whole, because its control frames are stuck.
+//! - **One lane may stall** while others go on: its frames in flight are sent on another subflow, if there is one, and its
+//!   streams use another lane until it goes on. A subflow whose first lane is silent is suspect as a whole, because its control frames are stuck.
 //! - **Messages** of the carrier carry datagrams. They may be lost or overtake each other, so they count in no lane, are not
 //!   acknowledged, and are not sent again.
 
@@ -50,6 +50,8 @@ pub(in crate::link) struct Subflow {
     /// The time of the last progress of any lane, and the time at which the latest acknowledged frame was sent.
     pub(in crate::link) acked_at: Time,
     pub(in crate::link) acked_sent_at: Time,
+    /// True if a lane had been overtaken by others at the last progress: the carrier repairs a loss.
+    pub(in crate::link) has_gap: bool,
     /// Maximum length of a frame that the carrier sends as a message; 0 if it has no messages.
     pub(in crate::link) message_bytes_max: usize,
     /// True if a message was sent since the last PING.
@@ -99,6 +101,7 @@ impl Subflow {
             opens_at: None,
             acked_at: Time::ZERO,
             acked_sent_at: Time::ZERO,
+            has_gap: false,
             message_bytes_max: 0,
             has_sent_message: false,
             path: PathEstimate::default(),
@@ -170,6 +173,8 @@ impl Subflow {
     pub(in crate::link) fn on_progress(&mut self, now: Time, sent_at: Time) {
         self.acked_at = now;
         self.acked_sent_at = self.acked_sent_at.max(sent_at);
+        let mut lanes = self.other_lanes().iter().filter(|lane| !lane.tx.is_stalled());
+        self.has_gap = lanes.any(|lane| lane.tx.overtaken_since(self.acked_sent_at).is_some());
         if let (Some(position), Some(first)) = (self.opens_at, self.lanes.first())
             && first.tx.acked() >= position
         {
@@ -187,9 +192,11 @@ impl Subflow {
         self.room > 0 && self.frames() < frames_max
     }
 
-    /// Returns true if it takes only urgent frames now.
+    /// Returns true if it takes only urgent frames now. Bytes behind the gap of a lane have arrived and are not under way, but only
+    /// the end of the gap tells how many they are. So the window is twice as large until then.
     pub(in crate::link) fn is_full(&self) -> bool {
-        self.window != u64::MAX && self.in_flight() >= self.window
+        let window = if self.has_gap { self.window.saturating_mul(2) } else { self.window };
+        window != u64::MAX && self.in_flight() >= window
     }
 
     pub(in crate::link) fn frames(&self) -> usize {
@@ -282,11 +289,6 @@ impl Subflow {
             }
         }
         any
-    }
-
-    /// Returns true if a lane for streams has not stalled.
-    pub(in crate::link) fn has_lane(&self) -> bool {
-        self.has_open_lanes() && self.other_lanes().iter().any(|lane| !lane.tx.is_stalled())
     }
 
     fn other_lanes(&self) -> &[Lane] {

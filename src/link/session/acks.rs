@@ -60,11 +60,14 @@ impl Session {
         }
         if let (Some((at, queued)), Some(subflow)) = (news.latest, self.subflows.get_mut(index)) {
             // The time of a lane that had stalled is not that of the path.
-            if subflow.lanes.len() == 1 || at >= subflow.acked_sent_at {
+            let is_in_order = subflow.lanes.len() == 1 || at >= subflow.acked_sent_at;
+            subflow.on_progress(now, at);
+            // A lane with a gap stands still, and then moves by all that has arrived behind it. So a rate is measured between two
+            // times without a gap.
+            if is_in_order && !subflow.has_gap {
                 let acked = subflow.acked();
                 subflow.path.on_ack(now, now.since(at), acked, queued);
             }
-            subflow.on_progress(now, at);
         }
         self.clear_suspicion(now, index, false);
         self.wake_writers();

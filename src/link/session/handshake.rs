@@ -261,6 +261,7 @@ impl Session {
         }
         self.up_count += 1;
         self.reinject_from_suspects();
+        (0..self.subflows.len()).for_each(|index| self.empty_stalled_lanes(index));
     }
 
     /// Removes a subflow whose carrier is gone. Its frames in flight are sent elsewhere.

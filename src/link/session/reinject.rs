@@ -193,12 +193,7 @@ impl Session {
         overdue.into_iter().for_each(|entry| self.on_frame_lost(entry));
     }
 
-    /// Returns true if the frames of a stalled lane could take another lane of the subflow, or another subflow.
-    pub(super) fn may_leave_lane(&self, subflow: &Subflow) -> bool {
-        subflow.lanes.len() > 2 || self.may_reinject()
-    }
-
-    /// Finds the lanes that have stalled by themselves, and queues their frames in flight for other lanes or subflows.
+    /// Finds the lanes that have stalled by themselves, and queues their frames in flight for other subflows.
     pub(super) fn reinject_stalled(&mut self, now: Time, index: usize) {
         let Some(subflow) = self.subflows.get_mut(index) else { return };
         if subflow.note_stalled(now) {
@@ -207,12 +202,13 @@ impl Session {
         }
     }
 
-    /// Queues the frames in flight on the stalled lanes of a subflow again, if another lane or subflow can take them.
-    fn empty_stalled_lanes(&mut self, index: usize) {
+    /// Queues the frames in flight on the stalled lanes of a subflow again, if another subflow can take them. Another lane of the
+    /// same carrier would not be faster: the carrier repairs a loss ahead of all new bytes, and would carry the frames twice.
+    pub(super) fn empty_stalled_lanes(&mut self, index: usize) {
         let trusted = |s: &Subflow| s.is_live() && !s.suspect && s.class() != Class::Closing;
         let mut others = self.subflows.iter().enumerate().filter(|(other, _)| *other != index);
-        let has_other = self.may_reinject() && others.any(|(_, s)| trusted(s));
-        let Some(subflow) = self.subflows.get_mut(index).filter(|s| has_other || s.has_lane()) else { return };
+        let has_other = others.any(|(_, s)| trusted(s));
+        let Some(subflow) = self.subflows.get_mut(index).filter(|_| has_other) else { return };
         let mut stuck: Vec<SentFrame> = Vec::new();
         for lane in subflow.lanes.iter_mut().filter(|lane| lane.tx.is_stalled()) {
             for entry in lane.tx.entries_mut().filter(|entry| entry.is_reinjectable()) {

@@ -31,7 +31,7 @@ impl Session {
         let ping = (subflow.room > 0).then(|| subflow.ping_at(self.config.ping_us()));
         let dead = subflow.heard.after(self.config.dead_us);
         let late = subflow.late_at().filter(|_| self.may_reinject());
-        let stalled = subflow.stalled_at().filter(|_| self.may_leave_lane(subflow));
+        let stalled = subflow.stalled_at().filter(|_| subflow.lanes.len() > 2 || self.may_reinject());
         let dead_lane = subflow.dead_lane_at(self.config.dead_us);
         [ping, subflow.suspect_at(), late, stalled, dead_lane, Some(dead)].into_iter().flatten().min()
     }

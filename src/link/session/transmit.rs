@@ -1,8 +1,9 @@
 //! Frames to send: the choice of the next frame, and of its subflow.
 //!
 //! Each call of [`Session::poll_transmit`] writes one frame, in this order: frames of a subflow itself (its HELLO, PING
-//! and PONG, RESUME_STATE); acknowledgements and control frames; retransmissions; then datagrams and new pieces by
-//! turns. Once in nine frames the new pieces go first, so that control frames and retransmissions cannot starve them.
+//! and PONG, RESUME_STATE); acknowledgements and control frames; retransmissions, and by turns with them the pieces of new
+//! streams, which are small or few; then datagrams and new pieces by turns. Once in nine frames the new pieces go first, so that
+//! control frames and retransmissions cannot starve them.
 //! If there is nothing to send, a piece that a stream waits for may be reinjected on the fastest subflow. The datagrams
 //! of a flow stay on one subflow while it is usable and none of them is late.
 
@@ -97,7 +98,20 @@ impl Session {
     fn send_urgent(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
         let sent = self.send_ack(now, out);
         let sent = sent.or_else(|| self.send_duplicate(now, out));
-        let sent = sent.or_else(|| self.send_control(now, out)).or_else(|| self.send_retransmit(now, out));
+        let sent = sent.or_else(|| self.send_control(now, out));
+        if sent.is_none() && self.scheduler.retransmitted && self.may_schedule() {
+            // A keystroke does not wait for the repair of a bulk transfer.
+            let new = self.send_from_list(now, List::New, out);
+            if new.is_some() {
+                self.scheduler.retransmitted = false;
+                return new;
+            }
+        }
+        let sent = sent.or_else(|| {
+            let sent = self.send_retransmit(now, out);
+            self.scheduler.retransmitted = sent.is_some();
+            sent
+        });
         if sent.is_some() {
             self.scheduler.on_urgent();
         }
@@ -275,8 +289,7 @@ impl Session {
 
     /// Sends a frame of the next stream by turn: new streams first.
     fn send_scheduled(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
-        let outstanding = self.tx.ranges + self.subflows.iter().map(Subflow::frames).sum::<usize>();
-        if !self.scheduler.any_ready() || outstanding >= RANGES_MAX {
+        if !self.may_schedule() {
             return None;
         }
         let sent = self.send_from_list(now, List::New, out).or_else(|| self.send_from_list(now, List::Old, out));
@@ -284,6 +297,12 @@ impl Session {
             self.scheduler.on_other();
         }
         sent
+    }
+
+    /// Returns true if a subflow and the lists of frames in flight have room for another piece.
+    fn may_schedule(&self) -> bool {
+        let outstanding = self.tx.ranges + self.subflows.iter().map(Subflow::frames).sum::<usize>();
+        self.scheduler.any_ready() && outstanding < RANGES_MAX
     }
 
     fn send_from_list(&mut self, now: Time, list: List, out: &mut Outbox) -> Option<Transmit> {

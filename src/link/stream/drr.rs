@@ -1,8 +1,12 @@
 //! Deficit round robin with weights over the streams that have something to send.
 //!
 //! There are two lists, as in fq_codel (RFC 8290, section 4.2). A stream that becomes busy goes to the new list, which
-//! is served first for one quantum: a keystroke overtakes bulk. A stream that has used its quantum, or has nothing
-//! left, goes to the old list, so a stream cannot stay new by running empty now and then.
+//! is served first for one quantum: a keystroke overtakes bulk. A stream that has used its quantum goes to the old list.
+//!
+//! Unlike there, a stream that runs empty waits in the old list for its next bytes, and is new again with the rest of its
+//! quantum if they come before its turn. A turn of bulk takes tens of milliseconds on a slow path, and longer while the window
+//! is full, so the next keystroke would often wait for it. The quantum bounds what a stream sends ahead of the others in each
+//! round, however often it runs empty.
 //!
 //! Datagrams of a flow must not overtake each other, so a flow waits for one subflow. Each list therefore has a queue for
 //! the flows of each subflow, beside the one of the streams. A turn goes to the oldest ticket of the queues that can send
@@ -35,6 +39,8 @@ pub(in crate::link) enum Queue {
 #[derive(Clone, Copy, Debug, Default)]
 struct Entry {
     membership: Option<List>,
+    /// True if it has run empty and waits in the old list for the end of its round.
+    is_idle: bool,
     queue: Queue,
     deficit: i32,
     weight: u8,
@@ -103,15 +109,19 @@ pub(in crate::link) struct Drr {
 }
 
 impl Drr {
-    /// Adds a stream that has something to send, as a new one if it is in no list. A stream of another queue changes to
-    /// this one.
+    /// Adds a stream that has something to send, as a new one if it is in no list, or idle with a rest of its quantum. A stream
+    /// of another queue changes to this one.
     pub(in crate::link) fn enter(&mut self, slot: usize, weight: u8, queue: Queue) {
         if self.entries.len() <= slot {
             self.entries.resize(slot + 1, Entry::default());
         }
         let Some(entry) = self.entries.get_mut(slot) else { return };
         if let Some(list) = entry.membership {
-            if entry.queue != queue {
+            let was_idle = std::mem::take(&mut entry.is_idle);
+            if was_idle && entry.deficit > 0 {
+                (entry.queue, entry.epoch) = (queue, entry.epoch.wrapping_add(1));
+                self.put(List::New, slot);
+            } else if entry.queue != queue {
                 (entry.queue, entry.epoch) = (queue, entry.epoch.wrapping_add(1));
                 self.push(list, slot);
             }
@@ -119,7 +129,7 @@ impl Drr {
         }
         let weight = weight.max(1);
         let deficit = QUANTUM * i32::from(weight);
-        *entry = Entry { membership: Some(List::New), queue, deficit, weight, epoch: entry.epoch };
+        *entry = Entry { membership: Some(List::New), is_idle: false, queue, deficit, weight, epoch: entry.epoch };
         self.push(List::New, slot);
     }
 
@@ -150,11 +160,11 @@ impl Drr {
         }
     }
 
-    /// Removes a stream at the head, which has nothing to send. One from the new list stays in the old list for a
-    /// round.
+    /// Removes a stream at the head, which has nothing to send. It is idle in the old list for a round before.
     pub(in crate::link) fn leave(&mut self, slot: usize) {
+        let was_idle = self.entries.get_mut(slot).is_some_and(|entry| std::mem::replace(&mut entry.is_idle, true));
         match self.take(slot) {
-            Some(List::New) => self.put(List::Old, slot),
+            Some(_) if !was_idle => self.put(List::Old, slot),
             _ => self.set_membership(slot, None),
         }
     }
@@ -325,14 +335,41 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_runs_empty_does_not_become_new() {
+    fn a_stream_that_runs_empty_is_new_again_with_the_rest_of_its_quantum() {
         let mut drr = Drr::default();
         drr.enter(0, 1, Queue::Streams);
         drr.enter(1, 1, Queue::Streams);
-        assert_eq!(serve_one(&mut drr, 100, false), 0);
+        assert_eq!(serve_one(&mut drr, 6000, false), 0);
+        for _ in 0..2 {
+            drr.enter(0, 1, Queue::Streams);
+            assert_eq!(head(&mut drr), (1, List::New), "the other one was new before");
+            drr.skip(1);
+            assert_eq!(serve_one(&mut drr, 6000, false), 0);
+        }
         drr.enter(0, 1, Queue::Streams);
         assert_eq!(serve_one(&mut drr, FRAME, true), 1);
+        assert_eq!(serve_one(&mut drr, FRAME, true), 1, "the quantum of this round is used up");
         assert_eq!(head(&mut drr), (0, List::Old));
+        drr.sent(0, 100, false);
+        assert_eq!(serve_one(&mut drr, FRAME, true), 1);
+        assert_eq!(serve_one(&mut drr, 0, false), 0, "its turn has come");
+        assert!(!drr.contains(0));
+    }
+
+    #[test]
+    fn a_stream_that_always_runs_empty_gets_no_more_than_its_share() {
+        let mut drr = Drr::default();
+        drr.enter(0, 1, Queue::Streams);
+        let mut served = [0; 2];
+        for _ in 0..10_000 {
+            drr.enter(1, 1, Queue::Streams);
+            let (slot, _) = head(&mut drr);
+            let bytes = [FRAME, 700][slot];
+            served[slot] += bytes;
+            drr.sent(slot, bytes, slot == 0);
+        }
+        assert!(served[1] * 9 <= served[0] * 10, "{served:?}");
+        assert!(served[1] * 2 >= served[0], "{served:?}");
     }
 
     #[test]
