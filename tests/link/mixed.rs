@@ -125,7 +125,8 @@ fn delays_beside_bulk(bulk: usize) -> (Vec<u64>, f64, [f64; 2]) {
         let rate = world.session(CLIENT).path(id).map_or(0, |(_, rate, ..)| rate) as f64 / RATE;
         rates = [rates[0].min(rate), rates[1].max(rate)];
         let read = world.ends[SERVER].app.streams[&small].read;
-        while let Some((_, since)) = waiting.pop_front_if(|(end, _)| *end <= read) {
+        while let Some(&(_, since)) = waiting.front().filter(|(end, _)| *end <= read) {
+            waiting.pop_front();
             delays.push(ms + 1 - since);
         }
     }
