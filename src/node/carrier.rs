@@ -56,6 +56,8 @@ pub(crate) struct Carrier {
     /// The peer has closed another carrier: the time until which this one must receive something, and the bytes that it had
     /// received before.
     doubted: Option<(u64, u64)>,
+    /// It was read, and is flushed when its link was driven.
+    awaits_flush: bool,
     /// The time at which the connection is looked after, if that is armed.
     armed_us: Option<u64>,
     /// Cost of the frames of the last read beyond its bytes. The next field is set if most frames were small.
@@ -91,6 +93,7 @@ impl Carrier {
             is_counted: false,
             held: false,
             doubted: None,
+            awaits_flush: false,
             armed_us: None,
             frames_cost: 0,
             has_small_frames: false,
@@ -175,7 +178,8 @@ impl Node {
             record.ready.readable |= failed;
             record.ready.fin |= failed;
         }
-        if let Err(failure) = self.read_carrier(core, id, side).and_then(|()| self.flush_carrier(core, id)) {
+        let read = self.read_carrier(core, id, side);
+        if let Err(failure) = read.and_then(|()| self.flush_later(core, id)) {
             // The last message of the peer, such as a refusal, is the reason, and not the close that followed it.
             link.into_iter().for_each(|link| self.link_events(core, link));
             return self.carrier_failed(core, id, &failure);
@@ -372,10 +376,34 @@ impl Node {
         }
     }
 
+    /// Flushes a carrier that was read: at once, or behind the frames of its session if it can wait for them.
+    fn flush_later(&mut self, core: &mut Core, id: Id) -> Result<(), Failure> {
+        let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
+        let may_wait = carrier.transport.as_ref().is_some_and(transport::Carrier::may_wait);
+        if !may_wait || carrier.stage != CarrierStage::Live {
+            return self.flush_carrier(core, id);
+        }
+        if !std::mem::replace(&mut carrier.awaits_flush, true) {
+            self.unflushed.push(id);
+        }
+        Ok(())
+    }
+
+    /// Flushes the carriers that were read in this turn and were not flushed since.
+    pub(super) fn flush_rest(&mut self, core: &mut Core) {
+        while let Some(id) = self.unflushed.pop() {
+            let awaits_flush = self.carriers.get(id).is_some_and(|carrier| carrier.awaits_flush);
+            if awaits_flush && let Err(failure) = self.flush_carrier(core, id) {
+                self.carrier_failed(core, id, &failure);
+            }
+        }
+    }
+
     /// Writes the waiting bytes of a carrier. Frees a carrier that is closing and has written all.
     pub(crate) fn flush_carrier(&mut self, core: &mut Core, id: Id) -> Result<(), Failure> {
         let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
         let Some(side) = core.sides.get_mut(carrier.side) else { return Ok(()) };
+        carrier.awaits_flush = false;
         let flushed =
             carrier.transport.as_mut().map_or(Ok(()), |transport| transport.flush(side, &mut core.pools.sessions));
         flushed.map_err(|error| Failure::from(&error))?;

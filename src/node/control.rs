@@ -63,6 +63,8 @@ pub(crate) struct Node {
     pub outbox: Outbox,
     /// Decrypted bytes of one carrier on their way to its session.
     pub plain: Vec<Bytes>,
+    /// The carriers that were read in this turn and may not have been flushed since.
+    pub(super) unflushed: Vec<Id>,
     /// The half of the boot id that differs in each run of this process.
     pub run: [u8; 4],
     /// Events of links that wait for their callbacks.
@@ -94,6 +96,7 @@ impl Node {
             buffers: Rc::new(Buffers::new(memory_bytes as u64)),
             outbox: Outbox::new(),
             plain: Vec::new(),
+            unflushed: Vec::new(),
             run: super::random(),
             events: LinkEvents::default(),
             panics: Arc::default(),
@@ -204,6 +207,7 @@ impl Control for Node {
 
     fn drive(&mut self, core: &mut Core) {
         self.drive_links(core);
+        self.flush_rest(core);
         self.tell_waiting(core);
         core.stats.panics += self.panics.swap(0, Ordering::Relaxed);
     }

@@ -1,7 +1,7 @@
 //! Linux: splice and pipes (splice(2), pipe(2), fcntl(2)), and the options and figures of TCP sockets (tcp(7)).
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 #[cfg(target_os = "android")]
 use std::os::android::net::SocketAddrExt;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -92,6 +92,36 @@ pub(crate) const SENDS_SEGMENTS: bool = true;
 /// Makes a UDP socket tell the congestion notification of received datagrams (`IP_RECVTOS`, ip(7)).
 pub(crate) fn receive_ecn(socket: &Socket, domain: Domain) -> io::Result<()> {
     if domain == Domain::IPV6 { socket.set_recv_tclass_v6(true) } else { socket.set_recv_tos_v4(true) }
+}
+
+/// Sets the receive buffer of a socket, beyond the limit of the system (`SO_RCVBUFFORCE`, socket(7)).
+///
+/// # Errors
+/// This process may not do that (`CAP_NET_ADMIN`).
+pub(crate) fn force_receive_buffer(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set_int_option(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
+}
+
+/// Returns the longest packet of the route from a local address of this socket to a peer, as far as the system knows it (`IP_MTU`,
+/// ip(7)): that of the interface, or a shorter one that a router has asked for.
+pub(crate) fn route_mtu(socket: SockRef<'_>, local: Option<IpAddr>, peer: std::net::SocketAddr) -> Option<usize> {
+    let peer = std::net::SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    // Only a connected socket knows its route. This one sends nothing.
+    let probe = datagram_socket(Domain::for_address(peer)).ok()?;
+    if let Some(device) = socket.device().ok()? {
+        probe.bind_device(Some(&device)).ok()?;
+    }
+    let local = local.map(|local| local.to_canonical()).filter(|local| !local.is_unspecified());
+    if let Some(local) = local {
+        probe.bind(&std::net::SocketAddr::new(local, 0).into()).ok()?;
+    }
+    probe.connect(&peer.into()).ok()?;
+    let (level, option) = match peer.is_ipv4() {
+        true => (libc::IPPROTO_IP, libc::IP_MTU),
+        false => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
+    };
+    usize::try_from(int_option(&probe, level, option).ok()?).ok()
 }
 
 /// The options of a UDP socket by which the system fragments its datagrams.

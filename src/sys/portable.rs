@@ -65,6 +65,16 @@ pub(crate) fn drop_errors(_: SockRef<'_>) -> bool {
     false
 }
 
+/// Fails: the limit of the system holds.
+pub(crate) fn force_receive_buffer<T>(_: &T, _: usize) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Returns none: the system does not tell it.
+pub(crate) fn route_mtu(_: SockRef<'_>, _: Option<std::net::IpAddr>, _: std::net::SocketAddr) -> Option<usize> {
+    None
+}
+
 /// Returns true: such calls are not made here.
 pub(crate) fn is_segments_refused(_: &io::Error) -> bool {
     true

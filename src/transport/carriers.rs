@@ -318,6 +318,10 @@ impl Carrier {
         dispatch!(self, carrier => carrier.lingers())
     }
 
+    pub fn may_wait(&self) -> bool {
+        dispatch!(self, carrier => carrier.may_wait())
+    }
+
     pub fn next_timeout(&mut self) -> Option<Duration> {
         dispatch!(self, carrier => carrier.next_timeout())
     }

@@ -258,6 +258,12 @@ pub(crate) trait Transport: Sized {
         false
     }
 
+    /// Returns true if [`flush`](Self::flush) may wait until the session was asked for frames: the carrier has nothing but an
+    /// acknowledgement of its own, which shares a packet with them then.
+    fn may_wait(&self) -> bool {
+        false
+    }
+
     /// Returns the time until the carrier has something to do without an event, such as to send a lost datagram again.
     fn next_timeout(&mut self) -> Option<Duration> {
         None
@@ -328,6 +334,23 @@ impl Setup<'_> {
     /// The seed cannot be used.
     pub fn public_key(&self) -> io::Result<PeerKey> {
         Identity::from_seed(self.seed).map(|identity| identity.public_key()).map_err(io::Error::other)
+    }
+}
+
+#[cfg(test)]
+impl Setup<'static> {
+    /// Returns the setup of tests: one key for both ends, which admit every key.
+    fn of_tests() -> Setup<'static> {
+        Setup {
+            seed: &[7; 32],
+            ciphers: &[],
+            groups: &[],
+            admits: std::sync::Arc::new(|_| true),
+            expired: std::sync::Arc::new(|_| false),
+            invites: None,
+            simultaneous: false,
+            congestion: Congestion::System,
+        }
     }
 }
 

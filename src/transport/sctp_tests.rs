@@ -1,7 +1,6 @@
 //! Records as messages, over a pair of sockets with message boundaries: no SCTP is needed.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use socket2::{Domain, Socket, Type};
 
@@ -24,22 +23,12 @@ struct End {
 
 impl End {
     fn new(socket: Socket, is_client: bool) -> End {
-        let setup = Setup {
-            seed: &[7; 32],
-            ciphers: &[],
-            groups: &[],
-            admits: Arc::new(|_| true),
-            expired: Arc::new(|_| false),
-            invites: None,
-            simultaneous: false,
-            congestion: crate::transport::Congestion::default(),
-        };
         let make = if is_client { TlsStream::<Sctp>::client } else { TlsStream::<Sctp>::server };
         let owner = Owner::Carrier(Id::parse(Kind::Carrier, "1.1").unwrap());
         let mut side = Side::new(owner, SideState::Connected, Io::Tcp(socket.into()), Endpoint::Unknown);
         side.ready.readable = true;
         let (id, buffers) = (Id::parse(Kind::Side, "1.1").unwrap(), Rc::new(Buffers::new(0)));
-        let carrier = TlsStream::carrier(&make(&setup).unwrap(), id, &mut side, &buffers).unwrap();
+        let carrier = TlsStream::carrier(&make(&Setup::of_tests()).unwrap(), id, &mut side, &buffers).unwrap();
         End { carrier, side, sessions: Sessions::new() }
     }
 

@@ -159,7 +159,7 @@ fn links_over_quic_fill_the_datagrams_of_each_path() {
     }
     let net = Net::of(&[Kind::Veth]);
     // 1,228 is the least that QUIC needs: 1,200 bytes behind the headers of IPv4 and UDP.
-    for (mtu, payload) in [(1_228, 1_200), (1_280, 1_252), (1_500, 1_452), (9_000, 1_452)] {
+    for (mtu, payload) in [(1_228, 1_200), (1_280, 1_252), (1_500, 1_452), (4_000, 3_972), (9_000, 8_972)] {
         set_mtu(&net, mtu);
         let forward = Forward::start(&net, QUIC);
         let mtu_bytes = || subflows(&forward.nodes.near)[0]["mtu_bytes"].as_u64().unwrap_or(0);

@@ -1,5 +1,6 @@
 //! The configuration of QUIC.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,14 +32,14 @@ pub(super) fn endpoint(seed: &[u8; 32]) -> EndpointConfig {
 /// Returns the configuration of the connections that this node dials.
 pub(super) fn client(crypto: Arc<dyn crypto::ClientConfig>, congestion: Congestion) -> ClientConfig {
     let mut config = ClientConfig::new(crypto);
-    config.transport_config(Arc::new(transport(congestion)));
+    config.transport_config(transport(congestion, DATAGRAM_BYTES_USUAL));
     config
 }
 
 /// Returns the configuration of the connections that a server accepts.
 pub(super) fn server(crypto: Arc<dyn crypto::ServerConfig>, congestion: Congestion) -> ServerConfig {
     let mut config = ServerConfig::with_crypto(crypto);
-    config.transport_config(Arc::new(transport(congestion)));
+    config.transport_config(transport(congestion, DATAGRAM_BYTES_USUAL));
     config.migration(true);
     config.max_incoming(INCOMING_MAX);
     config.incoming_buffer_size(INCOMING_BYTES_MAX);
@@ -46,11 +47,11 @@ pub(super) fn server(crypto: Arc<dyn crypto::ServerConfig>, congestion: Congesti
     config
 }
 
-/// Returns the configuration of a connection. The session above has its own credit and its own timers, so the windows are wide,
-/// and a connection has no idle time.
-fn transport(congestion: Congestion) -> TransportConfig {
+/// Returns the configuration of a connection that tries datagrams of up to this length. The session above has its own credit and
+/// its own timers, so the windows are wide, and a connection has no idle time.
+pub(super) fn transport(congestion: Congestion, datagram_bytes_max: u16) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(MTU_MAX);
+    mtu.upper_bound(datagram_bytes_max);
     let mut acks = AckFrequencyConfig::default();
     acks.ack_eliciting_threshold(VarInt::from_u32(ACKED_PACKETS - 1)).max_ack_delay(Some(ACK_DELAY));
     let mut config = TransportConfig::default();
@@ -68,7 +69,15 @@ fn transport(congestion: Congestion) -> TransportConfig {
         .datagram_receive_buffer_size(Some(MESSAGES_BYTES_MAX))
         .datagram_send_buffer_size(MESSAGES_BYTES_MAX)
         .congestion_controller_factory(controller(congestion));
-    config
+    Arc::new(config)
+}
+
+/// Returns the longest datagram that is tried towards a peer, if it is not the usual one: the route begins at an interface with
+/// longer packets. Elsewhere longer ones would only be lost.
+pub(super) fn datagram_bytes_max(route_mtu: Option<usize>, peer: SocketAddr) -> Option<u16> {
+    let headers = if peer.ip().to_canonical().is_ipv4() { HEADERS_V4 } else { HEADERS_V6 };
+    let bytes = route_mtu.filter(|mtu| *mtu > ETHERNET_MTU)? - headers;
+    Some(u16::try_from(bytes).map_or(DATAGRAM_BYTES_MAX, |bytes| bytes.min(DATAGRAM_BYTES_MAX)))
 }
 
 /// Returns the congestion control of a connection, which is not the system's.
@@ -92,10 +101,14 @@ const ID_BYTES: usize = 8;
 /// each round trip of a path with few packets under way, and to the time in which a loss is noticed.
 const ACKED_PACKETS: u32 = 10;
 const ACK_DELAY: Duration = Duration::from_millis(2);
-/// The longest datagram that is received.
+/// The longest datagram that is received, and that is ever sent.
 const DATAGRAM_BYTES_MAX: u16 = 9_000;
-/// The longest datagram that is tried on a path: one of Ethernet, behind the headers of IPv6.
-const MTU_MAX: u16 = 1_452;
+/// The longest datagram that is tried on a usual path: one of Ethernet, behind the headers of IPv6.
+const DATAGRAM_BYTES_USUAL: u16 = 1_452;
+/// The longest packet of Ethernet, and the headers of IP and UDP in front of a datagram.
+const ETHERNET_MTU: usize = 1_500;
+const HEADERS_V4: usize = 20 + 8;
+const HEADERS_V6: usize = 40 + 8;
 /// Bytes of messages that wait in a connection, each way.
 pub(super) const MESSAGES_BYTES_MAX: usize = 256 << 10;
 /// Connections that wait until a handshake is computed, and the bytes of each that wait behind its first datagram. The limit of
@@ -108,6 +121,18 @@ mod tests {
     use super::*;
     use quinn_proto::congestion::{Bbr, NewReno};
     use std::time::Instant;
+
+    #[test]
+    fn datagrams_are_long_where_the_route_begins_with_longer_packets_than_those_of_ethernet() {
+        let [v4, v6, mapped] =
+            ["192.0.2.1:1", "[2001:db8::1]:1", "[::ffff:192.0.2.1]:1"].map(|addr| addr.parse().unwrap());
+        for usual in [None, Some(1_280), Some(1_500)] {
+            assert_eq!(datagram_bytes_max(usual, v4), None);
+        }
+        assert_eq!(datagram_bytes_max(Some(1_501), v6), Some(1_453));
+        assert_eq!([v4, v6, mapped].map(|peer| datagram_bytes_max(Some(9_000), peer)), [8_972, 8_952, 8_972].map(Some));
+        assert_eq!(datagram_bytes_max(Some(65_536), v4), Some(9_000));
+    }
 
     #[test]
     fn each_name_of_a_congestion_control_is_that_of_the_connection() {

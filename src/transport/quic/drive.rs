@@ -13,7 +13,7 @@ use crate::link::{MESSAGE_LANE, Time};
 use crate::relay::io::Io;
 use crate::relay::side::Side;
 use crate::tls::{Negotiated, TlsError};
-use crate::transport::{Buffers, CarrierError, Protocol};
+use crate::transport::{Buffers, CarrierError, Congestion, Protocol};
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
 use crate::types::peer::PeerKey;
@@ -51,8 +51,8 @@ impl Quic {
 
     /// Starts a connection on the socket that was made for it.
     pub(super) fn dialed(
-        config: &Arc<EndpointConfig>,
-        client: &ClientConfig,
+        endpoint: &Arc<EndpointConfig>,
+        (client, congestion): (&ClientConfig, Congestion),
         side: Id,
         record: &mut Side,
         buffers: &Rc<Buffers>,
@@ -60,9 +60,13 @@ impl Quic {
         let (Io::Udp(socket), Some(peer)) = (std::mem::take(&mut record.io), record.endpoint.ip()) else {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "QUIC needs an address of UDP"));
         };
-        let make = |allow_mtud| quinn_proto::Endpoint::new(Arc::clone(config), None, allow_mtud, None);
+        let make = |allow_mtud| quinn_proto::Endpoint::new(Arc::clone(endpoint), None, allow_mtud, None);
         let mut port = Port::new(socket, make, buffers)?;
-        let connected = port.endpoint().connect(Instant::now(), client.clone(), peer, "seaprox.invalid");
+        let mut client = client.clone();
+        if let Some(bytes) = config::datagram_bytes_max(port.route_mtu(None, peer), peer) {
+            client.transport_config(config::transport(congestion, bytes));
+        }
+        let connected = port.endpoint().connect(Instant::now(), client, peer, "seaprox.invalid");
         let (handle, connection) = connected.map_err(io::Error::other)?;
         port.open_inbox(handle, side);
         port.widen_inbox(handle);
@@ -119,9 +123,14 @@ impl Quic {
             return;
         }
         let lost = CarrierError::Failed(Failure::from(Reason::Internal));
-        let State::Arrived(incoming, config) = std::mem::replace(&mut self.state, State::Failed(lost)) else { return };
+        let arrived = std::mem::replace(&mut self.state, State::Failed(lost));
+        let State::Arrived(incoming, mut server, congestion) = arrived else { return };
         let mut port = self.port.borrow_mut();
-        self.state = match port.accept(*incoming, Instant::now(), *config) {
+        let peer = incoming.remote_address();
+        if let Some(bytes) = config::datagram_bytes_max(port.route_mtu(incoming.local_ip(), peer), peer) {
+            server.transport_config(config::transport(congestion, bytes));
+        }
+        self.state = match port.accept(*incoming, Instant::now(), *server) {
             Ok((handle, connection)) => {
                 port.open_inbox(handle, self.side);
                 State::Open(handle, Box::new(connection), Stage::Handshaking)
@@ -133,9 +142,8 @@ impl Quic {
     /// Gives the connection what has arrived, and the time. Returns the bytes that have arrived.
     pub(super) fn take_in(&mut self, now: Instant) -> usize {
         let State::Open(handle, connection, _) = &mut self.state else { return 0 };
-        let (events, bytes) = self.port.borrow_mut().take_inbox(*handle);
+        let bytes = self.port.borrow_mut().take_inbox(*handle, |event| connection.handle_event(event));
         self.bytes.1 += bytes as u64;
-        events.into_iter().for_each(|event| connection.handle_event(event));
         if connection.poll_timeout().is_some_and(|at| at <= now) {
             connection.handle_timeout(now);
         }

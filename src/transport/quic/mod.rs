@@ -62,8 +62,8 @@ use crate::types::proto::Proto;
 use crate::types::reason::{Failure, Reason};
 
 use super::{
-    Arrivals, BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Demand, NextMessage, Options, PathFigures, PathInfo,
-    Protocol, Setup, SharedSocket, Transport, client_tls, server_tls,
+    Arrivals, BATCH_BYTES_MIN, BYTES_MIXED, Buffers, CarrierError, Congestion, Demand, NextMessage, Options,
+    PathFigures, PathInfo, Protocol, Setup, SharedSocket, Transport, client_tls, server_tls,
 };
 use lanes::{LANES, Lanes};
 use port::{Kept, Port};
@@ -131,7 +131,7 @@ impl Charge {
 /// The state of a connection.
 enum State {
     /// A peer has begun it, and its handshake is not computed yet.
-    Arrived(Box<Incoming>, Box<ServerConfig>),
+    Arrived(Box<Incoming>, Box<ServerConfig>, Congestion),
     Open(ConnectionHandle, Box<Connection>, Stage),
     /// It has failed before it was one.
     Failed(CarrierError),
@@ -148,8 +148,8 @@ enum Stage {
 
 /// The state that the carriers of one link or of one listener share.
 pub(crate) enum QuicEndpoint {
-    Client(Arc<EndpointConfig>, Box<ClientConfig>),
-    Server(Arc<EndpointConfig>, Box<ServerConfig>, Option<Rc<RefCell<Port>>>),
+    Client(Arc<EndpointConfig>, Box<ClientConfig>, Congestion),
+    Server(Arc<EndpointConfig>, Box<ServerConfig>, Congestion, Option<Rc<RefCell<Port>>>),
 }
 
 impl Transport for Quic {
@@ -173,17 +173,17 @@ impl Transport for Quic {
     fn client(setup: &Setup<'_>) -> io::Result<QuicEndpoint> {
         let crypto = client_tls(setup)?.quic_client().map_err(io::Error::other)?;
         let client = Box::new(config::client(crypto, setup.congestion));
-        Ok(QuicEndpoint::Client(Arc::new(config::endpoint(setup.seed)), client))
+        Ok(QuicEndpoint::Client(Arc::new(config::endpoint(setup.seed)), client, setup.congestion))
     }
 
     fn server(setup: &Setup<'_>) -> io::Result<QuicEndpoint> {
         let crypto = server_tls(setup)?.quic_server().map_err(io::Error::other)?;
         let server = Box::new(config::server(crypto, setup.congestion));
-        Ok(QuicEndpoint::Server(Arc::new(config::endpoint(setup.seed)), server, None))
+        Ok(QuicEndpoint::Server(Arc::new(config::endpoint(setup.seed)), server, setup.congestion, None))
     }
 
     fn share(endpoint: &mut QuicEndpoint, socket: SharedSocket, buffers: &Rc<Buffers>) -> io::Result<()> {
-        let QuicEndpoint::Server(config, server, shared) = endpoint else {
+        let QuicEndpoint::Server(config, server, _, shared) = endpoint else {
             return Err(io::ErrorKind::Unsupported.into());
         };
         let (config, server) = (Arc::clone(config), Arc::new((**server).clone()));
@@ -193,16 +193,16 @@ impl Transport for Quic {
     }
 
     fn take_over(endpoint: &mut QuicEndpoint, before: QuicEndpoint) {
-        if let (QuicEndpoint::Server(_, server, shared), QuicEndpoint::Server(.., Some(port))) = (endpoint, before) {
+        if let (QuicEndpoint::Server(_, server, _, shared), QuicEndpoint::Server(.., Some(port))) = (endpoint, before) {
             port.borrow_mut().endpoint().set_server_config(Some(Arc::new((**server).clone())));
             *shared = Some(port);
         }
     }
 
     fn leave(endpoint: &mut QuicEndpoint) -> Option<QuicEndpoint> {
-        let QuicEndpoint::Server(config, server, shared) = endpoint else { return None };
+        let QuicEndpoint::Server(config, server, congestion, shared) = endpoint else { return None };
         let port = shared.take()?;
-        Some(QuicEndpoint::Server(Arc::clone(config), server.clone(), Some(port)))
+        Some(QuicEndpoint::Server(Arc::clone(config), server.clone(), *congestion, Some(port)))
     }
 
     fn receive_shared(endpoint: &QuicEndpoint) -> Arrivals {
@@ -242,13 +242,15 @@ impl Transport for Quic {
 
     fn carrier(endpoint: &QuicEndpoint, side: Id, record: &mut Side, buffers: &Rc<Buffers>) -> io::Result<Quic> {
         match endpoint {
-            QuicEndpoint::Client(config, client) => Quic::dialed(config, client, side, record, buffers),
-            QuicEndpoint::Server(_, server, Some(port)) => {
+            QuicEndpoint::Client(config, client, congestion) => {
+                Quic::dialed(config, (client, *congestion), side, record, buffers)
+            }
+            QuicEndpoint::Server(_, server, congestion, Some(port)) => {
                 let incoming = port.borrow_mut().take_arrival().ok_or(io::ErrorKind::NotConnected)?;
-                let state = State::Arrived(Box::new(incoming), server.clone());
+                let state = State::Arrived(Box::new(incoming), server.clone(), *congestion);
                 Ok(Quic::new(Rc::clone(port), side, state))
             }
-            QuicEndpoint::Server(_, _, None) => Err(io::ErrorKind::NotConnected.into()),
+            QuicEndpoint::Server(.., None) => Err(io::ErrorKind::NotConnected.into()),
         }
     }
 
@@ -410,6 +412,13 @@ impl Transport for Quic {
         matches!(self.state, State::Open(_, _, Stage::Established(_)))
     }
 
+    fn may_wait(&self) -> bool {
+        matches!(self.state, State::Open(_, _, Stage::Established(_)))
+            && self.is_flushed()
+            && !self.is_closing
+            && !self.has_unsent()
+    }
+
     fn next_timeout(&mut self) -> Option<Duration> {
         let State::Open(_, connection, _) = &mut self.state else { return None };
         connection.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()))
@@ -468,7 +477,7 @@ impl Drop for Quic {
         let lost = State::Failed(CarrierError::Failed(Failure::from(Reason::Internal)));
         let mut port = self.port.borrow_mut();
         match std::mem::replace(&mut self.state, lost) {
-            State::Arrived(incoming, _) => port.endpoint().ignore(*incoming),
+            State::Arrived(incoming, ..) => port.endpoint().ignore(*incoming),
             State::Open(handle, mut connection, _) => {
                 let now = Instant::now();
                 connection.close(now, failure::CLOSED, Bytes::new());

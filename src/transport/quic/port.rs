@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -17,6 +17,7 @@ use quinn_proto::{
     ServerConfig, Transmit,
 };
 use quinn_udp::{UdpSockRef, UdpSocketState, is_msg_size_err};
+use socket2::SockRef;
 
 use crate::datagrams::batch::{Batch, RUN_BYTES_MAX};
 use crate::sys;
@@ -73,8 +74,10 @@ impl Port {
     /// The error of the system.
     pub fn new(socket: UdpSocket, make: impl FnOnce(bool) -> Endpoint, buffers: &Rc<Buffers>) -> io::Result<Port> {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        // The system may grant less.
-        let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BYTES);
+        // The system may grant less, if this process may not go beyond its limit.
+        if sys::force_receive_buffer(&socket, SOCKET_BYTES).is_err() {
+            let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BYTES);
+        }
         let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), SOCKET_BYTES);
         let endpoint = make(!state.may_fragment());
         Ok(Port {
@@ -96,6 +99,12 @@ impl Port {
     /// Returns the local address of the socket.
     pub fn local(&self) -> Option<SocketAddr> {
         self.socket.local_addr().ok()
+    }
+
+    /// Returns the longest packet of the route to a peer, if the system tells it.
+    pub fn route_mtu(&self, local: Option<IpAddr>, peer: SocketAddr) -> Option<usize> {
+        let local = local.or_else(|| self.local().map(|local| local.ip()));
+        sys::route_mtu(SockRef::from(&self.socket), local, peer)
     }
 
     /// Returns the receive windows of all connections of the loop.
@@ -292,11 +301,14 @@ impl Port {
         self.inboxes.get(&connection).map_or(0, |inbox| inbox.bytes)
     }
 
-    /// Takes the datagrams of a connection, and the number of their bytes.
-    pub fn take_inbox(&mut self, connection: ConnectionHandle) -> (VecDeque<ConnectionEvent>, usize) {
-        let Some(inbox) = self.inboxes.get_mut(&connection) else { return Default::default() };
+    /// Takes the datagrams of a connection. Returns the number of their bytes.
+    pub fn take_inbox(&mut self, connection: ConnectionHandle, take: impl FnMut(ConnectionEvent)) -> usize {
+        let Some(inbox) = self.inboxes.get_mut(&connection) else { return 0 };
         inbox.is_woken = false;
-        (std::mem::take(&mut inbox.events), std::mem::take(&mut inbox.bytes))
+        inbox.events.drain(..).for_each(take);
+        // An idle connection keeps little memory.
+        inbox.events.shrink_to(EVENTS_KEPT);
+        std::mem::take(&mut inbox.bytes)
     }
 
     /// Forgets a connection that is over.
@@ -424,6 +436,8 @@ const _: () = assert!(RECEIVED_BYTES_MAX < INBOX_BYTES_MAX);
 const INBOX_BYTES_UNAUTHENTICATED_MAX: usize = 16 << 10;
 /// Bytes of the record of a datagram that waits.
 const EVENT_BYTES: usize = 256;
+/// Records for which an inbox keeps its memory: a turn of a fast path needs some hundreds.
+const EVENTS_KEPT: usize = 512;
 /// Datagrams of one turn that may begin connections, or be answered without one. More are dropped unseen, so that a flood of them
 /// leaves time for the others: a turn computes far fewer handshakes.
 const FIRSTS_PER_TURN: usize = 64;
@@ -440,23 +454,10 @@ mod tests {
     use super::super::config;
     use super::*;
 
-    fn setup() -> Setup<'static> {
-        Setup {
-            seed: &[7; 32],
-            ciphers: &[],
-            groups: &[],
-            admits: Arc::new(|_| true),
-            expired: Arc::new(|_| false),
-            invites: None,
-            simultaneous: false,
-            congestion: Congestion::System,
-        }
-    }
-
     /// Returns the port of a server.
     fn server() -> Port {
         let socket = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let crypto = server_tls(&setup()).unwrap().quic_server().unwrap();
+        let crypto = server_tls(&Setup::of_tests()).unwrap().quic_server().unwrap();
         let server = Arc::new(config::server(crypto, Congestion::System));
         let make = |mtud| Endpoint::new(Arc::new(config::endpoint(&[7; 32])), Some(server), mtud, None);
         Port::new(socket, make, &Rc::new(Buffers::new(0))).unwrap()
@@ -464,7 +465,7 @@ mod tests {
 
     /// Returns the first datagrams of a client of a server.
     fn hello(to: SocketAddr) -> Vec<Vec<u8>> {
-        let crypto = client_tls(&setup()).unwrap().quic_client().unwrap();
+        let crypto = client_tls(&Setup::of_tests()).unwrap().quic_client().unwrap();
         let mut endpoint = Endpoint::new(Arc::new(config::endpoint(&[8; 32])), None, true, None);
         let client = config::client(crypto, Congestion::System);
         let (_, mut connection) = endpoint.connect(Instant::now(), client, to, "seaprox.invalid").unwrap();
@@ -497,7 +498,7 @@ mod tests {
         let hello = hello(port.local().unwrap()).swap_remove(0);
         flood(&mut port, &hello, 1, |port| port.arrival().is_some());
         let incoming = port.take_arrival().unwrap();
-        let server = config::server(server_tls(&setup()).unwrap().quic_server().unwrap(), Congestion::System);
+        let server = config::server(server_tls(&Setup::of_tests()).unwrap().quic_server().unwrap(), Congestion::System);
         let (handle, _connection) = port.accept(incoming, Instant::now(), server).unwrap();
         port.open_inbox(handle, Id::parse(Kind::Side, "1.1").unwrap());
         for _ in 0..4 {
@@ -510,9 +511,9 @@ mod tests {
         assert_eq!(port.inboxes_unauthenticated, 0);
         flood(&mut port, &hello, 40, |port| port.inbox_bytes(handle) > INBOX_BYTES_UNAUTHENTICATED_MAX);
         assert_eq!(port.take_dropped(), 0);
-        port.take_inbox(handle);
+        port.take_inbox(handle, drop);
         flood(&mut port, &hello, FIRSTS_PER_TURN + 20, |port| {
-            let (_, bytes) = port.take_inbox(handle);
+            let bytes = port.take_inbox(handle, drop);
             assert!(bytes <= FIRSTS_PER_TURN * hello.len(), "{bytes} bytes in a turn");
             port.take_dropped() > 0
         });
