@@ -1,19 +1,23 @@
 //! A bare pair of quinn-proto: one connection of QUIC with one stream, and nothing beside it. It shows what the protocol and
 //! its packets cost by themselves, with the library, the ciphers, the length of datagrams and the sockets of links.
 //!
-//! The two ends are this program in two processes of their own, as the nodes of links are. The far one writes the number of
-//! bytes that have arrived into a file.
+//! The two ends are this program in two processes of their own, as the nodes of links are. In the bare pair the near end sends
+//! one chunk again and again, and the far one drops what arrives, and writes its number of bytes into a file. In the bare relay
+//! the bytes come from a connection of TCP and go to another one, as those of a link do.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fs::File;
-use std::net::SocketAddr;
+use std::io::{ErrorKind, IoSlice, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
-use bytes::{Bytes, BytesMut};
-use mio::net::UdpSocket;
+use bytes::{Buf, Bytes, BytesMut};
+use mio::net::{TcpStream, UdpSocket};
 use mio::{Events, Interest, Poll, Token};
 use quinn_proto::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::{
@@ -34,6 +38,7 @@ use crate::figures::{Figures, Meter};
 use crate::kit::program::Program;
 use crate::kit::{Scratch, until};
 use crate::net_kit::{Host, Net, own_ip};
+use crate::ways::{Carried, Failure};
 
 /// Measures a pair over a network.
 pub fn measure(net: &Net, time: Duration) -> Figures {
@@ -54,9 +59,24 @@ pub fn measure(net: &Net, time: Duration) -> Figures {
     meter.figures(arrived(), Vec::new())
 }
 
-fn start(host: &Host, end: &str, addr: SocketAddr, count: &str) -> Program {
+/// Starts a relay over a network: one connection, from the near host to the far one.
+pub fn relay(net: &Net) -> Result<Carried, Failure> {
+    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let [near, far] = [net.near(), net.far()].map(|host| host.inside(bind));
+    let addr = SocketAddr::from((own_ip(1), PORT));
+    let local = |listener: &TcpListener| listener.local_addr().expect("an address").to_string();
+    let ends =
+        [start(net.far(), "relay-far", addr, &local(&far)), start(net.near(), "relay-near", addr, &local(&near))];
+    let pids = ends.iter().map(|end| end.0.id()).collect();
+    let accept = |listener: &TcpListener| listener.accept().expect("a connection").0;
+    let pair = RefCell::new(Some((accept(&near), accept(&far))));
+    let connect = Box::new(move || pair.take().expect("the only connection"));
+    Ok(Carried { pids, connect, has_echoes: false, _held: Box::new(ends) })
+}
+
+fn start(host: &Host, end: &str, addr: SocketAddr, other: &str) -> Program {
     let mut command = Command::new(env::current_exe().expect("this program"));
-    command.args([ARGUMENT, end, &addr.to_string(), count]).stdin(Stdio::null());
+    command.args([ARGUMENT, end, &addr.to_string(), other]).stdin(Stdio::null());
     host.enter(&mut command);
     Program(command.spawn().expect("this program"))
 }
@@ -64,17 +84,118 @@ fn start(host: &Host, end: &str, addr: SocketAddr, count: &str) -> Program {
 /// Runs one end of a pair if this process is one.
 pub fn run_end() -> bool {
     let words: Vec<String> = env::args().skip(1).collect();
-    let [first, end, addr, count] = words.as_slice() else { return false };
+    let [first, end, addr, other] = words.as_slice() else { return false };
     if first != ARGUMENT {
         return false;
     }
     let addr = addr.parse().expect("an address");
+    let near = || End::new(SocketAddr::from(([0; 4], 0)), None);
+    let far = || End::new(addr, Some(server()));
+    let chunk = Bytes::from(vec![7; CHUNK_BYTES]);
     match end.as_str() {
-        "far" => End::new(addr, Some(server())).receive(&File::options().write(true).open(count).expect("a file")),
-        _ => End::new(SocketAddr::from(([0; 4], 0)), None).send(addr),
+        "far" => far().receive(Counter::new(File::options().write(true).open(other).expect("a file"))),
+        "near" => near().send(addr, || Some(chunk.clone())),
+        "relay-far" => {
+            let mut end = far();
+            let to = Outlet { socket: end.connect_local(other), chunks: VecDeque::new() };
+            end.receive(to)
+        }
+        _ => {
+            let mut end = near();
+            let mut from = end.connect_local(other);
+            end.send(addr, move || read(&mut from))
+        }
     }
     .expect("an end of the pair");
     true
+}
+
+/// Reads a chunk of a connection, if there is one now.
+fn read(from: &mut TcpStream) -> Option<Bytes> {
+    let mut chunk = BytesMut::zeroed(CHUNK_BYTES);
+    match from.read(&mut chunk) {
+        Ok(0) => std::process::exit(0),
+        Ok(got) => {
+            chunk.truncate(got);
+            Some(chunk.freeze())
+        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// Where the far end puts what arrives.
+trait Sink {
+    /// Returns true if it takes more.
+    fn has_room(&self) -> bool;
+    fn take(&mut self, chunk: Bytes);
+    /// Passes on what it has taken.
+    fn flush(&mut self);
+}
+
+/// Counts bytes, and writes their number into a file.
+struct Counter {
+    file: File,
+    total: u64,
+    told: Instant,
+}
+
+impl Counter {
+    fn new(file: File) -> Counter {
+        Counter { file, total: 0, told: Instant::now() }
+    }
+}
+
+impl Sink for Counter {
+    fn has_room(&self) -> bool {
+        true
+    }
+
+    fn take(&mut self, chunk: Bytes) {
+        self.total += chunk.len() as u64;
+    }
+
+    fn flush(&mut self) {
+        if self.told.elapsed() > Duration::from_millis(10) {
+            self.told = Instant::now();
+            self.file.write_all_at(&u64::to_le_bytes(self.total), 0).expect("a file");
+        }
+    }
+}
+
+/// Writes bytes to a connection.
+struct Outlet {
+    socket: TcpStream,
+    chunks: VecDeque<Bytes>,
+}
+
+impl Sink for Outlet {
+    fn has_room(&self) -> bool {
+        self.chunks.len() < CHUNKS_MAX
+    }
+
+    fn take(&mut self, chunk: Bytes) {
+        self.chunks.push_back(chunk);
+    }
+
+    fn flush(&mut self) {
+        while !self.chunks.is_empty() {
+            let slices: Vec<IoSlice<'_>> = self.chunks.iter().take(SLICES).map(|chunk| IoSlice::new(chunk)).collect();
+            let mut written = match self.socket.write_vectored(&slices) {
+                Ok(written) => written,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(_) => std::process::exit(0),
+            };
+            while let Some(first) = self.chunks.front_mut().filter(|_| written > 0) {
+                let step = first.len().min(written);
+                first.advance(step);
+                written -= step;
+                if first.is_empty() {
+                    self.chunks.pop_front();
+                }
+            }
+        }
+    }
 }
 
 struct End {
@@ -102,10 +223,21 @@ impl End {
         End { poll, socket, state, endpoint, connection: None, buffers, out: Vec::new(), kept: None }
     }
 
-    fn send(mut self, to: SocketAddr) -> io::Result<()> {
+    /// Connects to a port of this host.
+    fn connect_local(&mut self, addr: &str) -> TcpStream {
+        let socket = std::net::TcpStream::connect(addr).expect("a connection");
+        socket.set_nonblocking(true).expect("a socket");
+        let mut socket = TcpStream::from_std(socket);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut socket, Token(1), both).expect("a socket in the poll");
+        socket
+    }
+
+    /// Sends the chunks that `next` returns.
+    fn send(mut self, to: SocketAddr, mut next: impl FnMut() -> Option<Bytes>) -> io::Result<()> {
         let made = self.endpoint.connect(Instant::now(), client(), to, "bare").map_err(io::Error::other)?;
         self.connection = Some(made);
-        let chunk = Bytes::from(vec![7; CHUNK_BYTES]);
+        let mut chunk = [Bytes::new()];
         let mut stream: Option<StreamId> = None;
         self.turns(|connection| {
             if stream.is_none() && !connection.is_handshaking() {
@@ -113,7 +245,11 @@ impl End {
             }
             let Some(stream) = stream else { return };
             loop {
-                match connection.send_stream(stream).write_chunks(&mut [chunk.clone()]) {
+                if chunk[0].is_empty() {
+                    let Some(next) = next() else { return };
+                    chunk = [next];
+                }
+                match connection.send_stream(stream).write_chunks(&mut chunk) {
                     Ok(_) => {}
                     Err(WriteError::Blocked) => return,
                     Err(error) => panic!("{error}"),
@@ -122,25 +258,22 @@ impl End {
         })
     }
 
-    fn receive(mut self, file: &File) -> io::Result<()> {
-        let (mut total, mut stream, mut told) = (0, None, Instant::now());
+    fn receive(mut self, mut sink: impl Sink) -> io::Result<()> {
+        let mut stream = None;
         self.turns(|connection| {
             stream = stream.or_else(|| connection.streams().accept(Dir::Uni));
             let Some(stream) = stream else { return };
             let mut incoming = connection.recv_stream(stream);
             let Ok(mut chunks) = incoming.read(true) else { return };
-            loop {
+            while sink.has_room() {
                 match chunks.next(usize::MAX) {
-                    Ok(Some(chunk)) => total += chunk.bytes.len() as u64,
+                    Ok(Some(chunk)) => sink.take(chunk.bytes),
                     Ok(None) | Err(ReadError::Blocked) => break,
                     Err(error) => panic!("{error}"),
                 }
             }
             let _ = chunks.finalize();
-            if told.elapsed() > Duration::from_millis(10) {
-                told = Instant::now();
-                file.write_all_at(&u64::to_le_bytes(total), 0).expect("a file");
-            }
+            sink.flush();
         })
     }
 
@@ -248,7 +381,7 @@ fn transport() -> Arc<TransportConfig> {
     config
         .stream_receive_window(VarInt::from_u32(WINDOW_BYTES))
         .receive_window(VarInt::from_u32(WINDOW_BYTES))
-        .send_window(WINDOW_BYTES.into())
+        .send_window(SEND_BYTES)
         .send_fairness(false)
         .max_idle_timeout(None);
     Arc::new(config)
@@ -342,6 +475,10 @@ const BUFFER_BYTES: usize = 64 << 10;
 const CHUNK_BYTES: usize = 64 << 10;
 const SEGMENTS: usize = 44;
 const WINDOW_BYTES: u32 = 32 << 20;
+const SEND_BYTES: u64 = 2 << 20;
+/// Chunks that wait for a connection, and those of one write.
+const CHUNKS_MAX: usize = 1_024;
+const SLICES: usize = 256;
 /// The bytes before the seed in an ed25519 PrivateKeyInfo (PKCS #8, version 1).
 const PKCS8_PREFIX: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];

@@ -59,13 +59,20 @@ impl fmt::Display for Figures {
     }
 }
 
-/// Measures a way for `time`, after some seconds in which the bulk stream fills the path.
-pub fn measure(carried: &Carried, time: Duration) -> io::Result<Figures> {
-    let echo = (carried.connect)();
+/// Measures a way for `time`, after some seconds in which the bulk stream fills the path, with echoes beside it if the way carries
+/// them.
+pub fn measure(carried: &Carried, time: Duration, with_echoes: bool) -> io::Result<Figures> {
+    let echo = (with_echoes && carried.has_echoes).then(|| (carried.connect)());
     let load = Load::start(vec![(carried.connect)()]);
     thread::sleep(WARM_UP);
     let meter = Meter::start(&carried.pids, || load.received());
-    let times = echo_ms(echo, time)?;
+    let times = match echo {
+        Some(echo) => echo_ms(echo, time)?,
+        None => {
+            thread::sleep(time);
+            Vec::new()
+        }
+    };
     // The echoes under way at the end may take longer than the time.
     Ok(meter.figures(load.received(), times))
 }

@@ -2,9 +2,9 @@
 //! plain TCP, ssh and wireguard-go. One bulk stream goes over each way, and beside it a message every 20 ms on a
 //! stream of its own, which the other end sends back.
 //!
-//! `cargo bench --bench carriers -- [--rounds N] [--seconds S] [--at-most MBIT] [WORD...]`, where each WORD is the name of a
-//! way or of a path, or a part of such names: only those are measured. No path is faster than MBIT Mbit/s, for a machine that
-//! emulates slowly. It prints a line for each measurement, and then the tables of
+//! `cargo bench --bench carriers -- [--rounds N] [--seconds S] [--at-most MBIT] [--bulk] [WORD...]`, where each WORD is the name
+//! of a way or of a path, or a part of such names: only those are measured. No path is faster than MBIT Mbit/s, for a machine that
+//! emulates slowly. With `--bulk` there are no echoes, beside which links move bulk in short turns. It prints a line for each measurement, and then the tables of
 //! `docs/performance-link.md`: goodput, processor time of both ends together, and echoes, the medians of the rounds.
 //! The paths are in a network of the bench's own, which needs root, `ip`, `tc`, `ss`, `nft` and TUN devices. A way that
 //! this build, this kernel or this machine does not have is named with the reason.
@@ -61,6 +61,7 @@ struct Options {
     rounds: usize,
     time: Duration,
     at_most: f64,
+    with_echoes: bool,
     words: Vec<String>,
 }
 
@@ -75,7 +76,9 @@ impl Options {
         };
         let [rounds, seconds, at_most] = [("--rounds", 1.0), ("--seconds", 6.0), ("--at-most", f64::INFINITY)]
             .map(|(name, usual)| number(name, usual));
-        Options { rounds: rounds as usize, time: Duration::from_secs_f64(seconds), at_most, words }
+        let with_echoes = !words.iter().any(|word| word == "--bulk");
+        words.retain(|word| word != "--bulk");
+        Options { rounds: rounds as usize, time: Duration::from_secs_f64(seconds), at_most, with_echoes, words }
     }
 
     /// Returns true if this one of `names` is chosen: if a word names it, or no word names any of them. A word that is one of
@@ -108,7 +111,7 @@ fn main() {
                 if left_out.contains_key(way.name) {
                     continue;
                 }
-                match measure(way, path, options.time) {
+                match measure(way, path, &options) {
                     Ok(figures) => {
                         println!("{:<10} {:<12} {figures}", path.name, way.name);
                         measured.entry((way.name, path.name)).or_default().push(figures);
@@ -151,7 +154,7 @@ fn print_tables(paths: &[Path], ways: &[&Way], measured: &Measured) {
 }
 
 /// Measures one way over a new network with one path.
-fn measure(way: &Way, path: &Path, time: Duration) -> Result<Figures, ways::Failure> {
+fn measure(way: &Way, path: &Path, options: &Options) -> Result<Figures, ways::Failure> {
     let measured = catch_unwind(AssertUnwindSafe(|| {
         let net = Net::of(&[path.kind]);
         // As the routes of the paths have it, also for MPTCP. Not every machine lets a namespace set it.
@@ -160,9 +163,10 @@ fn measure(way: &Way, path: &Path, time: Duration) -> Result<Figures, ways::Fail
         }
         match way.start {
             Some(start) => {
-                figures::measure(&start(&net)?, time).map_err(|error| ways::Failure::Failed(error.to_string()))
+                let measured = figures::measure(&start(&net)?, options.time, options.with_echoes);
+                measured.map_err(|error| ways::Failure::Failed(error.to_string()))
             }
-            None => Ok(bare::measure(&net, time)),
+            None => Ok(bare::measure(&net, options.time)),
         }
     }));
     measured.unwrap_or_else(|_| Err(ways::Failure::Failed("a panic, as told above".into())))

@@ -33,8 +33,10 @@ pub struct Carried {
     pub pids: Vec<u32>,
     /// Makes a connection and returns its near end and its far one.
     pub connect: Box<dyn Fn() -> Pair>,
+    /// It carries several connections, so that echoes can be measured beside bulk.
+    pub has_echoes: bool,
     /// The processes and their files, which end with it.
-    _held: Box<dyn Any>,
+    pub _held: Box<dyn Any>,
 }
 
 pub enum Failure {
@@ -50,6 +52,7 @@ pub const WAYS: &[Way] = &[
     Way { name: "mptcp", start: Some(|net| carrier(net, "mptcp", 1)) },
     Way { name: "quic", start: Some(|net| carrier(net, "quic", 1)) },
     Way { name: "bare quic", start: None },
+    Way { name: "bare relay", start: Some(crate::bare::relay) },
     Way { name: "sctp", start: Some(|net| carrier(net, "sctp", 1)) },
     Way { name: "ssh", start: Some(ssh) },
     Way { name: "wireguard-go", start: Some(wireguard) },
@@ -58,7 +61,12 @@ pub const WAYS: &[Way] = &[
 fn plain(net: &Net) -> Result<Carried, Failure> {
     let (near, far, path) = (net.near().clone(), net.far().clone(), net.path(0));
     let (from, to) = (path.near_ip(), path.far_ip());
-    Ok(Carried { pids: Vec::new(), connect: Box::new(move || direct(&near, &far, from, to)), _held: Box::new(()) })
+    Ok(Carried {
+        pids: Vec::new(),
+        connect: Box::new(move || direct(&near, &far, from, to)),
+        has_echoes: true,
+        _held: Box::new(()),
+    })
 }
 
 fn carrier(net: &Net, kind: &str, subflows: usize) -> Result<Carried, Failure> {
@@ -76,7 +84,7 @@ fn carrier(net: &Net, kind: &str, subflows: usize) -> Result<Carried, Failure> {
     forward.nodes.until_subflows(subflows);
     let pids = vec![forward.nodes.near.pid(), forward.nodes.far.pid()];
     let connecting = std::rc::Rc::clone(&forward);
-    Ok(Carried { pids, connect: Box::new(move || connecting.pair()), _held: Box::new(forward) })
+    Ok(Carried { pids, connect: Box::new(move || connecting.pair()), has_echoes: true, _held: Box::new(forward) })
 }
 
 /// One connection of ssh, which forwards a port.
@@ -119,7 +127,7 @@ fn ssh(net: &Net) -> Result<Carried, Failure> {
     // The first connection shows that the port is forwarded.
     drop(accepted(&host, local, &target)?);
     let connect = move || accepted(&host, local, &target).unwrap_or_else(|_| panic!("ssh forwards no more"));
-    Ok(Carried { pids, connect: Box::new(connect), _held: Box::new((near, far, scratch)) })
+    Ok(Carried { pids, connect: Box::new(connect), has_echoes: true, _held: Box::new((near, far, scratch)) })
 }
 
 /// Connects to a port of the near host, as soon as something listens there, and takes the connection that this makes in
@@ -176,7 +184,7 @@ fn wireguard(net: &Net) -> Result<Carried, Failure> {
     let processes: Vec<Program> = ends.into_iter().map(|end| end.4).collect();
     let pids = processes.iter().map(|process| process.0.id()).collect();
     let connect = Box::new(move || direct(&near, &far, from, to));
-    Ok(Carried { pids, connect, _held: Box::new((processes, scratch)) })
+    Ok(Carried { pids, connect, has_echoes: true, _held: Box::new((processes, scratch)) })
 }
 
 fn start(host: &Host, command: &mut Command) -> Program {
