@@ -1,4 +1,4 @@
-//! The silence that a change of the network costs a link with `--carrier auto` and no other option. A transfer in both
+//! The silence that a change of the network costs a link with nothing but its paths configured. A transfer in both
 //! directions, whose bytes are compared, goes on meanwhile.
 
 use std::io::{self, Read, Write};
@@ -42,12 +42,23 @@ pub fn walk(_: &Place) -> io::Result<Run> {
     })
 }
 
+/// Measures the silence after the end of two seconds in which nothing passes.
+pub fn darkness(_: &Place) -> io::Result<Run> {
+    let run = silence(1, "nothing passes for 2 s; counted from their end", |net| {
+        net.path(0).black_hole(Way::Both);
+        thread::sleep(DARKNESS);
+        net.path(0).heal();
+    })?;
+    let beside = (run.beside - DARKNESS.as_secs_f64() * 1000.0).max(0.0);
+    Ok(Run { beside, ..run })
+}
+
 /// Measures the longest echo in the seconds after a change of the network, and the longest one before.
 fn silence(paths: usize, said: &str, change: fn(&Net)) -> io::Result<Run> {
     let net = network::of(&vec![Kind::Rate(MBIT); paths])?;
     let sources: Vec<String> = (0..paths).map(|index| net.path(index).near_ip().to_string()).collect();
     let near: Vec<&str> = sources.iter().flat_map(|source| ["--path", source]).collect();
-    let forward = Forward::start(&net, Options { both: &["--carrier", "auto"], near: &near, far: &[] });
+    let forward = Forward::start(&net, Options { near: &near, ..Options::default() });
     forward.nodes.until_subflows(2 * paths);
     let [before, after] = swap_while(forward.peers(), 1 << 20, || {
         let echoes = Echoes::start(forward.pair());
@@ -125,3 +136,5 @@ const MBIT: f64 = 50.0;
 /// The time in which a path fades away.
 const FADE: Duration = ms(2000);
 const STEPS: u32 = 20;
+/// The time in which nothing passes.
+const DARKNESS: Duration = ms(2000);

@@ -13,8 +13,7 @@
 //!   another; where there is one processor only, the first line says so.
 //! * Paths (`path-`): a link between two nodes over a path of a network of namespaces, and at the same moment plain TCP over a
 //!   path of the same kind (see `network`). The figure is compared with that of plain TCP: the median of the ratios.
-//! * Changes (`auto-`): the silence that a change of the network costs a link with `--carrier auto`, beside the longest echo
-//!   before it.
+//! * Changes (`auto-`): the silence that a change of the network costs a link, beside the longest echo before it.
 //! * The others measure the relay on loopback, timers, frames, and the networks of the tests themselves.
 
 mod auto;
@@ -392,6 +391,13 @@ const GATES: &[Gate] = &[
     },
     Gate { name: "auto-cable", figure: "longest echo", unit: "ms", limit: Limit::AtMost(500.0), run: auto::cable },
     Gate { name: "auto-walk", figure: "longest echo", unit: "ms", limit: Limit::AtMost(500.0), run: auto::walk },
+    Gate {
+        name: "auto-darkness",
+        figure: "longest echo after it",
+        unit: "ms",
+        limit: Limit::AtMost(500.0),
+        run: auto::darkness,
+    },
     Gate {
         name: "link-connect-timeout",
         figure: "late by",

@@ -26,6 +26,7 @@ use super::auto::Pair;
 use super::carrier::{Carrier, CarrierStage};
 use super::config::{Identity, LinkEvent, Path, PeerKey, Policy};
 use super::control::Node;
+use super::fresh::Fresh;
 use super::nested::Over;
 use super::proof;
 use super::verbs::setup;
@@ -67,6 +68,8 @@ pub(crate) struct SubflowSlot {
     pub beside: Option<usize>,
     /// The time of the last try.
     pub dialed_ms: u64,
+    /// The carrier that is dialed beside a silent one.
+    pub fresh: Option<Fresh>,
     /// A node that does not know the session answered the last try. The next try goes to the address of a live subflow, and
     /// not to the first address of the peer's name.
     pub astray: bool,
@@ -140,6 +143,7 @@ impl SubflowSlot {
             removed: false,
             beside: None,
             dialed_ms: 0,
+            fresh: None,
             astray: false,
         }
     }
@@ -167,7 +171,7 @@ impl Dialer {
     /// first pause if the session was established only a moment ago.
     pub fn leave_all(&mut self, hardly_up: Option<u64>, first: Duration) {
         for slot in &mut self.slots {
-            (slot.carrier, slot.up_ms, slot.tries, slot.next_ms) = (None, None, 0, 0);
+            (slot.carrier, slot.up_ms, slot.tries, slot.next_ms, slot.fresh) = (None, None, 0, 0, None);
             if let Some(now_ms) = hardly_up {
                 (slot.tries, slot.next_ms) = (1, now_ms + jittered(first).as_millis() as u64);
             }
@@ -207,13 +211,21 @@ impl Node {
     }
 
     fn dial_carrier(&mut self, core: &mut Core, link: Id, place: usize) {
-        let (Some(side), Some(carrier)) = (core.sides.next_id(), self.carriers.next_id()) else {
-            return self.try_later(core, link, place, &Failure::new(Reason::LimitReached, "the tables are full"));
-        };
-        let Some(record) = self.links.get_mut(link) else { return };
-        let Some(dialer) = record.dialer.as_mut() else { return };
-        let Some(slot) = dialer.slots.get_mut(place) else { return };
-        (slot.carrier, slot.dialed_ms) = (Some(carrier), core.now_ms);
+        let carrier = self.dial_at(core, link, place);
+        let dialer = self.links.get_mut(link).and_then(|record| record.dialer.as_mut());
+        let Some(slot) = dialer.and_then(|dialer| dialer.slots.get_mut(place)) else { return };
+        (slot.carrier, slot.dialed_ms) = (carrier, core.now_ms);
+        if carrier.is_none() {
+            self.try_later(core, link, place, &Failure::new(Reason::LimitReached, "the tables are full"));
+        }
+    }
+
+    /// Dials a carrier for a slot, which does not have it yet. Returns none if there is no room for another one.
+    pub(super) fn dial_at(&mut self, core: &mut Core, link: Id, place: usize) -> Option<Id> {
+        let (side, carrier) = (core.sides.next_id()?, self.carriers.next_id()?);
+        let record = self.links.get_mut(link)?;
+        let dialer = record.dialer.as_mut()?;
+        let slot = dialer.slots.get_mut(place)?;
         let known = std::mem::take(&mut slot.astray).then(|| slot.path.clone());
         let Path { source, more_sources, local_port, interface, .. } = &slot.path;
         let simultaneous = dialer.simultaneous;
@@ -228,7 +240,7 @@ impl Node {
         let target = slot.path.peer.clone().unwrap_or_else(|| dialer.peer.clone());
         let known = known.and_then(|path| self.address_of_session(core, link, &path));
         let target = Rc::new(known.map_or(target, Target::from));
-        let Some(record) = self.links.get_mut(link) else { return };
+        let record = self.links.get_mut(link)?;
         record.carriers.push(carrier);
         let mut made = Carrier::new(side, CarrierStage::Dialing);
         (made.link, made.place) = (Some(link), place);
@@ -238,12 +250,13 @@ impl Node {
         let wait = core.config.timeouts.connect.max(Duration::from_secs(1)) + record.timing.handshake;
         let deadline_ms = core.now_ms + wait.as_millis() as u64;
         core.one_offs.push(deadline_ms, OneOff::Control(Deadline::Carrier(carrier)));
-        let Some(dialer) = self.links.get(link).and_then(|record| record.dialer.as_ref()) else { return };
+        let dialer = self.links.get(link)?.dialer.as_ref()?;
         if let Some(over) = dialer.over {
             self.dial_stream(core, side, over.link());
         } else if let Some(endpoint) = dialer.slots.get(place).and_then(|slot| dialer.endpoints.of(&slot.path)) {
             endpoint.dial(core, side, &target, egress);
         }
+        Some(carrier)
     }
 
     /// Returns the address of a live subflow of the session, for a path that has no address of its own and can reach that
@@ -382,6 +395,9 @@ impl Node {
         let now = core.pools.sessions.now;
         if let (Some(subflow), Some(session)) = (subflow, core.pools.sessions.session_mut(link)) {
             session.subflow_down(now, subflow);
+        }
+        if self.is_fresh(link, place, id) {
+            return core.pools.sessions.touch(link);
         }
         // A reset has no reason of its own.
         if matches!(failure.reason, Reason::LinkLost | Reason::Other) && subflow.is_some() {

@@ -124,7 +124,7 @@ impl Node {
     fn arm_link(&mut self, core: &mut Core, id: Id) {
         self.weigh_link(core, id);
         self.note_state(core, id);
-        let next_dial_ms = self.dial_missing(core, id);
+        let next_dial_ms = self.dial_missing(core, id).into_iter().chain(self.dial_fresh(core, id)).min();
         let next_listen_ms = self.listen_again(core, id);
         let next_ports_ms = self.look_after_ports(core, id);
         let next_choice_ms = self.choose_carriers(core, id);
@@ -334,15 +334,20 @@ impl Node {
         let fresh = !std::mem::replace(&mut link.was_established, true);
         link.up_ms.get_or_insert(core.now_ms);
         let (key, carriers) = (link.key, link.carriers.clone());
-        let mut up = None;
+        let (mut up, mut silent) = (None, None);
         if let Some(dialer) = &mut link.dialer {
-            let carrier = carriers.iter().filter_map(|id| self.carriers.get(*id));
-            let place = carrier.filter(|c| c.subflow == Some(subflow)).map(|c| c.place).next();
-            if let Some((place, slot)) = place.and_then(|place| Some((place, dialer.slots.get_mut(place)?))) {
+            let carrier = carriers.iter().filter_map(|id| Some((*id, self.carriers.get(*id)?)));
+            let carrier = carrier.filter(|(_, c)| c.subflow == Some(subflow)).map(|(id, c)| (id, c.place)).next();
+            if let Some((carrier, place)) = carrier {
+                silent = dialer.promote_fresh(place, carrier);
+            }
+            let slot = carrier.and_then(|(_, place)| Some((place, dialer.slots.get_mut(place)?)));
+            if let Some((place, slot)) = slot {
                 slot.up_ms = Some(core.now_ms);
                 up = Some(LinkEvent::SubflowUp { place, tries: slot.tries });
             }
         }
+        silent.into_iter().for_each(|silent| self.drop_fresh(core, id, silent));
         up.into_iter().for_each(|up| self.tell(core, id, &up));
         self.leave_removed(core, id);
         self.request_observed_address(core, id, subflow);
@@ -364,6 +369,9 @@ impl Node {
         // The last message of the session may still be on its way.
         let _ = self.flush_carrier(core, carrier);
         self.drop_carrier(core, carrier);
+        if self.is_fresh(id, place, carrier) {
+            return;
+        }
         let is_astray = code == Code::Other;
         let detail = is_astray.then(|| "another node answered, which does not know the session".into());
         if let Some(link) = self.links.get_mut(id)

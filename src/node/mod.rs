@@ -18,7 +18,7 @@
 //! # Reading order
 //! `config` the configuration of a node · `control` the state of a node, and what the event loop calls · `verbs` what callers
 //! of a loop can do with links, `link_mut` with one of them · `start` loops with a node · `link` one link · `carrier` the
-//! connections of subflows · `window` the bytes in flight on a carrier · `dialer` dialing carriers · `server` the places
+//! connections of subflows · `window` the bytes in flight on a carrier · `dialer` dialing carriers · `fresh` those beside silent ones · `server` the places
 //! where links are accepted · `udp_port` their ports of UDP that are in use · `accept` accepting carriers · `unauthenticated` the
 //! places of peers without a key · `handshakes` the order of their handshakes · `proof` joining a subflow to its session · `crossed` links that both nodes dial · `invited` peers
 //! with an invitation · `counted` sessions that are counted before they begin · `nested` links over streams of other
@@ -47,6 +47,7 @@ mod dialer;
 mod drive;
 mod ends;
 mod forward;
+mod fresh;
 mod group;
 mod group_plan;
 mod guarded;

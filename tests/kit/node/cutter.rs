@@ -23,6 +23,8 @@ struct State {
     /// True if no byte is relayed and no connection is closed.
     silent: AtomicBool,
     count: AtomicUsize,
+    /// The number of the first connections that are silent for ever.
+    forgotten: AtomicUsize,
 }
 
 impl Cutter {
@@ -36,6 +38,7 @@ impl Cutter {
             closed: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             count: AtomicUsize::new(0),
+            forgotten: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&state);
         // The thread ends with the process.
@@ -67,6 +70,11 @@ impl Cutter {
         self.state.silent.store(silent, Ordering::Relaxed);
     }
 
+    /// Relays no byte of the present connections any more, and closes none, as a NAT that has lost its table.
+    pub fn forget(&self) {
+        self.state.forgotten.store(self.count(), Ordering::Relaxed);
+    }
+
     /// Returns the number of connections so far.
     pub fn count(&self) -> usize {
         self.state.count.load(Ordering::Relaxed)
@@ -94,7 +102,7 @@ impl State {
             self.count.fetch_add(1, Ordering::Relaxed);
             return;
         };
-        self.count.fetch_add(1, Ordering::Relaxed);
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
         for (from, into) in [(&client, &server), (&server, &client)] {
             let _ = from.set_nodelay(true);
             let (mut from, mut into) = (from.try_clone().unwrap(), into.try_clone().unwrap());
@@ -102,7 +110,7 @@ impl State {
             thread::spawn(move || {
                 let mut buf = vec![0; 65536];
                 while let Ok(got) = from.read(&mut buf) {
-                    while state.silent.load(Ordering::Relaxed) {
+                    while state.silent.load(Ordering::Relaxed) || number < state.forgotten.load(Ordering::Relaxed) {
                         thread::sleep(Duration::from_millis(2));
                     }
                     if got == 0 || into.write_all(&buf[..got]).is_err() {
