@@ -51,7 +51,7 @@ impl Node {
         let Some(session) = core.pools.sessions.session_mut(id) else { return false };
         // Bytes beyond the peer's rate become a debt, during which not even a PING would be answered.
         let most = link.sent.open(now).map_or(0, |most| (most / link.carriers.len().max(1)).max(1));
-        let is_alone = link.carriers.len() == 1;
+        let is_alone = session.has_one_way();
         let is_mixed = session.is_mixed(now);
         for carrier in &link.carriers {
             let Some(carrier) = self.carriers.get_mut(*carrier) else { continue };

@@ -402,7 +402,7 @@ impl Congestion {
 pub(crate) struct Demand {
     /// Bytes per second that the path carries.
     pub rate: u64,
-    /// The link has no other carrier.
+    /// No other carrier of the link carries: there is none, or the others are backups.
     pub is_alone: bool,
     /// Small messages compete with a bulk transfer.
     pub is_mixed: bool,

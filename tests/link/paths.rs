@@ -191,6 +191,23 @@ fn a_path_whose_round_trip_becomes_longer_is_filled_again() {
     }
 }
 
+/// A backup carries nothing, so the window of the other subflow is that of a single one: small messages wait as briefly beside
+/// bulk, and a round trip that becomes longer is found.
+#[test]
+fn a_backup_changes_nothing_while_the_other_subflow_carries() {
+    let mut trace = Trace::steady(50, 10, 100);
+    trace.delay_from(5000, 30);
+    let trace = Rc::new(trace);
+    let alone = Scene::of("alone", &[(&trace, 0)]);
+    let beside = Scene { backups: 1, ..Scene::of("beside a backup", &[(&trace, 0), (&trace, 0)]) };
+    for (warm_up, seconds) in [(2, 2), (10, 5)] {
+        let (alone, beside) = (alone.bulk_after(warm_up, seconds), beside.bulk_after(warm_up, seconds));
+        println!("alone {alone:?}, beside a backup {beside:?}");
+        assert!(beside.echo.0 <= alone.echo.0 + 2.0 && beside.echo.1 <= alone.echo.1 + 5.0);
+        assert!(2.0 * beside.share >= 0.98 * alone.share, "the backup has half of the capacity");
+    }
+}
+
 /// Returns the bytes that a connection of plain TCP delivers over a line between two times, in seconds.
 fn delivered(trace: Trace, from: u64, to: u64) -> u64 {
     let line = Line::new(&Rc::new(trace), 0, 1);

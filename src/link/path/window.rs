@@ -77,9 +77,9 @@ pub(in crate::link) struct Trip {
 pub(in crate::link) struct Traffic {
     /// Small messages compete with a bulk transfer.
     pub(in crate::link) is_mixed: bool,
-    /// The session has no other subflow.
+    /// No other subflow carries: there is none, or the others are backups.
     pub(in crate::link) is_alone: bool,
-    /// The session has other subflows that stripe with this one.
+    /// Other subflows stripe with this one.
     pub(in crate::link) is_shared: bool,
     /// Bytes after which the peer acknowledges at once.
     pub(in crate::link) acked_bytes: u64,

@@ -305,8 +305,8 @@ impl Session {
     pub fn path_stats(&mut self, now: Time, id: SubflowId, stats: PathStats) {
         let Some(index) = self.subflows.iter().position(|subflow| subflow.id == id) else { return };
         // Redundant mode is chosen for short delays, so there each subflow has the window of a single one.
-        let is_alone = self.subflows.len() == 1;
-        let is_shared = self.subflows.len() > 1 && self.config.mode != Mode::Redundant;
+        let is_alone = self.has_one_way();
+        let is_shared = !is_alone && self.config.mode != Mode::Redundant;
         let traffic = Traffic { is_mixed: self.is_mixed(now), is_alone, is_shared, acked_bytes: self.acked_bytes(now) };
         if let Some(subflow) = self.subflows.get_mut(index) {
             subflow.path.set_stats(stats);

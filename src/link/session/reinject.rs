@@ -30,7 +30,7 @@ impl Session {
             FrameContent::Data(_, piece) => piece.len < SMALL_BYTES,
             _ => true,
         };
-        if self.config.mode == Mode::Single || !small || self.subflows.len() < 2 {
+        if self.config.mode == Mode::Single || !small || self.has_one_way() {
             return;
         }
         let Some(subflow) = self.subflows.get(index) else { return };

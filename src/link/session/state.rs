@@ -25,6 +25,7 @@ use crate::link::stream::send::SendStream;
 use crate::link::stream::state::StreamState;
 use crate::link::wire::code::Code;
 use crate::link::wire::content::Key;
+use crate::link::wire::frame::Class;
 use crate::link::wire::hello::{Capability, Limits};
 use crate::link::wire::ids::{BootId, SessionId, SessionRole, StreamId, SubflowId, Time};
 
@@ -219,10 +220,16 @@ impl Session {
         self.stats
     }
 
-    /// Returns true if small messages compete with a bulk transfer on the only subflow of this session. Bulk then takes
-    /// short turns. With several subflows the scheduler weighs the queue of each instead.
+    /// Returns true if small messages compete with a bulk transfer on the only subflow that carries in this session. Bulk then
+    /// takes short turns. With several subflows the scheduler weighs the queue of each instead.
     pub fn is_mixed(&self, now: Time) -> bool {
-        self.subflows.len() == 1 && self.mix.is_mixed(now)
+        self.has_one_way() && self.mix.is_mixed(now)
+    }
+
+    /// Returns true if new data have the choice of one subflow only: there is no other, or the others are its backups.
+    pub fn has_one_way(&self) -> bool {
+        let is_active = |subflow: &&Subflow| subflow.class() == Class::Active;
+        self.subflows.len() == 1 || self.subflows.iter().filter(is_active).count() == 1
     }
 
     /// Returns the number of unacknowledged bytes after which an end of this session acknowledges at once.

@@ -6,7 +6,8 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use seaprox::link::{Config, Mode, StreamId, Time};
+use seaprox::link::frame::Class;
+use seaprox::link::{Config, Mode, StreamId, SubflowId, Time};
 
 use super::app::Plan;
 use super::line::{Line, Trace};
@@ -22,6 +23,8 @@ pub struct Scene {
     pub mode: Mode,
     /// The congestion control is BBR.
     pub bbr: bool,
+    /// The number of the last lines that are backups.
+    pub backups: usize,
 }
 
 /// The figures of a link in a scene. Times are in milliseconds.
@@ -48,7 +51,7 @@ impl Scene {
     /// Returns a scene of these traces, each from a time in milliseconds on.
     pub fn of(name: &'static str, traces: &[(&Rc<Trace>, u64)]) -> Scene {
         let line = |(n, (trace, shift)): (usize, &(&Rc<Trace>, u64))| Line::new(trace, shift * 1000, n as u64 + 1);
-        Scene { name, lines: traces.iter().enumerate().map(line).collect(), mode: Mode::Stripe, bbr: false }
+        Scene { name, lines: traces.iter().enumerate().map(line).collect(), mode: Mode::Stripe, bbr: false, backups: 0 }
     }
 
     fn steady(name: &'static str, lines: &[(u64, u64, u64)]) -> Scene {
@@ -78,6 +81,8 @@ impl Scene {
         world.start();
         world.sessions_unchecked();
         world.run_until_up(self.lines.len());
+        let backups: Vec<SubflowId> = world.conns.iter().rev().take(self.backups).map(|conn| conn.id).collect();
+        backups.into_iter().for_each(|id| world.session(CLIENT).set_class(id, Class::Backup));
         world
     }
 
