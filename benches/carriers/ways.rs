@@ -51,6 +51,7 @@ pub const WAYS: &[Way] = &[
     Way { name: "tcp × 4", start: Some(|net| carrier(net, "tcp", 4)) },
     Way { name: "mptcp", start: Some(|net| carrier(net, "mptcp", 1)) },
     Way { name: "quic", start: Some(|net| carrier(net, "quic", 1)) },
+    Way { name: "auto", start: Some(|net| carrier(net, "auto", 1)) },
     Way { name: "bare quic", start: None },
     Way { name: "bare relay", start: Some(crate::bare::relay) },
     Way { name: "sctp", start: Some(|net| carrier(net, "sctp", 1)) },
@@ -81,7 +82,8 @@ fn carrier(net: &Net, kind: &str, subflows: usize) -> Result<Carried, Failure> {
     let both = ["--carrier", kind, "--handshake-timeout", "30s"];
     let options = Options { both: &both, near: &["--subflows", &count], ..Options::default() };
     let forward = std::rc::Rc::new(Forward::start(net, options));
-    forward.nodes.until_subflows(subflows);
+    let carriers = if known == CarrierKind::Auto { 2 } else { 1 };
+    forward.nodes.until_live(carriers * subflows);
     let pids = vec![forward.nodes.near.pid(), forward.nodes.far.pid()];
     let connecting = std::rc::Rc::clone(&forward);
     Ok(Carried { pids, connect: Box::new(move || connecting.pair()), has_echoes: true, _held: Box::new(forward) })

@@ -59,7 +59,7 @@ fn silence(paths: usize, said: &str, change: fn(&Net)) -> io::Result<Run> {
     let sources: Vec<String> = (0..paths).map(|index| net.path(index).near_ip().to_string()).collect();
     let near: Vec<&str> = sources.iter().flat_map(|source| ["--path", source]).collect();
     let forward = Forward::start(&net, Options { near: &near, ..Options::default() });
-    forward.nodes.until_subflows(2 * paths);
+    forward.nodes.until_live(2 * paths);
     let [before, after] = swap_while(forward.peers(), 1 << 20, || {
         let echoes = Echoes::start(forward.pair());
         thread::sleep(ms(2000));

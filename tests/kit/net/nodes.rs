@@ -105,12 +105,20 @@ impl Nodes {
         front(&self.near, kind)
     }
 
-    /// Waits until the link has this many live subflows.
+    /// Waits until this many subflows of the link carry. Backups are not among them.
     #[track_caller]
     pub fn until_subflows(&self, count: usize) {
-        until("all subflows are live", || {
+        until("all subflows carry", || {
             let subflows = subflows(&self.near);
-            subflows.iter().filter(|subflow| subflow["state"] == "live").count() == count
+            subflows.iter().filter(|s| s["state"] == "live" && s["backup"] == false).count() == count
+        });
+    }
+
+    /// Waits until the link has this many live subflows, backups among them.
+    #[track_caller]
+    pub fn until_live(&self, count: usize) {
+        until("all subflows are live", || {
+            subflows(&self.near).iter().filter(|subflow| subflow["state"] == "live").count() == count
         });
     }
 }
