@@ -509,7 +509,83 @@ const SAMPLE_US: u64 = 5_000;
 
 #[cfg(test)]
 mod tests {
+    use crate::relay::io::Io;
+    use crate::relay::side::{Owner, SideState};
+    use crate::types::id::Kind;
+
     use super::*;
+
+    /// A carrier and its side.
+    struct End(Quic, Side);
+
+    impl End {
+        fn new(endpoint: &QuicEndpoint, io: Io, peer: Endpoint, buffers: &Rc<Buffers>) -> End {
+            let owner = Owner::Carrier(Id::parse(Kind::Carrier, "1.1").unwrap());
+            let mut side = Side::new(owner, SideState::Connected, io, peer);
+            let carrier = Quic::carrier(endpoint, Id::parse(Kind::Side, "1.1").unwrap(), &mut side, buffers).unwrap();
+            End(carrier, side)
+        }
+
+        fn receive(&mut self) -> Option<usize> {
+            self.1.ready.readable = true;
+            self.0.receive(&mut self.1, &mut Sessions::new(), usize::MAX).unwrap()
+        }
+
+        /// Computes what has arrived, and sends the answer.
+        fn open(&mut self) {
+            self.0.open(&mut Vec::new()).map_err(|error| error.into_failure()).unwrap();
+            self.0.flush(&mut self.1, &mut Sessions::new()).unwrap();
+        }
+    }
+
+    #[test]
+    fn each_message_of_a_handshake_waits_for_its_turn() {
+        let (setup, buffers) = (Setup::of_tests(), Rc::new(Buffers::new(0)));
+        let bind = || mio::net::UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (socket, mut server) = (bind(), Quic::server(&setup).unwrap());
+        let addr = socket.local_addr().unwrap();
+        Quic::share(&mut server, socket, &buffers).unwrap();
+        let mut near = End::new(&Quic::client(&setup).unwrap(), Io::Udp(bind()), addr.into(), &buffers);
+        let since = Instant::now();
+        // The system may drop datagrams on loopback, which the timers of the client send again.
+        let until = |near: &mut End, is_true: &mut dyn FnMut(&mut End) -> bool| {
+            while !is_true(near) {
+                assert!(since.elapsed() < Duration::from_secs(20));
+                Quic::receive_shared(&server);
+                if near.receive().is_some() {
+                    near.open();
+                }
+            }
+        };
+        near.open();
+        until(&mut near, &mut |_| Quic::next_arrival(&server).is_some());
+        let mut far = End::new(&server, Io::None, Endpoint::Unknown, &buffers);
+        assert_eq!((far.receive(), far.0.next_message()), (Some(1), NextMessage::Whole));
+        assert!(matches!(far.0.state, State::Arrived(..)), "nothing was computed");
+        far.open();
+        until(&mut near, &mut |near| {
+            if !near.0.is_handshaking() {
+                return true;
+            }
+            // What the client sends again is not its next message.
+            if far.receive().is_some() {
+                far.open();
+            }
+            false
+        });
+        let is_waiting = |far: &mut End| far.receive().is_some_and(|bytes| bytes > 1);
+        until(&mut near, &mut |_| is_waiting(&mut far));
+        for _ in 0..3 {
+            assert!(is_waiting(&mut far) && far.0.is_handshaking());
+            assert_eq!(far.0.next_message(), NextMessage::Whole);
+        }
+        until(&mut near, &mut |_| {
+            if far.receive().is_some() {
+                far.open();
+            }
+            !far.0.is_handshaking()
+        });
+    }
 
     #[test]
     fn a_turn_is_charged_for_what_has_arrived_and_for_what_a_closed_gap_releases() {

@@ -493,6 +493,32 @@ mod tests {
     }
 
     #[test]
+    fn few_connections_wait_for_a_carrier() {
+        let mut port = server();
+        let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (since, mut begun) = (Instant::now(), 0);
+        // Each turn takes fewer first packets than may wait.
+        while begun < 3 * ARRIVALS_MAX {
+            for _ in 0..16 {
+                stranger.send_to(&hello(port.local().unwrap())[0], port.local().unwrap()).unwrap();
+            }
+            port.receive(Instant::now(), 64).unwrap();
+            begun += 16;
+            assert!(port.arrivals.len() <= ARRIVALS_MAX, "{} connections wait", port.arrivals.len());
+        }
+        while port.arrivals.len() < ARRIVALS_MAX {
+            assert!(since.elapsed().as_secs() < 20, "{} connections wait", port.arrivals.len());
+            stranger.send_to(&hello(port.local().unwrap())[0], port.local().unwrap()).unwrap();
+            port.receive(Instant::now(), 64).unwrap();
+        }
+        // A place that is free is taken again.
+        let incoming = port.take_arrival().unwrap();
+        port.refuse(incoming);
+        let next = hello(port.local().unwrap()).swap_remove(0);
+        flood(&mut port, &next, 1, |port| port.arrivals.len() == ARRIVALS_MAX);
+    }
+
+    #[test]
     fn the_inbox_of_an_unauthenticated_peer_is_small_and_a_turn_takes_few_first_packets() {
         let mut port = server();
         let hello = hello(port.local().unwrap()).swap_remove(0);
