@@ -37,7 +37,7 @@ pub(crate) struct Pair {
 impl Dialer {
     /// Adds a slot, in the place of a removed one if there is one. Returns its index.
     pub(super) fn place(&mut self, slot: SubflowSlot) -> usize {
-        let free = self.slots.iter().position(|slot| slot.removed && slot.carrier.is_none());
+        let free = self.slots.iter().position(|slot| slot.removed && slot.carrier.is_none() && slot.fresh.is_none());
         match free.and_then(|place| self.slots.get_mut(place)) {
             Some(free) => *free = slot,
             None => self.slots.push(slot),

@@ -53,9 +53,8 @@ pub(crate) struct Carrier {
     pub is_counted: bool,
     /// The rate of the peer is used up, and a deadline is armed to read again.
     pub held: bool,
-    /// The peer has closed another carrier: the time until which this one must receive something, and the bytes that it had
-    /// received before.
-    doubted: Option<(u64, u64)>,
+    /// The peer has closed another carrier.
+    doubted: Option<Doubt>,
     /// It was read, and is flushed when its link was driven.
     awaits_flush: bool,
     /// The time at which the connection is looked after, if that is armed.
@@ -74,6 +73,16 @@ pub(crate) enum CarrierStage {
     Invited,
     Live,
     Closing,
+}
+
+/// A doubt about the peer of a carrier: it must receive something within a time.
+#[derive(Clone, Copy, Debug)]
+struct Doubt {
+    by_ms: u64,
+    wait_ms: u64,
+    /// Bytes that it had received at the start of that time.
+    received: u64,
+    is_first: bool,
 }
 
 impl Carrier {
@@ -437,20 +446,34 @@ impl Node {
             };
             let is_udp = carrier.transport.as_ref().is_some_and(|it| it.kind() == transport::CarrierKind::Quic);
             if let (Some(subflow), true, None) = (carrier.subflow, is_udp, carrier.doubted) {
-                let by_ms = core.now_ms + DOUBT_MS;
-                carrier.doubted = Some((by_ms, carrier.bytes().1));
+                let rtt_us = session.path(subflow).map_or(0, |(rtt_us, ..)| rtt_us);
+                let wait_ms = DOUBT_MS.max(DOUBT_ROUNDS * rtt_us / 1000);
+                let by_ms = core.now_ms + wait_ms;
+                carrier.doubted = Some(Doubt { by_ms, wait_ms, received: carrier.bytes().1, is_first: true });
                 session.probe(subflow);
                 core.one_offs.push(by_ms, OneOff::Control(Deadline::Carrier(id)));
             }
         }
     }
 
-    /// Returns true if a carrier has received nothing since it was doubted, and the time for that is over.
-    pub(super) fn is_given_up(&mut self, core: &Core, id: Id) -> bool {
+    /// Returns true if a carrier has received nothing since it was doubted, and the time for that is over. Bytes in the first such
+    /// time may have been under way before.
+    pub(super) fn is_given_up(&mut self, core: &mut Core, id: Id) -> bool {
         let Some(carrier) = self.carriers.get_mut(id) else { return false };
         let received = carrier.bytes().1;
-        let doubted = carrier.doubted.take_if(|(by_ms, _)| *by_ms <= core.now_ms);
-        doubted.is_some_and(|(_, before)| received == before)
+        let Some(doubt) = carrier.doubted.take_if(|doubt| doubt.by_ms <= core.now_ms) else { return false };
+        if received != doubt.received && doubt.is_first {
+            let by_ms = core.now_ms + doubt.wait_ms;
+            carrier.doubted = Some(Doubt { by_ms, received, is_first: false, ..doubt });
+            core.one_offs.push(by_ms, OneOff::Control(Deadline::Carrier(id)));
+            if let (Some(subflow), Some(link)) = (carrier.subflow, carrier.link)
+                && let Some(session) = core.pools.sessions.session_mut(link)
+            {
+                session.probe(subflow);
+                core.pools.sessions.touch(link);
+            }
+        }
+        received == doubt.received
     }
 
     /// Frees a carrier and closes its socket.
@@ -496,8 +519,10 @@ impl Node {
     }
 }
 
-/// Time in which a carrier must show that its peer is there, after the peer has closed another one.
+/// Time in which a carrier must show that its peer is there, after the peer has closed another one, and round trips, if they take
+/// longer.
 const DOUBT_MS: u64 = 2_000;
+const DOUBT_ROUNDS: u64 = 4;
 /// Time for the last bytes of a carrier that delivers them itself.
 const LINGER_MS: u64 = 1_000;
 /// Time after which a connection is looked after again whose timer has passed and was not handled.

@@ -22,7 +22,7 @@ use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 use crate::types::verb_error::VerbError;
 
-use super::auto::Pair;
+use super::auto::{BESIDE_KIND, Pair};
 use super::carrier::{Carrier, CarrierStage};
 use super::config::{Identity, LinkEvent, Path, PeerKey, Policy};
 use super::control::Node;
@@ -86,7 +86,7 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
-    /// Makes the endpoint of the kind on paths that name none.
+    /// Makes the endpoint of the kind on paths that name none, and of the one beside it.
     ///
     /// # Errors
     /// [`VerbError::Invalid`] if the key or the ciphers cannot be used.
@@ -99,6 +99,9 @@ impl Endpoints {
     ) -> Result<Endpoints, VerbError> {
         let mut endpoints = Endpoints { kind, identity: identity.clone(), simultaneous, congestion, made: Vec::new() };
         endpoints.make(kind, policy)?;
+        if kind == CarrierKind::Auto {
+            endpoints.make(BESIDE_KIND, policy)?;
+        }
         Ok(endpoints)
     }
 
@@ -114,7 +117,7 @@ impl Endpoints {
         paths.into_iter().filter_map(|path| path.carrier).try_for_each(|kind| self.make(kind, policy))
     }
 
-    pub(super) fn make(&mut self, kind: CarrierKind, policy: &Arc<dyn Policy>) -> Result<(), VerbError> {
+    fn make(&mut self, kind: CarrierKind, policy: &Arc<dyn Policy>) -> Result<(), VerbError> {
         if self.made.iter().any(|endpoint| endpoint.kind() == kind) {
             return Ok(());
         }
@@ -192,8 +195,10 @@ impl Node {
             if slot.carrier.is_some() || slot.removed {
                 continue;
             }
-            // A session accepts its second subflow only after the first is up. Only the two over one path race.
-            let is_ahead = |other: &SubflowSlot| other.carrier.is_some() && other.beside != Some(place);
+            // A session accepts its second subflow only after the first is up. Only the two over one path race, and a QUIC that
+            // does not answer does not keep other paths waiting.
+            let is_first = slot.beside.is_none();
+            let is_ahead = |other: &SubflowSlot| other.carrier.is_some() && !(is_first && other.beside.is_some());
             let is_second = !record.was_established && dialer.slots.iter().any(is_ahead);
             let due_ms = match dialer.after_head_start(slot) {
                 _ if dialer.is_refused(slot) && !record.was_established => continue,

@@ -417,6 +417,7 @@ impl Node {
         slots.into_iter().for_each(|slot| self.stream_lost(core, id, &slot, comes_back));
         for carrier in carriers {
             let place = self.carriers.get(carrier).map(|carrier| carrier.place);
+            let place = place.filter(|place| !self.is_fresh(id, *place, carrier));
             self.let_go(core, carrier);
             if let (Some(place), true) = (place, comes_back) {
                 self.try_later(core, id, place, &Failure::new(reason, text.clone()));

@@ -2,7 +2,8 @@
 //!
 //! While all subflows of a session are silent, nothing tells when the network is back: each connection sends again after pauses
 //! that have doubled meanwhile, and a NAT may have forgotten it. So the dialing node makes a new connection over each path, and
-//! another one after [`PAUSE_MS`] if that does not answer, until the subflows are dead and are dialed again in any case.
+//! another one after [`PAUSE_MS`] if that does not answer, and after longer pauses later, until the subflows are dead and are dialed
+//! again in any case.
 //!
 //! ```text
 //!   all subflows silent --PAUSE_MS--> dialed --up--> takes the slot; the silent carrier is dropped
@@ -10,11 +11,13 @@
 //!                           +-too late---+   dropped, also if a subflow is no longer silent
 //! ```
 
+use std::time::Duration;
+
 use crate::engine::core::Core;
 use crate::types::id::Id;
 
 use super::control::Node;
-use super::dialer::Dialer;
+use super::dialer::{Dialer, jittered};
 
 /// A connection that is made beside the silent carrier of a slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +26,19 @@ pub(crate) struct Fresh {
     pub carrier: Option<Id>,
     /// The time of the next one.
     next_ms: u64,
+    /// The number of those that were dialed.
+    tries: u32,
+}
+
+impl Fresh {
+    /// Returns the time until the next one after one that is dialed now, where its answers take `answers_ms`.
+    fn pause_ms(self, answers_ms: u64) -> u64 {
+        let doubled = self.tries.saturating_sub(PROMPT_TRIES).min(DOUBLED_MAX);
+        let pause_ms = PAUSE_MS << doubled;
+        let pause_ms =
+            if doubled > 0 { jittered(Duration::from_millis(pause_ms)).as_millis() as u64 } else { pause_ms };
+        pause_ms.max(answers_ms)
+    }
 }
 
 impl Dialer {
@@ -65,7 +81,7 @@ impl Node {
             return None;
         };
         // The answers of a connection take a round trip each.
-        let pause_ms = PAUSE_MS.max(longest_us * ROUNDS / 1000);
+        let answers_ms = longest_us * ROUNDS / 1000;
         let places = dialer.paths_up();
         let mut next_ms = None;
         for place in places {
@@ -73,9 +89,10 @@ impl Node {
             if slot.path.local_port.is_some() {
                 continue;
             }
-            let fresh = slot.fresh.get_or_insert(Fresh { carrier: None, next_ms: core.now_ms + PAUSE_MS });
+            let fresh = slot.fresh.get_or_insert(Fresh { next_ms: core.now_ms + PAUSE_MS, ..Fresh::default() });
             if fresh.next_ms <= core.now_ms {
-                fresh.next_ms = core.now_ms + pause_ms;
+                fresh.tries += 1;
+                fresh.next_ms = core.now_ms + fresh.pause_ms(answers_ms);
                 let late = fresh.carrier.take();
                 late.into_iter().for_each(|late| self.drop_fresh(core, link, late));
                 let fresh = self.dial_at(core, link, place);
@@ -88,9 +105,13 @@ impl Node {
         next_ms
     }
 
-    /// Returns the longest round trip of the subflows of a link in microseconds, if there are some and all of them are silent.
+    /// Returns the longest round trip of the subflows of a link in microseconds, if there are some, all of them are silent, and the
+    /// session takes another one.
     fn longest_silent_us(&self, core: &Core, link: Id) -> Option<u64> {
         let (record, session) = (self.links.get(link)?, core.pools.sessions.session(link)?);
+        if !session.has_subflow_room() {
+            return None;
+        }
         let slots = record.dialer.as_ref()?.slots.iter().filter(|slot| slot.up_ms.is_some());
         let subflows = slots.filter_map(|slot| self.carriers.get(slot.carrier?)?.subflow);
         let mut longest_us = None;
@@ -131,5 +152,9 @@ impl Node {
 
 /// Time after which a path gets a fresh carrier, and the next one.
 const PAUSE_MS: u64 = 400;
+/// Fresh carriers of a path until the pauses double, each with a random part, and the most doublings: a server that was too busy to
+/// answer does not have all its links at once for long.
+const PROMPT_TRIES: u32 = 8;
+const DOUBLED_MAX: u32 = 3;
 /// Round trips in which a connection must be up, if they take longer: those of TCP, of TLS and of the HELLO, and one to spare.
 const ROUNDS: u64 = 5;

@@ -166,7 +166,8 @@ impl LinkMut<'_> {
     /// # Errors
     /// [`VerbError::Invalid`] if the peer dials this link, if the key cannot be used, or if the carrier is another one.
     pub fn renew(&mut self, config: LinkConfig) -> Result<(), VerbError> {
-        let LinkConfig { identity, policy, carrier, preface, on_event, .. } = config;
+        let carrier = config.kind();
+        let LinkConfig { identity, policy, preface, on_event, .. } = config;
         let policy = Guarded::wrap(policy, &self.node.panics, &self.node.serves);
         let congestion = self.record().map(|link| link.timing.congestion).unwrap_or_default();
         let dialer = self.dialer()?;

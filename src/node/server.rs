@@ -237,6 +237,9 @@ impl Node {
     }
 
     fn stop_server(&mut self, core: &mut Core, id: Id, links: LinksOfServer) -> Result<(), VerbError> {
+        if let Some(beside) = self.servers.get(id).and_then(|server| server.udp_port.server()) {
+            self.adopt_links(id, &[beside]);
+        }
         let server = self.servers.remove(id).ok_or(VerbError::Already)?;
         if let Some(beside) = server.udp_port.server() {
             // A server beside this one that has been stopped by itself is gone.

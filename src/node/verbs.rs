@@ -19,7 +19,6 @@ use crate::types::reason::{Failure, Reason};
 use crate::types::verb_error::VerbError;
 
 use super::accept;
-use super::auto::BESIDE_KIND;
 use super::config::{Identity, LinkConfig, LinkEvent, Path, PeerKey, Policy, ServeConfig};
 use super::control::Node;
 use super::dialer::{Dialer, Endpoints, SubflowSlot};
@@ -168,9 +167,6 @@ impl Node {
         }
         let mut endpoints = Endpoints::new(carrier, &identity, &policy, simultaneous, timing.congestion)?;
         endpoints.make_for(&paths, &policy)?;
-        if carrier == CarrierKind::Auto {
-            endpoints.make(BESIDE_KIND, &policy)?;
-        }
         let place = peer.to_string();
         let mut link = Link::new(policy, timing, mode, &place, Some(Rc::new(RefCell::new(on_event))), core.now_ms);
         link.takes = on_stream.map(|takes| Rc::new(RefCell::new(takes)));
@@ -220,7 +216,7 @@ impl Node {
     /// Removes a path of a link that this node dials.
     pub(super) fn remove_path(&mut self, core: &mut Core, link: Id, path: &Path) {
         let Some(dialer) = self.links.get_mut(link).and_then(|record| record.dialer.as_mut()) else { return };
-        let mut early = Vec::new();
+        let (mut early, mut fresh) = (Vec::new(), Vec::new());
         let is_its = |slot: &SubflowSlot| slot.path == *path;
         let its: Vec<bool> = dialer
             .slots
@@ -231,6 +227,7 @@ impl Node {
             slot.removed = true;
             let is_early = |carrier: &Id| self.carriers.get(*carrier).is_some_and(|carrier| carrier.subflow.is_none());
             early.extend(slot.carrier.take_if(|carrier| is_early(carrier)));
+            fresh.extend(slot.fresh.take().and_then(|fresh| fresh.carrier));
         }
         let left = dialer.slots.iter().filter(|slot| !slot.removed);
         if left.clone().count() == 0 || left.clone().any(|slot| slot.up_ms.is_some()) {
@@ -239,6 +236,7 @@ impl Node {
         core.pools.sessions.touch(link);
         // Carriers without a subflow need not be established.
         early.into_iter().for_each(|carrier| self.drop_carrier(core, carrier));
+        fresh.into_iter().for_each(|carrier| self.drop_fresh(core, link, carrier));
     }
 
     /// Dials the missing subflows of a link at once, and forgets earlier failures.

@@ -43,6 +43,11 @@ impl Session {
         }
     }
 
+    /// Returns true if the session has fewer subflows than it may have.
+    pub fn has_subflow_room(&self) -> bool {
+        self.subflows.len() < self.config.subflows_max
+    }
+
     /// Sends HELLO on a client's new carrier, which is connected and secured. Returns false if the session takes no
     /// subflow now.
     ///
@@ -50,7 +55,7 @@ impl Session {
     pub fn connect(&mut self, now: Time, id: SubflowId, lanes: u16, proofs: Proofs) -> bool {
         let in_handshake = self.phase == Phase::Handshake;
         let unwanted = matches!(self.phase, Phase::Ended { .. } | Phase::Closing { .. })
-            || self.subflows.len() >= self.config.subflows_max
+            || !self.has_subflow_room()
             || (in_handshake && !self.subflows.is_empty())
             || self.subflow(id).is_some()
             || self.role == SessionRole::Server;

@@ -148,6 +148,9 @@ impl Quic {
             connection.handle_timeout(now);
         }
         self.settle();
+        if bytes > 0 {
+            self.note_silence(now);
+        }
         bytes
     }
 
@@ -244,10 +247,16 @@ impl Quic {
             if let Some(bytes) = self.window.update(now, connection.rtt()) {
                 connection.set_receive_window(VarInt::from_u32(bytes));
             }
-            let ConnectionStats { frame_tx: sent, frame_rx: received, .. } = connection.stats();
-            self.silence.note(now, received.acks, sent.stream + sent.datagram + sent.ping);
             self.message_bytes_max = connection.datagrams().max_size().unwrap_or(0);
             self.message_bytes = config::MESSAGES_BYTES_MAX - connection.datagrams().send_buffer_space();
+        }
+        self.note_silence(now);
+    }
+
+    fn note_silence(&mut self, now: Instant) {
+        if let State::Open(_, connection, Stage::Established(_)) = &self.state {
+            let ConnectionStats { frame_tx: sent, frame_rx: received, .. } = connection.stats();
+            self.silence.note(now, received.acks, sent.stream + sent.datagram + sent.ping);
         }
     }
 
