@@ -112,7 +112,7 @@
 //!   acknowledged what must precede them, HELLO_ACK and RESUME_STATE. A RESUME_STATE that data overtakes would look like
 //!   a peer that has lost bytes.
 //! - **A silent lane is no silent subflow.** A lane that frames sent later on others have overtaken, and that makes no
-//!   progress, has stalled: its frames take another lane or subflow, and the subflow stays in use. One that makes none until
+//!   progress, has stalled: another subflow takes its frames, if there is one, and the subflow stays in use. One that makes none until
 //!   [`Config::dead_us`] ends its subflow, because the bytes of others would keep it alive for ever.
 //! - **Malformed bytes end their subflow, false statements end the session.** A length above the limit, an unknown
 //!   required type or a body that cannot be decoded says nothing about the session's state: the subflow ends with
@@ -131,7 +131,7 @@
 //! `tests/link/sim.rs` runs thousands of seeded networks with faults, over streams, records, and lanes with messages, kills
 //! every lane at every frame, and restarts ends; `SEAPROX_SEED=n` replays one. `tests/link/gates.rs` asserts the use of paths, `tests/link/trace.rs` and
 //! `tests/link/transcript.rs` the bytes on the wire, and `tests/alloc/frames.rs` that frames allocate nothing.
-//! `scripts/mutate-link` breaks the code in 114 ways that the tests must notice, `fuzz/` feeds it noise, and
+//! `scripts/mutate-link` breaks the code in 115 ways that the tests must notice, `fuzz/` feeds it noise, and
 //! `benches/link.rs` measures its cost.
 
 mod path;

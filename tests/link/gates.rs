@@ -253,7 +253,7 @@ fn one_stalled_reader_does_not_slow_down_a_thousand_streams() {
         let mut ends: Vec<u64> =
             ids.iter().map(|id| world.ends[SERVER].app.streams[id].last_byte.unwrap().since(started)).collect();
         ends.sort_unstable();
-        // What was under way at that time is acknowledged.
+        // Frames under way at that time are acknowledged.
         world.run_for(100_000);
         (ends[500], ends[990], world.session(CLIENT).memory().0, world.session(SERVER).memory().1)
     };

@@ -134,6 +134,27 @@ fn delays_beside_bulk(bulk: usize) -> (Vec<u64>, f64, [f64; 2]) {
     (delays, (moved(&world) - before) as f64 / RATE / 20.0, rates)
 }
 
+/// The congestion control of a carrier may not slow down for losses, so some lane may always have a gap.
+#[test]
+fn the_rate_of_a_path_is_measured_though_it_loses_packets_in_each_round_trip() {
+    const RATE: f64 = 750_000.0;
+    let mut world = World::new(7, Config::default());
+    world.add_path(Shape { lowat: 4 << 10, ..Shape::new(6, 10) });
+    world.paths[0].manner = Manner { message_bytes_max: 0, ..Manner::quic(15, 0) };
+    world.start();
+    world.run_until_up(1);
+    let id = world.conns[0].id;
+    let ids: Vec<StreamId> = (0..15).map(|_| world.open(CLIENT, gates::endless())).collect();
+    for turn in 0..500 {
+        let lane = 1 + (ids[turn % ids.len()].0 / 2) as u16 % 15;
+        let until = world.now.after(35_000);
+        world.conns[0].pipes[CLIENT].hold_lane(lane, until);
+        world.run_for(10_000);
+    }
+    let rate = world.session(CLIENT).path(id).map_or(0, |(_, rate, ..)| rate) as f64 / RATE;
+    assert!((0.6..2.5).contains(&rate), "{rate:.2} of the path");
+}
+
 #[test]
 fn small_messages_do_not_wait_for_the_repair_of_a_bulk_transfer() {
     for bulk in [1, 4] {

@@ -101,7 +101,7 @@ pub(in crate::link) struct Scheduler {
     interval: Time,
     stalled: bool,
     urgent_run: u8,
-    /// True if the last frame among urgent ones and those of new streams was a retransmission.
+    /// True if a retransmission was sent since the last piece of a stream: a new stream is next.
     pub(in crate::link) retransmitted: bool,
     /// Time in microseconds that credit and acknowledgements need to come back.
     pub(in crate::link) return_us: u64,

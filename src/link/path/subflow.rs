@@ -50,8 +50,8 @@ pub(in crate::link) struct Subflow {
     /// The time of the last progress of any lane, and the time at which the latest acknowledged frame was sent.
     pub(in crate::link) acked_at: Time,
     pub(in crate::link) acked_sent_at: Time,
-    /// True if a lane had been overtaken by others at the last progress: the carrier repairs a loss.
-    pub(in crate::link) has_gap: bool,
+    /// The time from which on a lane was overtaken by others at each progress: the carrier repairs losses.
+    pub(in crate::link) gap_since: Option<Time>,
     /// Maximum length of a frame that the carrier sends as a message; 0 if it has no messages.
     pub(in crate::link) message_bytes_max: usize,
     /// True if a message was sent since the last PING.
@@ -101,7 +101,7 @@ impl Subflow {
             opens_at: None,
             acked_at: Time::ZERO,
             acked_sent_at: Time::ZERO,
-            has_gap: false,
+            gap_since: None,
             message_bytes_max: 0,
             has_sent_message: false,
             path: PathEstimate::default(),
@@ -174,7 +174,8 @@ impl Subflow {
         self.acked_at = now;
         self.acked_sent_at = self.acked_sent_at.max(sent_at);
         let mut lanes = self.other_lanes().iter().filter(|lane| !lane.tx.is_stalled());
-        self.has_gap = lanes.any(|lane| lane.tx.overtaken_since(self.acked_sent_at).is_some());
+        let has_gap = lanes.any(|lane| lane.tx.overtaken_since(self.acked_sent_at).is_some());
+        self.gap_since = has_gap.then(|| self.gap_since.unwrap_or(now));
         if let (Some(position), Some(first)) = (self.opens_at, self.lanes.first())
             && first.tx.acked() >= position
         {
@@ -192,10 +193,17 @@ impl Subflow {
         self.room > 0 && self.frames() < frames_max
     }
 
+    /// Returns true if an acknowledgement shows the rate of the path now. A lane with a gap stands still, and then moves by all that
+    /// has arrived behind it, so a rate is measured between two times without a gap. Where the path loses packets in each round
+    /// trip, there is no such time, and it is measured all the same.
+    pub(in crate::link) fn shows_rate(&self, now: Time) -> bool {
+        self.gap_since.is_none_or(|since| now.since(since) > GAP_ROUNDS * self.path.rtt_us())
+    }
+
     /// Returns true if it takes only urgent frames now. Bytes behind the gap of a lane have arrived and are not under way, but only
     /// the end of the gap tells how many they are. So the window is twice as large until then.
     pub(in crate::link) fn is_full(&self) -> bool {
-        let window = if self.has_gap { self.window.saturating_mul(2) } else { self.window };
+        let window = if self.gap_since.is_some() { self.window.saturating_mul(2) } else { self.window };
         window != u64::MAX && self.in_flight() >= window
     }
 
@@ -310,3 +318,6 @@ impl Subflow {
         last.after(if curious { SOON_US.min(keepalive_us) } else { keepalive_us })
     }
 }
+
+/// Round trips after which gaps that follow each other do not delay the measurement of a rate any more.
+const GAP_ROUNDS: u64 = 4;

@@ -28,7 +28,7 @@ pub(in crate::link) struct Window {
     round: (Time, u64),
     /// The rates of a moment.
     recent: Highest,
-    /// A round trip that is longer than the shortest one although there is no queue, and since when it is used; or 0.
+    /// A round trip that is longer than the shortest one although there is no queue, or 0, and the time from which on it is used.
     longer: (u64, Time),
     /// The rates of some seconds.
     shown: Highest,
@@ -77,7 +77,7 @@ pub(in crate::link) struct Trip {
 pub(in crate::link) struct Traffic {
     /// Small messages compete with a bulk transfer.
     pub(in crate::link) is_mixed: bool,
-    /// No other subflow carries: there is none, or the others are backups.
+    /// No other subflow carries: there is none, or the others are backups or closing.
     pub(in crate::link) is_alone: bool,
     /// Other subflows stripe with this one.
     pub(in crate::link) is_shared: bool,
@@ -91,6 +91,9 @@ impl Window {
     pub(in crate::link) fn bytes(&mut self, now: Time, rate: u64, sent: u64, trip: Trip, traffic: Traffic) -> u64 {
         if trip.shortest_us == 0 {
             return u64::MAX;
+        }
+        if !traffic.is_alone {
+            self.probed = None;
         }
         let is_probing = self.settled && traffic.is_alone && self.probe(now, rate, trip);
         let longer_us = if traffic.is_alone { self.longer.0 } else { 0 };

@@ -62,9 +62,7 @@ impl Session {
             // The time of a lane that had stalled is not that of the path.
             let is_in_order = subflow.lanes.len() == 1 || at >= subflow.acked_sent_at;
             subflow.on_progress(now, at);
-            // A lane with a gap stands still, and then moves by all that has arrived behind it. So a rate is measured between two
-            // times without a gap.
-            if is_in_order && !subflow.has_gap {
+            if is_in_order && subflow.shows_rate(now) {
                 let acked = subflow.acked();
                 subflow.path.on_ack(now, now.since(at), acked, queued);
             }

@@ -226,7 +226,7 @@ impl Session {
         self.has_one_way() && self.mix.is_mixed(now)
     }
 
-    /// Returns true if new data have the choice of one subflow only: there is no other, or the others are its backups.
+    /// Returns true if new data have the choice of one subflow only: there is no other, or the others are backups or closing.
     pub fn has_one_way(&self) -> bool {
         let is_active = |subflow: &&Subflow| subflow.class() == Class::Active;
         self.subflows.len() == 1 || self.subflows.iter().filter(is_active).count() == 1

@@ -104,6 +104,7 @@ impl Session {
             let new = self.send_from_list(now, List::New, out);
             if new.is_some() {
                 self.scheduler.retransmitted = false;
+                self.scheduler.on_urgent();
                 return new;
             }
         }
