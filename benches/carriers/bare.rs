@@ -124,7 +124,7 @@ fn read(from: &mut TcpStream) -> Option<Bytes> {
     }
 }
 
-/// Where the far end puts what arrives.
+/// The taker of the bytes that arrive at the far end.
 trait Sink {
     /// Returns true if it takes more.
     fn has_room(&self) -> bool;

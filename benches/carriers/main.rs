@@ -4,8 +4,9 @@
 //!
 //! `cargo bench --bench carriers -- [--rounds N] [--seconds S] [--at-most MBIT] [--bulk] [WORD...]`, where each WORD is the name
 //! of a way or of a path, or a part of such names: only those are measured. No path is faster than MBIT Mbit/s, for a machine that
-//! emulates slowly. With `--bulk` there are no echoes, beside which links move bulk in short turns. It prints a line for each measurement, and then the tables of
-//! `docs/performance-link.md`: goodput, processor time of both ends together, and echoes, the medians of the rounds.
+//! emulates slowly. With `--bulk` there are no echoes, beside which links move bulk in short turns. It prints a line for each
+//! measurement, and then the tables of `docs/performance-link.md`: goodput, processor time of both ends together, and echoes, the
+//! medians of the rounds.
 //! The paths are in a network of the bench's own, which needs root, `ip`, `tc`, `ss`, `nft` and TUN devices. A way that
 //! this build, this kernel or this machine does not have is named with the reason.
 

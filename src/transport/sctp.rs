@@ -73,7 +73,7 @@ pub(crate) struct Backlog {
     chunk_bytes: u32,
     /// Limit of the unsent bytes.
     limit: u64,
-    /// Looks at the system since it has sent a chunk.
+    /// Questions to the system since it has sent a chunk.
     looks: u32,
     /// Lower bound of the retransmission timeout, once it was set.
     rto_min: Duration,

@@ -150,7 +150,7 @@ fn a_record_that_was_written_in_part_is_completed_before_the_next() {
     assert_eq!(parted, 0, "a failed write parts nothing");
 }
 
-/// Returns what the system says that has sent so many chunks of 1,400 bytes, and keeps the memory of so many.
+/// Returns the answer of a system that has sent `chunks_sent` chunks of 1,400 bytes, and keeps the memory of `chunks_kept`.
 fn output(chunks_sent: u64, chunks_kept: u32) -> SctpOutput {
     SctpOutput { memory_bytes: chunks_kept * 2_600, chunk_bytes: 1_400, chunks_sent, srtt: Duration::ZERO }
 }

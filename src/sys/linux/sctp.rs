@@ -161,8 +161,8 @@ const ALL: [u8; 4] = [0; 4];
 /// Size of the send buffer and of the receive buffer. The system does not adapt them, and with its defaults a path of 1 Gbit/s
 /// and 4 ms is not filled.
 const BUFFER_BYTES: u32 = 1 << 20;
-/// Bounds of the retransmission timeout: a lower one of less than the default of 1 s, which is the gap of each failover. It rises with
-/// the round trip: see [`sctp_set_rto_min`].
+/// Bounds of the retransmission timeout. The lower one is less than the default of 1 s, because it is the gap of each failover, and
+/// rises with the round trip: see [`sctp_set_rto_min`].
 const RTO_INITIAL: Duration = Duration::from_secs(1);
 const RTO_MIN: Duration = Duration::from_millis(200);
 const RTO_MAX: Duration = Duration::from_secs(5);

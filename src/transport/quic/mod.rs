@@ -567,7 +567,7 @@ mod tests {
             if !near.0.is_handshaking() {
                 return true;
             }
-            // What the client sends again is not its next message.
+            // A message that the client sends again is not its next one.
             if far.receive().is_some() {
                 far.open();
             }
