@@ -104,7 +104,7 @@ impl LinkMut<'_> {
     /// # Errors
     /// [`VerbError::Already`] if no subflow is missing, [`VerbError::Invalid`] if the peer dials this link.
     pub fn redial(&mut self) -> Result<(), VerbError> {
-        if self.dialer()?.missing().next().is_none() {
+        if self.dialer()?.missing_paths().next().is_none() {
             return Err(VerbError::Already);
         }
         self.node.redial_link(self.core, self.id);
