@@ -102,7 +102,7 @@ impl LinkMut<'_> {
     /// Dials the missing subflows at once, and forgets earlier failures.
     ///
     /// # Errors
-    /// [`VerbError::Already`] if no subflow is missing, [`VerbError::Invalid`] if the peer dials this link.
+    /// [`VerbError::Already`] if no path is missing (QUIC beside TCP may be), [`VerbError::Invalid`] if the peer dials this link.
     pub fn redial(&mut self) -> Result<(), VerbError> {
         if self.dialer()?.missing_paths().next().is_none() {
             return Err(VerbError::Already);
