@@ -200,11 +200,9 @@ impl Subflow {
         self.gap_since.is_none_or(|since| now.since(since) > GAP_ROUNDS * self.path.rtt_us())
     }
 
-    /// Returns true if it takes only urgent frames now. Bytes behind the gap of a lane have arrived and are not under way, but only
-    /// the end of the gap tells how many they are. So the window is twice as large until then.
+    /// Returns true if it takes only urgent frames now.
     pub(in crate::link) fn is_full(&self) -> bool {
-        let window = if self.gap_since.is_some() { self.window.saturating_mul(2) } else { self.window };
-        window != u64::MAX && self.in_flight() >= window
+        self.window != u64::MAX && self.in_flight() >= self.window
     }
 
     pub(in crate::link) fn frames(&self) -> usize {
@@ -320,4 +318,4 @@ impl Subflow {
 }
 
 /// Round trips after which gaps that follow each other do not delay the measurement of a rate any more.
-const GAP_ROUNDS: u64 = 4;
+const GAP_ROUNDS: u64 = 32;

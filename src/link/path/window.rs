@@ -77,7 +77,7 @@ pub(in crate::link) struct Trip {
 pub(in crate::link) struct Traffic {
     /// Small messages compete with a bulk transfer.
     pub(in crate::link) is_mixed: bool,
-    /// No other subflow carries: there is none, or the others are backups or closing.
+    /// The carrier has one lane, and no other subflow carries: there is none, or the others are backups or closing.
     pub(in crate::link) is_alone: bool,
     /// Other subflows stripe with this one.
     pub(in crate::link) is_shared: bool,
