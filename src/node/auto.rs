@@ -109,10 +109,7 @@ impl Node {
         for pair in &mut dialer.pairs {
             let slots = pair.places.map(|place| dialer.slots.get(place).filter(|slot| !slot.removed));
             let carriers = slots.map(|slot| self.carriers.get(slot.filter(|slot| slot.up_ms.is_some())?.carrier?));
-            let delivered: Delivered = carriers.map(|carrier| {
-                let (sent, received) = carrier?.bytes();
-                Some(sent + received)
-            });
+            let delivered: Delivered = carriers.map(|carrier| session.delivered(carrier?.subflow?));
             let chance = || {
                 let [chance] = super::random::<1>();
                 chance

@@ -25,7 +25,7 @@ pub(super) struct Rivals {
     trial: Option<Trial>,
     /// Start of the current sample of the leader's rate, and what was delivered then.
     sample: Option<(u64, Delivered)>,
-    /// The rate of the leader in the last busy sample, in bytes per second.
+    /// The rate of the leader in the last sample, in bytes per second.
     rate: u64,
     /// The rate of the leader after the last trial.
     rate_judged: u64,
@@ -103,16 +103,18 @@ impl Rivals {
         self.sample = Some((now_ms, delivered));
         // A long time without a call was a time without traffic.
         if elapsed_ms > 2 * SAMPLE_MS {
+            self.rate = 0;
             return;
         }
         let rate = rate(gains(before, delivered)[self.leader], elapsed_ms);
-        if rate < BUSY_RATE {
+        let earlier = std::mem::replace(&mut self.rate, rate);
+        // A leader whose rate still grows would be compared with what it was.
+        if rate < BUSY_RATE || rate > earlier + earlier / 4 {
             return;
         }
-        self.rate = rate;
         let is_slow = rate < self.rate_judged / 2 && now_ms >= self.soonest_ms;
         if now_ms >= self.next_ms || is_slow {
-            self.trial = Some(Trial { begun_ms: now_ms, before: delivered, alone: rate });
+            self.trial = Some(Trial { begun_ms: now_ms, before: delivered, alone: rate.max(earlier) });
         }
     }
 
@@ -186,7 +188,12 @@ mod tests {
 
         /// Runs for so many seconds with these rates, of which the path carries `path` in all.
         fn run(&mut self, seconds: u64, rates: [u64; 2], path: u64) -> usize {
-            for _ in 0..seconds * 20 {
+            self.steps(20 * seconds, rates, path)
+        }
+
+        /// Runs for so many twentieths of a second.
+        fn steps(&mut self, count: u64, rates: [u64; 2], path: u64) -> usize {
+            for _ in 0..count {
                 self.now_ms += 50;
                 let active = self.rivals.active();
                 let wanted = [FIRST, BESIDE].map(|at| if active[at] && self.up[at] { rates[at] / 20 } else { 0 });
@@ -221,6 +228,17 @@ mod tests {
         // It is throttled again in the long pause between two trials.
         rig.run(1800, [50 * MBIT, 50 * MBIT], 50 * MBIT);
         assert_eq!(rig.run(10, [MBIT, 50 * MBIT], 50 * MBIT), BESIDE);
+    }
+
+    #[test]
+    fn a_leader_whose_rate_grows_is_not_compared_with_what_it_was() {
+        let (mut rig, mut rate) = (Rig::new(), MBIT / 2);
+        while rate < 20 * MBIT {
+            assert_eq!(rig.steps(1, [rate, 20 * MBIT], 20 * MBIT), FIRST, "{rate}");
+            rate += rate / 20;
+        }
+        assert_eq!((rig.trials, rig.now_ms > 4_000), (0, true), "{}", rig.now_ms);
+        assert_eq!(rig.run(600, [20 * MBIT, 20 * MBIT], 20 * MBIT), FIRST);
     }
 
     #[test]

@@ -374,6 +374,11 @@ impl Session {
         self.subflow(id).is_some_and(|subflow| subflow.class() == Class::Backup)
     }
 
+    /// Returns the bytes of frames that a subflow has delivered so far, in both directions.
+    pub fn delivered(&self, id: SubflowId) -> Option<u64> {
+        self.subflow(id).map(|subflow| subflow.acked() + subflow.processed)
+    }
+
     /// Returns the rate of a subflow in bytes per second, if it was measured end to end.
     pub fn measured_rate(&self, id: SubflowId) -> Option<u64> {
         self.subflow(id).and_then(|subflow| subflow.path.measured_rate())
