@@ -49,9 +49,9 @@ struct Full {
 }
 
 impl Full {
-    fn start() -> Full {
+    fn start(carrier: &str) -> Full {
         let net = Net::of(&[Kind::Rate(1.0)]);
-        let nodes = Nodes::start(&net, socks_nodes());
+        let nodes = Nodes::start(&net, Options { both: &["--carrier", carrier], ..socks_nodes() });
         let listener = net.far().inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
         let (bulk, sink, _) = open(net.near(), &nodes.near, &listener);
         let load = Load::start(vec![(plain(&bulk), plain(&sink))]);
@@ -67,10 +67,19 @@ impl Full {
 /// Gate `path-new-connections` measures the delay.
 #[test]
 fn a_new_connection_overtakes_queued_bulk() {
+    new_connections_overtake_bulk("auto");
+}
+
+#[test]
+fn a_new_connection_overtakes_queued_bulk_over_quic() {
+    new_connections_overtake_bulk("quic");
+}
+
+fn new_connections_overtake_bulk(carrier: &str) {
     if !has_net() {
         return;
     }
-    let full = Full::start();
+    let full = Full::start(carrier);
     let before = full.load.received();
     for _ in 0..4 {
         let (mut client, mut server, took) = full.open();
@@ -87,10 +96,19 @@ fn a_new_connection_overtakes_queued_bulk() {
 /// Gate `path-echo-bulk` measures the delay.
 #[test]
 fn keystrokes_overtake_queued_bulk() {
+    keystrokes_overtake_bulk("auto");
+}
+
+#[test]
+fn keystrokes_overtake_queued_bulk_over_quic() {
+    keystrokes_overtake_bulk("quic");
+}
+
+fn keystrokes_overtake_bulk(carrier: &str) {
     if !has_net() {
         return;
     }
-    let full = Full::start();
+    let full = Full::start(carrier);
     let (mut client, mut server, _) = full.open();
     let before = full.load.received();
     for _ in 0..20 {

@@ -12,6 +12,7 @@ use quinn_proto::{
 use ring::hmac;
 
 use super::congestion;
+use super::unsent::Unsent;
 use crate::link::LANES_MAX;
 use crate::tls::QUIC_VERSION;
 use crate::transport::Congestion;
@@ -29,17 +30,14 @@ pub(super) fn endpoint(seed: &[u8; 32]) -> EndpointConfig {
     config
 }
 
-/// Returns the configuration of the connections that this node dials.
-pub(super) fn client(crypto: Arc<dyn crypto::ClientConfig>, congestion: Congestion) -> ClientConfig {
-    let mut config = ClientConfig::new(crypto);
-    config.transport_config(transport(congestion, DATAGRAM_BYTES_USUAL));
-    config
+/// Returns the configuration of the connections that this node dials, without that of [`transport`].
+pub(super) fn client(crypto: Arc<dyn crypto::ClientConfig>) -> ClientConfig {
+    ClientConfig::new(crypto)
 }
 
-/// Returns the configuration of the connections that a server accepts.
-pub(super) fn server(crypto: Arc<dyn crypto::ServerConfig>, congestion: Congestion) -> ServerConfig {
+/// Returns the configuration of the connections that a server accepts, without that of [`transport`].
+pub(super) fn server(crypto: Arc<dyn crypto::ServerConfig>) -> ServerConfig {
     let mut config = ServerConfig::with_crypto(crypto);
-    config.transport_config(transport(congestion, DATAGRAM_BYTES_USUAL));
     config.migration(true);
     config.max_incoming(INCOMING_MAX);
     config.incoming_buffer_size(INCOMING_BYTES_MAX);
@@ -47,11 +45,15 @@ pub(super) fn server(crypto: Arc<dyn crypto::ServerConfig>, congestion: Congesti
     config
 }
 
-/// Returns the configuration of a connection that tries datagrams of up to this length. The session above has its own credit and
-/// its own timers, so the windows are wide, and a connection has no idle time.
-pub(super) fn transport(congestion: Congestion, datagram_bytes_max: u16) -> Arc<TransportConfig> {
+/// Returns the configuration of one connection, which tries datagrams of up to this length, or of the usual one. The session above
+/// has its own credit and its own timers, so the windows are wide, and a connection has no idle time.
+pub(super) fn transport(
+    congestion: Congestion,
+    datagram_bytes_max: Option<u16>,
+    unsent: &Unsent,
+) -> Arc<TransportConfig> {
     let mut mtu = MtuDiscoveryConfig::default();
-    mtu.upper_bound(datagram_bytes_max);
+    mtu.upper_bound(datagram_bytes_max.unwrap_or(DATAGRAM_BYTES_USUAL));
     let mut acks = AckFrequencyConfig::default();
     acks.ack_eliciting_threshold(VarInt::from_u32(ACKED_PACKETS - 1)).max_ack_delay(Some(ACK_DELAY));
     let mut config = TransportConfig::default();
@@ -68,7 +70,7 @@ pub(super) fn transport(congestion: Congestion, datagram_bytes_max: u16) -> Arc<
         .mtu_discovery_config(Some(mtu))
         .datagram_receive_buffer_size(Some(MESSAGES_BYTES_MAX))
         .datagram_send_buffer_size(MESSAGES_BYTES_MAX)
-        .congestion_controller_factory(controller(congestion));
+        .congestion_controller_factory(unsent.watch(controller(congestion)));
     Arc::new(config)
 }
 
@@ -137,7 +139,7 @@ mod tests {
     #[test]
     fn each_name_of_a_congestion_control_is_that_of_the_connection() {
         for congestion in Congestion::ALL {
-            let any = controller(congestion).build(Instant::now(), 1_200).into_any();
+            let any = Unsent::default().watch(controller(congestion)).build(Instant::now(), 1_200).into_any();
             let is_it = match congestion {
                 Congestion::System | Congestion::Cubic => any.is::<congestion::Cubic>(),
                 Congestion::Bbr => any.is::<Bbr>(),

@@ -22,6 +22,7 @@ use crate::types::reason::{Failure, Reason};
 use super::lanes::Lanes;
 use super::port::Port;
 use super::silence::Silence;
+use super::unsent::Unsent;
 use super::window::Window;
 use super::{AHEAD_BYTES, Charge, Quic, READ_BYTES, Stage, State, config, failure};
 
@@ -34,6 +35,7 @@ impl Quic {
             state,
             lanes: Lanes::default(),
             kept: None,
+            unsent: Unsent::default(),
             has_messages: false,
             message_bytes_max: 0,
             message_bytes: 0,
@@ -63,15 +65,17 @@ impl Quic {
         let make = |allow_mtud| quinn_proto::Endpoint::new(Arc::clone(endpoint), None, allow_mtud, None);
         let mut port = Port::new(socket, make, buffers)?;
         let mut client = client.clone();
-        if let Some(bytes) = config::datagram_bytes_max(port.route_mtu(None, peer), peer) {
-            client.transport_config(config::transport(congestion, bytes));
-        }
+        let unsent = Unsent::default();
+        let bytes_max = config::datagram_bytes_max(port.route_mtu(None, peer), peer);
+        client.transport_config(config::transport(congestion, bytes_max, &unsent));
         let connected = port.endpoint().connect(Instant::now(), client, peer, "seaprox.invalid");
         let (handle, connection) = connected.map_err(io::Error::other)?;
         port.open_inbox(handle, side);
         port.widen_inbox(handle);
         let state = State::Open(handle, Box::new(connection), Stage::Handshaking);
-        Ok(Quic::new(Rc::new(RefCell::new(port)), side, state))
+        let mut carrier = Quic::new(Rc::new(RefCell::new(port)), side, state);
+        carrier.unsent = unsent;
+        Ok(carrier)
     }
 
     pub(super) fn connection(&self) -> Option<&Connection> {
@@ -84,11 +88,6 @@ impl Quic {
     /// Returns true if this node has dialed the connection, so that the port is its own.
     pub(super) fn is_dialed(&self) -> bool {
         self.connection().is_some_and(|connection| connection.side().is_client())
-    }
-
-    /// Returns true if the connection has bytes that it has not sent for the first time.
-    pub(super) fn has_unsent(&self) -> bool {
-        self.connection().is_some_and(Connection::has_pending_retransmits)
     }
 
     /// Returns true if there is something to give to the session, or a failure to report.
@@ -127,9 +126,8 @@ impl Quic {
         let State::Arrived(incoming, mut server, congestion) = arrived else { return };
         let mut port = self.port.borrow_mut();
         let peer = incoming.remote_address();
-        if let Some(bytes) = config::datagram_bytes_max(port.route_mtu(incoming.local_ip(), peer), peer) {
-            server.transport_config(config::transport(congestion, bytes));
-        }
+        let bytes_max = config::datagram_bytes_max(port.route_mtu(incoming.local_ip(), peer), peer);
+        server.transport_config(config::transport(congestion, bytes_max, &self.unsent));
         self.state = match port.accept(*incoming, Instant::now(), *server) {
             Ok((handle, connection)) => {
                 port.open_inbox(handle, self.side);
@@ -278,13 +276,13 @@ impl Quic {
                 return self.lane_refused(now);
             }
             let mut port = self.port.borrow_mut();
-            let (sent, kept) = port.transmit(now, connection);
+            let (sent, kept) = port.transmit(now, connection, &mut self.unsent);
             self.bytes.0 += sent;
             if kept.is_some() {
                 self.kept = kept;
                 return port.wake_when_writable(self.side);
             }
-            if !is_open || connection.has_pending_retransmits() {
+            if !is_open || self.unsent.has_any() {
                 return;
             }
             match self.lanes.write(connection, self.ahead_bytes) {
@@ -327,7 +325,7 @@ impl Quic {
         connection.close(now, failure::PROTOCOL_ERROR, Bytes::new());
         *stage = Stage::Lost(CarrierError::Failed(Failure::new(Reason::ProtocolError, "the peer refuses a lane")));
         // The peer is told at once: when the carrier runs again, the connection may have forgotten its peer.
-        let (sent, kept) = self.port.borrow_mut().transmit(now, connection);
+        let (sent, kept) = self.port.borrow_mut().transmit(now, connection, &mut self.unsent);
         self.bytes.0 += sent;
         self.kept = kept;
     }

@@ -15,6 +15,7 @@
 //! | `congestion` | the congestion control of one path |
 //! | `window` | the receive window of one connection |
 //! | `silence` | the time in which the peer has acknowledged nothing |
+//! | `unsent` | the bytes that a connection was given and has not sent |
 //! | `failure` | why a connection has ended |
 //!
 //! # Rules
@@ -34,6 +35,7 @@ mod failure;
 mod lanes;
 mod port;
 mod silence;
+mod unsent;
 mod window;
 
 use std::cell::{Cell, RefCell};
@@ -68,6 +70,7 @@ use super::{
 use lanes::{LANES, Lanes};
 use port::{Kept, Port};
 use silence::Silence;
+use unsent::Unsent;
 use window::Window;
 pub(super) use window::Windows;
 
@@ -79,6 +82,8 @@ pub(crate) struct Quic {
     lanes: Lanes,
     /// Datagrams that the system did not take.
     kept: Option<Kept>,
+    /// The connection has bytes that it has not sent.
+    unsent: Unsent,
     /// The connection has messages for the session.
     has_messages: bool,
     /// The longest message that fits into a datagram, and the bytes of messages that wait in the connection.
@@ -172,13 +177,13 @@ impl Transport for Quic {
 
     fn client(setup: &Setup<'_>) -> io::Result<QuicEndpoint> {
         let crypto = client_tls(setup)?.quic_client().map_err(io::Error::other)?;
-        let client = Box::new(config::client(crypto, setup.congestion));
+        let client = Box::new(config::client(crypto));
         Ok(QuicEndpoint::Client(Arc::new(config::endpoint(setup.seed)), client, setup.congestion))
     }
 
     fn server(setup: &Setup<'_>) -> io::Result<QuicEndpoint> {
         let crypto = server_tls(setup)?.quic_server().map_err(io::Error::other)?;
-        let server = Box::new(config::server(crypto, setup.congestion));
+        let server = Box::new(config::server(crypto));
         Ok(QuicEndpoint::Server(Arc::new(config::endpoint(setup.seed)), server, setup.congestion, None))
     }
 
@@ -279,7 +284,7 @@ impl Transport for Quic {
     fn room(&mut self, _: &Side, demand: Demand) -> usize {
         let Demand { rate, is_alone, is_mixed } = demand;
         let is_slow = is_alone && rate < SLOW_RATE;
-        if !self.is_flushed() || (is_slow && self.has_unsent()) || self.message_bytes > self.ahead_bytes {
+        if !self.is_flushed() || (is_slow && self.unsent.has_any()) || self.message_bytes > self.ahead_bytes {
             return 0;
         }
         let wished = usize::try_from(rate / 200).unwrap_or(usize::MAX);
@@ -416,7 +421,7 @@ impl Transport for Quic {
         matches!(self.state, State::Open(_, _, Stage::Established(_)))
             && self.is_flushed()
             && !self.is_closing
-            && !self.has_unsent()
+            && !self.unsent.has_any()
     }
 
     fn next_timeout(&mut self) -> Option<Duration> {
@@ -482,7 +487,7 @@ impl Drop for Quic {
                 let now = Instant::now();
                 connection.close(now, failure::CLOSED, Bytes::new());
                 // A datagram that the system does not take is lost, and the peer finds out by its timers.
-                let _ = port.transmit(now, &mut connection);
+                let _ = port.transmit(now, &mut connection, &mut self.unsent);
                 port.forget(handle);
             }
             State::Failed(_) => {}
@@ -529,6 +534,13 @@ mod tests {
         fn receive(&mut self) -> Option<usize> {
             self.1.ready.readable = true;
             self.0.receive(&mut self.1, &mut Sessions::new(), usize::MAX).unwrap()
+        }
+
+        /// Takes in what has arrived, if anything has, and sends the answer.
+        fn answer(&mut self) {
+            if self.receive().is_some() {
+                self.open();
+            }
         }
 
         /// Computes what has arrived, and sends the answer.
@@ -585,6 +597,40 @@ mod tests {
             }
             !far.0.is_handshaking()
         });
+    }
+
+    #[test]
+    fn a_connection_tells_if_it_has_bytes_that_it_has_not_sent() {
+        let (setup, buffers) = (Setup::of_tests(), Rc::new(Buffers::new(0)));
+        let bind = || mio::net::UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (socket, mut server) = (bind(), Quic::server(&setup).unwrap());
+        let addr = socket.local_addr().unwrap();
+        Quic::share(&mut server, socket, &buffers).unwrap();
+        let mut near = End::new(&Quic::client(&setup).unwrap(), Io::Udp(bind()), addr.into(), &buffers);
+        let mut far = None;
+        let mut until = |near: &mut End, is_true: &dyn Fn(&End) -> bool| {
+            let since = Instant::now();
+            while !is_true(near) {
+                assert!(since.elapsed() < Duration::from_secs(20));
+                near.answer();
+                Quic::receive_shared(&server);
+                if far.is_none() && Quic::next_arrival(&server).is_some() {
+                    far = Some(End::new(&server, Io::None, Endpoint::Unknown, &buffers));
+                }
+                far.iter_mut().for_each(End::answer);
+            }
+        };
+        near.open();
+        until(&mut near, &|near| !near.0.is_handshaking() && !near.0.unsent.has_any());
+        near.0.send_bytes(&[0; 300_000]);
+        near.0.flush(&mut near.1, &mut Sessions::new()).unwrap();
+        assert!(near.0.unsent.has_any() && near.0.bytes.0 < 100_000, "{} bytes were sent", near.0.bytes.0);
+        // The window is asked for other reasons, too.
+        near.0.figures(&near.1);
+        until(&mut near, &|near| near.0.is_flushed() && !near.0.unsent.has_any());
+        assert!(near.0.bytes.0 > 300_000, "{} bytes were sent", near.0.bytes.0);
+        near.0.figures(&near.1);
+        assert!(!near.0.unsent.has_any());
     }
 
     #[test]

@@ -26,6 +26,7 @@ use crate::types::id::Id;
 
 use crate::transport::Buffers;
 
+use super::unsent::Unsent;
 use super::window::Windows;
 
 /// One UDP socket, and the connections above it.
@@ -333,13 +334,18 @@ impl Port {
 
     /// Sends what a connection has to send until it has no more, or the system takes no more. Returns the bytes that have left,
     /// and what was not taken.
-    pub fn transmit(&mut self, now: Instant, connection: &mut quinn_proto::Connection) -> (u64, Option<Kept>) {
+    pub fn transmit(
+        &mut self,
+        now: Instant,
+        connection: &mut quinn_proto::Connection,
+        unsent: &mut Unsent,
+    ) -> (u64, Option<Kept>) {
         let segments = self.segments_max(connection.current_mtu().into());
         let mut sent = 0;
         loop {
             let mut out = std::mem::take(&mut self.out);
             out.clear();
-            let Some(transmit) = connection.poll_transmit(now, segments, &mut out) else {
+            let Some(transmit) = unsent.poll(connection, now, segments, &mut out) else {
                 self.out = out;
                 return (sent, None);
             };
@@ -448,7 +454,7 @@ const ARRIVALS_MAX: usize = 64;
 mod tests {
     use std::sync::Arc;
 
-    use crate::transport::{Congestion, Setup, client_tls, server_tls};
+    use crate::transport::{Setup, client_tls, server_tls};
     use crate::types::id::Kind;
 
     use super::super::config;
@@ -458,7 +464,7 @@ mod tests {
     fn server() -> Port {
         let socket = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let crypto = server_tls(&Setup::of_tests()).unwrap().quic_server().unwrap();
-        let server = Arc::new(config::server(crypto, Congestion::System));
+        let server = Arc::new(config::server(crypto));
         let make = |mtud| Endpoint::new(Arc::new(config::endpoint(&[7; 32])), Some(server), mtud, None);
         Port::new(socket, make, &Rc::new(Buffers::new(0))).unwrap()
     }
@@ -467,7 +473,7 @@ mod tests {
     fn hello(to: SocketAddr) -> Vec<Vec<u8>> {
         let crypto = client_tls(&Setup::of_tests()).unwrap().quic_client().unwrap();
         let mut endpoint = Endpoint::new(Arc::new(config::endpoint(&[8; 32])), None, true, None);
-        let client = config::client(crypto, Congestion::System);
+        let client = config::client(crypto);
         let (_, mut connection) = endpoint.connect(Instant::now(), client, to, "seaprox.invalid").unwrap();
         let (mut all, mut out) = (Vec::new(), Vec::new());
         while let Some(transmit) = connection.poll_transmit(Instant::now(), 1, &mut out) {
@@ -524,7 +530,7 @@ mod tests {
         let hello = hello(port.local().unwrap()).swap_remove(0);
         flood(&mut port, &hello, 1, |port| port.arrival().is_some());
         let incoming = port.take_arrival().unwrap();
-        let server = config::server(server_tls(&Setup::of_tests()).unwrap().quic_server().unwrap(), Congestion::System);
+        let server = config::server(server_tls(&Setup::of_tests()).unwrap().quic_server().unwrap());
         let (handle, _connection) = port.accept(incoming, Instant::now(), server).unwrap();
         port.open_inbox(handle, Id::parse(Kind::Side, "1.1").unwrap());
         for _ in 0..4 {

@@ -1,0 +1,104 @@
+//! Knowledge of the bytes that a connection was given and has not sent.
+//!
+//! quinn-proto does not tell whether there are any, but it asks its congestion control for the window whenever it has something to
+//! send, and for no other reason while it looks for the next datagram. So if it has asked and makes no datagram, then the window or
+//! the pacing holds bytes back. If it has not asked, everything was sent.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics};
+use quinn_proto::{Connection, RttEstimator, Transmit};
+
+/// Knowledge of the bytes that a connection has not sent.
+#[derive(Debug, Default)]
+pub(crate) struct Unsent {
+    has_any: bool,
+    asked: Asked,
+}
+
+/// True if a congestion control was asked for its window since this was cleared.
+type Asked = Arc<AtomicBool>;
+
+impl Unsent {
+    /// Returns true if the connection had bytes left when it made no further datagram.
+    pub fn has_any(&self) -> bool {
+        self.has_any
+    }
+
+    /// Asks a connection for its next datagrams, and notes if it has more to send.
+    pub fn poll(
+        &mut self,
+        connection: &mut Connection,
+        now: Instant,
+        count: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<Transmit> {
+        self.asked.store(false, Ordering::Relaxed);
+        let transmit = connection.poll_transmit(now, count, out);
+        self.has_any = self.asked.load(Ordering::Relaxed);
+        transmit
+    }
+
+    /// Returns a factory of congestion controls like another one, which note that they are asked.
+    pub fn watch(&self, inner: Arc<dyn ControllerFactory + Send + Sync>) -> Arc<dyn ControllerFactory + Send + Sync> {
+        Arc::new(Watched { inner, asked: Arc::clone(&self.asked) })
+    }
+}
+
+/// A congestion control, or its factory, that notes when it is asked for the window.
+struct Watched<T: ?Sized> {
+    asked: Asked,
+    inner: T,
+}
+
+impl ControllerFactory for Watched<Arc<dyn ControllerFactory + Send + Sync>> {
+    fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
+        Box::new(Watched { inner: Arc::clone(&self.inner).build(now, mtu), asked: Arc::clone(&self.asked) })
+    }
+}
+
+impl Controller for Watched<Box<dyn Controller>> {
+    fn on_sent(&mut self, now: Instant, bytes: u64, last: u64) {
+        self.inner.on_sent(now, bytes, last);
+    }
+
+    fn on_ack(&mut self, now: Instant, sent: Instant, bytes: u64, is_app_limited: bool, rtt: &RttEstimator) {
+        self.inner.on_ack(now, sent, bytes, is_app_limited, rtt);
+    }
+
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, is_app_limited: bool, acked: Option<u64>) {
+        self.inner.on_end_acks(now, in_flight, is_app_limited, acked);
+    }
+
+    fn on_congestion_event(&mut self, now: Instant, sent: Instant, is_persistent: bool, lost: u64) {
+        self.inner.on_congestion_event(now, sent, is_persistent, lost);
+    }
+
+    fn on_mtu_update(&mut self, mtu: u16) {
+        self.inner.on_mtu_update(mtu);
+    }
+
+    fn window(&self) -> u64 {
+        self.asked.store(true, Ordering::Relaxed);
+        self.inner.window()
+    }
+
+    fn metrics(&self) -> ControllerMetrics {
+        self.inner.metrics()
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(Watched { inner: self.inner.clone_box(), asked: Arc::clone(&self.asked) })
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.inner.initial_window()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self.inner.into_any()
+    }
+}
