@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use crate::floor;
 use crate::peers::{Launch, Place};
 
 type Made = Result<Launch, String>;
@@ -41,6 +42,13 @@ fn seaprox(place: &Place, command: &[&str], fixed: bool, options: &[&str]) -> Ma
     args.push("-q".into());
     args.extend(words(options));
     Ok(one_port(args, None, listen))
+}
+
+/// Copies what comes to the first address, and splices what comes to the second.
+pub fn floor(place: &Place) -> Made {
+    let [small, bulk] = place.listen;
+    let args = [floor::ARGUMENT.into(), "relay".into(), small.to_string(), bulk.to_string(), place.target.to_string()];
+    Ok(Launch { args: args.to_vec(), file: None, small, bulk })
 }
 
 /// Configures one listener with splicing, for long streams, and one without, because copying short messages is cheaper.

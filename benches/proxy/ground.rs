@@ -3,17 +3,17 @@
 use std::cell::Cell;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use crate::child;
 use crate::netns::Network;
-use crate::options::Options;
+use crate::options::{Options, Placement};
 use crate::sys;
 use crate::target::Target;
 
 pub struct Ground {
-    pub options: Options,
-    pub network: Network,
+    pub options: Rc<Options>,
+    pub network: Rc<Network>,
     pub directory: PathBuf,
     pub target: Target,
     /// Processors of the proxies with one thread. Empty: nothing is tied to a processor.
@@ -27,23 +27,25 @@ pub struct Ground {
 
 impl Ground {
     /// Ties the calling thread to the load's processors, and starts the far end.
-    pub fn prepare(options: Options, network: Network) -> io::Result<Ground> {
+    pub fn prepare(
+        options: &Rc<Options>,
+        network: &Rc<Network>,
+        placement: Placement,
+        all: &[usize],
+        directory: &Path,
+    ) -> io::Result<Ground> {
         let descriptors = sys::raise_descriptor_limit()? as usize;
         let connections_max = (descriptors.saturating_sub(DESCRIPTORS_SPARE) / 2).min(CONNECTIONS_ENOUGH);
-        let all = sys::processors();
         let (proxies, load) = match all.split_first() {
-            Some((first, rest)) if options.pin && !rest.is_empty() => (vec![*first], rest.to_vec()),
+            Some((first, rest)) if placement == Placement::Pinned && !rest.is_empty() => (vec![*first], rest.to_vec()),
             _ => (Vec::new(), Vec::new()),
         };
-        if !load.is_empty() {
-            sys::pin(&load)?;
-        }
-        let directory = child::make_directory()?;
+        sys::pin(if load.is_empty() { all } else { &load })?;
         let target = Target::start(&load)?;
         Ok(Ground {
-            options,
-            network,
-            directory,
+            options: Rc::clone(options),
+            network: Rc::clone(network),
+            directory: directory.to_path_buf(),
             target,
             proxies,
             load,
@@ -67,6 +69,14 @@ impl Ground {
     /// Returns the number of connections of the idle section: as requested, or fewer if there are too few descriptors.
     pub fn idle(&self) -> usize {
         self.options.idle.min(self.connections_max)
+    }
+
+    /// Describes the processors on which proxies and load run.
+    pub fn placement(&self) -> String {
+        match self.proxies.is_empty() {
+            true => "nothing is tied to a processor".into(),
+            false => format!("proxies on processor {:?}, client and far end on {:?}", self.proxies, self.load),
+        }
     }
 
     /// Returns the processors for a proxy: apart from the load, or all of them.

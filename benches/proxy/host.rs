@@ -3,7 +3,7 @@
 use std::fs;
 use std::thread;
 
-use crate::ground::Ground;
+use crate::netns::Network;
 use crate::sys;
 
 pub struct Host {
@@ -12,27 +12,20 @@ pub struct Host {
     pub processors: usize,
     pub congestion_control: String,
     pub network: Vec<String>,
-    pub placement: String,
     /// True if the timed ping could get priority over other threads.
     pub ping_hastened: bool,
 }
 
 impl Host {
-    pub fn of(ground: &Ground) -> Host {
+    pub fn of(network: &Network, processors: &[usize]) -> Host {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpuinfo.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(": "));
-        let placement = if ground.proxies.is_empty() {
-            "nothing is tied to a processor".to_string()
-        } else {
-            format!("proxies on processor {:?}, client and far end on {:?}", ground.proxies, ground.load)
-        };
         Host {
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_string(),
             processor: model.map_or("unknown", |(_, model)| model).to_string(),
-            processors: sys::processors().len().max(ground.proxies.len() + ground.load.len()),
-            congestion_control: ground.network.congestion_control(),
-            network: ground.network.notes.clone(),
-            placement,
+            processors: processors.len(),
+            congestion_control: network.congestion_control(),
+            network: network.notes.clone(),
             ping_hastened: thread::spawn(|| sys::hasten().is_ok()).join().unwrap_or(false),
         }
     }
@@ -40,13 +33,11 @@ impl Host {
     pub fn print(&self) {
         println!("kernel      Linux {}", self.kernel);
         println!("processors  {} x {}", self.processors, self.processor);
-        println!("placement   {}", self.placement);
         if !self.ping_hastened {
             println!("ping        shares its processor as an equal, for want of the privilege to come first");
         }
         for note in &self.network {
             println!("network     {note}");
         }
-        println!();
     }
 }

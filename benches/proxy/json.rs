@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::host::Host;
 use crate::instance::Description;
-use crate::options::Options;
+use crate::options::{Options, Placement};
 use crate::report;
 use crate::run::Sample;
 use crate::sections::Section;
@@ -24,7 +24,7 @@ impl Results {
         Results { sections: Vec::new() }
     }
 
-    pub fn add(&mut self, section: &Section, samples: &[Sample]) {
+    pub fn add(&mut self, section: &Section, placement: Placement, samples: &[Sample]) {
         let all: Vec<Value> = samples.iter().map(sample).collect();
         let ratios: Vec<Value> = section
             .ratios
@@ -38,6 +38,7 @@ impl Results {
         self.sections.push(json!({
             "name": section.name,
             "title": section.title,
+            "placement": placement.name(),
             "summary": summary(section, samples),
             "ratios": ratios,
             "samples": all,
@@ -59,14 +60,13 @@ impl Results {
             })
             .collect();
         let document = json!({
-            "schema": 1,
+            "schema": 2,
             "host": {
                 "kernel": host.kernel,
                 "processor": host.processor,
                 "processors": host.processors,
                 "congestion_control": host.congestion_control,
                 "network": host.network,
-                "placement": host.placement,
                 "ping_hastened": host.ping_hastened,
             },
             "settings": {

@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::floor;
 use crate::peers::{Launch, Place, find};
 
 type Made = Result<Launch, String>;
@@ -162,6 +163,58 @@ pub fn shadowsocks_near(place: &Place) -> Made {
     let (server, listen, target) = (place.link.to_string(), place.listen[0].to_string(), place.target.to_string());
     let args = ["--protocol", "tunnel", "-b", &listen, "-f", &target, "-s", &server, "-k", SECRET, "-m", "aes-128-gcm"];
     Ok(near(place, args.into_iter().chain(["--tcp-no-delay"]).map(String::from).collect(), None))
+}
+
+pub fn floor_far(place: &Place) -> Made {
+    let args = [floor::ARGUMENT.into(), "far".into(), place.link.to_string(), place.target.to_string()];
+    Ok(far(place, args.to_vec(), None))
+}
+
+pub fn floor_near(place: &Place) -> Made {
+    let args = [floor::ARGUMENT.into(), "near".into(), place.listen[0].to_string(), place.link.to_string()];
+    Ok(near(place, args.to_vec(), None))
+}
+
+/// TLS 1.3 with the cipher that the program prefers, for none can be named: AES-256-GCM.
+pub fn wstunnel_far(place: &Place) -> Made {
+    let args = ["--log-lvl", "OFF", "server", &format!("wss://{}", place.link)];
+    Ok(far(place, args.map(String::from).to_vec(), None))
+}
+
+pub fn wstunnel_near(place: &Place) -> Made {
+    let forward = format!("tcp://{}:{}", place.listen[0], place.target);
+    let args = ["--log-lvl", "OFF", "client", "-L", &forward, &format!("wss://{}", place.link)];
+    Ok(near(place, args.map(String::from).to_vec(), None))
+}
+
+/// The server of rathole has both ports, and its client dials it from beside the target. So the server is started first,
+/// as the far node of the other pairs is.
+pub fn rathole_far(place: &Place) -> Made {
+    let service = format!("bind_addr = \"{}\"", place.listen[0]);
+    Ok(far(place, vec![path(&place.config)], Some(rathole("server", "bind_addr", place, &service))))
+}
+
+pub fn rathole_near(place: &Place) -> Made {
+    let service = format!("local_addr = \"{}\"", place.target);
+    Ok(near(place, vec![path(&place.config)], Some(rathole("client", "remote_addr", place, &service))))
+}
+
+/// Noise without static keys, for the cost of the records is what is compared. Its only AES has keys of 256 bits.
+fn rathole(role: &str, addr: &str, place: &Place, service: &str) -> String {
+    format!(
+        "[{role}]
+{addr} = \"{}\"
+default_token = \"{SECRET}\"
+[{role}.transport]
+type = \"noise\"
+[{role}.transport.noise]
+pattern = \"Noise_NN_25519_AESGCM_SHA256\"
+[{role}.services.link]
+{service}
+nodelay = true
+",
+        place.link
+    )
 }
 
 /// Creates a file with a self-signed certificate and its key. Returns its path.

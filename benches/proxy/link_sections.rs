@@ -9,21 +9,38 @@ use crate::measure::Values;
 use crate::sections::{CONNECTIONS, IDLE, PING, PING_BESIDE, REQUESTS, Section, USUAL, named};
 use crate::trials::{self, Subject};
 
-const PAIRS: &[&str] = &["direct", "seaprox-link", "ssh", "haproxy-tls", "stunnel", "shadowsocks"];
-/// The pairs without `direct`, for the section of idle connections.
-const HELD: &[&str] = &["seaprox-link", "ssh", "haproxy-tls", "stunnel", "shadowsocks"];
+const PAIRS: &[&str] =
+    &["direct", "floor-link", "seaprox-link", "ssh", "haproxy-tls", "stunnel", "shadowsocks", "wstunnel", "rathole"];
+/// The pairs without `direct` and the floor, for the section of idle connections.
+const HELD: &[&str] = &["seaprox-link", "ssh", "haproxy-tls", "stunnel", "shadowsocks", "wstunnel", "rathole"];
 const TO_PAIRS: &[(&str, &str)] = &[
     ("seaprox-link", "ssh"),
     ("seaprox-link", "haproxy-tls"),
     ("seaprox-link", "stunnel"),
     ("seaprox-link", "shadowsocks"),
+    ("seaprox-link", "wstunnel"),
+    ("seaprox-link", "rathole"),
+    ("seaprox-link", "floor-link"),
 ];
 
-const LINKS: Section = Section { peers: PAIRS, ratios: TO_PAIRS, ..USUAL };
+/// Pinned, both nodes share a processor, which hides a pipeline that stalls; free, it shows in the rate.
+const LINKS: Section = Section { peers: PAIRS, ratios: TO_PAIRS, free: true, ..USUAL };
 
-pub static SECTIONS: [Section; 7] = [
+pub static SECTIONS: [Section; 9] = [
     named("link-bulk1", "link-bulk1", "a link: one bulk stream", LINKS),
     named("link-bulk8", "link-bulk8", "a link: eight bulk streams", Section { trial: trials::bulk_8, ..LINKS }),
+    named(
+        "link-bulk1-busy",
+        "link-bulk1-busy",
+        "a link: one bulk stream between ends that copy it",
+        Section { trial: trials::busy_bulk_1, ..LINKS },
+    ),
+    named(
+        "link-bulk8-busy",
+        "link-bulk8-busy",
+        "a link: eight bulk streams between ends that copy them",
+        Section { trial: trials::busy_bulk_8, ..LINKS },
+    ),
     named(
         "link-new",
         "link-new",
@@ -52,7 +69,16 @@ pub static SECTIONS: [Section; 7] = [
         "link-idle",
         "link-idle",
         "a link: idle connections, memory of both nodes",
-        Section { peers: HELD, metrics: IDLE, rounds_max: 3, fresh: true, saturates: false, trial: idle, ..LINKS },
+        Section {
+            peers: HELD,
+            metrics: IDLE,
+            rounds_max: 3,
+            fresh: true,
+            saturates: false,
+            free: false,
+            trial: idle,
+            ..LINKS
+        },
     ),
 ];
 

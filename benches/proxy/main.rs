@@ -7,13 +7,14 @@
 //!
 //! In reading order: `sections`, `link_sections` and `datagram_sections` (the list of measurements), `trials` (how each is made), `load`
 //! (the clients), `target` (the far end), `measure` and `proc` (the accounts), `peers` and `configurations` (the
-//! proxies), `run`, `report`, `json`.
+//! proxies), `floor` (a proxy and a link without any policy), `run`, `report`, `json`.
 #![deny(unsafe_code)]
 
 mod child;
 mod configurations;
 mod datagram_peers;
 mod datagram_sections;
+mod floor;
 mod ground;
 mod host;
 mod instance;
@@ -38,9 +39,11 @@ mod sys;
 mod target;
 mod trials;
 
+use std::collections::HashSet;
 use std::env;
 use std::io;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Instant;
 
 use crate::child::ClearAtEnd;
@@ -48,13 +51,15 @@ use crate::ground::Ground;
 use crate::host::Host;
 use crate::json::Results;
 use crate::netns::Network;
-use crate::options::{HELP, Options, Parsed};
+use crate::options::{HELP, Options, Parsed, Placement};
 use crate::run::Runner;
-use crate::sections::SECTIONS;
+use crate::sections::{SECTIONS, Section};
 
 fn main() -> ExitCode {
-    if env::args().nth(1).as_deref() == Some(target::ARGUMENT) {
-        return finish(target::serve());
+    match env::args().nth(1).as_deref() {
+        Some(target::ARGUMENT) => return finish(target::serve()),
+        Some(floor::ARGUMENT) => return finish(floor::serve(&env::args().skip(2).collect::<Vec<_>>())),
+        _ => {}
     }
     match Options::parse(env::args().skip(1)) {
         Parsed::Help => {
@@ -80,28 +85,41 @@ fn bench(options: Options) -> io::Result<()> {
         priority::set(niceness)?;
     }
     child::watch_for_stop(options.deadline)?;
-    let ground = Ground::prepare(options, network)?;
-    let host = Host::of(&ground);
+    let (options, network) = (Rc::new(options), Rc::new(network));
+    let processors = sys::processors();
+    let directory = child::make_directory()?;
+    let host = Host::of(&network, &processors);
     host.print();
 
-    let mut runner = Runner::new(&ground);
-    let mut results = Results::new();
-    for section in SECTIONS
-        .iter()
-        .chain(&link_sections::SECTIONS)
-        .chain(&datagram_sections::SECTIONS)
-        .filter(|section| ground.options.wants_section(section.group))
-    {
-        let samples = runner.section(section);
-        report::print_section(section, &samples);
-        results.add(section, &samples);
+    let (mut results, mut descriptions, mut left_out) = (Results::new(), Vec::new(), Vec::new());
+    for placement in [Placement::Pinned, Placement::Free] {
+        let wanted = |section: &&Section| options.wants_section(section.group) && options.places(section, placement);
+        let all = SECTIONS.iter().chain(&link_sections::SECTIONS).chain(&datagram_sections::SECTIONS);
+        let sections: Vec<&Section> = all.filter(wanted).collect();
+        if sections.is_empty() {
+            continue;
+        }
+        let ground = Ground::prepare(&options, &network, placement, &processors, &directory)?;
+        println!("placement   {}\n", ground.placement());
+        let mut runner = Runner::new(&ground);
+        for section in sections {
+            let samples = runner.section(section);
+            report::print_section(section, placement, &samples);
+            results.add(section, placement, &samples);
+        }
+        descriptions.append(&mut runner.descriptions);
+        left_out.append(&mut runner.left_out);
     }
-    results.write(&ground.options.json, &host, &ground.options, &runner.descriptions, &runner.left_out)?;
-    report::print_peers(&runner.descriptions);
-    for line in &runner.left_out {
+    // A peer that ran in both placements has one description, or one line.
+    let (mut known, mut absent) = (HashSet::new(), HashSet::new());
+    descriptions.retain(|description| known.insert(description.name));
+    left_out.retain(|line| absent.insert(line.clone()));
+    results.write(&options.json, &host, &options, &descriptions, &left_out)?;
+    report::print_peers(&descriptions);
+    for line in &left_out {
         println!("left out: {line}");
     }
-    println!("all samples: {}; {} s in total", ground.options.json.display(), start.elapsed().as_secs());
+    println!("all samples: {}; {} s in total", options.json.display(), start.elapsed().as_secs());
     Ok(())
 }
 

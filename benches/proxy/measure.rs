@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::ground::Ground;
 use crate::load::Load;
-use crate::proc::Usage;
+use crate::proc::{self, Usage};
 use crate::sys;
 
 /// Named results of one sample. A value that does not apply (CPU time without a proxy) is absent.
@@ -15,6 +15,7 @@ pub type Values = Vec<(&'static str, f64)>;
 pub struct Meter {
     proxies: Vec<(u32, Usage)>,
     load_ns: u64,
+    idle_ns: u64,
     start: Instant,
     target: u32,
 }
@@ -26,6 +27,8 @@ pub struct Reading {
     pub proxy: Option<ProxyTime>,
     /// CPU time of the client and the far end.
     pub load_s: f64,
+    /// CPU time of the whole machine: proxy, load, kernel threads and all else.
+    pub machine_s: f64,
 }
 
 pub struct ProxyTime {
@@ -41,6 +44,7 @@ impl Meter {
         Ok(Meter {
             proxies: proxies.iter().map(|pid| (*pid, Usage::of_tree(*pid))).collect(),
             load_ns: load_ns(target)?,
+            idle_ns: proc::machine_idle_ns()?.0,
             start: Instant::now(),
             target,
         })
@@ -50,6 +54,8 @@ impl Meter {
     /// include the reading of the accounts.
     pub fn stop(self) -> io::Result<Reading> {
         let wall_s = self.start.elapsed().as_secs_f64();
+        let (idle_ns, processors) = proc::machine_idle_ns()?;
+        let machine_s = (wall_s * processors as f64 - seconds(idle_ns.saturating_sub(self.idle_ns))).max(0.0);
         let load_s = seconds(load_ns(self.target)?.saturating_sub(self.load_ns));
         let mut total = Usage::default();
         for (pid, before) in &self.proxies {
@@ -59,7 +65,7 @@ impl Meter {
         }
         let time = ProxyTime { cpu_s: seconds(total.cpu_ns), queued_s: seconds(total.queued_ns) };
         let proxy = (!self.proxies.is_empty()).then_some(time);
-        Ok(Reading { wall_s, proxy, load_s })
+        Ok(Reading { wall_s, proxy, load_s, machine_s })
     }
 }
 
@@ -67,7 +73,7 @@ impl Reading {
     /// Returns the use of the processors, in percent of one processor.
     pub fn shares(&self) -> Values {
         let percent = |time_s: f64| time_s / self.wall_s * 100.0;
-        let mut shares = vec![(LOAD_BUSY, percent(self.load_s))];
+        let mut shares = vec![(LOAD_BUSY, percent(self.load_s)), (MACHINE_BUSY, percent(self.machine_s))];
         if let Some(proxy) = &self.proxy {
             shares.extend([(BUSY, percent(proxy.cpu_s)), (QUEUED, percent(proxy.queued_s))]);
         }
@@ -112,3 +118,4 @@ fn seconds(ns: u64) -> f64 {
 pub const BUSY: &str = "proxy_busy_percent";
 pub const QUEUED: &str = "proxy_queued_percent";
 pub const LOAD_BUSY: &str = "load_busy_percent";
+pub const MACHINE_BUSY: &str = "machine_busy_percent";

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::sections::Section;
+
 pub struct Options {
     pub quick: bool,
     pub rounds: usize,
@@ -17,7 +19,8 @@ pub struct Options {
     /// The peers to measure; empty means all that are installed.
     pub peers: Vec<String>,
     pub namespace: bool,
-    pub pin: bool,
+    /// The only placement to measure; absent means each section's own.
+    pub placement: Option<Placement>,
     /// The niceness of the bench and of all its children.
     pub niceness: Option<i32>,
     pub seaprox: Option<PathBuf>,
@@ -28,6 +31,24 @@ pub struct Options {
     pub json: PathBuf,
     /// The longest time of the whole run; after it the run is killed.
     pub deadline: Duration,
+}
+
+/// The processors on which proxies and load run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// The proxies on one processor, client and far end on the others.
+    Pinned,
+    /// All of them on any processor, as the kernel likes.
+    Free,
+}
+
+impl Placement {
+    pub fn name(self) -> &'static str {
+        match self {
+            Placement::Pinned => "pinned",
+            Placement::Free => "free",
+        }
+    }
 }
 
 pub enum Parsed {
@@ -51,7 +72,6 @@ impl Options {
                 "--bench" => {}
                 "--quick" => given.quick = true,
                 "--no-netns" => given.shared = true,
-                "--no-pin" => given.free = true,
                 _ => {
                     let Some(value) = inline.or_else(|| args.next()) else {
                         return Parsed::Wrong(format!("{name}: unknown, or its value is missing"));
@@ -70,6 +90,14 @@ impl Options {
         self.only.is_empty() || self.only.iter().any(|name| name == group || all_of_links(name))
     }
 
+    /// Returns true if the section is measured in this placement.
+    pub fn places(&self, section: &Section, placement: Placement) -> bool {
+        match self.placement {
+            Some(only) => only == placement,
+            None => placement == Placement::Pinned || section.free,
+        }
+    }
+
     /// Returns true if the peer is selected, by its own name or by its program's: `seaprox` selects all variants of
     /// seaprox.
     pub fn wants_peer(&self, name: &str, family: &str) -> bool {
@@ -82,7 +110,7 @@ impl Options {
 struct Given {
     quick: bool,
     shared: bool,
-    free: bool,
+    placement: Option<Placement>,
     rounds: Option<usize>,
     seconds: Option<f64>,
     idle: Option<usize>,
@@ -101,6 +129,7 @@ impl Given {
             "--rounds" => self.rounds = Some(number(name, value, 1.0, 100.0)? as usize),
             "--seconds" => self.seconds = Some(number(name, value, 0.05, 60.0)?),
             "--nice" => self.niceness = Some(number(name, value, -19.0, 19.0)? as i32),
+            "--placement" => self.placement = placement(value)?,
             "--idle" => self.idle = Some(number(name, value, 100.0, 100_000.0)? as usize),
             "--only" => self.only = list(value),
             "--peers" => self.peers = list(value),
@@ -130,19 +159,29 @@ impl Given {
             only: self.only,
             peers: self.peers,
             namespace: !self.shared,
-            pin: !self.free,
+            placement: self.placement,
             niceness: self.niceness,
             seaprox: self.seaprox,
             beside: self.beside,
             nginx_modules: self.nginx_modules,
             json: self.json.unwrap_or_else(|| "bench-results.json".into()),
-            deadline: Duration::from_secs(if default_run { 1800 } else { 24 * 3600 }),
+            deadline: Duration::from_secs(if default_run { 3600 } else { 24 * 3600 }),
         }
     }
 }
 
 fn list(value: &str) -> Vec<String> {
     value.split(',').filter(|name| !name.is_empty()).map(str::to_string).collect()
+}
+
+fn placement(value: &str) -> Result<Option<Placement>, String> {
+    match value {
+        "both" => Ok(None),
+        _ => match [Placement::Pinned, Placement::Free].into_iter().find(|placement| placement.name() == value) {
+            Some(placement) => Ok(Some(placement)),
+            None => Err(format!("--placement: {value:?} is not one of pinned, free, both")),
+        },
+    }
 }
 
 fn number(name: &str, value: &str, least: f64, most: f64) -> Result<f64, String> {
@@ -153,7 +192,7 @@ fn number(name: &str, value: &str, least: f64, most: f64) -> Result<f64, String>
 }
 
 /// The names that `--only` accepts.
-pub const GROUPS: [&str; 22] = [
+pub const GROUPS: [&str; 24] = [
     "bulk1",
     "bulk8",
     "conn",
@@ -170,6 +209,8 @@ pub const GROUPS: [&str; 22] = [
     "link",
     "link-bulk1",
     "link-bulk8",
+    "link-bulk1-busy",
+    "link-bulk8-busy",
     "link-new",
     "link-keepalive",
     "link-ping",
@@ -187,10 +228,10 @@ usage: cargo bench --bench proxy -- [OPTIONS]
   --rounds N           rounds (default 5; 2 with --quick)
   --seconds N          length of one sample (default 0.8; 0.4 with --quick)
   --only NAME[,NAME]   of: bulk1 bulk8 conn keepalive wrk ping pingbulk idle socks http threads copy admin
-                       link-bulk1 link-bulk8 link-new link-keepalive link-ping link-ping-bulk link-idle; link is all of
-                       these; datagrams
-  --peers NAME[,NAME]  only these: direct seaprox haproxy nginx rinetd socat microsocks danted tinyproxy
-                       seaprox-link ssh haproxy-tls stunnel shadowsocks
+                       link-bulk1 link-bulk8 link-bulk1-busy link-bulk8-busy link-new link-keepalive link-ping
+                       link-ping-bulk link-idle; link is all of these; datagrams
+  --peers NAME[,NAME]  only these: direct seaprox haproxy haproxy-latest nginx rinetd socat microsocks danted tinyproxy
+                       seaprox-link ssh haproxy-tls stunnel shadowsocks wstunnel rathole; the floors: floor floor-link
                        seaprox-udp nginx-udp socat-udp seaprox-socks-udp danted-udp seaprox-link-udp
   --idle N             connections held in the idle section (default 9000)
   --seaprox PATH       measure this binary (default: the one that cargo has just built)
@@ -198,6 +239,10 @@ usage: cargo bench --bench proxy -- [OPTIONS]
   --nginx-modules DIR  where ngx_stream_module.so lies
   --no-netns           stay on the shared loopback even when a namespace could be made
   --nice N             niceness of the bench and of all that it starts; below 0 on a machine that is in use
-  --no-pin             do not tie proxies and load to different processors
+  --placement NAME     pinned: proxies and load on different processors; free: none is tied to a processor; both (the
+                       default): pinned, and the sections of links free as well
   --json FILE          where all samples are written (default bench-results.json)
-  -h, --help           this text";
+  -h, --help           this text
+
+Peers are found in the folder that SEAPROX_BENCH_PEERS names, then in PATH. haproxy-latest is a second HAProxy beside
+the system's: scripts/build-haproxy builds one from a tarball.";

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::configurations as conf;
 use crate::datagram_peers;
+use crate::floor;
 use crate::link_peers;
 use crate::options::Options;
 use crate::route::Handshake;
@@ -71,6 +72,9 @@ impl Peer {
         if let Some(number) = self.beside() {
             return options.beside.get(number).cloned().ok_or_else(|| "not named with --beside".to_string());
         }
+        if self.family == floor::FAMILY {
+            return std::env::current_exe().map_err(|error| error.to_string());
+        }
         if self.family != "seaprox" {
             return find(self.family).ok_or_else(|| "not installed".to_string());
         }
@@ -83,11 +87,17 @@ impl Peer {
     }
 }
 
-/// Finds a program in the search path or in the usual directories of daemons.
+/// Finds a program in the folder of peers, in the search path or in the usual directories of daemons.
 pub fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let daemons = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(daemons).map(|directory| directory.join(name)).find(|path| path.is_file())
+    let peers = std::env::var_os(PEERS_VARIABLE).map(PathBuf::from);
+    peers
+        .into_iter()
+        .chain(std::env::split_paths(&path))
+        .chain(daemons)
+        .map(|directory| directory.join(name))
+        .find(|path| path.is_file())
 }
 
 pub fn module_directories(given: Option<&Path>) -> Vec<PathBuf> {
@@ -120,7 +130,10 @@ const fn seaprox(name: &'static str, launch: fn(&Place) -> Result<Launch, String
 /// Other builds of seaprox, in the order in which `--beside` names them.
 const BUILDS: [&str; 3] = ["build-1", "build-2", "build-3"];
 
-pub static PEERS: [Peer; 17] = [
+/// The variable with a folder in which peers are looked for first.
+const PEERS_VARIABLE: &str = "SEAPROX_BENCH_PEERS";
+
+pub static PEERS: [Peer; 19] = [
     seaprox("seaprox", conf::seaprox_static),
     seaprox("seaprox-copy", conf::seaprox_copy),
     Peer { scraped: true, ..seaprox("seaprox-admin", conf::seaprox_admin) },
@@ -131,7 +144,10 @@ pub static PEERS: [Peer; 17] = [
     Peer { everywhere: true, threads: 2, ..seaprox("seaprox-t2", conf::seaprox_two_threads) },
     Peer { handshake: Handshake::Socks5, ..seaprox("seaprox-socks", conf::seaprox_socks) },
     Peer { handshake: Handshake::Connect, ..seaprox("seaprox-http", conf::seaprox_http) },
+    plain(floor::FAMILY, "", conf::floor),
     plain("haproxy", "-v", conf::haproxy),
+    // A newer version beside that of the system.
+    plain("haproxy-latest", "-v", conf::haproxy),
     plain("nginx", "-v", conf::nginx),
     plain("rinetd", "-v", conf::rinetd),
     plain("socat", "-V", conf::socat),

@@ -4,6 +4,7 @@
 //! between two readings is no error: its CPU time is then in its parent's account of reaped children.
 
 use std::fs;
+use std::io;
 
 use crate::sys;
 
@@ -49,6 +50,19 @@ pub fn private_bytes(root: u32) -> u64 {
 pub fn descriptors(root: u32) -> u64 {
     let of_one = |pid: u32| fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, |entries| entries.count() as u64);
     tree(root).iter().map(|process| of_one(process.pid)).sum()
+}
+
+/// Returns the time that all processors have been idle or taken by the host since their start, and how many there are.
+///
+/// The kernel counts idle time in nanoseconds, and busy time by samples; so the time that a machine was busy is best told by
+/// the rest.
+pub fn machine_idle_ns() -> io::Result<(u64, u64)> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let all = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
+    let ticks: Vec<u64> = all.split_whitespace().filter_map(|field| field.parse().ok()).collect();
+    let idle: u64 = [IDLE, WAITS_FOR_DISK, STOLEN].iter().filter_map(|index| ticks.get(*index)).sum();
+    let processors = stat.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu ")).count();
+    Ok((idle * 1_000_000_000 / sys::ticks_per_second(), processors as u64))
 }
 
 struct Process {
@@ -101,3 +115,7 @@ fn queued_ns(pid: u32) -> u64 {
 const PARENT: usize = 1;
 const CHILDREN_USER: usize = 13;
 const CHILDREN_SYSTEM: usize = 14;
+// Indices into the fields of the first line of /proc/stat.
+const IDLE: usize = 3;
+const WAITS_FOR_DISK: usize = 4;
+const STOLEN: usize = 7;

@@ -1,30 +1,35 @@
 //! The printed report: a table for each section, the peers' configurations, and remarks on disturbed results.
 
 use crate::instance::Description;
-use crate::measure::{BUSY, LOAD_BUSY, QUEUED};
+use crate::measure::{BUSY, LOAD_BUSY, MACHINE_BUSY, QUEUED};
+use crate::options::Placement;
 use crate::peers;
 use crate::run::{BUSY_ENOUGH, DIRECT, QUEUED_MUCH, Sample};
 use crate::sections::{Metric, Section};
 use crate::stats::{self, Spread};
 
-/// Prints a section's table: one row for each peer, with the median of its rounds and, in brackets, minimum and
-/// maximum.
-pub fn print_section(section: &Section, samples: &[Sample]) {
-    println!("{}: {}", section.name, section.title);
+/// Prints a section's table: one row for each peer, with the number of its rounds, their median and, in brackets, minimum
+/// and maximum.
+pub fn print_section(section: &Section, placement: Placement, samples: &[Sample]) {
+    println!("{}, {}: {}", section.name, placement.name(), section.title);
     if samples.is_empty() {
         println!("  nothing was measured\n");
         return;
     }
-    let titles: Vec<String> = section.metrics.iter().map(|metric| metric.title.to_string()).collect();
+    let titles = ["n"].into_iter().chain(section.metrics.iter().map(|metric| metric.title));
+    let titles: Vec<String> = titles.map(String::from).collect();
     let mut rows = vec![Row { name: String::new(), cells: titles, remark: String::new() }];
     for peer in section.peers.iter().filter(|peer| samples.iter().any(|sample| sample.peer == **peer)) {
         let cells = section.metrics.iter().map(|metric| cell(&spread(samples, peer, metric.key), metric.decimals));
-        rows.push(Row { name: peer.to_string(), cells: cells.collect(), remark: remark(section, samples, peer) });
+        let rounds = samples.iter().filter(|sample| sample.peer == *peer).count();
+        let cells = [rounds.to_string()].into_iter().chain(cells).collect();
+        rows.push(Row { name: peer.to_string(), cells, remark: remark(section, samples, peer) });
     }
     for (of, to) in section.ratios {
         let cells: Vec<String> =
             section.metrics.iter().map(|metric| cell(&ratio(samples, of, to, metric), 2)).collect();
         if cells.iter().any(|cell| !cell.is_empty()) {
+            let cells = [String::new()].into_iter().chain(cells).collect();
             rows.push(Row { name: format!("{of} / {to}"), cells, remark: String::new() });
         }
     }
@@ -53,7 +58,7 @@ pub fn spread(samples: &[Sample], peer: &str, key: &str) -> Option<Spread> {
 /// Returns the ratio of two peers in one metric, over the rounds that both have. Shares of a processor are not
 /// compared.
 pub fn ratio(samples: &[Sample], of: &str, to: &str, metric: &Metric) -> Option<Spread> {
-    if metric.key == BUSY {
+    if matches!(metric.key, BUSY | MACHINE_BUSY) {
         return None;
     }
     let rounds = |peer: &str| -> Vec<(usize, f64)> {

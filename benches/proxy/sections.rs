@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::ground::Ground;
-use crate::measure::{BUSY, Values};
+use crate::measure::{BUSY, MACHINE_BUSY, Values};
 use crate::trials::{self, Subject};
 
 pub struct Section {
@@ -20,6 +20,8 @@ pub struct Section {
     pub fresh: bool,
     /// True if the load drives the proxy as hard as it can. A proxy that is not busy then was not the limit.
     pub saturates: bool,
+    /// True if the section is also measured with nothing tied to a processor.
+    pub free: bool,
     pub trial: fn(&Ground, &Subject) -> io::Result<Values>,
 }
 
@@ -37,16 +39,27 @@ pub const fn metric(key: &'static str, title: &'static str, decimals: usize) -> 
 
 pub const PROXY_BUSY: Metric = metric(BUSY, "proxy busy %", 0);
 
-pub const BULK: &[Metric] =
-    &[metric(trials::GBIT_PER_S, "Gbit/s", 2), metric(trials::CPU_S_PER_GIB, "CPU s/GiB", 4), PROXY_BUSY];
-pub const CONNECTIONS: &[Metric] =
-    &[metric(trials::PER_S, "connections/s", 0), metric(trials::CPU_US_EACH, "CPU us each", 1), PROXY_BUSY];
+const MACHINE_EACH: Metric = metric(trials::MACHINE_US_EACH, "machine us each", 1);
+
+pub const BULK: &[Metric] = &[
+    metric(trials::GBIT_PER_S, "Gbit/s", 2),
+    metric(trials::CPU_S_PER_GIB, "CPU s/GiB", 4),
+    metric(trials::MACHINE_S_PER_GIB, "machine s/GiB", 3),
+    PROXY_BUSY,
+];
+pub const CONNECTIONS: &[Metric] = &[
+    metric(trials::PER_S, "connections/s", 0),
+    metric(trials::CPU_US_EACH, "CPU us each", 1),
+    MACHINE_EACH,
+    PROXY_BUSY,
+];
 pub const REQUESTS: &[Metric] =
-    &[metric(trials::PER_S, "requests/s", 0), metric(trials::CPU_US_EACH, "CPU us each", 2), PROXY_BUSY];
+    &[metric(trials::PER_S, "requests/s", 0), metric(trials::CPU_US_EACH, "CPU us each", 2), MACHINE_EACH, PROXY_BUSY];
 pub const PING: &[Metric] = &[
     metric(trials::P50_US, "p50 us", 1),
     metric(trials::P99_US, "p99 us", 1),
     metric(trials::CPU_US_EACH, "CPU us each", 1),
+    MACHINE_EACH,
 ];
 pub const PING_BESIDE: &[Metric] = &[
     metric(trials::P50_US, "p50 us", 0),
@@ -54,6 +67,7 @@ pub const PING_BESIDE: &[Metric] = &[
     metric(trials::P999_US, "p99.9 us", 0),
     metric(trials::GBIT_PER_S, "bulk Gbit/s", 2),
     PROXY_BUSY,
+    metric(MACHINE_BUSY, "machine busy %", 0),
 ];
 pub const IDLE: &[Metric] = &[
     metric(trials::MEMORY_EACH, "private B each", 0),
@@ -63,10 +77,22 @@ pub const IDLE: &[Metric] = &[
     metric(trials::EVENT_MANY, "at all", 1),
 ];
 
-const FORWARDERS: &[&str] =
-    &["direct", "seaprox", "build-1", "build-2", "build-3", "haproxy", "nginx", "rinetd", "socat"];
-const SERIOUS: &[&str] = &["direct", "seaprox", "build-1", "build-2", "build-3", "haproxy", "nginx"];
-const HELD: &[&str] = &["seaprox", "build-1", "build-2", "build-3", "haproxy", "nginx"];
+const FORWARDERS: &[&str] = &[
+    "direct",
+    "floor",
+    "seaprox",
+    "build-1",
+    "build-2",
+    "build-3",
+    "haproxy",
+    "haproxy-latest",
+    "nginx",
+    "rinetd",
+    "socat",
+];
+const SERIOUS: &[&str] =
+    &["direct", "floor", "seaprox", "build-1", "build-2", "build-3", "haproxy", "haproxy-latest", "nginx"];
+const HELD: &[&str] = &["seaprox", "build-1", "build-2", "build-3", "haproxy", "haproxy-latest", "nginx"];
 const SOCKS: &[&str] = &["seaprox", "seaprox-socks", "microsocks", "danted"];
 const HTTP: &[&str] = &["seaprox", "seaprox-http", "tinyproxy"];
 const THREADS: &[&str] = &["seaprox-t1", "seaprox-t2"];
@@ -75,6 +101,8 @@ const COPY: &[&str] = &["seaprox", "seaprox-copy", "haproxy"];
 
 const TO_HAPROXY: &[(&str, &str)] = &[
     ("seaprox", "haproxy"),
+    ("seaprox", "haproxy-latest"),
+    ("seaprox", "floor"),
     ("build-1", "haproxy"),
     ("build-2", "haproxy"),
     ("build-3", "haproxy"),
@@ -102,6 +130,7 @@ pub const USUAL: Section = Section {
     rounds_max: MANY,
     fresh: false,
     saturates: true,
+    free: false,
     trial: trials::bulk_1,
 };
 

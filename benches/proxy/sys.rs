@@ -10,6 +10,7 @@ use std::ffi::c_int;
 use std::fs::File;
 use std::io::{self, Error};
 use std::mem;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -18,6 +19,10 @@ use std::time::{Duration, Instant};
 
 pub const READABLE: u32 = libc::EPOLLIN as u32;
 pub const WRITABLE: u32 = libc::EPOLLOUT as u32;
+pub const PEER_ENDED: u32 = libc::EPOLLRDHUP as u32;
+/// Events that come unasked.
+pub const FAILED: u32 = (libc::EPOLLERR | libc::EPOLLHUP) as u32;
+pub const EDGE: u32 = libc::EPOLLET as u32;
 
 /// A level-triggered epoll instance. A descriptor leaves it when its owner closes it.
 pub struct Epoll {
@@ -48,17 +53,29 @@ impl Epoll {
     pub fn wait(&mut self, ready: &mut Vec<u64>, timeout: Option<Duration>) -> io::Result<()> {
         ready.clear();
         // One millisecond more, because rounding down would spin through the last fraction of a deadline.
-        let timeout_ms = timeout.map_or(-1, |t| t.as_millis().min(60_000) as c_int + 1);
+        let count = self.wait_ms(timeout.map_or(-1, |t| t.as_millis().min(60_000) as c_int + 1))?;
+        ready.extend(self.events[..count].iter().map(|event| event.u64));
+        Ok(())
+    }
+
+    /// Fills `ready` with the tokens of the ready descriptors and their events. Waits for the first event, or not at all.
+    pub fn events(&mut self, ready: &mut Vec<(u64, u32)>, waits: bool) -> io::Result<()> {
+        ready.clear();
+        let count = self.wait_ms(if waits { -1 } else { 0 })?;
+        ready.extend(self.events[..count].iter().map(|event| (event.u64, event.events)));
+        Ok(())
+    }
+
+    fn wait_ms(&mut self, timeout_ms: c_int) -> io::Result<usize> {
         // SAFETY: the array is alive during the call and its true length is passed.
         let count = unsafe {
             libc::epoll_wait(self.fd.as_raw_fd(), self.events.as_mut_ptr(), EVENTS_PER_WAIT as c_int, timeout_ms)
         };
         match check(count) {
-            Ok(count) => ready.extend(self.events[..count as usize].iter().map(|event| event.u64)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Ok(count) => Ok(count as usize),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
     fn control(&self, operation: c_int, fd: &impl AsFd, token: u64, interest: u32) -> io::Result<()> {
@@ -113,19 +130,67 @@ pub fn discard(socket: &impl AsFd, len: usize) -> io::Result<usize> {
     if taken < 0 { Err(Error::last_os_error()) } else { Ok(taken as usize) }
 }
 
+/// Accepts a connection that does not block and is not inherited.
+pub fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no address is asked for, and the descriptor that is returned has no other owner.
+    unsafe {
+        let fd = check(libc::accept4(listener.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags))?;
+        Ok(TcpStream::from(OwnedFd::from_raw_fd(fd)))
+    }
+}
+
+/// Makes a socket that connects end the handshake with its first bytes.
+pub fn defer_handshake(socket: &impl AsFd) -> io::Result<()> {
+    set_number(socket, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 1)
+}
+
+/// A pipe through which bytes pass from one socket to another without a copy.
+pub struct Pipe {
+    out: OwnedFd,
+    into: OwnedFd,
+}
+
+impl Pipe {
+    pub fn new(len: usize) -> io::Result<Pipe> {
+        let mut fds = [0; 2];
+        // SAFETY: the array has room for two descriptors, which have no other owner.
+        unsafe {
+            check(libc::pipe2(fds.as_mut_ptr(), libc::O_NONBLOCK | libc::O_CLOEXEC))?;
+            let pipe = Pipe { out: OwnedFd::from_raw_fd(fds[0]), into: OwnedFd::from_raw_fd(fds[1]) };
+            check(libc::fcntl(fds[1], libc::F_SETPIPE_SZ, len as c_int))?;
+            Ok(pipe)
+        }
+    }
+
+    /// Moves up to `len` bytes from a socket into the pipe.
+    pub fn fill(&self, socket: &impl AsFd, len: usize) -> io::Result<usize> {
+        splice(socket, &self.into, len)
+    }
+
+    /// Moves up to `len` bytes from the pipe to a socket.
+    pub fn drain(&self, socket: &impl AsFd, len: usize) -> io::Result<usize> {
+        splice(&self.out, socket, len)
+    }
+}
+
+fn splice(from: &impl AsFd, to: &impl AsFd, len: usize) -> io::Result<usize> {
+    let (from, to) = (from.as_fd().as_raw_fd(), to.as_fd().as_raw_fd());
+    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+    // SAFETY: both descriptors are borrowed and therefore open; no offsets are passed.
+    let moved = unsafe { libc::splice(from, ptr::null_mut(), to, ptr::null_mut(), len, flags) };
+    if moved < 0 { Err(Error::last_os_error()) } else { Ok(moved as usize) }
+}
+
 /// Makes the kernel divide what one call sends into datagrams of `len` bytes, as senders of QUIC do (UDP_SEGMENT).
 pub fn segment(socket: &impl AsFd, len: u16) -> io::Result<()> {
-    let len = c_int::from(len);
+    set_number(socket, libc::SOL_UDP, libc::UDP_SEGMENT, len.into())
+}
+
+fn set_number(socket: &impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    let len = mem::size_of_val(&value) as libc::socklen_t;
     // SAFETY: the value outlives the call and its true size is passed.
-    let code = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_UDP,
-            libc::UDP_SEGMENT,
-            (&raw const len).cast(),
-            mem::size_of_val(&len) as libc::socklen_t,
-        )
-    };
+    let code = unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw const value).cast(), len) };
     check(code).map(drop)
 }
 
@@ -197,18 +262,7 @@ impl Batch {
 /// Makes `bind` set only the source address, and `connect` choose the port. Ports are then unique for each pair of
 /// addresses, not only for each source address.
 pub fn bind_address_only(socket: &impl AsFd) -> io::Result<()> {
-    let on: c_int = 1;
-    // SAFETY: the value outlives the call and its true size is passed.
-    let code = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
-            (&raw const on).cast(),
-            mem::size_of_val(&on) as libc::socklen_t,
-        )
-    };
-    check(code).map(drop)
+    set_number(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
 /// Returns the CPU time of a process in all its threads, ended ones included, in nanoseconds.

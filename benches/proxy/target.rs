@@ -18,6 +18,8 @@ use crate::sys::{self, Batch, Epoll};
 pub enum Wish {
     /// An endless stream of bytes.
     Bulk,
+    /// An endless stream that is copied from the sender's memory, so that it takes much of a processor.
+    CopiedBulk,
     /// `ONCE_LEN` bytes are answered with as many, and the connection is closed.
     Once,
     /// All bytes are sent back.
@@ -32,6 +34,7 @@ impl Wish {
     pub fn byte(self) -> u8 {
         match self {
             Wish::Bulk => b'B',
+            Wish::CopiedBulk => b'C',
             Wish::Once => b'O',
             Wish::Echo => b'E',
             Wish::Ping => b'P',
@@ -40,7 +43,8 @@ impl Wish {
     }
 
     fn of(byte: u8) -> Option<Wish> {
-        [Wish::Bulk, Wish::Once, Wish::Echo, Wish::Ping, Wish::Http].into_iter().find(|wish| wish.byte() == byte)
+        let all = [Wish::Bulk, Wish::CopiedBulk, Wish::Once, Wish::Echo, Wish::Ping, Wish::Http];
+        all.into_iter().find(|wish| wish.byte() == byte)
     }
 }
 
@@ -194,7 +198,7 @@ impl Connection {
         let Some(wish) = self.wish.or_else(|| Wish::of(bytes[0])) else { return Ok(Next::Close) };
         self.wish = Some(wish);
         match wish {
-            Wish::Bulk => return Ok(Next::Leave(wish)),
+            Wish::Bulk | Wish::CopiedBulk => return Ok(Next::Leave(wish)),
             Wish::Echo => self.stream.write_all(bytes)?,
             Wish::Ping => {
                 self.stream.write_all(bytes)?;
@@ -224,6 +228,7 @@ impl Connection {
 fn alone(stream: TcpStream, wish: Wish) {
     let _ = match wish {
         Wish::Bulk => pour(&stream),
+        Wish::CopiedBulk => pour_copied(&stream),
         _ => ping(stream),
     };
 }
@@ -233,6 +238,14 @@ fn pour(stream: &TcpStream) -> io::Result<()> {
     let file = sys::memory_file(BULK_LEN)?;
     while sys::send_file(stream, &file, BULK_LEN)? > 0 {}
     Ok(())
+}
+
+fn pour_copied(mut stream: &TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    let bytes = vec![0x5a; COPIED_LEN];
+    loop {
+        stream.write_all(&bytes)?;
+    }
 }
 
 fn ping(mut stream: TcpStream) -> io::Result<()> {
@@ -258,6 +271,8 @@ pub const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: bench\r\nContent-Type: 
 
 const HEAD_END: u32 = u32::from_be_bytes(*b"\r\n\r\n");
 const BULK_LEN: usize = 1 << 20;
+/// The bytes that each end of a copied stream moves in a call, as usual programs do.
+pub const COPIED_LEN: usize = 64 << 10;
 const BACKLOG: i32 = 4096;
 const ACCEPTS_PER_TURN: usize = 64;
 const LISTENER: u64 = u64::MAX;

@@ -9,7 +9,7 @@ use crate::child::Child;
 use crate::ground::Ground;
 use crate::instance::Instance;
 use crate::load::{Bulk, Connect, Datagrams, Load, Ping, Request, Shape};
-use crate::measure::{self, Meter, Values};
+use crate::measure::{self, Meter, Reading, Values};
 use crate::proc;
 use crate::route::Route;
 use crate::stats;
@@ -38,24 +38,33 @@ impl<'a> Subject<'a> {
 }
 
 pub fn bulk_1(ground: &Ground, subject: &Subject) -> io::Result<Values> {
-    bulk(ground, subject, 1, ground.options.window)
+    bulk(ground, subject, Bulk::open(&subject.bulk, 1)?, ground.options.window)
 }
 
 pub fn bulk_8(ground: &Ground, subject: &Subject) -> io::Result<Values> {
-    bulk(ground, subject, 8, ground.options.window)
+    bulk(ground, subject, Bulk::open(&subject.bulk, 8)?, ground.options.window)
+}
+
+/// Measures one stream whose ends copy its bytes.
+pub fn busy_bulk_1(ground: &Ground, subject: &Subject) -> io::Result<Values> {
+    bulk(ground, subject, Bulk::open_copied(&subject.bulk, 1)?, ground.options.window)
+}
+
+pub fn busy_bulk_8(ground: &Ground, subject: &Subject) -> io::Result<Values> {
+    bulk(ground, subject, Bulk::open_copied(&subject.bulk, 8)?, ground.options.window)
 }
 
 /// Measures one bulk stream for as long as a scraper asks twice.
 pub fn scraped_bulk(ground: &Ground, subject: &Subject) -> io::Result<Values> {
-    bulk(ground, subject, 1, SCRAPED_WINDOW)
+    bulk(ground, subject, Bulk::open(&subject.bulk, 1)?, SCRAPED_WINDOW)
 }
 
-fn bulk(ground: &Ground, subject: &Subject, streams: usize, window: Duration) -> io::Result<Values> {
-    let mut load = Bulk::open(&subject.bulk, streams)?;
+fn bulk(ground: &Ground, subject: &Subject, mut load: Bulk, window: Duration) -> io::Result<Values> {
     let (reading, bytes) = measure::sample_for(ground, subject.pids(), &mut load, window)?;
     let mut values = reading.shares();
     values.push((GBIT_PER_S, gbit(bytes) / reading.wall_s));
     values.extend(reading.cpu_per(bytes / GIB).map(|cpu_s| (CPU_S_PER_GIB, cpu_s)));
+    values.push((MACHINE_S_PER_GIB, reading.machine_s / (bytes / GIB)));
     Ok(values)
 }
 
@@ -92,7 +101,7 @@ fn units(ground: &Ground, subject: &Subject, load: &mut dyn Load, window: Durati
     }
     let mut values = reading.shares();
     values.push((PER_S, done / reading.wall_s));
-    values.extend(reading.cpu_per(done).map(|cpu_s| (CPU_US_EACH, cpu_s * 1e6)));
+    values.extend(each(&reading, done));
     Ok(values)
 }
 
@@ -120,7 +129,7 @@ pub fn wrk(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     }
     let mut values = reading.shares();
     values.push((PER_S, rate));
-    values.extend(reading.cpu_per(done).map(|cpu_s| (CPU_US_EACH, cpu_s * 1e6)));
+    values.extend(each(&reading, done));
     Ok(values)
 }
 
@@ -131,7 +140,7 @@ pub fn ping(ground: &Ground, subject: &Subject) -> io::Result<Values> {
     load.take_times_ns();
     let (reading, done) = measure::sample(ground, subject.pids(), &mut load)?;
     let mut values = reading.shares();
-    values.extend(reading.cpu_per(done).map(|cpu_s| (CPU_US_EACH, cpu_s * 1e6)));
+    values.extend(each(&reading, done));
     values.extend(latencies(load.take_times_ns()));
     Ok(values)
 }
@@ -224,6 +233,12 @@ fn hold(held: &mut Vec<Ping>, route: &Route, count: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Returns the CPU time of each unit: the proxy's, and the machine's.
+fn each(reading: &Reading, done: f64) -> Values {
+    let proxy = reading.cpu_per(done).map(|cpu_s| (CPU_US_EACH, cpu_s * 1e6));
+    proxy.into_iter().chain([(MACHINE_US_EACH, reading.machine_s / done * 1e6)]).collect()
+}
+
 fn latencies(mut times_ns: Vec<u64>) -> Values {
     let mut at = |share| stats::percentile(&mut times_ns, share).map_or(f64::NAN, |ns| ns as f64 / 1000.0);
     vec![(P50_US, at(0.5)), (P99_US, at(0.99)), (P999_US, at(0.999))]
@@ -236,9 +251,11 @@ fn gbit(bytes: f64) -> f64 {
 // Keys of the values.
 pub const GBIT_PER_S: &str = "gbit_per_s";
 pub const CPU_S_PER_GIB: &str = "cpu_s_per_gib";
+pub const MACHINE_S_PER_GIB: &str = "machine_cpu_s_per_gib";
 pub const PER_S: &str = "per_s";
 pub const LOST: &str = "lost";
 pub const CPU_US_EACH: &str = "cpu_us_each";
+pub const MACHINE_US_EACH: &str = "machine_cpu_us_each";
 pub const P50_US: &str = "p50_us";
 pub const P99_US: &str = "p99_us";
 pub const P999_US: &str = "p999_us";
