@@ -41,7 +41,10 @@ impl Ground {
             _ => (Vec::new(), Vec::new()),
         };
         sys::pin(if load.is_empty() { all } else { &load })?;
-        let target = Target::start(&load)?;
+        let next_port = Cell::new(if placement == Placement::Pinned { FIRST_PORT } else { FIRST_PORT_FREE });
+        // As with most servers, the system chooses no such port for an outgoing connection, and seaprox need not ask for its
+        // own.
+        let target = Target::start(&load, listen_addr(network, &next_port)?)?;
         Ok(Ground {
             options: Rc::clone(options),
             network: Rc::clone(network),
@@ -50,7 +53,7 @@ impl Ground {
             proxies,
             load,
             connections_max,
-            next_port: Cell::new(FIRST_PORT),
+            next_port,
         })
     }
 
@@ -58,12 +61,7 @@ impl Ground {
     /// the range of outgoing ones. On a shared loopback the system names a free port, which another program may still
     /// take.
     pub fn listen_addr(&self) -> io::Result<SocketAddr> {
-        if self.network.private {
-            let port = self.next_port.get();
-            self.next_port.set(port + 1);
-            return Ok((Ipv4Addr::LOCALHOST, port).into());
-        }
-        TcpListener::bind("127.0.0.1:0")?.local_addr()
+        listen_addr(&self.network, &self.next_port)
     }
 
     /// Returns the number of connections of the idle section: as requested, or fewer if there are too few descriptors.
@@ -86,7 +84,18 @@ impl Ground {
     }
 }
 
+fn listen_addr(network: &Network, next_port: &Cell<u16>) -> io::Result<SocketAddr> {
+    if network.private {
+        let port = next_port.get();
+        next_port.set(port + 1);
+        return Ok((Ipv4Addr::LOCALHOST, port).into());
+    }
+    TcpListener::bind("127.0.0.1:0")?.local_addr()
+}
+
 /// Descriptors reserved for a proxy's listeners, pipes and libraries.
 const DESCRIPTORS_SPARE: usize = 600;
 const CONNECTIONS_ENOUGH: usize = 20_000;
 const FIRST_PORT: u16 = 2_000;
+/// Ports are not used again in the second placement, because connections to them linger.
+const FIRST_PORT_FREE: u16 = 6_000;

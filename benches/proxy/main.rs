@@ -57,7 +57,7 @@ use crate::sections::{SECTIONS, Section};
 
 fn main() -> ExitCode {
     match env::args().nth(1).as_deref() {
-        Some(target::ARGUMENT) => return finish(target::serve()),
+        Some(target::ARGUMENT) => return finish(target::serve(&env::args().nth(2).unwrap_or_default())),
         Some(floor::ARGUMENT) => return finish(floor::serve(&env::args().skip(2).collect::<Vec<_>>())),
         _ => {}
     }

@@ -55,10 +55,10 @@ pub struct Target {
 }
 
 impl Target {
-    /// Starts this very program again as the far end, and learns its address.
-    pub fn start(processors: &[usize]) -> io::Result<Target> {
+    /// Starts this program again as the far end, on this address.
+    pub fn start(processors: &[usize], listen: SocketAddr) -> io::Result<Target> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg(ARGUMENT).stdout(Stdio::piped());
+        command.arg(ARGUMENT).arg(listen.to_string()).stdout(Stdio::piped());
         let mut child = Child::start(&mut command, processors, None)?;
         let mut line = String::new();
         if let Some(output) = child.output() {
@@ -70,9 +70,9 @@ impl Target {
 }
 
 /// The far end's main: serves until it is killed.
-pub fn serve() -> io::Result<()> {
+pub fn serve(listen: &str) -> io::Result<()> {
     sys::raise_descriptor_limit()?;
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let listener = TcpListener::bind(listen)?;
     // The standard library's backlog is short; listening again sets a longer one.
     socket2::SockRef::from(&listener).listen(BACKLOG)?;
     listener.set_nonblocking(true)?;
