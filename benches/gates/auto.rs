@@ -69,7 +69,7 @@ fn silence(paths: usize, said: &str, change: fn(&Net)) -> io::Result<Run> {
         [before, echoes.longest()]
     });
     let figure = |time: Duration| time.as_secs_f64() * 1000.0;
-    Ok(Run { plain: figure(before), beside: figure(after), attack: said.to_owned() })
+    Ok(Run { plain: figure(before), beside: figure(after), attack: said.to_owned(), ..Run::default() })
 }
 
 /// Small messages that follow one another, each answered before the next.

@@ -13,39 +13,39 @@ use crate::kit::socks::{reply5, request5};
 use crate::net_kit::goodput::Load;
 use crate::net_kit::nodes::{Forward, Nodes, Options, front};
 use crate::net_kit::{Kind, Link, Net, Queue, Way};
-use crate::network::{self, Pair, link_over, ms, plain, rates_of};
+use crate::network::{self, AUTO, Pair, TCP, link_over, ms, plain, rates_of};
 use crate::place::Place;
 
 /// Measures the time that a bulk transfer adds to an echo: over a link that carries both, and over plain TCP with a
 /// connection for each. The figure is the 99th percentile beside bulk, less the median without it. The queue of the path
 /// holds 100 ms, which TCP fills and a link does not.
-pub fn beside_bulk(_: &Place) -> io::Result<Run> {
-    added_by_bulk(ms(100), 99)
+pub fn beside_bulk(carrier: &[&str]) -> io::Result<Run> {
+    added_by_bulk(ms(100), 99, carrier)
 }
 
 /// Measures the same with a queue of ten milliseconds. The figure is a median: where the queue drops a packet, the echo
 /// behind it waits for one more round trip.
-pub fn beside_bulk_short(_: &Place) -> io::Result<Run> {
-    added_by_bulk(ms(10), 50)
+pub fn beside_bulk_short(carrier: &[&str]) -> io::Result<Run> {
+    added_by_bulk(ms(10), 50, carrier)
 }
 
-fn added_by_bulk(queue: Duration, percent: usize) -> io::Result<Run> {
+fn added_by_bulk(queue: Duration, percent: usize, carrier: &[&str]) -> io::Result<Run> {
     let net = bulk_path(queue)?;
     // Plain TCP, whose echoes take long, needs as much time for fewer of them.
-    let forward = link_over(&net, 1);
+    let forward = link_over(&net, 1, carrier);
     let (beside, plain) = thread::scope(|scope| {
         let plain = scope.spawn(|| added_ms([plain(&net, 1), plain(&net, 1)], 60, percent));
         (added_ms([forward.pair(), forward.pair()], 300, percent), plain.join().expect("a measurement"))
     });
     let counts = net.path(0).counts(Way::Both);
     let attack = format!("one bulk transfer, {} packets dropped, {} late", counts.dropped, counts.late);
-    Ok(Run { plain: plain?, beside: beside?, attack })
+    Ok(Run { plain: plain?, beside: beside?, attack, ..Run::default() })
 }
 
 /// Measures the rate of the bulk transfer beside echoes.
 pub fn bulk_beside(_: &Place) -> io::Result<Run> {
     let net = bulk_path(ms(10))?;
-    let forward = link_over(&net, 1);
+    let forward = link_over(&net, 1, TCP);
     let (mut client, mut server) = forward.pair();
     let (plain, link) = (Load::start(vec![plain(&net, 1)]), Load::start(vec![forward.pair()]));
     thread::sleep(ms(500));
@@ -76,7 +76,7 @@ fn added_ms([mut echo, bulk]: [Pair; 2], count: usize, percent: usize) -> io::Re
 /// waiting.
 pub fn new_connections(_: &Place) -> io::Result<Run> {
     let net = network::of(&[Kind::Rate(1.0)])?;
-    let nodes = Nodes::start(&net, Options { near: &["-D", "127.0.0.1:0"], ..Options::default() });
+    let nodes = Nodes::start(&net, Options { both: TCP, near: &["-D", "127.0.0.1:0"], ..Options::default() });
     let listener = net.far().inside(|| TcpListener::bind("127.0.0.1:0"))?;
     let open = || {
         let (proxy, port) = (front(&nodes.near, "socks"), listener.local_addr().map_or(0, |addr| addr.port()));
@@ -99,7 +99,7 @@ pub fn new_connections(_: &Place) -> io::Result<Run> {
     if rate < 0.5 {
         return Err(io::Error::other(format!("the path is not full: {rate:.2} Mbit/s")));
     }
-    Ok(Run { plain: idle, beside: longest, attack: format!("{rate:.2} Mbit/s of bulk") })
+    Ok(Run { plain: idle, beside: longest, attack: format!("{rate:.2} Mbit/s of bulk"), ..Run::default() })
 }
 
 /// Measures the p99 of echoes of a thousand streams of a link, all active at once, beside a stream whose client has
@@ -107,7 +107,7 @@ pub fn new_connections(_: &Place) -> io::Result<Run> {
 /// figure is the median of the rounds: what the machine does beside it hits both links, but not the same rounds.
 pub fn beside_stalled(_: &Place) -> io::Result<Run> {
     let nets = [network::of(&[Kind::Veth])?, network::of(&[Kind::Veth])?];
-    let links = nets.each_ref().map(|net| Forward::start(net, Options::default()));
+    let links = nets.each_ref().map(|net| Forward::start(net, Options { both: AUTO, ..Options::default() }));
     let pairs = links.each_ref().map(|link| (0..STREAMS).map(|_| link.pair()).collect::<Vec<_>>());
     for (client, server) in pairs.iter().flatten() {
         for socket in [client, server] {
@@ -141,7 +141,12 @@ pub fn beside_stalled(_: &Place) -> io::Result<Run> {
         percentile(&rounds, 50)
     });
     let taken = server.sent >> 20;
-    Ok(Run { plain, beside, attack: format!("{taken} MiB taken of a stalled stream, {} KiB more memory", grown >> 10) })
+    Ok(Run {
+        plain,
+        beside,
+        attack: format!("{taken} MiB taken of a stalled stream, {} KiB more memory", grown >> 10),
+        ..Run::default()
+    })
 }
 
 /// Sends a byte on each stream, one after another, while the other ends send back each that arrives. Returns the 99th

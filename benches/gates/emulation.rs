@@ -42,7 +42,12 @@ fn rate_of(kind: Kind, count: usize, expected: f64) -> io::Result<Run> {
     let out = goodput(pairs(), ms(1500), ms(1000));
     let back = goodput(pairs().into_iter().map(|(near, far)| (far, near)).collect(), ms(1500), ms(1000));
     let off = |rate: f64| (rate / expected - 1.0).abs() * 100.0;
-    Ok(Run { plain: 0.0, beside: off(out).max(off(back)), attack: format!("{out:.1} and {back:.1} Mbit/s") })
+    Ok(Run {
+        plain: 0.0,
+        beside: off(out).max(off(back)),
+        attack: format!("{out:.1} and {back:.1} Mbit/s"),
+        ..Run::default()
+    })
 }
 
 /// Measures the delay of an emulated path: with 10 ms there and 20 ms back, the shortest round trip is 30 ms.
@@ -57,5 +62,10 @@ pub fn delay(_: &Place) -> io::Result<Run> {
     if both < 30.0 {
         return Err(io::Error::other(format!("{both:.2} ms instead of 30")));
     }
-    Ok(Run { plain: 0.0, beside: (both - 30.0).max(none), attack: format!("{both:.2} and {none:.2} ms") })
+    Ok(Run {
+        plain: 0.0,
+        beside: (both - 30.0).max(none),
+        attack: format!("{both:.2} and {none:.2} ms"),
+        ..Run::default()
+    })
 }

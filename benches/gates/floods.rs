@@ -97,7 +97,7 @@ pub fn ends(place: &Place) -> io::Result<Run> {
     // A connection that is dropped is a lost subflow; the session is ended by its CLOSE.
     flood.end_session();
     let beside = echo.longest_ms(Duration::from_secs(1))?;
-    Ok(Run { plain, beside, attack })
+    Ok(Run { plain, beside, attack, ..Run::default() })
 }
 
 /// Flood: streams to names for which no answer comes.
@@ -126,7 +126,7 @@ pub fn lookups(place: &Place) -> io::Result<Run> {
         let flood = Flood::start(node.addr, move |link| flood_names(link, &mut number))?;
         thread::sleep(WARM_UP);
         let beside = worst(&names[4..])?;
-        Ok(Run { plain, beside, attack: flood.strength("names") })
+        Ok(Run { plain, beside, attack: flood.strength("names"), ..Run::default() })
     })
 }
 
@@ -144,7 +144,7 @@ fn beside(
     let flood = Flood::start(node.addr, step)?;
     thread::sleep(WARM_UP);
     let (median, beside) = echo.percentiles_ms(MEASURE)?;
-    Ok(Run { plain, beside, attack: format!("median {median:.2} ms; {}", flood.strength(what)) })
+    Ok(Run { plain, beside, attack: format!("median {median:.2} ms; {}", flood.strength(what)), ..Run::default() })
 }
 
 /// Opens streams until the session takes no more, and resets them at once if `resets`. Returns their number.

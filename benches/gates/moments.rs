@@ -18,7 +18,7 @@ fn run_of(expected: Duration, took: Duration, attack: &str) -> io::Result<Run> {
     if took + Duration::from_millis(100) < expected {
         return Err(io::Error::other(format!("{took:?} instead of {expected:?}")));
     }
-    Ok(Run { plain: 0.0, beside: ms(took.saturating_sub(expected)), attack: attack.to_owned() })
+    Ok(Run { plain: 0.0, beside: ms(took.saturating_sub(expected)), attack: attack.to_owned(), ..Run::default() })
 }
 
 /// Measures how late a connection to a silent target ends.

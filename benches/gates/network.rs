@@ -30,12 +30,17 @@ pub fn emulated(mbit: f64, delay: Duration) -> Kind {
     Kind::Emulated(Link { mbit, delay, ..Link::default() })
 }
 
-/// Starts a link over the first paths of a network, one subflow on each.
-pub fn link_over(net: &Net, paths: usize) -> Forward {
+/// The options of a link over TCP, which is compared with plain TCP.
+pub const TCP: &[&str] = &["--carrier", "tcp"];
+/// The options of a link with the default carrier: TCP with QUIC beside it over each path.
+pub const AUTO: &[&str] = &[];
+
+/// Starts a link over the first paths of a network, once all its subflows are live.
+pub fn link_over(net: &Net, paths: usize, carrier: &[&str]) -> Forward {
     let sources: Vec<String> = (0..paths).map(|index| net.path(index).near_ip().to_string()).collect();
     let near: Vec<&str> = sources.iter().flat_map(|source| ["--path", source]).collect();
-    let forward = Forward::start(net, Options { near: &near, ..Options::default() });
-    forward.nodes.until_subflows(paths);
+    let forward = Forward::start(net, Options { both: carrier, near: &near, ..Options::default() });
+    forward.nodes.until_live(if carrier == AUTO { 2 * paths } else { paths });
     forward
 }
 
@@ -55,10 +60,6 @@ pub fn rates(link: Vec<Pair>, plain: Vec<Pair>, warm_up: Duration, time: Duratio
 
 /// Measures two running loads.
 pub fn rates_of(plain: &Load, link: &Load, time: Duration) -> Run {
-    let (plain, beside) = thread::scope(|scope| {
-        let plain = scope.spawn(|| plain.measure(time));
-        let beside = link.measure(time);
-        (plain.join().expect("a measurement"), beside)
-    });
-    Run { plain, beside, attack: String::new() }
+    let rates = Load::measure_all([plain, link], time);
+    Run { plain: rates[0], beside: rates[1], ..Run::default() }
 }

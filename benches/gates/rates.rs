@@ -4,13 +4,15 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use crate::Run;
 use crate::kit::Step::{Fill, Read};
 use crate::net_kit::goodput::{Load, goodput};
+use crate::net_kit::line::Trace;
 use crate::net_kit::nodes::{Forward, Options};
-use crate::net_kit::{Kind, Link, Way, pairs};
-use crate::network::{self, link_over, ms, plain, rates, rates_of};
+use crate::net_kit::playback::{Playback, follow};
+use crate::net_kit::{Kind, Link, Net, Way, pairs};
+use crate::network::{self, Pair, TCP, emulated, link_over, ms, plain, rates, rates_of};
 use crate::place::Place;
+use crate::{Floor, Run};
 
 /// Measures one stream over a link on a path of 100 Mbit/s.
 pub fn one_stream(place: &Place) -> io::Result<Run> {
@@ -29,7 +31,7 @@ pub fn very_many_streams(place: &Place) -> io::Result<Run> {
 
 fn streams(_: &Place, count: usize) -> io::Result<Run> {
     let net = network::of(&[Kind::Rate(100.0), Kind::Rate(100.0)])?;
-    let forward = link_over(&net, 1);
+    let forward = link_over(&net, 1, TCP);
     let pairs = (0..count).map(|_| forward.pair()).collect();
     Ok(rates(pairs, vec![plain(&net, 1)], ms(1000), ms(2000)))
 }
@@ -37,7 +39,7 @@ fn streams(_: &Place, count: usize) -> io::Result<Run> {
 /// Measures one stream beside another whose client has stopped reading.
 pub fn beside_stalled(_: &Place) -> io::Result<Run> {
     let net = network::of(&[Kind::Rate(100.0), Kind::Rate(100.0)])?;
-    let forward = link_over(&net, 1);
+    let forward = link_over(&net, 1, TCP);
     let (mut client, mut server) = forward.peers();
     let offering = thread::spawn(move || {
         server.run(&[Fill(100 << 20, 300)]);
@@ -52,29 +54,72 @@ pub fn beside_stalled(_: &Place) -> io::Result<Run> {
 /// Measures four subflows on a path that gives each TCP connection 5 Mbit/s.
 pub fn capped(_: &Place) -> io::Result<Run> {
     let net = network::of(&[Kind::PerConnection(5.0)])?;
-    let forward = Forward::start(&net, Options { near: &["--subflows", "4"], ..Options::default() });
+    let forward = Forward::start(&net, Options { both: TCP, near: &["--subflows", "4"], ..Options::default() });
     forward.nodes.until_subflows(4);
     Ok(rates(vec![forward.pair()], vec![plain(&net, 0)], ms(1000), ms(3000)))
 }
 
 /// Measures one stream over two paths, compared with one plain connection over each of two paths of the same kinds. The
 /// pair is that of this index, in the reverse order if `reversed`.
-pub fn two_paths(index: usize, reversed: bool) -> io::Result<Run> {
-    let [mut one, mut other] = pairs::all()[index].paths.map(Kind::Emulated);
+pub fn two_paths(index: usize, reversed: bool, carrier: &[&str]) -> io::Result<Run> {
+    let mut kinds = pairs::all()[index].paths.map(Kind::Emulated);
     if reversed {
-        std::mem::swap(&mut one, &mut other);
+        kinds.reverse();
     }
-    let net = network::of(&[one, other, one, other])?;
-    let forward = link_over(&net, 2);
+    let net = network::of(&kinds.repeat(3))?;
+    let forward = link_over(&net, 2, carrier);
     // The farthest path, at 100 ms each way, needs some seconds until TCP fills it.
-    let run = rates(vec![forward.pair()], vec![plain(&net, 2), plain(&net, 3)], ms(4000), ms(6000));
-    let late = (0..4).map(|path| net.path(path).counts(Way::Both).late).sum::<u64>();
-    Ok(Run { attack: format!("{late} packets late"), ..run })
+    Ok(beside_others(&net, 2, forward.pair(), ms(4000), ms(6000)))
+}
+
+/// Measures one stream over six paths of the same kind, or over six unlike ones.
+pub fn six_paths(are_alike: bool) -> io::Result<Run> {
+    let kinds: Vec<Kind> = [(50.0, 10), (30.0, 20), (20.0, 30), (10.0, 50), (5.0, 70), (2.0, 100)]
+        .map(|(mbit, delay)| emulated(if are_alike { 20.0 } else { mbit }, ms(if are_alike { 10 } else { delay })))
+        .into();
+    let net = network::of(&kinds.repeat(3))?;
+    let forward = link_over(&net, 6, TCP);
+    Ok(beside_others(&net, 6, forward.pair(), ms(4000), ms(6000)))
+}
+
+/// Measures one stream over two paths whose rates and delays follow traces, compared with what the paths carry.
+pub fn changing_paths(traces: [(Trace, Duration); 2]) -> io::Result<Run> {
+    let playbacks = traces.map(|(trace, shift)| Playback::new(trace, shift));
+    let kinds: Vec<Kind> = playbacks.iter().map(|playback| Kind::Emulated(playback.link())).collect();
+    let net = network::of(&kinds.repeat(3))?;
+    let forward = link_over(&net, 2, TCP);
+    let run = follow(&net, 6, &playbacks, |begun| {
+        let run = beside_others(&net, 2, forward.pair(), ms(2000), ms(20_000));
+        let until = begun.elapsed();
+        let carried = playbacks.iter().map(|playback| playback.mbit(until - ms(20_000), until)).sum::<f64>();
+        // The payload of a packet of TCP with a timestamp.
+        Run { plain: carried * 1448.0 / 1500.0, ..run }
+    });
+    Ok(run)
+}
+
+/// Measures a link over the first `count` paths of a network, MPTCP over as many after them, and a plain connection over each of
+/// as many after those, all at the same time.
+fn beside_others(net: &Net, count: usize, link: Pair, warm_up: Duration, time: Duration) -> Run {
+    // The listener lives as long as the connection.
+    let (_listener, kernel) = pairs::mptcp(net, count..2 * count).unzip();
+    let has_kernel = kernel.is_some();
+    let plain = (2 * count..3 * count).map(|path| Some(plain(net, path)));
+    let pairs = [Some(link), kernel].into_iter().chain(plain);
+    let loads: Vec<Load> = pairs.map(|pair| Load::start(pair.into_iter().collect())).collect();
+    thread::sleep(warm_up);
+    let rates = Load::measure_all(&loads, time);
+    let best = rates[2..].iter().copied().fold(0.0, f64::max);
+    let kernel = has_kernel.then_some(Floor { name: "MPTCP", figure: rates[1], least: 1.0 });
+    let floors = kernel.into_iter().chain([Floor { name: "the best path alone", figure: best, least: 0.98 }]);
+    let late = (0..3 * count).map(|path| net.path(path).counts(Way::Both).late).sum::<u64>();
+    let attack = format!("{late} packets late");
+    Run { plain: rates[2..].iter().sum(), beside: rates[0], attack, floors: floors.collect() }
 }
 
 /// Measures one stream over a path of 1 Gbit/s with a round trip of 100 ms, and plain TCP over the same path before. The
 /// path has packets of 9,000 bytes, of which the emulator carries so many.
-pub fn long_fat(_: &Place) -> io::Result<Run> {
+pub fn long_fat(carrier: &[&str]) -> io::Result<Run> {
     let net = network::of(&[Kind::Emulated(Link { mbit: 1000.0, mtu: 9000, delay: ms(50), ..Link::default() })])?;
     // The sockets of both have to be able to hold what is under way.
     for (host, name) in [net.near(), net.far()].iter().flat_map(|host| [(host, "tcp_rmem"), (host, "tcp_wmem")]) {
@@ -86,10 +131,10 @@ pub fn long_fat(_: &Place) -> io::Result<Run> {
     if alone < 500.0 {
         return Err(io::Error::other(format!("the machine does not carry it: plain TCP has {alone:.0} Mbit/s")));
     }
-    let forward = link_over(&net, 1);
+    let forward = link_over(&net, 1, carrier);
     let beside = goodput(vec![forward.pair()], ms(6000), ms(6000));
     let late = net.path(0).counts(Way::Both).late;
-    Ok(Run { plain: alone, beside, attack: format!("{late} packets late") })
+    Ok(Run { plain: alone, beside, attack: format!("{late} packets late"), ..Run::default() })
 }
 
 /// Measures the first seconds over two paths of the same rate, one with six times the delay, for which the kernel still
@@ -97,7 +142,7 @@ pub fn long_fat(_: &Place) -> io::Result<Run> {
 pub fn farther_path(_: &Place) -> io::Result<Run> {
     let [one, other] = pairs::all()[2].paths.map(Kind::Emulated);
     let net = network::of(&[one, other, one, other])?;
-    let forward = link_over(&net, 2);
+    let forward = link_over(&net, 2, TCP);
     let plain = Load::start(vec![plain(&net, 2), plain(&net, 3)]);
     thread::sleep(ms(2000));
     let link = Load::start(vec![forward.pair()]);
@@ -108,7 +153,7 @@ pub fn farther_path(_: &Place) -> io::Result<Run> {
 /// Measures the ten seconds after one of two paths has become slow.
 pub fn slow_path(_: &Place) -> io::Result<Run> {
     let net = network::of(&[Kind::Rate(20.0), Kind::Rate(20.0), Kind::Rate(20.0)])?;
-    let forward = link_over(&net, 2);
+    let forward = link_over(&net, 2, TCP);
     let (plain, link) = (Load::start(vec![plain(&net, 2)]), Load::start(vec![forward.pair()]));
     thread::sleep(ms(1000));
     let before = rates_of(&plain, &link, ms(1000));

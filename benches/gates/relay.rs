@@ -29,7 +29,7 @@ pub fn byte(_: &Place) -> io::Result<Run> {
         beside.push(ping_ms(&mut relayed));
     }
     let (plain, beside) = (crate::median(plain.into_iter()), crate::median(beside.into_iter()));
-    Ok(Run { plain, beside: beside - plain, attack: format!("{beside:.3} ms relayed") })
+    Ok(Run { plain, beside: beside - plain, attack: format!("{beside:.3} ms relayed"), ..Run::default() })
 }
 
 /// Measures the median round trip of two small writes shortly after one another. The second must not wait for the
@@ -44,7 +44,7 @@ pub fn two_writes(_: &Place) -> io::Result<Run> {
         client.run(&[Read(2)]);
         since.elapsed().as_secs_f64() * 1000.0
     });
-    Ok(Run { plain: 0.0, beside: crate::median(times), attack: "21 of them".into() })
+    Ok(Run { plain: 0.0, beside: crate::median(times), attack: "21 of them".into(), ..Run::default() })
 }
 
 /// Measures the median round trip of a byte beside a transfer of a gibibyte, compared with none.
@@ -60,7 +60,7 @@ pub fn beside_transfer(_: &Place) -> io::Result<Run> {
         if transfer.is_finished() {
             return Err(io::Error::other("the transfer ended too soon"));
         }
-        Ok(Run { plain, beside, attack: "a transfer of 1 GiB".into() })
+        Ok(Run { plain, beside, attack: "a transfer of 1 GiB".into(), ..Run::default() })
     })
 }
 
@@ -93,7 +93,7 @@ pub fn slow_readers(_: &Place) -> io::Result<Run> {
         Ok(since.elapsed().as_secs_f64())
     };
     let beside = time(&[])?;
-    Ok(Run { plain: time(&["--no-splice"])?, beside, attack: "100 of them".into() })
+    Ok(Run { plain: time(&["--no-splice"])?, beside, attack: "100 of them".into(), ..Run::default() })
 }
 
 /// Measures the processor time of a stream of 20 Mbit/s whose reader reads small pieces, in percent
@@ -109,7 +109,12 @@ pub fn throttled(_: &Place) -> io::Result<Run> {
         server.run(&[ReadSlowly(5 * MIB, 12_500, 5), ReadAll, Fin]);
         (proc::cpu_ms(pid) - before, since.elapsed())
     });
-    Ok(Run { plain: 0.0, beside: 100.0 * cost as f64 / time.as_millis() as f64, attack: format!("{cost} ms") })
+    Ok(Run {
+        plain: 0.0,
+        beside: 100.0 * cost as f64 / time.as_millis() as f64,
+        attack: format!("{cost} ms"),
+        ..Run::default()
+    })
 }
 
 /// Measures the time until the next address of a name is tried when the first does not answer; it is 250 ms.
@@ -126,5 +131,10 @@ pub fn next_address(_: &Place) -> io::Result<Run> {
         assert_eq!(code5(proxy.addr(0), "holed", four.local_addr().expect("the listener's address").port()), 0);
         took = since.elapsed();
     });
-    Ok(Run { plain: 250.0, beside: took.as_secs_f64() * 1000.0, attack: "an address that does not answer".into() })
+    Ok(Run {
+        plain: 250.0,
+        beside: took.as_secs_f64() * 1000.0,
+        attack: "an address that does not answer".into(),
+        ..Run::default()
+    })
 }

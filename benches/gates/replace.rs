@@ -45,7 +45,7 @@ pub fn far_node(place: &Place) -> io::Result<Run> {
         .map_err(|error| io::Error::new(error.kind(), format!("a running connection was cut: {error}")))?;
     drop((far, successor));
     let attack = format!("{count} connections, none failed; served {} ms after the start", after.as_millis());
-    Ok(Run { plain, beside, attack })
+    Ok(Run { plain, beside, attack, ..Run::default() })
 }
 
 /// The directories of two nodes that know one another.

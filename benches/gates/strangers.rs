@@ -91,7 +91,7 @@ fn echo_beside(place: &Place, says: Says) -> io::Result<Run> {
     let flood = Flood::start(node.addr, says, 20_000, 10_000);
     thread::sleep(WARM_UP);
     let beside = echo.p99_ms(MEASURE)?;
-    Ok(Run { plain, beside, attack: flood.strength() })
+    Ok(Run { plain, beside, attack: flood.strength(), ..Run::default() })
 }
 
 /// Measures the longest of several times until a peer was admitted or a link resumed, without a flood, then during one.
@@ -104,7 +104,7 @@ fn beside(place: &Place, says: Says, rate: u64, addresses: u32) -> io::Result<Ru
     thread::sleep(WARM_UP);
     let beside = links.longest_ms()?;
     let attack = flood.strength();
-    Ok(Run { plain, beside, attack })
+    Ok(Run { plain, beside, attack, ..Run::default() })
 }
 
 /// An honest node: one link that is cut again and again, and others that come up from addresses of their own.

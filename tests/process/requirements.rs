@@ -41,10 +41,10 @@ fn is_id(word: &str) -> bool {
     })
 }
 
-/// Returns the names of all test functions, and of the gates in `benches/gates/main.rs`.
+/// Returns the names of all test functions, and of the gates in `benches/gates/table.rs`.
 fn tests() -> HashSet<String> {
     let mut names = HashSet::new();
-    let gates = fs::read_to_string(top().join("benches/gates/main.rs")).unwrap();
+    let gates = fs::read_to_string(top().join("benches/gates/table.rs")).unwrap();
     for (_, rest) in gates.lines().filter_map(|line| line.trim().split_once("name: \"")) {
         names.insert(rest.split('"').next().unwrap().to_owned());
     }

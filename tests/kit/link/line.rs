@@ -14,11 +14,11 @@ const SECOND: u64 = 1_000_000;
 
 /// The line from a time on.
 #[derive(Clone, Copy, Debug)]
-struct Step {
+pub struct Step {
     at: u64,
     /// Bytes per second. At 0 the packets wait.
-    rate: u64,
-    delay_us: u64,
+    pub rate: u64,
+    pub delay_us: u64,
 }
 
 /// How a line behaves over time.
@@ -28,7 +28,7 @@ pub struct Trace {
     /// The trace repeats after this time, in microseconds.
     period: u64,
     /// The bytes that the queue takes.
-    queue: u64,
+    pub queue: u64,
     /// Packets of a million that get lost on the wire.
     loss_ppm: u64,
     /// Times in which every packet is lost.
@@ -118,8 +118,8 @@ impl Trace {
         self.steps.push(Step { at: at_ms * MS, delay_us: delay_ms * MS, ..before });
     }
 
-    /// Returns the state at a time, and when it changes.
-    fn at(&self, us: u64) -> (Step, u64) {
+    /// Returns the state at a time, and when it changes, in microseconds.
+    pub fn at(&self, us: u64) -> (Step, u64) {
         let (round, us) = (us / self.period * self.period, us % self.period);
         let next = self.steps.partition_point(|step| step.at <= us);
         let ends = self.steps.get(next).map_or(self.period, |step| step.at);

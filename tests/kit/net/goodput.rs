@@ -46,9 +46,16 @@ impl Load {
 
     /// Measures for this long, and returns the goodput in megabits per second.
     pub fn measure(&self, time: Duration) -> f64 {
-        let (since, before) = (Instant::now(), self.received());
+        Load::measure_all([self], time)[0]
+    }
+
+    /// Measures several at the same time, and returns the goodput of each in megabits per second.
+    pub fn measure_all<'a>(loads: impl IntoIterator<Item = &'a Load>, time: Duration) -> Vec<f64> {
+        let before: Vec<(&Load, u64)> = loads.into_iter().map(|load| (load, load.received())).collect();
+        let since = Instant::now();
         thread::sleep(time);
-        (self.received() - before) as f64 * 8e-6 / since.elapsed().as_secs_f64()
+        let seconds = since.elapsed().as_secs_f64();
+        before.iter().map(|(load, before)| (load.received() - before) as f64 * 8e-6 / seconds).collect()
     }
 }
 

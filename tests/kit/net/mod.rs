@@ -39,11 +39,14 @@ pub mod filter;
 pub mod goodput;
 pub mod home;
 pub mod host;
+#[path = "../link/line.rs"]
+pub mod line;
 pub mod nat;
 pub mod nodes;
 pub mod pairs;
 pub mod path;
 pub mod pipe;
+pub mod playback;
 #[path = "../link/rng.rs"]
 pub mod rng;
 pub mod shape;

@@ -2,6 +2,7 @@
 //! both, and by the kernel's own MPTCP over both.
 
 use std::net::TcpStream;
+use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
@@ -76,24 +77,26 @@ impl Pair {
             forward.nodes.until_subflows(2);
             goodput(vec![forward.pair()], warm_up, time)
         };
-        let mptcp = if with_mptcp { mptcp(&net) } else { None };
+        let mptcp = if with_mptcp { mptcp(&net, 0..2) } else { None };
         let mptcp = mptcp.map(|(_listener, pair)| goodput(vec![pair], warm_up, time));
         Row { alone, link, mptcp }
     }
 }
 
-/// Returns a connection of the kernel's MPTCP over both paths, if this kernel has it. The second subflow arrives at the
-/// listener too, so the listener is returned with the connection.
+/// Returns the only connection of the kernel's MPTCP in this network, over these paths, if this kernel has it. The other
+/// subflows arrive at the listener too, so the listener is returned with the connection.
 #[track_caller]
-fn mptcp(net: &Net) -> Option<(Socket, (TcpStream, TcpStream))> {
+pub fn mptcp(net: &Net, mut paths: Range<usize>) -> Option<(Socket, (TcpStream, TcpStream))> {
     let open = || Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::MPTCP)).ok();
     open()?;
     // Before the socket is made: these limits apply only to sockets made later.
     for host in [net.near(), net.far()] {
         host.ip("mptcp limits set subflow 8 add_addr_accepted 8\n");
     }
-    let [first, second] = [0, 1].map(|index| net.path(index).near_ip());
-    net.near().ip(&format!("mptcp endpoint add {second} dev {} subflow\n", net.path(1).device()));
+    let first = net.path(paths.next()?).near_ip();
+    for path in paths.map(|index| net.path(index)) {
+        net.near().ip(&format!("mptcp endpoint add {} dev {} subflow\n", path.near_ip(), path.device()));
+    }
     let socket = || {
         let socket = open()?;
         // As on the routes. Not every machine lets a namespace set it; the default of the machine then stays.

@@ -9,7 +9,7 @@ use super::rng::Rng;
 /// How an emulated path behaves, in one direction.
 #[derive(Clone, Copy, Debug)]
 pub struct Link {
-    /// The rate in megabits per second, counted in IP bytes.
+    /// The rate in megabits per second, counted in IP bytes. At 0 the packets wait.
     pub mbit: f64,
     /// The time from the end of a packet's transmission to its arrival.
     pub delay: Duration,
@@ -58,6 +58,8 @@ pub struct Pipe {
     waiting_bytes: usize,
     /// The time when the transmitter will have sent the packets that it has taken from the queue.
     free_at: Instant,
+    /// The rate was 0 at the last call.
+    is_held: bool,
     flying: VecDeque<(Instant, Vec<u8>)>,
     flying_bytes: usize,
     rng: Rng,
@@ -77,6 +79,7 @@ impl Pipe {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             free_at: now,
+            is_held: false,
             flying: VecDeque::new(),
             flying_bytes: 0,
             rng: Rng::new(seed),
@@ -97,11 +100,12 @@ impl Pipe {
     /// Transmits as much as the rate allows until now, and returns the number of packets lost on the wire.
     pub fn advance(&mut self, link: &Link, now: Instant) -> u64 {
         let mut lost = 0;
-        // An idle transmitter begins now with the packets that have come since the last call.
-        if self.waiting.is_empty() {
+        // A transmitter that was idle or held begins now with the packets that have come since the last call.
+        if self.waiting.is_empty() || self.is_held {
             self.free_at = self.free_at.max(now);
         }
-        while self.free_at <= now {
+        self.is_held = link.mbit == 0.0;
+        while self.free_at <= now && !self.is_held {
             let Some(packet) = self.waiting.pop_front() else { break };
             self.waiting_bytes -= packet.len();
             self.free_at += link.time_of(packet.len());
@@ -130,7 +134,7 @@ impl Pipe {
 
     /// Returns the time when there will be something to do.
     pub fn next(&self) -> Option<Instant> {
-        let transmit = (!self.waiting.is_empty()).then_some(self.free_at);
+        let transmit = (!self.waiting.is_empty() && !self.is_held).then_some(self.free_at);
         let arrive = self.flying.front().map(|(due, _)| *due);
         [transmit, arrive].into_iter().flatten().min()
     }
