@@ -29,6 +29,7 @@ mod handover;
 mod hooks;
 mod leaks;
 mod links;
+mod many_streams;
 mod nested;
 #[cfg(unix)]
 mod pipes;
