@@ -334,7 +334,7 @@ impl Node {
         let fresh = !std::mem::replace(&mut link.was_established, true);
         link.up_ms.get_or_insert(core.now_ms);
         let (key, carriers) = (link.key, link.carriers.clone());
-        let (mut up, mut silent) = (None, None);
+        let (mut up, mut silent) = (None, Vec::new());
         if let Some(dialer) = &mut link.dialer {
             let carrier = carriers.iter().filter_map(|id| Some((*id, self.carriers.get(*id)?)));
             let carrier = carrier.filter(|(_, c)| c.subflow == Some(subflow)).map(|(id, c)| (id, c.place)).next();

@@ -1,16 +1,17 @@
 //! Fresh carriers beside silent ones.
 //!
 //! While all subflows of a session are silent, nothing tells when the network is back: each connection sends again after pauses
-//! that have doubled meanwhile, and a NAT may have forgotten it. So the dialing node makes a new connection over each path, and
-//! another one after [`PAUSE_MS`] if that does not answer, and after longer pauses later, until the subflows are dead and are dialed
-//! again in any case.
+//! that have doubled meanwhile, and a NAT may have forgotten it. So the dialing node makes a new connection over each path every
+//! [`PAUSE_MS`], and after longer pauses later, until the subflows are dead and are dialed again in any case. The first packet of
+//! a connection may be lost just before the network is back, so each waits for its answers while later ones are dialed.
 //!
 //! ```text
-//!   all subflows silent --PAUSE_MS--> dialed --up--> takes the slot; the silent carrier is dropped
+//!   all subflows silent --PAUSE_MS--> dialed --up--> takes the slot; the silent carrier and the other fresh ones are dropped
 //!                           ^            |
-//!                           +-too late---+   dropped, also if a subflow is no longer silent
+//!                           +--PAUSE_MS--+   dropped if it is old, if there are too many, or if a subflow is no longer silent
 //! ```
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::engine::core::Core;
@@ -19,11 +20,11 @@ use crate::types::id::Id;
 use super::control::Node;
 use super::dialer::{Dialer, jittered};
 
-/// A connection that is made beside the silent carrier of a slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The connections that are made beside the silent carrier of a slot.
+#[derive(Debug, Default)]
 pub(crate) struct Fresh {
-    /// The carrier, while it is dialed.
-    pub carrier: Option<Id>,
+    /// The carriers that are dialed, with the times of their dials. The oldest is first.
+    carriers: VecDeque<(Id, u64)>,
     /// The time of the next one.
     next_ms: u64,
     /// The number of those that were dialed.
@@ -31,31 +32,47 @@ pub(crate) struct Fresh {
 }
 
 impl Fresh {
-    /// Returns the time until the next one after one that is dialed now, where its answers take `answers_ms`.
-    fn pause_ms(self, answers_ms: u64) -> u64 {
+    /// Counts a dial, whose answers may take so long, and sets the time of the next one. At most `most` are dialed at once.
+    fn count(&mut self, now_ms: u64, answers_ms: u64, most: usize) {
+        self.tries += 1;
         let doubled = self.tries.saturating_sub(PROMPT_TRIES).min(DOUBLED_MAX);
         let pause_ms = PAUSE_MS << doubled;
         let pause_ms =
             if doubled > 0 { jittered(Duration::from_millis(pause_ms)).as_millis() as u64 } else { pause_ms };
-        pause_ms.max(answers_ms)
+        self.next_ms = now_ms + pause_ms.max(answers_ms / most.max(1) as u64);
+    }
+
+    /// Takes a carrier that makes room for another one, because it is too old, or because there are `most`.
+    fn take_old(&mut self, now_ms: u64, answers_ms: u64, most: usize) -> Option<Id> {
+        let (oldest, dialed_ms) = self.carriers.front()?;
+        let is_old = dialed_ms + answers_ms.max(ANSWERS_MS_MIN) <= now_ms;
+        let old = (is_old || self.carriers.len() >= most).then_some(*oldest);
+        old.inspect(|_| _ = self.carriers.pop_front())
+    }
+
+    /// Returns the carriers that are dialed.
+    pub(super) fn into_carriers(self) -> impl Iterator<Item = Id> {
+        self.carriers.into_iter().map(|(carrier, _)| carrier)
     }
 }
 
 impl Dialer {
     /// Returns true if a carrier is one that is dialed beside the silent one of its slot, and forgets it.
     pub(super) fn take_fresh(&mut self, place: usize, carrier: Id) -> bool {
-        let slot = self.slots.get_mut(place);
-        slot.and_then(|slot| slot.fresh.as_mut()?.carrier.take_if(|fresh| *fresh == carrier)).is_some()
+        let Some(fresh) = self.slots.get_mut(place).and_then(|slot| slot.fresh.as_mut()) else { return false };
+        let at = fresh.carriers.iter().position(|(fresh, _)| *fresh == carrier);
+        at.and_then(|at| fresh.carriers.remove(at)).is_some()
     }
 
-    /// Gives a fresh carrier that is up the slot. Returns the silent carrier that had it.
-    pub(super) fn promote_fresh(&mut self, place: usize, carrier: Id) -> Option<Id> {
+    /// Gives a fresh carrier that is up the slot. Returns those that are in the way: the silent one that had it, and the other
+    /// fresh ones.
+    pub(super) fn promote_fresh(&mut self, place: usize, carrier: Id) -> Vec<Id> {
         if !self.take_fresh(place, carrier) {
-            return None;
+            return Vec::new();
         }
-        let slot = self.slots.get_mut(place)?;
-        slot.fresh = None;
-        slot.carrier.replace(carrier)
+        let Some(slot) = self.slots.get_mut(place) else { return Vec::new() };
+        let others = slot.fresh.take().into_iter().flat_map(Fresh::into_carriers);
+        slot.carrier.replace(carrier).into_iter().chain(others).collect()
     }
 
     /// Returns the places of the paths, each with the first slot that is up.
@@ -82,36 +99,45 @@ impl Node {
         };
         // The answers of a connection take a round trip each.
         let answers_ms = longest_us * ROUNDS / 1000;
-        let places = dialer.paths_up();
+        let mut places = dialer.paths_up();
+        places.retain(|place| dialer.slots.get(*place).is_some_and(|slot| slot.path.local_port.is_none()));
+        let most = (LINK_MAX / places.len().max(1)).clamp(1, PATH_MAX);
         let mut next_ms = None;
-        for place in places {
+        for (index, place) in places.iter().copied().enumerate() {
+            // The paths take turns, so that one of them is soon asked.
+            let turn_ms = PAUSE_MS * index as u64 / places.len() as u64;
+            let first_ms = core.now_ms + PAUSE_MS + turn_ms;
             let slot = self.links.get_mut(link)?.dialer.as_mut()?.slots.get_mut(place)?;
-            if slot.path.local_port.is_some() {
-                continue;
-            }
-            let fresh = slot.fresh.get_or_insert(Fresh { next_ms: core.now_ms + PAUSE_MS, ..Fresh::default() });
+            let fresh = slot.fresh.get_or_insert_with(|| Fresh { next_ms: first_ms, ..Fresh::default() });
             if fresh.next_ms <= core.now_ms {
-                fresh.tries += 1;
-                fresh.next_ms = core.now_ms + fresh.pause_ms(answers_ms);
-                let late = fresh.carrier.take();
-                late.into_iter().for_each(|late| self.drop_fresh(core, link, late));
-                let fresh = self.dial_at(core, link, place);
-                let slot = self.links.get_mut(link)?.dialer.as_mut()?.slots.get_mut(place)?;
-                slot.fresh.as_mut()?.carrier = fresh;
+                self.dial_fresh_at(core, link, place, answers_ms, most)?;
             }
             let slot = self.links.get(link)?.dialer.as_ref()?.slots.get(place)?;
-            next_ms = next_ms.into_iter().chain(slot.fresh.map(|fresh| fresh.next_ms)).min();
+            next_ms = next_ms.into_iter().chain(slot.fresh.as_ref().map(|fresh| fresh.next_ms)).min();
         }
         next_ms
     }
 
-    /// Returns the longest round trip of the subflows of a link in microseconds, if there are some, all of them are silent, and the
-    /// session takes another one.
+    /// Dials a fresh carrier for a slot, and drops those that have had their time.
+    fn dial_fresh_at(&mut self, core: &mut Core, link: Id, place: usize, answers_ms: u64, most: usize) -> Option<()> {
+        let now_ms = core.now_ms;
+        let slot = self.links.get_mut(link)?.dialer.as_mut()?.slots.get_mut(place)?;
+        let fresh = slot.fresh.as_mut()?;
+        fresh.count(now_ms, answers_ms, most);
+        let old: Vec<Id> = std::iter::from_fn(|| fresh.take_old(now_ms, answers_ms, most)).collect();
+        old.into_iter().for_each(|old| self.drop_fresh(core, link, old));
+        if core.pools.sessions.session(link)?.has_subflow_room()
+            && let Some(carrier) = self.dial_at(core, link, place)
+        {
+            let slot = self.links.get_mut(link)?.dialer.as_mut()?.slots.get_mut(place)?;
+            slot.fresh.as_mut()?.carriers.push_back((carrier, now_ms));
+        }
+        Some(())
+    }
+
+    /// Returns the longest round trip of the subflows of a link in microseconds, if there are some and all of them are silent.
     fn longest_silent_us(&self, core: &Core, link: Id) -> Option<u64> {
         let (record, session) = (self.links.get(link)?, core.pools.sessions.session(link)?);
-        if !session.has_subflow_room() {
-            return None;
-        }
         let slots = record.dialer.as_ref()?.slots.iter().filter(|slot| slot.up_ms.is_some());
         let subflows = slots.filter_map(|slot| self.carriers.get(slot.carrier?)?.subflow);
         let mut longest_us = None;
@@ -134,13 +160,17 @@ impl Node {
     /// Drops the fresh carriers of a link, because a subflow is no longer silent.
     fn forget_fresh(&mut self, core: &mut Core, link: Id) {
         let Some(dialer) = self.links.get_mut(link).and_then(|record| record.dialer.as_mut()) else { return };
-        let fresh: Vec<Id> = dialer.slots.iter_mut().filter_map(|slot| slot.fresh.take()?.carrier).collect();
+        let fresh: Vec<Id> =
+            dialer.slots.iter_mut().filter_map(|slot| slot.fresh.take()).flat_map(Fresh::into_carriers).collect();
         fresh.into_iter().for_each(|carrier| self.drop_fresh(core, link, carrier));
     }
 
-    /// Drops a carrier, whose subflow may have begun, that no slot has.
+    /// Drops a carrier, whose subflow may have begun, that no slot has. The system forgets its bytes, which others carry, and the
+    /// peer knows at once.
     pub(super) fn drop_fresh(&mut self, core: &mut Core, link: Id, id: Id) {
         let subflow = self.carriers.get(id).and_then(|carrier| carrier.subflow);
+        let side = self.carriers.get(id).and_then(|carrier| core.sides.get(carrier.side));
+        side.into_iter().for_each(|side| side.io.reset_on_close());
         self.drop_carrier(core, id);
         let now = core.pools.sessions.now;
         if let (Some(subflow), Some(session)) = (subflow, core.pools.sessions.session_mut(link)) {
@@ -158,3 +188,53 @@ const PROMPT_TRIES: u32 = 8;
 const DOUBLED_MAX: u32 = 3;
 /// Round trips in which a connection must be up, if they take longer: those of TCP, of TLS and of the HELLO, and one to spare.
 const ROUNDS: u64 = 5;
+/// Minimum time for the answers to a connection. Systems send a first packet again after a second.
+const ANSWERS_MS_MIN: u64 = 1_500;
+/// Fresh carriers at once over a path, and of a link.
+const PATH_MAX: usize = 8;
+const LINK_MAX: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::id::Kind;
+
+    /// Dials for so long, and returns the pauses and the largest number of carriers at once.
+    fn dial(time_ms: u64, answers_ms: u64, most: usize) -> (Vec<u64>, usize) {
+        let (mut fresh, mut pauses, mut largest, mut now_ms) = (Fresh::default(), Vec::new(), 0, 0);
+        while now_ms < time_ms {
+            fresh.count(now_ms, answers_ms, most);
+            while let Some(old) = fresh.take_old(now_ms, answers_ms, most) {
+                let age_ms = now_ms - old.index() as u64;
+                assert!(age_ms >= answers_ms.max(ANSWERS_MS_MIN) || largest == most, "one of {age_ms} ms is dropped");
+                assert!(age_ms + most as u64 >= answers_ms, "one of {age_ms} ms is dropped");
+            }
+            // Its index is the time of its dial.
+            let carrier = Id::parse(Kind::Carrier, &format!("{now_ms}.1")).unwrap();
+            fresh.carriers.push_back((carrier, now_ms));
+            largest = largest.max(fresh.carriers.len());
+            pauses.push(fresh.next_ms - now_ms);
+            now_ms = fresh.next_ms;
+        }
+        (pauses, largest)
+    }
+
+    #[test]
+    fn each_has_time_for_its_answers_and_few_are_dialed_at_once() {
+        assert_eq!(dial(3_200, 100, PATH_MAX).1, 4);
+        for answers_ms in [100, 2_000, 3_000, 30_000] {
+            for most in 1..=PATH_MAX {
+                let (_, largest) = dial(60_000, answers_ms, most);
+                assert!((1..=most).contains(&largest), "{largest} of {most} for {answers_ms} ms");
+            }
+        }
+    }
+
+    #[test]
+    fn the_pauses_double_after_some_tries() {
+        let (pauses, _) = dial(60_000, 100, PATH_MAX);
+        assert_eq!(pauses[..8], [PAUSE_MS; 8]);
+        assert!(pauses[11..].iter().all(|pause| (PAUSE_MS * 4..=PAUSE_MS * 8).contains(pause)), "{pauses:?}");
+        assert!(dial(60_000, 3_000, 2).0.iter().all(|pause| *pause >= 1_500));
+    }
+}

@@ -22,6 +22,7 @@ use super::accept;
 use super::config::{Identity, LinkConfig, LinkEvent, Path, PeerKey, Policy, ServeConfig};
 use super::control::Node;
 use super::dialer::{Dialer, Endpoints, SubflowSlot};
+use super::fresh::Fresh;
 use super::guarded::Guarded;
 use super::link::Link;
 use super::nested::Over;
@@ -227,7 +228,7 @@ impl Node {
             slot.removed = true;
             let is_early = |carrier: &Id| self.carriers.get(*carrier).is_some_and(|carrier| carrier.subflow.is_none());
             early.extend(slot.carrier.take_if(|carrier| is_early(carrier)));
-            fresh.extend(slot.fresh.take().and_then(|fresh| fresh.carrier));
+            fresh.extend(slot.fresh.take().into_iter().flat_map(Fresh::into_carriers));
         }
         let left = dialer.slots.iter().filter(|slot| !slot.removed);
         if left.clone().count() == 0 || left.clone().any(|slot| slot.up_ms.is_some()) {

@@ -24,6 +24,7 @@ mod errors;
 mod faults;
 mod flows;
 mod forwards;
+mod fresh;
 mod groups;
 mod handover;
 mod hooks;

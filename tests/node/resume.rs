@@ -7,11 +7,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use node_kit::cutter::Cutter;
 use node_kit::*;
-use seaprox::node::{CarrierKind, LinkEvent, Path, SubflowState, SubflowStatus, Timing};
+use seaprox::node::{CarrierKind, LinkEvent, Path, SubflowState, Timing};
 use seaprox::{Bind, Reason};
 
 #[test]
@@ -381,40 +381,6 @@ fn paths_can_be_added_and_removed_during_a_transfer() {
     assert_eq!((one.count(), two.count()), (1, 1), "the removed path is not dialled again");
     near.write_all(b"z").unwrap();
     far.read_exact(&mut [0]).unwrap();
-}
-
-/// The subflow would be dead after an hour.
-#[test]
-fn a_fresh_connection_takes_the_place_of_a_silent_one_and_no_byte_is_lost() {
-    let patient = || Timing { dead: Duration::from_secs(3600), ..timing() };
-    let (server, client) = (Node::start(), Node::start());
-    let cutter = Cutter::new(server.serve_at("127.0.0.1:0".parse().unwrap(), patient()));
-    let link = client.link_with(cutter.addr, move |config| config.timing = patient());
-    let (listener, inner) = target();
-    let front = client.forward(link, inner.into());
-    let (mut near, mut far) = (connect(front), accept(&listener));
-    for turn in 0..2 {
-        thread::scope(|scope| {
-            let (mut out, mut back) = (near.try_clone().unwrap(), far.try_clone().unwrap());
-            scope.spawn(move || send_pattern(&mut out, 1 + turn, 4 << 20));
-            scope.spawn(move || send_pattern(&mut back, 3 + turn, 4 << 20));
-            scope.spawn(|| read_pattern(&mut near, 3 + turn, 4 << 20));
-            read_pattern_from(&mut far, 1 + turn, 0, 2 << 20);
-            cutter.forget();
-            read_pattern_from(&mut far, 1 + turn, 2 << 20, 4 << 20);
-        });
-    }
-    assert!(!client.has(|h| matches!(h, LinkEvent::Suspended | LinkEvent::NoSubflow { .. })));
-    // A peer that stays silent is tried seldom: about every 400 ms, and never two at once over one path.
-    cutter.silence(true);
-    near.write_all(b"x").unwrap();
-    let (before, since) = (cutter.count(), Instant::now());
-    until("five more have been tried", || cutter.count() >= before + 5);
-    assert!(since.elapsed() >= Duration::from_millis(4 * 350), "{:?}", since.elapsed());
-    cutter.silence(false);
-    far.read_exact(&mut [0]).unwrap();
-    let is_over_tcp = |subflow: &&SubflowStatus| subflow.carrier == Some("tcp");
-    until("one connection is left", || client.links()[0].subflows.iter().filter(is_over_tcp).count() == 1);
 }
 
 /// The pauses between redials double to a minute, but stay short for a path that refuses while another subflow is up.

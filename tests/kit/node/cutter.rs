@@ -1,6 +1,6 @@
 //! A TCP relay between two nodes that can reset its connections or stop relaying.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -25,6 +25,10 @@ struct State {
     count: AtomicUsize,
     /// The number of the first connections that are silent for ever.
     forgotten: AtomicUsize,
+    /// The one connection that is relayed, unless it is the largest number.
+    only: AtomicUsize,
+    /// The connections that the client has reset.
+    resets: AtomicUsize,
 }
 
 impl Cutter {
@@ -39,6 +43,8 @@ impl Cutter {
             silent: AtomicBool::new(false),
             count: AtomicUsize::new(0),
             forgotten: AtomicUsize::new(0),
+            only: AtomicUsize::new(usize::MAX),
+            resets: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&state);
         // The thread ends with the process.
@@ -75,6 +81,21 @@ impl Cutter {
         self.state.forgotten.store(self.count(), Ordering::Relaxed);
     }
 
+    /// Relays the bytes of no connection but this one from now on, and closes none. The first one has the number 0.
+    pub fn answer_only(&self, number: usize) {
+        self.state.only.store(number, Ordering::Relaxed);
+    }
+
+    /// Relays the bytes of all connections again.
+    pub fn answer_all(&self) {
+        self.state.only.store(usize::MAX, Ordering::Relaxed);
+    }
+
+    /// Returns the number of connections that the client has reset.
+    pub fn resets(&self) -> usize {
+        self.state.resets.load(Ordering::Relaxed)
+    }
+
     /// Returns the number of connections so far.
     pub fn count(&self) -> usize {
         self.state.count.load(Ordering::Relaxed)
@@ -92,6 +113,14 @@ impl Cutter {
 }
 
 impl State {
+    /// Returns true if the bytes of a connection are not relayed.
+    fn holds(&self, number: usize) -> bool {
+        let only = self.only.load(Ordering::Relaxed);
+        self.silent.load(Ordering::Relaxed)
+            || number < self.forgotten.load(Ordering::Relaxed)
+            || (only != usize::MAX && only != number)
+    }
+
     fn relay(self: &Arc<State>, client: TcpStream) {
         if self.closed.load(Ordering::Relaxed) {
             return;
@@ -103,20 +132,28 @@ impl State {
             return;
         };
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        for (from, into) in [(&client, &server), (&server, &client)] {
+        for (from, into, is_client) in [(&client, &server, true), (&server, &client, false)] {
             let _ = from.set_nodelay(true);
             let (mut from, mut into) = (from.try_clone().unwrap(), into.try_clone().unwrap());
             let state = Arc::clone(self);
             thread::spawn(move || {
                 let mut buf = vec![0; 65536];
-                while let Ok(got) = from.read(&mut buf) {
-                    while state.silent.load(Ordering::Relaxed) || number < state.forgotten.load(Ordering::Relaxed) {
+                // The system reports a reset of the client once, to the one that reads from it or to the one that writes to it.
+                let end_of_client = loop {
+                    let got = from.read(&mut buf);
+                    while state.holds(number) {
                         thread::sleep(Duration::from_millis(2));
                     }
-                    if got == 0 || into.write_all(&buf[..got]).is_err() {
-                        break;
+                    let got = match got {
+                        Ok(got) if got > 0 => got,
+                        end => break if is_client { end.map(drop) } else { Ok(()) },
+                    };
+                    if let Err(error) = into.write_all(&buf[..got]) {
+                        break if is_client { Ok(()) } else { Err(error) };
                     }
-                }
+                };
+                let is_reset = end_of_client.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+                state.resets.fetch_add(usize::from(is_reset), Ordering::Relaxed);
                 let _ = into.shutdown(Shutdown::Both);
                 let _ = from.shutdown(Shutdown::Both);
             });

@@ -1,7 +1,7 @@
 //! A relay of datagrams between two nodes, which can lose and reorder them, stop, and send from another address.
 
 use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -27,6 +27,8 @@ struct State {
     record: Mutex<Option<Vec<Vec<u8>>>>,
     seed: AtomicU64,
     passed: AtomicU64,
+    /// The one client whose datagrams pass, unless it is the largest number.
+    only: AtomicUsize,
 }
 
 struct Flow {
@@ -50,6 +52,7 @@ impl DatagramRelay {
             record: Mutex::default(),
             seed: AtomicU64::new(1),
             passed: AtomicU64::new(0),
+            only: AtomicUsize::new(usize::MAX),
         });
         let shared = Arc::clone(&state);
         // The threads end with the process.
@@ -106,6 +109,16 @@ impl DatagramRelay {
         flows[0].socket.send_to(datagram, self.state.to).unwrap();
     }
 
+    /// Relays the datagrams of no client but this one from now on. The first one has the number 0.
+    pub fn answer_only(&self, number: usize) {
+        self.state.only.store(number, Ordering::Relaxed);
+    }
+
+    /// Returns the number of clients since the last rebinding.
+    pub fn count(&self) -> usize {
+        self.state.flows.lock().unwrap().len()
+    }
+
     /// Returns the number of datagrams that were relayed.
     pub fn passed(&self) -> u64 {
         self.state.passed.load(Ordering::Relaxed)
@@ -123,6 +136,10 @@ impl State {
             flows.push(Flow { client, socket, held: None });
             flows.len() - 1
         });
+        let only = self.only.load(Ordering::Relaxed);
+        if only != usize::MAX && only != at {
+            return;
+        }
         let flow = &mut flows[at];
         let send = |bytes: &[u8]| _ = flow.socket.send_to(bytes, self.to);
         self.pass(bytes, &mut flow.held, send);
