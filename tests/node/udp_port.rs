@@ -52,11 +52,11 @@ fn a_server_whose_udp_port_is_in_use_takes_it_when_it_is_free() {
     assert_eq!((carriers(&near), far.ask(|core| core.servers().len())), (vec!["tcp"], 1));
     drop(udp);
     until("QUIC is beside TCP", || carriers(&near) == ["quic", "tcp"]);
-    // The port has the configuration of the server, and stops with it.
+    // The port has the configuration of the server, whose key is another one now, and stops with it.
     let policy = Arc::clone(&far.policy);
     far.ask(move |core| {
         let id = core.servers()[0].id;
-        let new = ServeConfig::new(identity(2), policy);
+        let new = ServeConfig::new(identity(4), policy);
         core.server(id).unwrap().replace(ServeConfig { carrier: CarrierKind::Auto, timing: timing(), ..new }).unwrap();
     });
     let another = Node::start();
