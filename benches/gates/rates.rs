@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::kit::Step::{Fill, Read};
-use crate::net_kit::goodput::{Load, goodput};
+use crate::net_kit::goodput::{Load, goodput, goodputs};
 use crate::net_kit::line::Trace;
 use crate::net_kit::nodes::{Forward, Options};
 use crate::net_kit::playback::{Playback, follow};
@@ -59,62 +59,53 @@ pub fn capped(_: &Place) -> io::Result<Run> {
     Ok(rates(vec![forward.pair()], vec![plain(&net, 0)], ms(1000), ms(3000)))
 }
 
-/// Measures one stream over two paths, compared with one plain connection over each of two paths of the same kinds. The
-/// pair is that of this index, in the reverse order if `reversed`.
+/// Measures one stream over two paths. The pair is that of this index, in the reverse order if `reversed`.
 pub fn two_paths(index: usize, reversed: bool, carrier: &[&str]) -> io::Result<Run> {
     let mut kinds = pairs::all()[index].paths.map(Kind::Emulated);
     if reversed {
         kinds.reverse();
     }
-    let net = network::of(&kinds.repeat(3))?;
-    let forward = link_over(&net, 2, carrier);
+    let net = network::of(&kinds)?;
     // The farthest path, at 100 ms each way, needs some seconds until TCP fills it.
-    Ok(beside_others(&net, 2, forward.pair(), ms(4000), ms(6000)))
+    Ok(in_turns(&net, 2, carrier, |pairs| goodputs(pairs, ms(4000), ms(5000))))
 }
 
 /// Measures one stream over six paths of the same kind, or over six unlike ones.
 pub fn six_paths(are_alike: bool) -> io::Result<Run> {
-    let kinds: Vec<Kind> = [(50.0, 10), (30.0, 20), (20.0, 30), (10.0, 50), (5.0, 70), (2.0, 100)]
-        .map(|(mbit, delay)| emulated(if are_alike { 20.0 } else { mbit }, ms(if are_alike { 10 } else { delay })))
-        .into();
-    let net = network::of(&kinds.repeat(3))?;
-    let forward = link_over(&net, 6, TCP);
-    Ok(beside_others(&net, 6, forward.pair(), ms(4000), ms(6000)))
+    let kinds = [(50.0, 10), (30.0, 20), (20.0, 30), (10.0, 50), (5.0, 70), (2.0, 100)]
+        .map(|(mbit, delay)| emulated(if are_alike { 20.0 } else { mbit }, ms(if are_alike { 10 } else { delay })));
+    let net = network::of(&kinds)?;
+    Ok(in_turns(&net, 6, TCP, |pairs| goodputs(pairs, ms(4000), ms(5000))))
 }
 
 /// Measures one stream over two paths whose rates and delays follow traces, compared with what the paths carry.
 pub fn changing_paths(traces: [(Trace, Duration); 2]) -> io::Result<Run> {
+    let (warm_up, time) = (ms(2000), ms(20_000));
     let playbacks = traces.map(|(trace, shift)| Playback::new(trace, shift));
-    let kinds: Vec<Kind> = playbacks.iter().map(|playback| Kind::Emulated(playback.link())).collect();
-    let net = network::of(&kinds.repeat(3))?;
-    let forward = link_over(&net, 2, TCP);
-    let run = follow(&net, 6, &playbacks, |begun| {
-        let run = beside_others(&net, 2, forward.pair(), ms(2000), ms(20_000));
-        let until = begun.elapsed();
-        let carried = playbacks.iter().map(|playback| playback.mbit(until - ms(20_000), until)).sum::<f64>();
-        // The payload of a packet of TCP with a timestamp.
-        Run { plain: carried * 1448.0 / 1500.0, ..run }
-    });
-    Ok(run)
+    let net = network::of(&playbacks.each_ref().map(|playback| Kind::Emulated(playback.link())))?;
+    let run = in_turns(&net, 2, TCP, |pairs| follow(&net, &playbacks, || goodputs(pairs, warm_up, time)));
+    let carried = playbacks.iter().map(|playback| playback.mbit(warm_up, warm_up + time)).sum::<f64>();
+    // The payload of a packet of TCP with a timestamp.
+    Ok(Run { plain: carried * 1448.0 / 1500.0, ..run })
 }
 
-/// Measures a link over the first `count` paths of a network, MPTCP over as many after them, and a plain connection over each of
-/// as many after those, all at the same time.
-fn beside_others(net: &Net, count: usize, link: Pair, warm_up: Duration, time: Duration) -> Run {
+/// Measures one stream of a link over the first `count` paths of a network, then one connection of MPTCP over the same paths, then
+/// plain connections, one over each, at the same time: a machine with two processors does not carry all of them at once. The
+/// figure for comparison is the sum of the plain ones. The link must reach MPTCP, where the kernel has it, and nearly the best
+/// path alone.
+fn in_turns(net: &Net, count: usize, carrier: &[&str], measure: impl Fn(Vec<Pair>) -> Vec<f64>) -> Run {
+    let link = {
+        let forward = link_over(net, count, carrier);
+        measure(vec![forward.pair()])
+    };
     // The listener lives as long as the connection.
-    let (_listener, kernel) = pairs::mptcp(net, count..2 * count).unzip();
-    let has_kernel = kernel.is_some();
-    let plain = (2 * count..3 * count).map(|path| Some(plain(net, path)));
-    let pairs = [Some(link), kernel].into_iter().chain(plain);
-    let loads: Vec<Load> = pairs.map(|pair| Load::start(pair.into_iter().collect())).collect();
-    thread::sleep(warm_up);
-    let rates = Load::measure_all(&loads, time);
-    let best = rates[2..].iter().copied().fold(0.0, f64::max);
-    let kernel = has_kernel.then_some(Floor { name: "MPTCP", figure: rates[1], least: 1.0 });
+    let kernel = pairs::mptcp(net, 0..count).map(|(_listener, pair)| measure(vec![pair]));
+    let plain = measure((0..count).map(|path| plain(net, path)).collect());
+    let best = plain.iter().copied().fold(0.0, f64::max);
+    let kernel = kernel.map(|rates| Floor { name: "MPTCP", figure: rates[0], least: 1.0 });
     let floors = kernel.into_iter().chain([Floor { name: "the best path alone", figure: best, least: 0.98 }]);
-    let late = (0..3 * count).map(|path| net.path(path).counts(Way::Both).late).sum::<u64>();
-    let attack = format!("{late} packets late");
-    Run { plain: rates[2..].iter().sum(), beside: rates[0], attack, floors: floors.collect() }
+    let late = (0..count).map(|path| net.path(path).counts(Way::Both).late).sum::<u64>();
+    Run { plain: plain.iter().sum(), beside: link[0], attack: format!("{late} packets late"), floors: floors.collect() }
 }
 
 /// Measures one stream over a path of 1 Gbit/s with a round trip of 100 ms, and plain TCP over the same path before. The

@@ -78,3 +78,10 @@ pub fn goodput(pairs: Vec<(TcpStream, TcpStream)>, warm_up: Duration, time: Dura
     thread::sleep(warm_up);
     load.measure(time)
 }
+
+/// Measures each of the connections for `time` after `warm_up`, all at once, and returns their goodputs in megabits per second.
+pub fn goodputs(pairs: Vec<(TcpStream, TcpStream)>, warm_up: Duration, time: Duration) -> Vec<f64> {
+    let loads: Vec<Load> = pairs.into_iter().map(|pair| Load::start(vec![pair])).collect();
+    thread::sleep(warm_up);
+    Load::measure_all(&loads, time)
+}

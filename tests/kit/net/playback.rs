@@ -51,28 +51,25 @@ impl Playback {
     }
 }
 
-/// Makes paths follow traces while `work` runs: the path of each index follows the trace `index % playbacks.len()`. Gives
-/// `work` the time of the begin.
-pub fn follow<T>(net: &Net, paths: usize, playbacks: &[Playback], work: impl FnOnce(Instant) -> T) -> T {
+/// Makes the first paths of a network follow one trace each, from its begin, while `work` runs.
+pub fn follow<T>(net: &Net, playbacks: &[Playback], work: impl FnOnce() -> T) -> T {
     let begun = Instant::now();
     thread::scope(|scope| {
         // The threads end when their channels close.
         let _ends: Vec<_> = (playbacks.iter().enumerate())
-            .map(|(first, playback)| {
+            .map(|(index, playback)| {
                 let (end, ended) = channel::<()>();
                 scope.spawn(move || {
                     let mut wait = Duration::ZERO;
                     while ended.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
                         let now = begun.elapsed();
-                        for index in (first..paths).step_by(playbacks.len()) {
-                            net.path(index).link(Way::Both, |link| playback.apply(now, link));
-                        }
+                        net.path(index).link(Way::Both, |link| playback.apply(now, link));
                         wait = playback.change(now).saturating_sub(begun.elapsed());
                     }
                 });
                 end
             })
             .collect();
-        work(begun)
+        work()
     })
 }
