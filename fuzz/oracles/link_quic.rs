@@ -16,7 +16,8 @@ use seaprox::node::{CarrierKind, Identity, LinkConfig, PeerKey, Policy, ServeCon
 use seaprox::{Bind, Config, Cx, Failure, Handler, Id, LinkState, ListenConfig, Proxy, Target, Workers, bind};
 
 /// Checks the input of datagrams of a node: for any steps no end panics, no stranger gets a link, the link keeps its subflow, and
-/// its bytes arrive once and in order. The callers bound the memory of the process.
+/// its bytes arrive once and in order. A stranger gets few answers in a turn, and at most three times the bytes that it has sent.
+/// The callers bound the memory of the process.
 pub fn link_quic(bytes: &[u8]) {
     thread_local! {
         static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
@@ -50,6 +51,8 @@ struct Wire {
     seen: [VecDeque<Vec<u8>>; 2],
     /// Datagrams that are lost next.
     losses: usize,
+    /// The bytes that the stranger has sent, and those of the answers to it.
+    stranger_bytes: [usize; 2],
 }
 
 impl World {
@@ -90,7 +93,16 @@ impl World {
             (link, bound[0].addr().ip().unwrap())
         };
         let near_addr = far_addr;
-        let wire = Wire { front, back, stranger, near_addr, far_addr, seen: Default::default(), losses: 0 };
+        let wire = Wire {
+            front,
+            back,
+            stranger,
+            near_addr,
+            far_addr,
+            seen: Default::default(),
+            losses: 0,
+            stranger_bytes: [0; 2],
+        };
         let client = TcpStream::connect(entry).unwrap();
         let (near, far) = (near, far);
         let mut half = Half { near, far, wire };
@@ -118,7 +130,7 @@ impl World {
             rest = &after[data.len()..];
             self.wire.step(*kind, *which, data);
             steps += 1;
-            if kind & 0x80 != 0 || steps % 16 == 0 {
+            if kind & 0x80 != 0 || steps % STEPS_PER_TURN == 0 {
                 self.turn();
             }
         }
@@ -188,7 +200,21 @@ impl Wire {
                 self.pass(1, &room[..len]);
             }
         }
-        while self.stranger.recv_from(&mut room).is_ok() {}
+        let mut answers = 0;
+        while let Ok((len, _)) = self.stranger.recv_from(&mut room) {
+            self.stranger_bytes[1] += len;
+            answers += 1;
+        }
+        let [sent, got] = self.stranger_bytes;
+        assert!(got <= 3 * sent, "a stranger has sent {sent} bytes and gets {got}");
+        assert!(answers <= ANSWERS_MAX, "a stranger gets {answers} answers in a turn");
+    }
+
+    /// Sends a datagram of a stranger to the far end.
+    fn send_as_stranger(&mut self, datagram: &[u8]) {
+        if self.stranger.send_to(datagram, self.far_addr).is_ok() {
+            self.stranger_bytes[0] += datagram.len();
+        }
     }
 
     fn pass(&mut self, from: usize, datagram: &[u8]) {
@@ -217,11 +243,11 @@ impl Wire {
         let old = seen.get(usize::from(which) % seen.len().max(1)).cloned().unwrap_or_default();
         match kind & 7 {
             0 => self.send(from, data),
-            1 => _ = self.stranger.send_to(data, self.far_addr),
+            1 => self.send_as_stranger(data),
             2 => self.send(from, &old),
-            3 => _ = self.stranger.send_to(&old, self.far_addr),
+            3 => self.send_as_stranger(&old),
             4 => self.send(from, &changed(&old, data)),
-            5 => _ = self.stranger.send_to(&changed(&old, data), self.far_addr),
+            5 => self.send_as_stranger(&changed(&old, data)),
             // The beginning of a datagram, with another end.
             6 => self.send(from, &[&old[..usize::from(which).min(old.len())], data].concat()),
             _ => self.losses = usize::from(which % 4),
@@ -298,6 +324,11 @@ impl Policy for Anybody {
 const PIECE: u64 = 3_000;
 /// The time in which they must arrive.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The most steps between two turns.
+const STEPS_PER_TURN: usize = 128;
+/// The most answers that a stranger gets in a turn: those to 64 datagrams that may begin a connection, and those of the connection
+/// that one of them has begun.
+const ANSWERS_MAX: usize = 64 + 16;
 /// Datagrams of each end that are kept, and the first ones of them that stay.
 const SEEN_MAX: usize = 64;
 const SEEN_FIRST: usize = 12;
