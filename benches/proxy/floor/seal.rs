@@ -38,7 +38,7 @@ impl<const CARRIER: usize> Connection for Sealed<CARRIER> {
         &self.sockets[end]
     }
 
-    fn turn(&mut self, from: usize, _ended: bool) -> io::Result<Turn> {
+    fn turn(&mut self, from: usize, ended: bool) -> io::Result<Turn> {
         if self.shut[from] {
             return Ok(Turn::Blocked);
         }
@@ -49,9 +49,12 @@ impl<const CARRIER: usize> Connection for Sealed<CARRIER> {
                 true => self.opening.chunk(source, dest)?,
                 false => self.sealing.chunk(source, dest)?,
             };
-            if next != Next::More {
+            // A read that found fewer bytes than it could take has emptied the socket, but for its end.
+            let at_end = next == Next::Blocked && ended && !self.waits_for_room(from);
+            if next != Next::More && !at_end {
                 break;
             }
+            next = Next::More;
         }
         if next == Next::Ended {
             self.shut[from] = true;
