@@ -30,12 +30,12 @@ pub(super) fn endpoint(seed: &[u8; 32]) -> EndpointConfig {
     config
 }
 
-/// Returns the configuration of the connections that this node dials, without that of [`transport`].
+/// Returns the configuration of the connections that this node dials, without the part that each gets from [`transport`].
 pub(super) fn client(crypto: Arc<dyn crypto::ClientConfig>) -> ClientConfig {
     ClientConfig::new(crypto)
 }
 
-/// Returns the configuration of the connections that a server accepts, without that of [`transport`].
+/// Returns the configuration of the connections that a server accepts, without the part that each gets from [`transport`].
 pub(super) fn server(crypto: Arc<dyn crypto::ServerConfig>) -> ServerConfig {
     let mut config = ServerConfig::with_crypto(crypto);
     config.migration(true);
@@ -45,7 +45,7 @@ pub(super) fn server(crypto: Arc<dyn crypto::ServerConfig>) -> ServerConfig {
     config
 }
 
-/// Returns the configuration of one connection, which tries datagrams of up to this length, or of the usual one. The session above
+/// Returns the configuration of one connection, which tries datagrams of up to this length (`None`: the usual one). The session above
 /// has its own credit and its own timers, so the windows are wide, and a connection has no idle time.
 pub(super) fn transport(
     congestion: Congestion,

@@ -27,7 +27,7 @@ use super::window::Window;
 use super::{AHEAD_BYTES, Charge, Quic, READ_BYTES, Stage, State, config, failure};
 
 impl Quic {
-    pub(super) fn new(port: Rc<RefCell<Port>>, side: Id, state: State) -> Quic {
+    pub(super) fn new(port: Rc<RefCell<Port>>, side: Id, state: State, unsent: Unsent) -> Quic {
         let window = Window::new(&port.borrow().windows());
         Quic {
             port,
@@ -35,7 +35,7 @@ impl Quic {
             state,
             lanes: Lanes::default(),
             kept: None,
-            unsent: Unsent::default(),
+            unsent,
             has_messages: false,
             message_bytes_max: 0,
             message_bytes: 0,
@@ -47,6 +47,7 @@ impl Quic {
             is_finished: false,
             bytes: (0, 0),
             sampled: Time::ZERO,
+            window_rate: 0,
             ahead_bytes: AHEAD_BYTES.0,
         }
     }
@@ -73,9 +74,7 @@ impl Quic {
         port.open_inbox(handle, side);
         port.widen_inbox(handle);
         let state = State::Open(handle, Box::new(connection), Stage::Handshaking);
-        let mut carrier = Quic::new(Rc::new(RefCell::new(port)), side, state);
-        carrier.unsent = unsent;
-        Ok(carrier)
+        Ok(Quic::new(Rc::new(RefCell::new(port)), side, state, unsent))
     }
 
     pub(super) fn connection(&self) -> Option<&Connection> {
@@ -286,7 +285,7 @@ impl Quic {
                 return;
             }
             match self.lanes.write(connection, self.ahead_bytes) {
-                Ok(true) => {}
+                Ok(true) => self.unsent.note_given(),
                 Ok(false) if self.is_closing => {
                     drop(port);
                     if !self.end(now) {

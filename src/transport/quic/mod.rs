@@ -15,7 +15,7 @@
 //! | `congestion` | the congestion control of one path |
 //! | `window` | the receive window of one connection |
 //! | `silence` | the time in which the peer has acknowledged nothing |
-//! | `unsent` | the bytes that a connection was given and has not sent |
+//! | `unsent` | the question if a connection has bytes that it was given and has not sent |
 //! | `failure` | why a connection has ended |
 //!
 //! # Rules
@@ -101,8 +101,9 @@ pub(crate) struct Quic {
     is_finished: bool,
     /// Bytes on the wire, sent and received.
     bytes: (u64, u64),
-    /// Time of the last sample of the path.
+    /// Time of the last sample of the path, and the rate of its congestion window.
     sampled: Time,
+    window_rate: u64,
     /// Bytes that the connection is given ahead of what it has sent.
     ahead_bytes: usize,
 }
@@ -253,7 +254,7 @@ impl Transport for Quic {
             QuicEndpoint::Server(_, server, congestion, Some(port)) => {
                 let incoming = port.borrow_mut().take_arrival().ok_or(io::ErrorKind::NotConnected)?;
                 let state = State::Arrived(Box::new(incoming), server.clone(), *congestion);
-                Ok(Quic::new(Rc::clone(port), side, state))
+                Ok(Quic::new(Rc::clone(port), side, state, Unsent::default()))
             }
             QuicEndpoint::Server(.., None) => Err(io::ErrorKind::NotConnected.into()),
         }
@@ -284,7 +285,7 @@ impl Transport for Quic {
     fn room(&mut self, _: &Side, demand: Demand) -> usize {
         let Demand { rate, is_alone, is_mixed } = demand;
         let is_slow = is_alone && rate < SLOW_RATE;
-        if !self.is_flushed() || (is_slow && self.unsent.has_any()) || self.message_bytes > self.ahead_bytes {
+        if !self.is_flushed() || self.unsent.has_any() || self.message_bytes > self.ahead_bytes {
             return 0;
         }
         let wished = usize::try_from(rate / 200).unwrap_or(usize::MAX);
@@ -446,8 +447,8 @@ impl Transport for Quic {
         let (rtt_us, shortest_us) = (us(connection.rtt()).max(1), us(connection.min_rtt()));
         // A frame waits for the pacing, too.
         let round_us = shortest_us + PACED_US.min(shortest_us / 4);
-        self.sampled = now;
         let rate = connection.congestion_state().window().saturating_mul(1_000_000) / rtt_us;
+        (self.sampled, self.window_rate) = (now, rate);
         let is_stuck = self.silence.is_long(Instant::now(), connection.rtt());
         Some(PathInfo { rtt_us, round_us, rate, is_stuck, figures: PathFigures::default() })
     }
@@ -459,7 +460,8 @@ impl Transport for Quic {
     }
 
     fn follow_rate(&mut self, _: &Side, rate: u64) {
-        let wished = usize::try_from(rate / 100).unwrap_or(usize::MAX);
+        // A path that has become slow shows it first by the window.
+        let wished = usize::try_from(rate.min(self.window_rate) / 100).unwrap_or(usize::MAX);
         self.ahead_bytes = wished.clamp(AHEAD_BYTES.0, AHEAD_BYTES.1);
     }
 
@@ -536,10 +538,11 @@ mod tests {
             self.0.receive(&mut self.1, &mut Sessions::new(), usize::MAX).unwrap()
         }
 
-        /// Takes in what has arrived, if anything has, and sends the answer.
+        /// Takes in what has arrived, if anything has, and sends what is due.
         fn answer(&mut self) {
-            if self.receive().is_some() {
-                self.open();
+            match self.receive() {
+                Some(_) => self.open(),
+                None => self.0.flush(&mut self.1, &mut Sessions::new()).unwrap(),
             }
         }
 
@@ -625,12 +628,14 @@ mod tests {
         near.0.send_bytes(&[0; 300_000]);
         near.0.flush(&mut near.1, &mut Sessions::new()).unwrap();
         assert!(near.0.unsent.has_any() && near.0.bytes.0 < 100_000, "{} bytes were sent", near.0.bytes.0);
-        // The window is asked for other reasons, too.
+        let room = Demand { rate: u64::MAX, is_alone: false, is_mixed: false };
+        assert!(near.0.room(&near.1, room) == 0 && !near.0.may_wait());
+        // The figures ask for the window, too, which changes nothing.
         near.0.figures(&near.1);
         until(&mut near, &|near| near.0.is_flushed() && !near.0.unsent.has_any());
         assert!(near.0.bytes.0 > 300_000, "{} bytes were sent", near.0.bytes.0);
         near.0.figures(&near.1);
-        assert!(!near.0.unsent.has_any());
+        assert!(near.0.room(&near.1, room) > 0 && near.0.may_wait());
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Knowledge of the bytes that a connection was given and has not sent.
+//! The question if a connection has bytes that it was given and has not sent.
 //!
-//! quinn-proto does not tell whether there are any, but it asks its congestion control for the window whenever it has something to
-//! send, and for no other reason while it looks for the next datagram. So if it has asked and makes no datagram, then the window or
-//! the pacing holds bytes back. If it has not asked, everything was sent.
+//! quinn-proto does not answer it, but it asks its congestion control for the window before each datagram that the window or the
+//! pacing may hold back. So if it has asked and makes no datagram, bytes are held back. It does not ask where it may send nothing to
+//! an address that the peer has not confirmed (RFC 9000, section 8.2): bytes that it was given and that make no datagram are held
+//! back, too.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -12,14 +13,17 @@ use std::time::Instant;
 use quinn_proto::congestion::{Controller, ControllerFactory, ControllerMetrics};
 use quinn_proto::{Connection, RttEstimator, Transmit};
 
-/// Knowledge of the bytes that a connection has not sent.
+/// The answer for one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Unsent {
     has_any: bool,
+    /// Bytes were given since the last datagram.
+    is_given: bool,
     asked: Asked,
 }
 
-/// True if a congestion control was asked for its window since this was cleared.
+/// True if a congestion control was asked for its window since this was cleared. A [`Controller`] must be [`Sync`], though one thread
+/// uses it.
 type Asked = Arc<AtomicBool>;
 
 impl Unsent {
@@ -28,17 +32,23 @@ impl Unsent {
         self.has_any
     }
 
+    /// Notes that the connection was given bytes.
+    pub fn note_given(&mut self) {
+        self.is_given = true;
+    }
+
     /// Asks a connection for its next datagrams, and notes if it has more to send.
     pub fn poll(
         &mut self,
         connection: &mut Connection,
         now: Instant,
-        count: usize,
+        datagrams_max: usize,
         out: &mut Vec<u8>,
     ) -> Option<Transmit> {
         self.asked.store(false, Ordering::Relaxed);
-        let transmit = connection.poll_transmit(now, count, out);
-        self.has_any = self.asked.load(Ordering::Relaxed);
+        let transmit = connection.poll_transmit(now, datagrams_max, out);
+        self.is_given &= transmit.is_none();
+        self.has_any = self.is_given || self.asked.load(Ordering::Relaxed);
         transmit
     }
 
