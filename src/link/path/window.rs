@@ -77,10 +77,12 @@ pub(in crate::link) struct Trip {
 pub(in crate::link) struct Traffic {
     /// Small messages compete with a bulk transfer.
     pub(in crate::link) is_mixed: bool,
-    /// The carrier has one lane, and no other subflow carries: there is none, or the others are backups or closing.
+    /// No other subflow carries: there is none, or the others are backups or closing.
     pub(in crate::link) is_alone: bool,
     /// Other subflows stripe with this one.
     pub(in crate::link) is_shared: bool,
+    /// A lane of the carrier has a gap. The rate jumps when it closes, which says nothing about the window.
+    pub(in crate::link) has_gap: bool,
     /// Bytes after which the peer acknowledges at once.
     pub(in crate::link) acked_bytes: u64,
 }
@@ -92,10 +94,11 @@ impl Window {
         if trip.shortest_us == 0 {
             return u64::MAX;
         }
-        if !traffic.is_alone {
+        let is_steady = traffic.is_alone && !traffic.has_gap;
+        if !is_steady {
             self.probed = None;
         }
-        let is_probing = self.settled && traffic.is_alone && self.probe(now, rate, trip);
+        let is_probing = self.settled && is_steady && self.probe(now, rate, trip);
         let longer_us = if traffic.is_alone { self.longer.0 } else { 0 };
         let bytes = self.bytes_of(now, rate, sent, trip.shortest_us.max(longer_us), traffic);
         if is_probing { bytes.saturating_mul(PROBE_GAIN) } else { bytes }
@@ -196,10 +199,11 @@ const BYTES_MIN: u64 = 32 << 10;
 mod tests {
     use super::*;
 
-    const ALONE: Traffic = Traffic { is_mixed: false, is_alone: true, is_shared: false, acked_bytes: 256 << 10 };
-    const MIXED: Traffic = Traffic { is_mixed: true, is_alone: true, is_shared: false, acked_bytes: 64 << 10 };
+    const ALONE: Traffic =
+        Traffic { is_mixed: false, is_alone: true, is_shared: false, has_gap: false, acked_bytes: 256 << 10 };
+    const MIXED: Traffic = Traffic { is_mixed: true, acked_bytes: 64 << 10, ..ALONE };
     /// A peer that does not acknowledge early.
-    const OLD_PEER: Traffic = Traffic { is_mixed: true, is_alone: true, is_shared: false, acked_bytes: 256 << 10 };
+    const OLD_PEER: Traffic = Traffic { is_mixed: true, ..ALONE };
 
     /// A window over a path, with the history of the path.
     struct Rig {
@@ -260,6 +264,18 @@ mod tests {
             }
             assert!((6_250_000 * round_us / 1_000_000..1_000_000).contains(&bytes), "{round_us} us: {bytes}");
         }
+    }
+
+    #[test]
+    fn a_larger_window_is_not_tried_while_a_lane_has_a_gap() {
+        let mut rig = Rig::new(100_000);
+        rig.rounds(9, 1_250_000);
+        rig.traffic.has_gap = true;
+        assert_eq!(rig.rounds(9, 500_000), 75_000, "the rate has fallen");
+        rig.traffic.has_gap = false;
+        assert_eq!(rig.rounds(1, 500_000), 150_000, "it is tried");
+        rig.traffic.has_gap = true;
+        assert_eq!(rig.rounds(1, 500_000), 75_000, "a gap ends the trial");
     }
 
     #[test]
