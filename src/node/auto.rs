@@ -109,7 +109,10 @@ impl Node {
         for pair in &mut dialer.pairs {
             let slots = pair.places.map(|place| dialer.slots.get(place).filter(|slot| !slot.removed));
             let carriers = slots.map(|slot| self.carriers.get(slot.filter(|slot| slot.up_ms.is_some())?.carrier?));
-            let delivered: Delivered = carriers.map(|carrier| session.delivered(carrier?.subflow?));
+            let delivered: Delivered = carriers.map(|carrier| {
+                let subflow = carrier?.subflow?;
+                Some((subflow, session.delivered(subflow)?))
+            });
             let chance = || {
                 let [chance] = super::random::<1>();
                 chance

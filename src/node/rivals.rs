@@ -3,20 +3,24 @@
 //! TCP is dialed first, because it costs the least. QUIC is a backup until TCP fails, or until a trial shows that it delivers
 //! more. In a trial both carry for [`TRIAL_MS`], and what they deliver together is compared with what the leader delivered
 //! alone: a leader that fills the path, or has little to carry, gains nothing from help. Trials begin while the link is
-//! busy, and follow each other after pauses that double from [`PAUSE_MS`] to [`PAUSE_MS_MAX`] with a random part, as long as
-//! the leader stays the same. A leader that has become slow is tried sooner.
+//! busy at a steady rate, and follow each other after pauses that double from [`PAUSE_MS`] to [`PAUSE_MS_MAX`] with a random
+//! part, as long as the leader stays the same. A leader that has become slow is tried sooner.
 //!
 //! ```text
 //!   First leads <--trial won, or the other one lost--> Second leads
 //! ```
-//! One end decides, the one that dials: the bytes of both directions count, and the classes of the subflows tell the peer.
+//! One end decides, the one that dials: the frames count that the peers have processed, in both directions, and the classes of the
+//! subflows tell the peer. Bytes on the wire would count what a full queue drops.
+
+use crate::link::SubflowId;
 
 /// Index of the first carrier, which is preferred, and of the one beside it.
 pub(super) const FIRST: usize = 0;
 pub(super) const BESIDE: usize = 1;
 
-/// The deliveries of the two carriers of a path so far: the bytes of each in both directions; `None` while it is down.
-pub(super) type Delivered = [Option<u64>; 2];
+/// The deliveries of the two carriers of a path so far: the subflow of each, and its bytes in both directions; `None` while it is
+/// down.
+pub(super) type Delivered = [Option<(SubflowId, u64)>; 2];
 
 /// The state of the choice for one path.
 #[derive(Debug, Default)]
@@ -33,7 +37,8 @@ pub(super) struct Rivals {
     next_ms: u64,
     soonest_ms: u64,
     pause_ms: u64,
-    was_up: [bool; 2],
+    /// The subflows of the last call.
+    subflows: [Option<SubflowId>; 2],
 }
 
 /// A trial in progress.
@@ -41,7 +46,8 @@ pub(super) struct Rivals {
 struct Trial {
     begun_ms: u64,
     before: Delivered,
-    /// The rate of the leader alone.
+    /// The rate of the leader alone in the two samples before: the mean and the higher one.
+    mean: u64,
     alone: u64,
 }
 
@@ -64,10 +70,10 @@ impl Rivals {
     /// Takes what was delivered until now. `chance` draws a random byte. Returns true if the leader has changed.
     pub fn note(&mut self, now_ms: u64, delivered: Delivered, chance: impl FnOnce() -> u8) -> bool {
         let before = self.leader;
-        let is_up = delivered.map(|bytes| bytes.is_some());
-        if is_up != self.was_up {
-            self.was_up = is_up;
-            self.on_change(now_ms, is_up);
+        let subflows = delivered.map(|carrier| Some(carrier?.0));
+        if subflows != self.subflows {
+            self.subflows = subflows;
+            self.on_change(now_ms, subflows.map(|subflow| subflow.is_some()));
         } else if let Some(trial) = self.trial.take_if(|trial| now_ms >= trial.begun_ms + TRIAL_MS) {
             self.judge(now_ms, &trial, delivered, chance());
         } else if self.trial.is_none() {
@@ -76,7 +82,7 @@ impl Rivals {
         self.leader != before
     }
 
-    /// A carrier has come up or was lost: the other one carries on, and stays the leader until a trial.
+    /// A carrier has come up, was lost or replaced: the one that is up carries on, and stays the leader until a trial.
     fn on_change(&mut self, now_ms: u64, is_up: [bool; 2]) {
         (self.trial, self.sample, self.rate) = (None, None, 0);
         match is_up {
@@ -108,13 +114,18 @@ impl Rivals {
         }
         let rate = rate(gains(before, delivered)[self.leader], elapsed_ms);
         let earlier = std::mem::replace(&mut self.rate, rate);
-        // A leader whose rate still grows would be compared with what it was.
-        if rate < BUSY_RATE || rate > earlier + earlier / 4 {
+        // A leader whose rate still grows would be compared with what it was, and one that has less to carry needs no help.
+        if rate < BUSY_RATE || rate.abs_diff(earlier) > earlier / 4 {
             return;
         }
         let is_slow = rate < self.rate_judged / 2 && now_ms >= self.soonest_ms;
         if now_ms >= self.next_ms || is_slow {
-            self.trial = Some(Trial { begun_ms: now_ms, before: delivered, alone: rate.max(earlier) });
+            self.trial = Some(Trial {
+                begun_ms: now_ms,
+                before: delivered,
+                mean: (rate + earlier) / 2,
+                alone: rate.max(earlier),
+            });
         }
     }
 
@@ -133,10 +144,11 @@ impl Rivals {
         if changes {
             self.leader = 1 - self.leader;
             self.pause_ms = PAUSE_MS;
-        } else {
+        } else if both >= trial.alone / 2 {
+            // Otherwise the link had little to carry meanwhile, and the trial has shown nothing.
             self.pause_ms = (2 * self.pause_ms).clamp(PAUSE_MS, PAUSE_MS_MAX);
         }
-        self.rate_judged = rate(gained[self.leader], elapsed_ms).max(if changes { 0 } else { trial.alone });
+        self.rate_judged = rate(gained[self.leader], elapsed_ms).max(if changes { 0 } else { trial.mean });
         let pause_ms = self.pause_ms / 2 + self.pause_ms * u64::from(chance) / 512;
         (self.next_ms, self.soonest_ms) = (now_ms + pause_ms, now_ms + PAUSE_MS / 2);
         self.sample = Some((now_ms, delivered));
@@ -145,7 +157,8 @@ impl Rivals {
 
 /// Returns the bytes that each carrier has delivered between two times.
 fn gains(before: Delivered, after: Delivered) -> [u64; 2] {
-    let gain = |at: usize| after[at].unwrap_or(0).saturating_sub(before[at].unwrap_or(0));
+    let bytes = |carrier: Option<(SubflowId, u64)>| carrier.map_or(0, |(_, bytes)| bytes);
+    let gain = |at: usize| bytes(after[at]).saturating_sub(bytes(before[at]));
     [gain(FIRST), gain(BESIDE)]
 }
 
@@ -178,12 +191,20 @@ mod tests {
         now_ms: u64,
         delivered: [u64; 2],
         up: [bool; 2],
+        subflows: [u16; 2],
         trials: u32,
     }
 
     impl Rig {
         fn new() -> Rig {
-            Rig { rivals: Rivals::default(), now_ms: 1000, delivered: [0; 2], up: [true; 2], trials: 0 }
+            Rig {
+                rivals: Rivals::default(),
+                now_ms: 1000,
+                delivered: [0; 2],
+                up: [true; 2],
+                subflows: [1, 2],
+                trials: 0,
+            }
         }
 
         /// Runs for so many seconds with these rates, of which the path carries `path` in all.
@@ -202,7 +223,8 @@ mod tests {
                     self.delivered[at] += if sum > path / 20 { wanted[at] * (path / 20) / sum } else { wanted[at] };
                 }
                 let had_trial = self.rivals.next_ms().is_some();
-                let now = [FIRST, BESIDE].map(|at| self.up[at].then_some(self.delivered[at]));
+                let now =
+                    [FIRST, BESIDE].map(|at| self.up[at].then_some((SubflowId(self.subflows[at]), self.delivered[at])));
                 self.rivals.note(self.now_ms, now, || 128);
                 self.trials += u32::from(!had_trial && self.rivals.next_ms().is_some());
             }
@@ -239,6 +261,30 @@ mod tests {
         }
         assert_eq!((rig.trials, rig.now_ms > 4_000), (0, true), "{}", rig.now_ms);
         assert_eq!(rig.run(600, [20 * MBIT, 20 * MBIT], 20 * MBIT), FIRST);
+    }
+
+    #[test]
+    fn a_trial_without_traffic_leaves_the_pause_as_it_is() {
+        let mut rig = Rig::new();
+        for _ in 0..100 {
+            rig.steps(24, [20 * MBIT, 20 * MBIT], 20 * MBIT);
+            rig.steps(100, [0, 0], 20 * MBIT);
+        }
+        assert!(rig.trials > 10, "{} trials in ten minutes", rig.trials);
+        assert_eq!(rig.run(20, [MBIT, 50 * MBIT], 50 * MBIT), BESIDE, "a transfer that is throttled");
+    }
+
+    #[test]
+    fn a_subflow_that_was_replaced_in_a_trial_is_not_judged_by_its_new_count() {
+        let mut rig = Rig::new();
+        assert_eq!(rig.run(5, [MBIT, 50 * MBIT], 50 * MBIT), BESIDE);
+        while rig.rivals.next_ms().is_none() {
+            rig.steps(1, [MBIT, 50 * MBIT], 50 * MBIT);
+        }
+        (rig.subflows[BESIDE], rig.delivered[BESIDE]) = (3, 0);
+        for _ in 0..60 {
+            assert_eq!(rig.steps(1, [MBIT, 50 * MBIT], 50 * MBIT), BESIDE);
+        }
     }
 
     #[test]

@@ -56,6 +56,8 @@ pub(in crate::link) struct Subflow {
     pub(in crate::link) message_bytes_max: usize,
     /// True if a message was sent since the last PING.
     pub(in crate::link) has_sent_message: bool,
+    /// Bytes of the messages that were sent.
+    pub(in crate::link) message_bytes: u64,
     pub(in crate::link) path: PathEstimate,
     /// Bytes that the carrier takes now.
     pub(in crate::link) room: usize,
@@ -104,6 +106,7 @@ impl Subflow {
             gap_since: None,
             message_bytes_max: 0,
             has_sent_message: false,
+            message_bytes: 0,
             path: PathEstimate::default(),
             room: 0,
             window: u64::MAX,

@@ -375,9 +375,10 @@ impl Session {
         self.subflow(id).is_some_and(|subflow| subflow.class() == Class::Backup)
     }
 
-    /// Returns the bytes of frames that a subflow has delivered so far, in both directions.
+    /// Returns the bytes of frames that a subflow has delivered so far, in both directions. Messages that were sent are counted
+    /// as delivered, because nothing acknowledges them.
     pub fn delivered(&self, id: SubflowId) -> Option<u64> {
-        self.subflow(id).map(|subflow| subflow.acked() + subflow.processed)
+        self.subflow(id).map(|subflow| subflow.acked() + subflow.message_bytes + subflow.processed)
     }
 
     /// Returns the rate of a subflow in bytes per second, if it was measured end to end.

@@ -216,6 +216,7 @@ impl Session {
         let subflow = self.subflows.get_mut(index)?;
         subflow.room = subflow.room.saturating_sub(bytes);
         subflow.has_sent_message = true;
+        subflow.message_bytes += bytes as u64;
         self.stats.frames[0] += 1;
         Some(Transmit { subflow: subflow.id, lane: MESSAGE_LANE, bytes })
     }
