@@ -203,9 +203,11 @@ impl Subflow {
         self.gap_since.is_none_or(|since| now.since(since) > GAP_ROUNDS * self.path.rtt_us())
     }
 
-    /// Returns true if it takes only urgent frames now.
+    /// Returns true if it takes only urgent frames now. Bytes behind the gap of a lane have arrived and are not under way, but only
+    /// the end of the gap tells how many they are. So the window is twice as large until then.
     pub(in crate::link) fn is_full(&self) -> bool {
-        self.window != u64::MAX && self.in_flight() >= self.window
+        let window = if self.gap_since.is_some() { self.window.saturating_mul(2) } else { self.window };
+        window != u64::MAX && self.in_flight() >= window
     }
 
     pub(in crate::link) fn frames(&self) -> usize {
