@@ -90,7 +90,7 @@ fn ten_thousand_streams(carrier: CarrierKind) {
     };
     client.until_up();
     let outcome = Arc::<Outcome>::default();
-    let streams = || [&client, &server].map(|node| node.links()[0].streams as usize);
+    let streams = || [&client, &server].map(|node| node.links()[0].streams);
     let check = || {
         let failures = outcome.failures.lock().unwrap();
         assert!(failures.is_empty(), "{} failures, {:?}", failures.len(), failures.first());
