@@ -28,6 +28,7 @@ pub fn to_json(link: &LinkStatus) -> Value {
         "session_seconds": link.session_age.map(|age| age.as_secs_f64()),
         "failure": link.failure.as_ref().map(failure_json),
         "missing": link.missing.iter().map(missing_json).collect::<Vec<_>>(),
+        "blocked": link.blocked.iter().map(missing_json).collect::<Vec<_>>(),
         "mode": link.mode,
         "memory_sent_bytes": link.memory.0,
         "memory_received_bytes": link.memory.1,
@@ -84,7 +85,7 @@ fn listener_json(listener: &LinkListenerStatus) -> Value {
 }
 
 /// Appends a link as text, from its JSON: one line for the link, with the last failure if it is not up, and one line for
-/// each subflow, each missing subflow and each listener.
+/// each subflow, each missing or blocked one and each listener.
 pub fn append_text(text: &mut String, link: &Value) {
     let (word, number) = (|key: &str| word(link, key), |key: &str| number(link, key));
     let how = if link["dialled"].as_bool() == Some(true) { "to" } else { "from" };
@@ -117,18 +118,20 @@ pub fn append_text(text: &mut String, link: &Value) {
         human_size(number("memory_received_bytes")),
     );
     link["subflows"].as_array().into_iter().flatten().for_each(|subflow| subflow_line(text, subflow));
-    link["missing"].as_array().into_iter().flatten().for_each(|missing| missing_line(text, missing));
+    for state in ["missing", "blocked"] {
+        link[state].as_array().into_iter().flatten().for_each(|missing| missing_line(text, state, missing));
+    }
     link["listeners"].as_array().into_iter().flatten().for_each(|listener| listener_line(text, listener));
 }
 
-/// Appends a line about a missing subflow: the failed attempts, and the time of the next one.
-fn missing_line(text: &mut String, missing: &Value) {
+/// Appends a line about a missing or blocked subflow: the failed attempts, and the time of the next one.
+fn missing_line(text: &mut String, state: &str, missing: &Value) {
     let next = match missing["next_seconds"].as_f64() {
         Some(_) => format!("next in {}", seconds(missing, "next_seconds")),
         None => "being tried".to_owned(),
     };
     let why = if missing["failure"].is_object() { failure(&missing["failure"]) } else { "-".to_owned() };
-    let _ = writeln!(text, "  missing {} tries {}, {next}: {why}", word(missing, "path"), number(missing, "tries"));
+    let _ = writeln!(text, "  {state} {} tries {}, {next}: {why}", word(missing, "path"), number(missing, "tries"));
 }
 
 fn failure(failure: &Value) -> String {
@@ -233,6 +236,7 @@ mod tests {
                 { "path": "10.0.0.1->remote:23232", "tries": 7, "failure": refused, "next_seconds": 4.2 },
                 { "path": "remote:23232", "tries": 0, "failure": null, "next_seconds": null },
             ],
+            "blocked": [{ "path": "quic:remote:23232", "tries": 2, "failure": null, "next_seconds": 60 }],
         });
         let mut text = String::new();
         append_text(&mut text, &link);
@@ -243,6 +247,7 @@ mod tests {
         assert!(lines[2].contains(" rate - "), "{text}");
         assert_eq!(lines[3], format!("  missing 10.0.0.1->remote:23232 tries 7, next in 4.20 s: {why}"));
         assert_eq!(lines[4], "  missing remote:23232 tries 0, being tried: -");
+        assert_eq!(lines[5], "  blocked quic:remote:23232 tries 2, next in 1m00s: -");
     }
 
     #[test]
@@ -260,6 +265,7 @@ mod tests {
             session_age: None,
             failure: Some((Failure::new(seaprox::Reason::TimedOut, "no answer"), Duration::from_secs(2))),
             missing: Vec::new(),
+            blocked: Vec::new(),
             mode: "stripe",
             memory: (0, 0),
             cipher: None,

@@ -193,11 +193,14 @@ fn links(history: &History) -> Table {
             row.is_part = true;
             rows.push(row);
         }
-        for missing in link["missing"].as_array().into_iter().flatten() {
+        let missing = ["missing", "blocked"].map(|state| (state, link[state].as_array()));
+        let missing =
+            missing.iter().flat_map(|(state, all)| all.iter().copied().flatten().map(move |one| (state, one)));
+        for (state, missing) in missing {
             let why = missing["failure"]["reason"].as_str().unwrap_or("-");
             let mut row = Row::new(vec![
                 text(format!("  - {}", word(missing, "path"))),
-                text(format!("missing: {why}")),
+                text(format!("{state}: {why}")),
                 text("-"),
                 text("-"),
                 text("-"),
@@ -341,7 +344,7 @@ mod tests {
                 "links": [
                     { "id": "1.1", "name": "home", "state": "up", "streams": 1, "bytes_sent": 0, "bytes_received": 0,
                       "subflows": [{ "number": 1, "remote": "r:1", "state": "live", "rtt_seconds": 0.0124, "bytes_sent": bytes, "bytes_received": 0 }] },
-                    { "id": "1.2", "name": "office", "state": "suspended", "streams": 0, "missing": [{ "path": "p" }] },
+                    { "id": "1.2", "name": "office", "state": "suspended", "streams": 0, "missing": [{ "path": "p" }], "blocked": [{ "path": "quic:p" }] },
                 ],
             }));
         }
@@ -367,7 +370,7 @@ mod tests {
         let history = history();
         let rows = |filter: &str| Page::Links.table(&history, 0, filter).rows;
         let names: Vec<String> = rows("").iter().map(|row| row.cells[0].clone()).collect();
-        assert_eq!(names, ["home", "  1 r:1", "office", "  - p"]);
+        assert_eq!(names, ["home", "  1 r:1", "office", "  - p", "  - quic:p"]);
         assert_eq!(rows("r:1").len(), 2, "a link is shown with its subflow");
         let subflow = &rows("r:1")[1];
         assert_eq!((subflow.cells[2].as_str(), subflow.cells[4].as_str()), ("1.00 Mbit/s", "12.4 ms"));

@@ -170,6 +170,11 @@ impl Dialer {
         self.missing().filter(|slot| slot.beside.is_none())
     }
 
+    /// Returns the slots beside another one whose subflow is not up.
+    pub fn missing_beside(&self) -> impl Iterator<Item = &SubflowSlot> {
+        self.missing().filter(|slot| slot.beside.is_some())
+    }
+
     /// Frees all slots, because their subflows belong to a session that was set aside. They are dialed at once, or after the
     /// first pause if the session was established only a moment ago.
     pub fn leave_all(&mut self, hardly_up: Option<u64>, first: Duration) {

@@ -15,7 +15,7 @@ use crate::types::reason::Failure;
 
 use super::carrier::{Carrier, CarrierStage};
 use super::control::Node;
-use super::dialer::Dialer;
+use super::dialer::{Dialer, SubflowSlot};
 use super::link::Link;
 use super::reverse::Remote;
 
@@ -44,8 +44,11 @@ pub struct LinkStatus {
     pub session_age: Option<Duration>,
     /// The last failure and the time since it, if the link is not up.
     pub failure: Option<(Failure, Duration)>,
-    /// The missing subflows.
+    /// The missing subflows: one of them is a path that carries nothing, or over which only QUIC passes.
     pub missing: Vec<MissingStatus>,
+    /// The subflows of QUIC that are to be beside TCP (`--carrier auto`) and are not up, because UDP does not pass, or because the
+    /// peer has no QUIC. The link needs none of them.
+    pub blocked: Vec<MissingStatus>,
     /// The distribution over subflows: `stripe`, `single` or `redundant`.
     pub mode: &'static str,
     /// Bytes of memory of the link: for data that the peer has not acknowledged, and for received data that was not read.
@@ -204,7 +207,8 @@ impl Node {
             age: self.ago(core, link.opened_ms),
             session_age: link.up_ms.map(|up_ms| self.ago(core, up_ms)),
             failure: link.failed.as_ref().filter(|_| now_state != LinkState::Up).map(ago),
-            missing: link.dialer.iter().flat_map(|dialer| self.missing(core, dialer)).collect(),
+            missing: self.missing(core, link, |dialer| dialer.missing_paths().collect()),
+            blocked: self.missing(core, link, |dialer| dialer.missing_beside().collect()),
             mode: link.mode.as_str(),
             memory: session.map_or((0, 0), |session| (session.sent_cost(), session.received_cost())),
             cipher: link.cipher,
@@ -215,14 +219,16 @@ impl Node {
         }
     }
 
-    /// Returns the status of the missing subflows.
-    fn missing<'a>(&'a self, core: &'a Core, dialer: &'a Dialer) -> impl Iterator<Item = MissingStatus> + 'a {
-        dialer.missing().map(|slot| MissingStatus {
+    /// Returns the status of those missing subflows that `of` selects.
+    fn missing(&self, core: &Core, link: &Link, of: fn(&Dialer) -> Vec<&SubflowSlot>) -> Vec<MissingStatus> {
+        let Some(dialer) = &link.dialer else { return Vec::new() };
+        let status = |slot: &SubflowSlot| MissingStatus {
             path: slot.path.to_text(&dialer.peer),
             tries: slot.tries,
             failure: slot.failed.as_ref().map(|(failure, at_ms)| (failure.clone(), self.ago(core, *at_ms))),
             next: slot.carrier.is_none().then(|| Duration::from_millis(slot.next_ms.saturating_sub(core.now_ms))),
-        })
+        };
+        of(dialer).into_iter().map(status).collect()
     }
 
     fn ago(&self, core: &Core, at_ms: u64) -> Duration {

@@ -160,7 +160,8 @@ fn add_link(families: &mut Families, link: &LinkStatus) {
         families.family("seaprox_link_memory_bytes", MetricKind::Gauge, MEMORY).sum(labels, Number::Whole(bytes));
     }
     let subflow_states = link.subflows.iter().map(|subflow| subflow.state.as_str());
-    for state in subflow_states.chain(link.missing.iter().map(|_| "missing")) {
+    let others = link.missing.iter().map(|_| "missing").chain(link.blocked.iter().map(|_| "blocked"));
+    for state in subflow_states.chain(others) {
         let labels = [name(), vec![("state", state.to_owned())]].concat();
         families.family("seaprox_link_subflows", MetricKind::Gauge, SUBFLOWS).sum(labels, Number::Whole(1));
     }
@@ -251,7 +252,7 @@ const TARGETS: &str = "Targets that the listener balances its clients among, by 
 const LIMIT: &str = "The limits of the process";
 const LINK_UP: &str = "1 if the session of the link has a subflow; several links of one name are added up";
 const MEMORY: &str = "Memory for data that the peer has not acknowledged (sent), and that was not read (received)";
-const SUBFLOWS: &str = "Subflows of the link by their state";
+const SUBFLOWS: &str = "Subflows of the link by their state; those that are not up are missing, or blocked if they are QUIC beside a path's TCP";
 const RTT: &str = "Round-trip time of the subflow";
 const INFO: &str =
     "1 for each subflow, with the transport of its connection, and if it carries data (active) or waits (backup)";
