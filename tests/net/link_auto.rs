@@ -125,7 +125,32 @@ fn a_link_comes_up_over_quic_alone_and_over_tcp_alone() {
         let forward = Forward::start(&net, AUTO);
         until_live(&forward.nodes.near, &[left]);
         swap_while(forward.peers(), 1 << 20, || {});
+        // A link needs TCP over each path, and QUIC beside it only where that passes.
+        let link = forward.nodes.near.status()["links"][0].clone();
+        let count = |state: &str| link[state].as_array().map_or(0, Vec::len);
+        let wanted = if left == "quic" { (1, 0) } else { (0, 1) };
+        assert_eq!((count("missing"), count("blocked")), wanted, "{link}");
     }
+}
+
+/// The packets that a full queue drops count for nobody.
+#[test]
+fn tcp_goes_on_where_it_fills_the_path_alone() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Rate(1.0)]);
+    let forward = Forward::start(&net, AUTO);
+    until_live(&forward.nodes.near, &["quic", "tcp"]);
+    let active = || -> Vec<String> {
+        let all = subflows(&forward.nodes.near);
+        all.iter().filter(|it| it["backup"] == false).map(|it| it["carrier"].to_string()).collect()
+    };
+    swap_while(forward.peers(), 256 << 10, || {
+        until("a trial of both is under way", || active().len() == 2);
+        until("the trial is over", || active().len() == 1);
+        assert_eq!(active(), ["\"tcp\""]);
+    });
 }
 
 #[test]
