@@ -2,6 +2,7 @@
 
 use crate::node_kit;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -30,19 +31,22 @@ fn pair(timing: impl Fn() -> Timing + Send + 'static, bytes_max: u32) -> Pair {
     Pair { far, near, relay, link }
 }
 
-/// Moves `count` bytes in each direction, while `change` is called with the bytes that have arrived so far, both ways.
+/// Moves `count` bytes in each direction, while `change` is called with the bytes that have arrived so far, both ways: after each
+/// part of them, as the end of a gap may release many at once, and every millisecond.
 #[track_caller]
-fn exchange(pair: &Pair, count: u64, mut change: impl FnMut(u64)) {
+fn exchange(pair: &Pair, count: u64, change: impl FnMut(u64) + Send) {
     let (listener, addr) = target();
     let mut client = connect(pair.near.forward(pair.link, addr.into()));
     let mut server = accept(&listener);
-    let done = AtomicU64::new(0);
+    let (done, change) = (AtomicU64::new(0), Mutex::new(change));
+    let note = || (change.lock().unwrap())(done.load(Ordering::Relaxed));
     let read = |socket: &mut std::net::TcpStream, seed| {
         let mut at = 0;
         while at < count {
             let to = (at + 65_536).min(count);
             read_pattern_from(socket, seed, at, to);
             done.fetch_add(to - at, Ordering::Relaxed);
+            note();
             at = to;
         }
     };
@@ -52,7 +56,7 @@ fn exchange(pair: &Pair, count: u64, mut change: impl FnMut(u64)) {
         scope.spawn(move || send_pattern(&mut down, 2, count));
         let readers = [scope.spawn(|| read(&mut server, 1)), scope.spawn(|| read(&mut client, 2))];
         while readers.iter().any(|reader| !reader.is_finished()) {
-            change(done.load(Ordering::Relaxed));
+            note();
             thread::sleep(Duration::from_millis(1));
         }
     });
