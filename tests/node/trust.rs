@@ -254,14 +254,17 @@ fn a_link_whose_key_is_refused_reports_auth_failed() {
     let status = &client.links()[0];
     assert_eq!((status.state, status.mode, status.session_age), (LinkState::Connecting, "stripe", None));
     assert!(status.failure.as_ref().is_some_and(|(failure, _)| failure.reason == Reason::AuthFailed), "{status:?}");
-    let [missing, _beside] = &status.missing[..] else { panic!("{status:?}") };
+    let ([missing], [_]) = (&status.missing[..], &status.blocked[..]) else { panic!("{status:?}") };
     assert!(missing.tries > 0 && missing.failure.is_some(), "{missing:?}");
     // The status of a link that is up again shows no failure, and a session that is younger than the link.
     server.policy.keys.lock().unwrap().clear();
     client.until_up();
     until("the status shows the link up without a failure", || {
         let status = &client.links()[0];
-        status.state == LinkState::Up && status.failure.is_none() && status.missing.is_empty()
+        status.state == LinkState::Up
+            && status.failure.is_none()
+            && status.missing.is_empty()
+            && status.blocked.is_empty()
     });
     let status = &client.links()[0];
     assert!(status.session_age.is_some_and(|age| age < status.age), "{status:?}");

@@ -57,7 +57,8 @@ fn a_change_leads_to_the_same_process_as_a_start() {
 fn view(process: &Process, world: &World) -> View {
     let links = process.running.config().links.len();
     let is_settled = move |core: &mut Loop<'_>| {
-        let is_up = |link: &LinkStatus| link.state == LinkState::Up && link.missing.is_empty();
+        let is_up =
+            |link: &LinkStatus| link.state == LinkState::Up && link.missing.is_empty() && link.blocked.is_empty();
         let dialed: Vec<_> = core.links().into_iter().filter(|link| link.dialled).collect();
         // A link that was dialed again leaves a moment after the new one is up. The links are in the first loop.
         [0, links].contains(&dialed.len())
