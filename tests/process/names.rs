@@ -539,7 +539,7 @@ fn a_subflow_is_redialed_to_the_address_of_the_node_that_has_its_session() {
         let (one, _two) = (far("127.0.0.2:23232"), far("127.0.0.3:23232"));
         server.set("far", &["127.0.0.2"], NOW);
         let words = ["link", "--connect", "far", "--config-dir", &near_home, "--paths", &paths, "-D", "0"];
-        let near = [&words[..], &["--dns-cache", "0", "--only", "ipv4"]].concat();
+        let near = [&words[..], &["--carrier", "tcp", "--dns-cache", "0", "--only", "ipv4"]].concat();
         let near = Seaprox::spawn(&near, |_| {});
         near.wait_for_log(&["link up"]);
         server.set("far", &["127.0.0.3"], NOW);
