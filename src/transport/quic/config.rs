@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use quinn_proto::congestion::{BbrConfig, ControllerFactory, NewRenoConfig};
 use quinn_proto::{
-    AckFrequencyConfig, ClientConfig, EndpointConfig, MtuDiscoveryConfig, RandomConnectionIdGenerator, ServerConfig,
-    TransportConfig, VarInt, crypto,
+    AckFrequencyConfig, EndpointConfig, MtuDiscoveryConfig, RandomConnectionIdGenerator, ServerConfig, TransportConfig,
+    VarInt, crypto,
 };
 use ring::hmac;
 
@@ -28,11 +28,6 @@ pub(super) fn endpoint(seed: &[u8; 32]) -> EndpointConfig {
     // Within the bounds of the standard.
     let _ = config.max_udp_payload_size(DATAGRAM_BYTES_MAX);
     config
-}
-
-/// Returns the configuration of the connections that this node dials, without the part that each gets from [`transport`].
-pub(super) fn client(crypto: Arc<dyn crypto::ClientConfig>) -> ClientConfig {
-    ClientConfig::new(crypto)
 }
 
 /// Returns the configuration of the connections that a server accepts, without the part that each gets from [`transport`].

@@ -178,7 +178,8 @@ impl Transport for Quic {
 
     fn client(setup: &Setup<'_>) -> io::Result<QuicEndpoint> {
         let crypto = client_tls(setup)?.quic_client().map_err(io::Error::other)?;
-        let client = Box::new(config::client(crypto));
+        // Each connection gets the rest from `config::transport`.
+        let client = Box::new(ClientConfig::new(crypto));
         Ok(QuicEndpoint::Client(Arc::new(config::endpoint(setup.seed)), client, setup.congestion))
     }
 
@@ -501,7 +502,7 @@ impl Drop for Quic {
 const CALLS_PER_TURN: usize = 8;
 /// Bytes of a lane that are read at once.
 const READ_BYTES: usize = 64 << 10;
-/// Bytes per second below which the carrier takes no more from the session while the connection has bytes that it has not sent.
+/// Bytes per second below which a carrier that is alone takes small batches.
 const SLOW_RATE: u64 = 12_500_000;
 /// Bytes taken from the session for one carrier at once, on any path.
 const BATCH_BYTES_MAX: usize = 256 << 10;
@@ -553,23 +554,27 @@ mod tests {
         }
     }
 
-    #[test]
-    fn each_message_of_a_handshake_waits_for_its_turn() {
+    /// Returns an end that has dialed a server, which has received nothing yet.
+    fn dial() -> (End, QuicEndpoint, Rc<Buffers>) {
         let (setup, buffers) = (Setup::of_tests(), Rc::new(Buffers::new(0)));
         let bind = || mio::net::UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let (socket, mut server) = (bind(), Quic::server(&setup).unwrap());
         let addr = socket.local_addr().unwrap();
         Quic::share(&mut server, socket, &buffers).unwrap();
-        let mut near = End::new(&Quic::client(&setup).unwrap(), Io::Udp(bind()), addr.into(), &buffers);
+        let near = End::new(&Quic::client(&setup).unwrap(), Io::Udp(bind()), addr.into(), &buffers);
+        (near, server, buffers)
+    }
+
+    #[test]
+    fn each_message_of_a_handshake_waits_for_its_turn() {
+        let (mut near, server, buffers) = dial();
         let since = Instant::now();
         // The system may drop datagrams on loopback, which the timers of the client send again.
         let until = |near: &mut End, is_true: &mut dyn FnMut(&mut End) -> bool| {
             while !is_true(near) {
                 assert!(since.elapsed() < Duration::from_secs(20));
                 Quic::receive_shared(&server);
-                if near.receive().is_some() {
-                    near.open();
-                }
+                near.answer();
             }
         };
         near.open();
@@ -604,12 +609,7 @@ mod tests {
 
     #[test]
     fn a_connection_tells_if_it_has_bytes_that_it_has_not_sent() {
-        let (setup, buffers) = (Setup::of_tests(), Rc::new(Buffers::new(0)));
-        let bind = || mio::net::UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let (socket, mut server) = (bind(), Quic::server(&setup).unwrap());
-        let addr = socket.local_addr().unwrap();
-        Quic::share(&mut server, socket, &buffers).unwrap();
-        let mut near = End::new(&Quic::client(&setup).unwrap(), Io::Udp(bind()), addr.into(), &buffers);
+        let (mut near, server, buffers) = dial();
         let mut far = None;
         let mut until = |near: &mut End, is_true: &dyn Fn(&End) -> bool| {
             let since = Instant::now();

@@ -473,7 +473,7 @@ mod tests {
     fn hello(to: SocketAddr) -> Vec<Vec<u8>> {
         let crypto = client_tls(&Setup::of_tests()).unwrap().quic_client().unwrap();
         let mut endpoint = Endpoint::new(Arc::new(config::endpoint(&[8; 32])), None, true, None);
-        let client = config::client(crypto);
+        let client = quinn_proto::ClientConfig::new(crypto);
         let (_, mut connection) = endpoint.connect(Instant::now(), client, to, "seaprox.invalid").unwrap();
         let (mut all, mut out) = (Vec::new(), Vec::new());
         while let Some(transmit) = connection.poll_transmit(Instant::now(), 1, &mut out) {

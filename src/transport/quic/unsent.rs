@@ -112,3 +112,40 @@ impl Controller for Watched<Box<dyn Controller>> {
         self.inner.into_any()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use quinn_proto::{ClientConfig, Endpoint};
+
+    use super::super::config;
+    use super::*;
+    use crate::transport::{Congestion, Setup, client_tls};
+
+    /// The peer does not answer, so the window lets all through that there is.
+    #[test]
+    fn bytes_that_were_given_and_made_no_datagram_are_held_back() {
+        let (mut unsent, mut now, mut out) = (Unsent::default(), Instant::now(), Vec::new());
+        let mut client = ClientConfig::new(client_tls(&Setup::of_tests()).unwrap().quic_client().unwrap());
+        client.transport_config(config::transport(Congestion::System, None, &unsent));
+        let mut endpoint = Endpoint::new(Arc::new(config::endpoint(&[7; 32])), None, true, None);
+        let peer = "127.0.0.1:1".parse().unwrap();
+        let (_, mut connection) = endpoint.connect(now, client, peer, "seaprox.invalid").unwrap();
+        let mut poll_all = |unsent: &mut Unsent, connection: &mut Connection, now| {
+            let count = std::iter::from_fn(|| {
+                out.clear();
+                unsent.poll(connection, now, 1, &mut out)
+            })
+            .count();
+            (count > 0, unsent.has_any())
+        };
+        assert_eq!(poll_all(&mut unsent, &mut connection, now), (true, false));
+        unsent.note_given();
+        assert_eq!(poll_all(&mut unsent, &mut connection, now), (false, true));
+        assert_eq!(poll_all(&mut unsent, &mut connection, now), (false, true), "it lasts until a datagram leaves");
+        now += Duration::from_secs(10);
+        connection.handle_timeout(now);
+        assert_eq!(poll_all(&mut unsent, &mut connection, now), (true, false));
+    }
+}
