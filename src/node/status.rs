@@ -189,6 +189,7 @@ impl Node {
         let (state, since_ms) = link.state_since;
         let name = core.pools.sessions.name(id);
         let now_state = link.state(session);
+        let dialer = link.dialer.as_deref().into_iter();
         LinkStatus {
             id,
             peer: link.place.to_string(),
@@ -197,18 +198,15 @@ impl Node {
             dialled: link.is_dialed(),
             state: now_state,
             state_for: if state == now_state { self.ago(core, since_ms) } else { Duration::ZERO },
-            tries: link
-                .dialer
-                .iter()
-                .flat_map(|dialer| dialer.missing_paths())
-                .map(|slot| slot.tries)
-                .max()
-                .unwrap_or(0),
+            tries: dialer.clone().flat_map(Dialer::missing_paths).map(|slot| slot.tries).max().unwrap_or(0),
             age: self.ago(core, link.opened_ms),
             session_age: link.up_ms.map(|up_ms| self.ago(core, up_ms)),
             failure: link.failed.as_ref().filter(|_| now_state != LinkState::Up).map(ago),
-            missing: self.missing(core, link, |dialer| dialer.missing_paths().collect()),
-            blocked: self.missing(core, link, |dialer| dialer.missing_beside().collect()),
+            missing: dialer
+                .clone()
+                .flat_map(|it| it.missing_paths().map(|slot| self.missing(core, it, slot)))
+                .collect(),
+            blocked: dialer.flat_map(|it| it.missing_beside().map(|slot| self.missing(core, it, slot))).collect(),
             mode: link.mode.as_str(),
             memory: session.map_or((0, 0), |session| (session.sent_cost(), session.received_cost())),
             cipher: link.cipher,
@@ -219,16 +217,14 @@ impl Node {
         }
     }
 
-    /// Returns the status of those missing subflows that `of` selects.
-    fn missing(&self, core: &Core, link: &Link, of: fn(&Dialer) -> Vec<&SubflowSlot>) -> Vec<MissingStatus> {
-        let Some(dialer) = &link.dialer else { return Vec::new() };
-        let status = |slot: &SubflowSlot| MissingStatus {
+    /// Returns the status of a missing subflow.
+    fn missing(&self, core: &Core, dialer: &Dialer, slot: &SubflowSlot) -> MissingStatus {
+        MissingStatus {
             path: slot.path.to_text(&dialer.peer),
             tries: slot.tries,
             failure: slot.failed.as_ref().map(|(failure, at_ms)| (failure.clone(), self.ago(core, *at_ms))),
             next: slot.carrier.is_none().then(|| Duration::from_millis(slot.next_ms.saturating_sub(core.now_ms))),
-        };
-        of(dialer).into_iter().map(status).collect()
+        }
     }
 
     fn ago(&self, core: &Core, at_ms: u64) -> Duration {
