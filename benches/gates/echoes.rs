@@ -74,9 +74,9 @@ fn added_ms([mut echo, bulk]: [Pair; 2], count: usize, percent: usize) -> io::Re
 
 /// Measures the longest of eight new connections through a link whose path of 1 Mbit/s is full, with more than 4 MiB
 /// waiting.
-pub fn new_connections(_: &Place) -> io::Result<Run> {
+pub fn new_connections(carrier: &[&str]) -> io::Result<Run> {
     let net = network::of(&[Kind::Rate(1.0)])?;
-    let nodes = Nodes::start(&net, Options { both: TCP, near: &["-D", "127.0.0.1:0"], ..Options::default() });
+    let nodes = Nodes::start(&net, Options { both: carrier, near: &["-D", "127.0.0.1:0"], ..Options::default() });
     let listener = net.far().inside(|| TcpListener::bind("127.0.0.1:0"))?;
     let open = || {
         let (proxy, port) = (front(&nodes.near, "socks"), listener.local_addr().map_or(0, |addr| addr.port()));

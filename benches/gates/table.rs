@@ -2,21 +2,15 @@
 
 use crate::net_kit::line::Trace;
 use crate::network::{AUTO, TCP, ms};
-use crate::{Gate, Limit, auto, echoes, emulation, floods, frames, moments, rates, relay, replace, strangers};
+use crate::{Gate, Limit, Run, auto, echoes, emulation, floods, frames, moments, rates, relay, replace, strangers};
 
 pub const GATES: &[Gate] = &[
-    Gate { name: "key-opens", figure: "echo p99", unit: "ms", limit: Limit::AtMost(5.0), run: floods::opens },
-    Gate { name: "key-listens", figure: "echo p99", unit: "ms", limit: Limit::AtMost(5.0), run: floods::listens },
-    Gate { name: "key-resets", figure: "echo p99", unit: "ms", limit: Limit::AtMost(5.0), run: floods::resets },
-    Gate { name: "key-unopened", figure: "echo p99", unit: "ms", limit: Limit::AtMost(5.0), run: floods::unopened },
-    Gate { name: "key-pieces", figure: "echo p99", unit: "ms", limit: Limit::AtMost(5.0), run: floods::pieces },
-    Gate {
-        name: "key-connections",
-        figure: "echo p99",
-        unit: "ms",
-        limit: Limit::AtMost(5.0),
-        run: floods::connections,
-    },
+    Gate { name: "key-opens", run: floods::opens, ..ECHOES },
+    Gate { name: "key-listens", run: floods::listens, ..ECHOES },
+    Gate { name: "key-resets", run: floods::resets, ..ECHOES },
+    Gate { name: "key-unopened", run: floods::unopened, ..ECHOES },
+    Gate { name: "key-pieces", run: floods::pieces, ..ECHOES },
+    Gate { name: "key-connections", run: floods::connections, ..ECHOES },
     Gate {
         name: "key-connections-end",
         figure: "longest echo",
@@ -24,7 +18,7 @@ pub const GATES: &[Gate] = &[
         limit: Limit::AtMost(20.0),
         run: floods::ends,
     },
-    Gate { name: "key-names", figure: "echo p99", unit: "ms", limit: Limit::AtMost(5.0), run: floods::names },
+    Gate { name: "key-names", run: floods::names, ..ECHOES },
     Gate {
         name: "key-names-lookup",
         figure: "lookup of another key",
@@ -32,104 +26,20 @@ pub const GATES: &[Gate] = &[
         limit: Limit::AtMost(500.0),
         run: floods::lookups,
     },
-    Gate {
-        name: "stranger-silent-one",
-        figure: "in or resumed",
-        unit: "ms",
-        limit: Limit::AtMost(1000.0),
-        run: strangers::silent_one,
-    },
-    Gate {
-        name: "stranger-silent-many",
-        figure: "in or resumed",
-        unit: "ms",
-        limit: Limit::AtMost(1000.0),
-        run: strangers::silent_many,
-    },
-    Gate {
-        name: "stranger-one-byte-one",
-        figure: "in or resumed",
-        unit: "ms",
-        limit: Limit::AtMost(1000.0),
-        run: strangers::one_byte_one,
-    },
-    Gate {
-        name: "stranger-one-byte-many",
-        figure: "in or resumed",
-        unit: "ms",
-        limit: Limit::AtMost(1000.0),
-        run: strangers::one_byte_many,
-    },
-    Gate {
-        name: "stranger-hellos-one",
-        figure: "in or resumed",
-        unit: "ms",
-        limit: Limit::AtMost(1000.0),
-        run: strangers::hellos_one,
-    },
-    Gate {
-        name: "stranger-hellos-many",
-        figure: "in or resumed",
-        unit: "ms",
-        limit: Limit::AtMost(1000.0),
-        run: strangers::hellos_many,
-    },
-    Gate {
-        name: "stranger-few-silent",
-        figure: "in or resumed",
-        unit: "ms",
-        limit: Limit::AtMost(1000.0),
-        run: strangers::few_silent,
-    },
-    Gate {
-        name: "stranger-few-one-byte",
-        figure: "in or resumed",
-        unit: "ms",
-        limit: Limit::AtMost(1000.0),
-        run: strangers::few_one_byte,
-    },
-    Gate {
-        name: "stranger-few-hellos-one",
-        figure: "in or resumed",
-        unit: "ms",
-        limit: Limit::AtMost(1000.0),
-        run: strangers::few_hellos_one,
-    },
-    Gate {
-        name: "stranger-few-hellos-many",
-        figure: "in or resumed",
-        unit: "ms",
-        limit: Limit::AtMost(1000.0),
-        run: strangers::few_hellos,
-    },
-    Gate {
-        name: "far-node-replaced",
-        figure: "longest connect",
-        unit: "ms",
-        limit: Limit::AtMost(1000.0),
-        run: replace::far_node,
-    },
-    Gate {
-        name: "stranger-echo-silent",
-        figure: "echo p99",
-        unit: "ms",
-        limit: Limit::AtMost(5.0),
-        run: strangers::echo_silent,
-    },
-    Gate {
-        name: "stranger-echo-one-byte",
-        figure: "echo p99",
-        unit: "ms",
-        limit: Limit::AtMost(5.0),
-        run: strangers::echo_one_byte,
-    },
-    Gate {
-        name: "stranger-echo-hellos",
-        figure: "echo p99",
-        unit: "ms",
-        limit: Limit::AtMost(5.0),
-        run: strangers::echo_hellos,
-    },
+    Gate { name: "stranger-silent-one", run: strangers::silent_one, ..LET_IN },
+    Gate { name: "stranger-silent-many", run: strangers::silent_many, ..LET_IN },
+    Gate { name: "stranger-one-byte-one", run: strangers::one_byte_one, ..LET_IN },
+    Gate { name: "stranger-one-byte-many", run: strangers::one_byte_many, ..LET_IN },
+    Gate { name: "stranger-hellos-one", run: strangers::hellos_one, ..LET_IN },
+    Gate { name: "stranger-hellos-many", run: strangers::hellos_many, ..LET_IN },
+    Gate { name: "stranger-few-silent", run: strangers::few_silent, ..LET_IN },
+    Gate { name: "stranger-few-one-byte", run: strangers::few_one_byte, ..LET_IN },
+    Gate { name: "stranger-few-hellos-one", run: strangers::few_hellos_one, ..LET_IN },
+    Gate { name: "stranger-few-hellos-many", run: strangers::few_hellos, ..LET_IN },
+    Gate { name: "far-node-replaced", run: replace::far_node, ..CONNECTS },
+    Gate { name: "stranger-echo-silent", run: strangers::echo_silent, ..ECHOES },
+    Gate { name: "stranger-echo-one-byte", run: strangers::echo_one_byte, ..ECHOES },
+    Gate { name: "stranger-echo-hellos", run: strangers::echo_hellos, ..ECHOES },
     Gate {
         name: "path-stream",
         figure: "rate of 1 stream",
@@ -270,36 +180,13 @@ pub const GATES: &[Gate] = &[
         limit: Limit::TimesAtLeast(0.8),
         run: echoes::bulk_beside,
     },
-    Gate {
-        name: "path-new-connections",
-        figure: "longest connect",
-        unit: "ms",
-        limit: Limit::AtMost(1000.0),
-        run: echoes::new_connections,
-    },
-    Gate {
-        name: "auto-tcp-dropped",
-        figure: "longest echo",
-        unit: "ms",
-        limit: Limit::AtMost(500.0),
-        run: auto::tcp_dropped,
-    },
-    Gate {
-        name: "auto-udp-dropped",
-        figure: "longest echo",
-        unit: "ms",
-        limit: Limit::AtMost(500.0),
-        run: auto::udp_dropped,
-    },
-    Gate {
-        name: "auto-tcp-reset",
-        figure: "longest echo",
-        unit: "ms",
-        limit: Limit::AtMost(500.0),
-        run: auto::tcp_reset,
-    },
-    Gate { name: "auto-cable", figure: "longest echo", unit: "ms", limit: Limit::AtMost(500.0), run: auto::cable },
-    Gate { name: "auto-walk", figure: "longest echo", unit: "ms", limit: Limit::AtMost(500.0), run: auto::walk },
+    Gate { name: "path-new-connections", run: |_| echoes::new_connections(TCP), ..CONNECTS },
+    Gate { name: "path-new-connections-auto", run: |_| echoes::new_connections(AUTO), ..CONNECTS },
+    Gate { name: "auto-tcp-dropped", run: auto::tcp_dropped, ..SILENCE },
+    Gate { name: "auto-udp-dropped", run: auto::udp_dropped, ..SILENCE },
+    Gate { name: "auto-tcp-reset", run: auto::tcp_reset, ..SILENCE },
+    Gate { name: "auto-cable", run: auto::cable, ..SILENCE },
+    Gate { name: "auto-walk", run: auto::walk, ..SILENCE },
     Gate {
         name: "auto-darkness",
         figure: "longest echo after it",
@@ -417,3 +304,16 @@ const SIX_PATHS: Gate = Gate { figure: "rate over 6 paths", ..TWO_PATHS };
 
 /// One connection over two paths that follow traces.
 const CHANGING: Gate = Gate { figure: "rate over what 2 paths carry", ..TWO_PATHS };
+
+/// The echoes of a link beside an attack.
+const ECHOES: Gate =
+    Gate { name: "", figure: "echo p99", unit: "ms", limit: Limit::AtMost(5.0), run: |_| Ok(Run::default()) };
+
+/// The time until a known node is let in beside strangers.
+const LET_IN: Gate = Gate { figure: "in or resumed", limit: Limit::AtMost(1000.0), ..ECHOES };
+
+/// The time until new connections are established.
+const CONNECTS: Gate = Gate { figure: "longest connect", limit: Limit::AtMost(1000.0), ..ECHOES };
+
+/// The silence that a change of the network costs a link.
+const SILENCE: Gate = Gate { figure: "longest echo", limit: Limit::AtMost(500.0), ..ECHOES };

@@ -64,7 +64,7 @@ impl Full {
     }
 }
 
-/// Gate `path-new-connections` measures the delay.
+/// Gates `path-new-connections` and `path-new-connections-auto` measure the delay.
 #[test]
 fn a_new_connection_overtakes_queued_bulk() {
     new_connections_overtake_bulk("auto");
