@@ -234,6 +234,7 @@ impl Node {
     fn subflow_status(core: &Core, session: Option<&Session>, carrier: &Carrier) -> SubflowStatus {
         let path = session.zip(carrier.subflow).and_then(|(session, id)| session.path(id));
         let (rtt_us, _, _, suspect) = path.unwrap_or_default();
+        let is_live = session.zip(carrier.subflow).is_some_and(|(session, id)| session.is_live(id));
         let rate = session.zip(carrier.subflow).and_then(|(session, id)| session.measured_rate(id));
         let side = core.sides.get(carrier.side);
         SubflowStatus {
@@ -247,6 +248,7 @@ impl Node {
                 CarrierStage::Dialing => SubflowState::Connecting,
                 CarrierStage::Securing => SubflowState::Securing,
                 CarrierStage::Greeting | CarrierStage::Invited => SubflowState::Greeting,
+                CarrierStage::Live if !is_live => SubflowState::Greeting,
                 CarrierStage::Live if suspect => SubflowState::Suspect,
                 CarrierStage::Live => SubflowState::Live,
                 CarrierStage::Closing => SubflowState::Closing,

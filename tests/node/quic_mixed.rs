@@ -81,6 +81,22 @@ fn a_silent_carrier_over_udp_is_given_up_soon_when_the_peer_has_closed_the_other
     until("both nodes know that nothing is left", || is_suspended(&mixed.near) && is_suspended(&mixed.far));
 }
 
+/// Its peer may be alive where a connection of TCP was cut on the way. Nothing passes on the idle link but what the nodes ask because
+/// of the doubt, which lasts for twice 2 s.
+#[test]
+fn a_carrier_over_udp_that_answers_outlives_the_other_one() {
+    let idle = || Timing { keepalive: Duration::from_secs(200), dead: Duration::from_secs(600), ..timing() };
+    let mixed = Mixed::with(idle);
+    mixed.tcp.close(true);
+    assert!(mixed.tcp.cut() > 0);
+    mixed.until_carried_by(&["quic"]);
+    thread::sleep(Duration::from_millis(4_500));
+    mixed.until_carried_by(&["quic"]);
+    for node in [&mixed.near, &mixed.far] {
+        assert!(!node.has(|event| matches!(event, LinkEvent::Suspended)));
+    }
+}
+
 #[test]
 fn a_link_goes_on_over_quic_when_tcp_is_cut_and_over_tcp_when_udp_is_blocked() {
     let mixed = Mixed::start();

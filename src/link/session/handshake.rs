@@ -370,6 +370,11 @@ impl Session {
         self.subflow(id).map(|s| (s.path.rtt_us(), s.path.rate(), s.in_flight(), s.suspect))
     }
 
+    /// Returns true if the handshake of a subflow is over, so that it may carry data.
+    pub fn is_live(&self, id: SubflowId) -> bool {
+        self.subflow(id).is_some_and(Subflow::is_live)
+    }
+
     /// Returns true if a subflow carries data only while no active one does.
     pub fn is_backup(&self, id: SubflowId) -> bool {
         self.subflow(id).is_some_and(|subflow| subflow.class() == Class::Backup)
