@@ -5,7 +5,7 @@ use crate::link_kit;
 use link_kit::app::Plan;
 use link_kit::pipe::{Manner, Shape};
 use link_kit::{CLIENT, SERVER, World, gates, pattern};
-use seaprox::link::{Config, Open, StreamId};
+use seaprox::link::{Config, Open, StreamId, SubflowId};
 
 /// Returns a started world of paths with these manners, each of 50 Mbit/s and 10 ms.
 fn world(manners: &[Manner]) -> World {
@@ -84,19 +84,53 @@ fn a_loss_delays_only_the_streams_of_its_lane() {
     assert!(many < one / 3.0, "{many:.3} of the writes are late with lanes, {one:.3} without");
 }
 
-/// Writes 100 bytes every 20 ms beside a bulk transfer over a slow path of QUIC, on which a loss of a bulk frame is repaired late
-/// now and then. Returns the delays of the writes in milliseconds, sorted, the share of the path that bulk has used, and the least
-/// and the highest rate that the session has believed in, in shares of that of the path. The path alone takes 10 ms, and a frame 5
-/// more.
-fn delays_beside_bulk(bulk: usize) -> (Vec<u64>, f64, [f64; 2]) {
-    const RATE: f64 = 750_000.0;
-    const BYTES: u64 = 100;
+/// The bytes per second of the path of [`slow_quic`].
+const RATE: f64 = 750_000.0;
+
+/// Returns a started world with one path of QUIC of 6 Mbit/s and 10 ms, and its subflow.
+fn slow_quic() -> (World, SubflowId) {
     let mut world = World::new(7, Config::default());
     world.add_path(Shape { lowat: 4 << 10, ..Shape::new(6, 10) });
     world.paths[0].manner = Manner { message_bytes_max: 0, ..Manner::quic(15, 0) };
     world.start();
     world.run_until_up(1);
     let id = world.conns[0].id;
+    (world, id)
+}
+
+/// What was sent may be lost, such as in a full queue.
+#[test]
+fn a_subflow_has_delivered_what_its_peer_has_processed_and_not_what_was_sent() {
+    for from in [CLIENT, SERVER] {
+        let (mut world, id) = slow_quic();
+        let stream = world.open(CLIENT, gates::endless());
+        world.run_for(1_000_000);
+        let read = world.ends[SERVER].app.streams[&stream].read;
+        let delivered = |world: &mut World| world.session(from).delivered(id).unwrap();
+        assert!(
+            (read - read / 5..read + read / 5).contains(&delivered(&mut world)),
+            "{} of {read}",
+            delivered(&mut world)
+        );
+        let until = world.now.after(10_000_000);
+        (0..16).for_each(|lane| world.conns[0].pipes[CLIENT].hold_lane(lane, until));
+        world.run_for(50_000);
+        let (before, sent) = (delivered(&mut world), world.session(CLIENT).stats().data_bytes[0]);
+        world.run_for(100_000);
+        let sent = world.session(CLIENT).stats().data_bytes[0] - sent;
+        let delivered = delivered(&mut world) - before;
+        // The peer acknowledges, and asks if the path is alive.
+        assert!(sent > 5_000 && delivered < 100, "{delivered} bytes of {sent}");
+    }
+}
+
+/// Writes 100 bytes every 20 ms beside a bulk transfer over a slow path of QUIC, on which a loss of a bulk frame is repaired late
+/// now and then. Returns the delays of the writes in milliseconds, sorted, the share of the path that bulk has used, and the least
+/// and the highest rate that the session has believed in, in shares of that of the path. The path alone takes 10 ms, and a frame 5
+/// more.
+fn delays_beside_bulk(bulk: usize) -> (Vec<u64>, f64, [f64; 2]) {
+    const BYTES: u64 = 100;
+    let (mut world, id) = slow_quic();
     world.session(CLIENT).set_window(id, 32 << 10);
     let bulk: Vec<StreamId> = (0..bulk).map(|_| world.open(CLIENT, gates::endless())).collect();
     let plan = Plan { chunk: 1, ..Plan::up(1 << 40) };
@@ -137,13 +171,7 @@ fn delays_beside_bulk(bulk: usize) -> (Vec<u64>, f64, [f64; 2]) {
 /// The congestion control of a carrier may not slow down for losses, so some lane may always have a gap.
 #[test]
 fn the_rate_of_a_path_is_measured_though_it_loses_packets_in_each_round_trip() {
-    const RATE: f64 = 750_000.0;
-    let mut world = World::new(7, Config::default());
-    world.add_path(Shape { lowat: 4 << 10, ..Shape::new(6, 10) });
-    world.paths[0].manner = Manner { message_bytes_max: 0, ..Manner::quic(15, 0) };
-    world.start();
-    world.run_until_up(1);
-    let id = world.conns[0].id;
+    let (mut world, id) = slow_quic();
     let ids: Vec<StreamId> = (0..15).map(|_| world.open(CLIENT, gates::endless())).collect();
     for turn in 0..500 {
         let lane = 1 + (ids[turn % ids.len()].0 / 2) as u16 % 15;

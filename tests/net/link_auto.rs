@@ -133,7 +133,7 @@ fn a_link_comes_up_over_quic_alone_and_over_tcp_alone() {
     }
 }
 
-/// The packets that a full queue drops count for nobody.
+/// TCP carries again after the first trial.
 #[test]
 fn tcp_goes_on_where_it_fills_the_path_alone() {
     if !has_net() {
