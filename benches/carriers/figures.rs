@@ -21,41 +21,49 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Returns the median of each figure.
-    pub fn median(all: &[Figures]) -> Figures {
-        let of = |figure: &dyn Fn(&Figures) -> f64| {
-            let mut values: Vec<f64> = all.iter().map(figure).collect();
-            values.sort_by(f64::total_cmp);
-            values[values.len() / 2]
-        };
-        Figures {
-            goodput: of(&|one| one.goodput),
-            cpu: all.iter().all(|one| one.cpu.is_some()).then(|| of(&|one| one.cpu.unwrap_or(f64::NAN))),
-            echo: all.iter().all(|one| one.echo.is_some()).then(|| {
-                let echo = |one: &Figures| one.echo.unwrap_or((f64::NAN, f64::NAN));
-                (of(&|one| echo(one).0), of(&|one| echo(one).1))
-            }),
-        }
+    pub fn goodput(&self) -> Option<f64> {
+        Some(self.goodput)
     }
 
-    pub fn said_goodput(&self) -> String {
-        format!("{:.*}", usize::from(self.goodput < 100.0), self.goodput)
+    pub fn cpu(&self) -> Option<f64> {
+        self.cpu
     }
 
-    pub fn said_cpu(&self) -> String {
-        self.cpu.map_or("-".to_owned(), |cpu| format!("{cpu:.2}"))
+    pub fn echo_p50(&self) -> Option<f64> {
+        self.echo.map(|(p50, _)| p50)
     }
 
-    pub fn said_echo(&self) -> String {
-        let said = |ms: f64| format!("{ms:.*}", if ms < 10.0 { 2 } else { 0 });
-        self.echo.map_or("-".to_owned(), |(p50, p99)| format!("{} / {}", said(p50), said(p99)))
+    pub fn echo_p99(&self) -> Option<f64> {
+        self.echo.map(|(_, p99)| p99)
     }
+}
+
+/// Returns a figure of all rounds as a cell of a table: the median, and the least and the greatest if there are several.
+pub fn spread(all: &[Figures], of: fn(&Figures) -> Option<f64>) -> String {
+    let mut values: Vec<f64> = all.iter().filter_map(of).collect();
+    values.sort_by(f64::total_cmp);
+    match values[..] {
+        [] => "-".to_owned(),
+        [only] => said(only),
+        [least, .., greatest] => format!("{} ({}–{})", said(values[values.len() / 2]), said(least), said(greatest)),
+    }
+}
+
+/// Returns a figure with three digits or more.
+fn said(value: f64) -> String {
+    let decimals = match value {
+        ..10.0 => 2,
+        ..100.0 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$}")
 }
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let (goodput, cpu, echo) = (self.said_goodput(), self.said_cpu(), self.said_echo());
-        write!(f, "{goodput:>7} Mbit/s  {cpu:>6} s/GiB  echo p50 / p99 {echo} ms")
+        let figures = [Figures::goodput, Figures::cpu, Figures::echo_p50, Figures::echo_p99];
+        let [goodput, cpu, p50, p99] = figures.map(|of| of(self).map_or("-".to_owned(), said));
+        write!(f, "{goodput:>7} Mbit/s  {cpu:>6} s/GiB  echo p50 / p99 {p50} / {p99} ms")
     }
 }
 

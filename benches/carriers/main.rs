@@ -6,7 +6,7 @@
 //! of a way or of a path, or a part of such names: only those are measured. No path is faster than MBIT Mbit/s, for a machine that
 //! emulates slowly. With `--bulk` there are no echoes, beside which links move bulk in short turns. It prints a line for each
 //! measurement, and then the tables of `docs/performance-link.md`: goodput, processor time of both ends together, and echoes, the
-//! medians of the rounds.
+//! medians of the rounds with the least and the greatest.
 //! The paths are in a network of the bench's own, which needs root, `ip`, `tc`, `ss`, `nft` and TUN devices. A way that
 //! this build, this kernel or this machine does not have is named with the reason.
 
@@ -55,8 +55,8 @@ fn paths(at_most: f64) -> [Path; 7] {
 /// The figures of each round, by the names of way and path.
 type Measured = BTreeMap<(&'static str, &'static str), Vec<Figures>>;
 
-/// Says one of the figures.
-type Show = fn(&Figures) -> String;
+/// Returns one of the figures.
+type Figure = fn(&Figures) -> Option<f64>;
 
 struct Options {
     rounds: usize,
@@ -123,31 +123,35 @@ fn main() {
             }
         }
     }
-    print_tables(&paths, &ways, &measured);
+    print_tables(&paths, &ways, &measured, options.rounds);
     for (name, why) in &left_out {
         println!("\nleft out: {name}: {why}");
     }
 }
 
 /// Prints a table for each figure, with the ways that were measured.
-fn print_tables(paths: &[Path], ways: &[&Way], measured: &Measured) {
+fn print_tables(paths: &[Path], ways: &[&Way], measured: &Measured, rounds: usize) {
     println!();
     for path in paths {
         println!("* {}: {}", path.name, path.said);
     }
-    let tables: [(&str, Show); 3] = [
-        ("goodput, Mbit/s", Figures::said_goodput),
-        ("CPU of both ends, s/GiB", Figures::said_cpu),
-        ("echo beside bulk, p50 / p99 ms", Figures::said_echo),
+    println!("\nMedians with least and greatest; n = {rounds} unless a cell says less.");
+    let tables: [(&str, &[Figure]); 3] = [
+        ("goodput, Mbit/s", &[Figures::goodput]),
+        ("CPU of both ends, s/GiB", &[Figures::cpu]),
+        ("echo beside bulk, p50 / p99 ms", &[Figures::echo_p50, Figures::echo_p99]),
     ];
-    for (name, show) in tables {
+    for (name, shown) in tables {
         println!("\n| {name} | {} |", paths.iter().map(|path| path.name).collect::<Vec<_>>().join(" | "));
         println!("| --- |{}", " --- |".repeat(paths.len()));
         for way in ways {
-            let all = paths.iter().map(|path| measured.get(&(way.name, path.name)));
-            let cells: Vec<String> =
-                all.map(|all| all.map_or("-".to_owned(), |all| show(&Figures::median(all)))).collect();
-            if cells.iter().any(|cell| cell != "-") {
+            let of_path = |path: &Path| {
+                let all = measured.get(&(way.name, path.name)).map_or(&[][..], Vec::as_slice);
+                let cell = shown.iter().map(|of| figures::spread(all, *of)).collect::<Vec<_>>().join(" / ");
+                if (1..rounds).contains(&all.len()) { format!("{cell}, n = {}", all.len()) } else { cell }
+            };
+            let cells: Vec<String> = paths.iter().map(of_path).collect();
+            if cells.iter().any(|cell| !cell.starts_with('-')) {
                 println!("| {} | {} |", way.name, cells.join(" | "));
             }
         }
