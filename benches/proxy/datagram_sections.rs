@@ -2,7 +2,7 @@
 //! of the proxy for each datagram that it relays, in either direction.
 
 use crate::load::Shape;
-use crate::sections::{Metric, PROXY_BUSY, Section, USUAL, metric, named};
+use crate::sections::{MACHINE_EACH, Metric, OTHERS_SHARE, PROXY_BUSY, Section, USUAL, metric, named};
 use crate::trials::{self, datagrams};
 
 const DIRECT: &[&str] = &["direct", "seaprox-udp", "nginx-udp", "socat-udp", "seaprox-socks-udp", "danted-udp"];
@@ -18,13 +18,17 @@ const FLOOD: &[Metric] = &[
     metric(trials::PER_S, "datagrams/s", 0),
     metric(trials::CPU_US_EACH, "CPU us each", 2),
     metric(trials::CPU_S_PER_GIB, "CPU s/GiB", 2),
+    MACHINE_EACH,
     metric(trials::LOST, "lost", 0),
     PROXY_BUSY,
+    OTHERS_SHARE,
 ];
 const PING: &[Metric] = &[
     metric(trials::P50_US, "p50 us", 1),
     metric(trials::P99_US, "p99 us", 1),
     metric(trials::CPU_US_EACH, "CPU us each", 1),
+    MACHINE_EACH,
+    OTHERS_SHARE,
 ];
 
 const FLOODS: Section = Section { peers: DIRECT, metrics: FLOOD, ratios: TO_PEERS, ..USUAL };

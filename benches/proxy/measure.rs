@@ -29,6 +29,7 @@ pub struct Reading {
     pub load_s: f64,
     /// CPU time of the whole machine: proxy, load, kernel threads and all else.
     pub machine_s: f64,
+    pub processors: f64,
 }
 
 pub struct ProxyTime {
@@ -55,7 +56,8 @@ impl Meter {
     pub fn stop(self) -> io::Result<Reading> {
         let wall_s = self.start.elapsed().as_secs_f64();
         let (idle_ns, processors) = proc::machine_idle_ns()?;
-        let machine_s = (wall_s * processors as f64 - seconds(idle_ns.saturating_sub(self.idle_ns))).max(0.0);
+        let processors = processors as f64;
+        let machine_s = (wall_s * processors - seconds(idle_ns.saturating_sub(self.idle_ns))).max(0.0);
         let load_s = seconds(load_ns(self.target)?.saturating_sub(self.load_ns));
         let mut total = Usage::default();
         for (pid, before) in &self.proxies {
@@ -65,15 +67,22 @@ impl Meter {
         }
         let time = ProxyTime { cpu_s: seconds(total.cpu_ns), queued_s: seconds(total.queued_ns) };
         let proxy = (!self.proxies.is_empty()).then_some(time);
-        Ok(Reading { wall_s, proxy, load_s, machine_s })
+        Ok(Reading { wall_s, proxy, load_s, machine_s, processors })
     }
 }
 
 impl Reading {
-    /// Returns the use of the processors, in percent of one processor.
+    /// Returns the use of the processors, in percent of one processor; that of other programs and of the kernel's threads in percent
+    /// of the machine.
     pub fn shares(&self) -> Values {
         let percent = |time_s: f64| time_s / self.wall_s * 100.0;
-        let mut shares = vec![(LOAD_BUSY, percent(self.load_s)), (MACHINE_BUSY, percent(self.machine_s))];
+        let known_s = self.load_s + self.proxy.as_ref().map_or(0.0, |proxy| proxy.cpu_s);
+        let others_s = (self.machine_s - known_s).max(0.0);
+        let mut shares = vec![
+            (LOAD_BUSY, percent(self.load_s)),
+            (MACHINE_BUSY, percent(self.machine_s)),
+            (OTHERS, percent(others_s) / self.processors),
+        ];
         if let Some(proxy) = &self.proxy {
             shares.extend([(BUSY, percent(proxy.cpu_s)), (QUEUED, percent(proxy.queued_s))]);
         }
@@ -119,3 +128,4 @@ pub const BUSY: &str = "proxy_busy_percent";
 pub const QUEUED: &str = "proxy_queued_percent";
 pub const LOAD_BUSY: &str = "load_busy_percent";
 pub const MACHINE_BUSY: &str = "machine_busy_percent";
+pub const OTHERS: &str = "others_percent_of_machine";

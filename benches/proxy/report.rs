@@ -1,10 +1,10 @@
 //! The printed report: a table for each section, the peers' configurations, and remarks on disturbed results.
 
 use crate::instance::Description;
-use crate::measure::{BUSY, LOAD_BUSY, MACHINE_BUSY, QUEUED};
+use crate::measure::{BUSY, LOAD_BUSY, MACHINE_BUSY, OTHERS, QUEUED};
 use crate::options::Placement;
 use crate::peers;
-use crate::run::{BUSY_ENOUGH, DIRECT, QUEUED_MUCH, Sample};
+use crate::run::{BUSY_ENOUGH, DIRECT, OTHERS_MUCH, QUEUED_MUCH, Sample};
 use crate::sections::{Metric, Section};
 use crate::stats::{self, Spread};
 
@@ -58,7 +58,7 @@ pub fn spread(samples: &[Sample], peer: &str, key: &str) -> Option<Spread> {
 /// Returns the ratio of two peers in one metric, over the rounds that both have. Shares of a processor are not
 /// compared.
 pub fn ratio(samples: &[Sample], of: &str, to: &str, metric: &Metric) -> Option<Spread> {
-    if matches!(metric.key, BUSY | MACHINE_BUSY) {
+    if matches!(metric.key, BUSY | MACHINE_BUSY | OTHERS) {
         return None;
     }
     let rounds = |peer: &str| -> Vec<(usize, f64)> {
@@ -69,9 +69,12 @@ pub fn ratio(samples: &[Sample], of: &str, to: &str, metric: &Metric) -> Option<
 }
 
 /// Returns a remark if something else than the proxy limited the rate, or disturbed it.
-fn remark(section: &Section, samples: &[Sample], peer: &str) -> String {
+pub fn remark(section: &Section, samples: &[Sample], peer: &str) -> String {
     let median = |key| spread(samples, peer, key).map_or(0.0, |spread| spread.median);
-    let (busy, queued, load) = (median(BUSY), median(QUEUED), median(LOAD_BUSY));
+    let (busy, queued, load, others) = (median(BUSY), median(QUEUED), median(LOAD_BUSY), median(OTHERS));
+    if others >= OTHERS_MUCH {
+        return format!("disturbed: other programs used {others:.0} % of the machine");
+    }
     let threads = peers::peer(peer).map_or(1, |peer| peer.threads) as f64;
     if peer == DIRECT || busy >= BUSY_ENOUGH * threads {
         return String::new();

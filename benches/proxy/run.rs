@@ -169,4 +169,6 @@ pub const DIRECT: &str = "direct";
 pub const BUSY_ENOUGH: f64 = 90.0;
 /// The wait for a processor, in percent of the window, from which on a proxy was disturbed by other work.
 pub const QUEUED_MUCH: f64 = 8.0;
+/// The share of the machine, in percent, from which on other programs disturbed a peer.
+pub const OTHERS_MUCH: f64 = 25.0;
 const REPEATS_MAX: usize = 2;

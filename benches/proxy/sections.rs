@@ -3,7 +3,7 @@
 use std::io;
 
 use crate::ground::Ground;
-use crate::measure::{BUSY, MACHINE_BUSY, Values};
+use crate::measure::{BUSY, MACHINE_BUSY, OTHERS, Values};
 use crate::trials::{self, Subject};
 
 pub struct Section {
@@ -38,28 +38,37 @@ pub const fn metric(key: &'static str, title: &'static str, decimals: usize) -> 
 }
 
 pub const PROXY_BUSY: Metric = metric(BUSY, "proxy busy %", 0);
+pub const OTHERS_SHARE: Metric = metric(OTHERS, "others %", 0);
 
-const MACHINE_EACH: Metric = metric(trials::MACHINE_US_EACH, "machine us each", 1);
+pub const MACHINE_EACH: Metric = metric(trials::MACHINE_US_EACH, "machine us each", 1);
 
 pub const BULK: &[Metric] = &[
     metric(trials::GBIT_PER_S, "Gbit/s", 2),
     metric(trials::CPU_S_PER_GIB, "CPU s/GiB", 4),
     metric(trials::MACHINE_S_PER_GIB, "machine s/GiB", 3),
     PROXY_BUSY,
+    OTHERS_SHARE,
 ];
 pub const CONNECTIONS: &[Metric] = &[
     metric(trials::PER_S, "connections/s", 0),
     metric(trials::CPU_US_EACH, "CPU us each", 1),
     MACHINE_EACH,
     PROXY_BUSY,
+    OTHERS_SHARE,
 ];
-pub const REQUESTS: &[Metric] =
-    &[metric(trials::PER_S, "requests/s", 0), metric(trials::CPU_US_EACH, "CPU us each", 2), MACHINE_EACH, PROXY_BUSY];
+pub const REQUESTS: &[Metric] = &[
+    metric(trials::PER_S, "requests/s", 0),
+    metric(trials::CPU_US_EACH, "CPU us each", 2),
+    MACHINE_EACH,
+    PROXY_BUSY,
+    OTHERS_SHARE,
+];
 pub const PING: &[Metric] = &[
     metric(trials::P50_US, "p50 us", 1),
     metric(trials::P99_US, "p99 us", 1),
     metric(trials::CPU_US_EACH, "CPU us each", 1),
     MACHINE_EACH,
+    OTHERS_SHARE,
 ];
 pub const PING_BESIDE: &[Metric] = &[
     metric(trials::P50_US, "p50 us", 0),
@@ -68,6 +77,7 @@ pub const PING_BESIDE: &[Metric] = &[
     metric(trials::GBIT_PER_S, "bulk Gbit/s", 2),
     PROXY_BUSY,
     metric(MACHINE_BUSY, "machine busy %", 0),
+    OTHERS_SHARE,
 ];
 pub const IDLE: &[Metric] = &[
     metric(trials::MEMORY_EACH, "private B each", 0),

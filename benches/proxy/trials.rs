@@ -9,7 +9,7 @@ use crate::child::Child;
 use crate::ground::Ground;
 use crate::instance::Instance;
 use crate::load::{Bulk, Connect, Datagrams, Load, Ping, Request, Shape};
-use crate::measure::{self, Meter, Reading, Values};
+use crate::measure::{self, Meter, OTHERS, Reading, Values};
 use crate::proc;
 use crate::route::Route;
 use crate::stats;
@@ -128,6 +128,8 @@ pub fn wrk(ground: &Ground, subject: &Subject) -> io::Result<Values> {
         return Err(io::Error::other(format!("wrk saw errors: {}", output.trim().escape_debug())));
     }
     let mut values = reading.shares();
+    // The time of wrk itself would count as that of other programs.
+    values.retain(|(key, _)| *key != OTHERS);
     values.push((PER_S, rate));
     values.extend(each(&reading, done));
     Ok(values)
