@@ -7,10 +7,9 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::host::Host;
-use crate::instance::Description;
 use crate::options::{Options, Placement};
 use crate::report;
-use crate::run::Sample;
+use crate::run::{Roll, Sample};
 use crate::sections::Section;
 use crate::stats::Spread;
 
@@ -37,23 +36,20 @@ impl Results {
             .collect();
         self.sections.push(json!({
             "name": section.name,
+            "group": section.group,
             "title": section.title,
             "placement": placement.name(),
             "summary": summary(section, samples),
+            "remarks": remarks(section, samples),
             "ratios": ratios,
             "samples": all,
         }));
     }
 
-    pub fn write(
-        self,
-        path: &Path,
-        host: &Host,
-        options: &Options,
-        peers: &[Description],
-        left_out: &[String],
-    ) -> io::Result<()> {
-        let peers: Vec<Value> = peers
+    /// Writes all that was collected. The file is complete at each moment, also if the run is killed meanwhile.
+    pub fn write(&self, host: &Host, options: &Options, roll: &Roll) -> io::Result<()> {
+        let peers: Vec<Value> = roll
+            .descriptions
             .iter()
             .map(|peer| {
                 json!({ "name": peer.name, "version": peer.version, "command": peer.command, "configuration": peer.file })
@@ -62,6 +58,7 @@ impl Results {
         let document = json!({
             "schema": 2,
             "host": {
+                "recorded": host.recorded,
                 "kernel": host.kernel,
                 "processor": host.processor,
                 "processors": host.processors,
@@ -77,11 +74,18 @@ impl Results {
                 "idle_connections": options.idle,
             },
             "peers": peers,
-            "left_out": left_out,
+            "left_out": roll.left_out,
             "sections": self.sections,
         });
-        fs::write(path, format!("{document:#}\n"))
+        let part = options.json.with_extension("part");
+        fs::write(&part, format!("{document:#}\n"))?;
+        fs::rename(part, &options.json)
     }
+}
+
+/// Reads what a run has written.
+pub fn read(path: &Path) -> io::Result<Value> {
+    serde_json::from_slice(&fs::read(path)?).map_err(io::Error::other)
 }
 
 /// Returns the median, minimum and maximum of each value, for each peer.
@@ -99,6 +103,15 @@ fn summary(section: &Section, samples: &[Sample]) -> Value {
         }
     }
     peers.into()
+}
+
+/// Returns the remark on each peer that was disturbed, or not the limit.
+fn remarks(section: &Section, samples: &[Sample]) -> Value {
+    let all = section.peers.iter().map(|peer| (*peer, report::remark(section, samples, peer)));
+    all.filter(|(_, remark)| !remark.is_empty())
+        .map(|(peer, remark)| (peer.to_string(), remark.into()))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 fn sample(sample: &Sample) -> Value {

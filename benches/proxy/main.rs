@@ -7,7 +7,7 @@
 //!
 //! In reading order: `sections`, `link_sections` and `datagram_sections` (the list of measurements), `trials` (how each is made), `load`
 //! (the clients), `target` (the far end), `measure` and `proc` (the accounts), `peers` and `configurations` (the
-//! proxies), `floor` (a proxy and a link without any policy), `run`, `report`, `json`.
+//! proxies), `floor` (a proxy and a link without any policy), `run`, `report`, `json`, `picture`.
 #![deny(unsafe_code)]
 
 mod child;
@@ -27,6 +27,7 @@ mod measure;
 mod netns;
 mod options;
 mod peers;
+mod picture;
 mod priority;
 mod proc;
 mod report;
@@ -39,9 +40,10 @@ mod sys;
 mod target;
 mod trials;
 
-use std::collections::HashSet;
 use std::env;
+use std::fs;
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Instant;
@@ -52,7 +54,7 @@ use crate::host::Host;
 use crate::json::Results;
 use crate::netns::Network;
 use crate::options::{HELP, Options, Parsed, Placement};
-use crate::run::Runner;
+use crate::run::{Roll, Runner};
 use crate::sections::{SECTIONS, Section};
 
 fn main() -> ExitCode {
@@ -71,6 +73,9 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
         Parsed::Run(options) => {
+            if let Some(saved) = &options.draw {
+                return finish(draw(saved, &options));
+            }
             let _clear = ClearAtEnd;
             finish(bench(*options))
         }
@@ -91,7 +96,7 @@ fn bench(options: Options) -> io::Result<()> {
     let host = Host::of(&network, &processors);
     host.print();
 
-    let (mut results, mut descriptions, mut left_out) = (Results::new(), Vec::new(), Vec::new());
+    let (mut results, mut roll) = (Results::new(), Roll::default());
     for placement in [Placement::Pinned, Placement::Free] {
         let wanted = |section: &&Section| options.wants_section(section.group) && options.places(section, placement);
         let all = SECTIONS.iter().chain(&link_sections::SECTIONS).chain(&datagram_sections::SECTIONS);
@@ -101,25 +106,29 @@ fn bench(options: Options) -> io::Result<()> {
         }
         let ground = Ground::prepare(&options, &network, placement, &processors, &directory)?;
         println!("placement   {}\n", ground.placement());
-        let mut runner = Runner::new(&ground);
+        let mut runner = Runner::new(&ground, &mut roll);
         for section in sections {
             let samples = runner.section(section);
             report::print_section(section, placement, &samples);
             results.add(section, placement, &samples);
+            // After each section, so that a run that is cut keeps its samples.
+            results.write(&host, &options, runner.roll)?;
         }
-        descriptions.append(&mut runner.descriptions);
-        left_out.append(&mut runner.left_out);
     }
-    // A peer that ran in both placements has one description, or one line.
-    let (mut known, mut absent) = (HashSet::new(), HashSet::new());
-    descriptions.retain(|description| known.insert(description.name));
-    left_out.retain(|line| absent.insert(line.clone()));
-    results.write(&options.json, &host, &options, &descriptions, &left_out)?;
-    report::print_peers(&descriptions);
-    for line in &left_out {
+    report::print_peers(&roll.descriptions);
+    for line in &roll.left_out {
         println!("left out: {line}");
     }
+    draw(&options.json, &options)?;
     println!("all samples: {}; {} s in total", options.json.display(), start.elapsed().as_secs());
+    Ok(())
+}
+
+/// Draws the selected sections and peers of a run that was saved, in a file beside it.
+fn draw(saved: &Path, options: &Options) -> io::Result<()> {
+    let picture = saved.with_extension("svg");
+    fs::write(&picture, picture::of(&json::read(saved)?, options))?;
+    println!("picture: {}", picture.display());
     Ok(())
 }
 

@@ -29,6 +29,8 @@ pub struct Options {
     /// The directory of nginx's dynamic modules, if it is not one of the usual ones.
     pub nginx_modules: Option<PathBuf>,
     pub json: PathBuf,
+    /// The results of an earlier run, of which only the picture is drawn.
+    pub draw: Option<PathBuf>,
     /// The longest time of the whole run; after it the run is killed.
     pub deadline: Duration,
 }
@@ -121,6 +123,7 @@ struct Given {
     beside: Vec<PathBuf>,
     nginx_modules: Option<PathBuf>,
     json: Option<PathBuf>,
+    draw: Option<PathBuf>,
 }
 
 impl Given {
@@ -137,6 +140,7 @@ impl Given {
             "--beside" => self.beside = list(value).into_iter().map(PathBuf::from).collect(),
             "--nginx-modules" => self.nginx_modules = Some(value.into()),
             "--json" => self.json = Some(value.into()),
+            "--draw" => self.draw = Some(value.into()),
             _ => return Err(format!("{name}: unknown option")),
         }
         match self.only.iter().find(|name| !GROUPS.contains(&name.as_str())) {
@@ -165,6 +169,7 @@ impl Given {
             beside: self.beside,
             nginx_modules: self.nginx_modules,
             json: self.json.unwrap_or_else(|| "bench-results.json".into()),
+            draw: self.draw,
             deadline: Duration::from_secs(if default_run { 3600 } else { 24 * 3600 }),
         }
     }
@@ -241,7 +246,9 @@ usage: cargo bench --bench proxy -- [OPTIONS]
   --nice N             niceness of the bench and of all that it starts; below 0 on a machine that is in use
   --placement NAME     pinned: proxies and load on different processors; free: none is tied to a processor; both (the
                        default): pinned, and the sections of links free as well
-  --json FILE          where all samples are written (default bench-results.json)
+  --json FILE          where all samples are written (default bench-results.json), after each section; the picture has the
+                       same name with svg
+  --draw FILE          measures nothing: draws the picture of this earlier run, with the sections and peers that are selected
   -h, --help           this text
 
 Peers are found in the folder that SEAPROX_BENCH_PEERS names, then in PATH. haproxy-latest is a second HAProxy beside

@@ -25,29 +25,28 @@ impl Sample {
     }
 }
 
-pub struct Runner<'a> {
-    ground: &'a Ground,
-    running: HashMap<&'static str, Instance>,
-    /// Peers that did not start, and programs that are not installed.
-    absent: HashSet<&'static str>,
-    /// The time that the run may still spend on repeating samples.
-    spare: Duration,
+/// The peers that were measured, and those that were not.
+#[derive(Default)]
+pub struct Roll {
     /// The descriptions of the peers, in the order of their first start.
     pub descriptions: Vec<Description>,
     /// One line with the reason for each peer that was left out of a section.
     pub left_out: Vec<String>,
 }
 
+pub struct Runner<'a> {
+    ground: &'a Ground,
+    pub roll: &'a mut Roll,
+    running: HashMap<&'static str, Instance>,
+    /// Peers that did not start, and programs that are not installed.
+    absent: HashSet<&'static str>,
+    /// The time that the run may still spend on repeating samples.
+    spare: Duration,
+}
+
 impl<'a> Runner<'a> {
-    pub fn new(ground: &'a Ground) -> Runner<'a> {
-        Runner {
-            ground,
-            running: HashMap::new(),
-            absent: HashSet::new(),
-            spare: ground.options.spare,
-            descriptions: Vec::new(),
-            left_out: Vec::new(),
-        }
+    pub fn new(ground: &'a Ground, roll: &'a mut Roll) -> Runner<'a> {
+        Runner { ground, roll, running: HashMap::new(), absent: HashSet::new(), spare: ground.options.spare }
     }
 
     pub fn section(&mut self, section: &Section) -> Vec<Sample> {
@@ -143,14 +142,16 @@ impl<'a> Runner<'a> {
     }
 
     fn describe(&mut self, peer: &Peer, instance: &Instance) {
-        if self.descriptions.iter().all(|known| known.name != peer.name) {
-            self.descriptions.push(instance.description.clone());
+        if self.roll.descriptions.iter().all(|known| known.name != peer.name) {
+            self.roll.descriptions.push(instance.description.clone());
         }
     }
 
     fn leave_out(&mut self, line: String) {
         println!("left out: {line}");
-        self.left_out.push(line);
+        if !self.roll.left_out.contains(&line) {
+            self.roll.left_out.push(line);
+        }
     }
 }
 
