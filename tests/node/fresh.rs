@@ -113,3 +113,27 @@ fn the_first_datagram_of_a_fresh_connection_may_be_lost() {
             relay.answer_only(number)
         });
 }
+
+/// The pauses of QUIC itself double, and the session asks once a second.
+#[test]
+fn a_silent_peer_of_quic_is_asked_several_times_a_second_as_long_as_it_is_silent() {
+    let (server, client) = (Node::start(), Node::start());
+    let addr = server.serve_over(CarrierKind::Quic, "127.0.0.1:0".parse().unwrap(), patient());
+    let relay = DatagramRelay::new(addr);
+    let link = client.link_with(relay.addr, |config| (config.carrier, config.timing) = (CarrierKind::Quic, patient()));
+    let (mut near, mut far) = both_ways(&client, link, 1000);
+    relay.silence(true);
+    relay.record();
+    near.write_all(b"x").unwrap();
+    let (since, mut asked) = (Instant::now(), 0);
+    until("it has been asked thirty times", || {
+        // The long headers are those of fresh connections.
+        asked += relay.recorded().iter().filter(|datagram| datagram[0] & 0x80 == 0).count();
+        relay.record();
+        asked >= 30
+    });
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+    relay.answer_only(0);
+    relay.silence(false);
+    far.read_exact(&mut [0]).unwrap();
+}

@@ -238,6 +238,7 @@ impl Quic {
         if let State::Open(_, _, Stage::Established(_)) = &self.state {
             self.take_in(now);
         }
+        self.ask_again(now);
         self.send_all(now);
         if let State::Open(_, connection, Stage::Established(_)) = &mut self.state {
             self.limited.take().into_iter().for_each(|bytes| self.window.fix(bytes));
@@ -248,6 +249,17 @@ impl Quic {
             self.message_bytes = config::MESSAGES_BYTES_MAX - connection.datagrams().send_buffer_space();
         }
         self.note_silence(now);
+    }
+
+    /// Asks a peer again that has been silent for long.
+    fn ask_again(&mut self, now: Instant) {
+        if let State::Open(_, connection, Stage::Established(_)) = &mut self.state
+            && self.silence.ask_at(connection.rtt()).is_some_and(|at| at <= now)
+        {
+            connection.ping();
+            self.unsent.let_one_pass();
+            self.silence.on_asked(now);
+        }
     }
 
     fn note_silence(&mut self, now: Instant) {

@@ -428,7 +428,9 @@ impl Transport for Quic {
 
     fn next_timeout(&mut self) -> Option<Duration> {
         let State::Open(_, connection, _) = &mut self.state else { return None };
-        connection.poll_timeout().map(|at| at.saturating_duration_since(Instant::now()))
+        let ask_at = self.silence.ask_at(connection.rtt());
+        let at = connection.poll_timeout().into_iter().chain(ask_at).min()?;
+        Some(at.saturating_duration_since(Instant::now()))
     }
 
     fn network_changed(&mut self) {

@@ -1,4 +1,7 @@
 //! The silence of a peer: the time in which it has acknowledged nothing, although something was sent to it.
+//!
+//! A peer that stays silent is asked again and again. QUIC itself sends again after pauses that double, so after a few seconds
+//! without a network it would notice late that the network is back.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +13,15 @@ pub(super) struct Silence {
     sent: u64,
     /// Its start.
     since: Option<Instant>,
+    /// The time of the last question.
+    asked: Option<Instant>,
 }
 
 impl Silence {
     /// Notes the acknowledgements that have come, and the frames to be acknowledged that were sent.
     pub(super) fn note(&mut self, now: Instant, acks: u64, sent: u64) {
         if acks != self.acks {
-            self.since = None;
+            (self.since, self.asked) = (None, None);
         }
         if sent != self.sent {
             self.since.get_or_insert(now);
@@ -28,10 +33,22 @@ impl Silence {
     pub(super) fn is_long(&self, now: Instant, round: Duration) -> bool {
         self.since.is_some_and(|since| now.saturating_duration_since(since) > 2 * round + PATIENCE)
     }
+
+    /// Returns the time of the next question to the peer.
+    pub(super) fn ask_at(&self, round: Duration) -> Option<Instant> {
+        self.asked.map(|asked| asked + ASK_PAUSE).or_else(|| Some(self.since? + 2 * round + PATIENCE))
+    }
+
+    /// Notes a question.
+    pub(super) fn on_asked(&mut self, now: Instant) {
+        self.asked = Some(now);
+    }
 }
 
 /// The time for which a peer may be busy, as the system has it for TCP.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// The pause between two questions: the most that a return of the network is noticed late.
+const ASK_PAUSE: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
@@ -52,5 +69,22 @@ mod tests {
         silence.note(at(20_000), 2, 6);
         assert!(!silence.is_long(at(20_300), round));
         assert!(silence.is_long(at(20_301), round));
+    }
+
+    #[test]
+    fn a_silent_peer_is_asked_after_pauses_that_stay_the_same() {
+        let (mut silence, start) = (Silence::default(), Instant::now());
+        let (round, at) = (Duration::from_millis(50), |ms| start + Duration::from_millis(ms));
+        assert_eq!(silence.ask_at(round), None, "nothing was sent");
+        silence.note(at(1_000), 0, 1);
+        assert_eq!(silence.ask_at(round), Some(at(1_300)));
+        for count in 0..1_000 {
+            let now = at(1_300 + 200 * count);
+            assert_eq!(silence.ask_at(round), Some(now));
+            silence.on_asked(now);
+            silence.note(now, 0, 2 + count);
+        }
+        silence.note(at(300_000), 1, 1_001);
+        assert_eq!(silence.ask_at(round), None, "it has answered");
     }
 }

@@ -3,7 +3,7 @@
 //! quinn-proto does not answer it, but it asks its congestion control for the window before each datagram that the window or the
 //! pacing may hold back. So if it has asked and makes no datagram, bytes are held back. It does not ask where it may send nothing to
 //! an address that the peer has not confirmed (RFC 9000, section 8.2): bytes that it was given and that make no datagram are held
-//! back, too.
+//! back, too. The answer to its question is also where a single datagram is let through that the window holds back.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -19,12 +19,19 @@ pub(crate) struct Unsent {
     has_any: bool,
     /// Bytes were given since the last datagram.
     is_given: bool,
-    asked: Asked,
+    /// The next datagram may exceed the window.
+    passes: bool,
+    shared: Arc<Shared>,
 }
 
-/// True if a congestion control was asked for its window since this was cleared. A [`Controller`] must be [`Sync`], though one thread
-/// uses it.
-type Asked = Arc<AtomicBool>;
+/// The part that the congestion control knows. A [`Controller`] must be [`Sync`], though one thread uses it.
+#[derive(Debug, Default)]
+struct Shared {
+    /// The congestion control was asked for its window since this was cleared.
+    is_asked: AtomicBool,
+    /// Its window has no end.
+    is_open: AtomicBool,
+}
 
 impl Unsent {
     /// Returns true if the connection had bytes left when it made no further datagram.
@@ -37,6 +44,11 @@ impl Unsent {
         self.is_given = true;
     }
 
+    /// Lets the next datagram exceed the window: bytes that were sent to a silent peer fill it until the peer answers.
+    pub fn let_one_pass(&mut self) {
+        self.passes = true;
+    }
+
     /// Asks a connection for its next datagrams, and notes if it has more to send.
     pub fn poll(
         &mut self,
@@ -45,28 +57,31 @@ impl Unsent {
         datagrams_max: usize,
         out: &mut Vec<u8>,
     ) -> Option<Transmit> {
-        self.asked.store(false, Ordering::Relaxed);
-        let transmit = connection.poll_transmit(now, datagrams_max, out);
+        let passes = std::mem::take(&mut self.passes);
+        self.shared.is_asked.store(false, Ordering::Relaxed);
+        self.shared.is_open.store(passes, Ordering::Relaxed);
+        let transmit = connection.poll_transmit(now, if passes { 1 } else { datagrams_max }, out);
+        self.shared.is_open.store(false, Ordering::Relaxed);
         self.is_given &= transmit.is_none();
-        self.has_any = self.is_given || self.asked.load(Ordering::Relaxed);
+        self.has_any = self.is_given || self.shared.is_asked.load(Ordering::Relaxed);
         transmit
     }
 
     /// Returns a factory of congestion controls like another one, which note that they are asked.
     pub fn watch(&self, inner: Arc<dyn ControllerFactory + Send + Sync>) -> Arc<dyn ControllerFactory + Send + Sync> {
-        Arc::new(Watched { inner, asked: Arc::clone(&self.asked) })
+        Arc::new(Watched { inner, shared: Arc::clone(&self.shared) })
     }
 }
 
 /// A congestion control, or its factory, that notes when it is asked for the window.
 struct Watched<T: ?Sized> {
-    asked: Asked,
+    shared: Arc<Shared>,
     inner: T,
 }
 
 impl ControllerFactory for Watched<Arc<dyn ControllerFactory + Send + Sync>> {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
-        Box::new(Watched { inner: Arc::clone(&self.inner).build(now, mtu), asked: Arc::clone(&self.asked) })
+        Box::new(Watched { inner: Arc::clone(&self.inner).build(now, mtu), shared: Arc::clone(&self.shared) })
     }
 }
 
@@ -92,8 +107,8 @@ impl Controller for Watched<Box<dyn Controller>> {
     }
 
     fn window(&self) -> u64 {
-        self.asked.store(true, Ordering::Relaxed);
-        self.inner.window()
+        self.shared.is_asked.store(true, Ordering::Relaxed);
+        if self.shared.is_open.load(Ordering::Relaxed) { u64::MAX } else { self.inner.window() }
     }
 
     fn metrics(&self) -> ControllerMetrics {
@@ -101,7 +116,7 @@ impl Controller for Watched<Box<dyn Controller>> {
     }
 
     fn clone_box(&self) -> Box<dyn Controller> {
-        Box::new(Watched { inner: self.inner.clone_box(), asked: Arc::clone(&self.asked) })
+        Box::new(Watched { inner: self.inner.clone_box(), shared: Arc::clone(&self.shared) })
     }
 
     fn initial_window(&self) -> u64 {
@@ -117,21 +132,43 @@ impl Controller for Watched<Box<dyn Controller>> {
 mod tests {
     use std::time::Duration;
 
-    use quinn_proto::{ClientConfig, Endpoint};
+    use quinn_proto::congestion::NewRenoConfig;
+    use quinn_proto::{ClientConfig, Endpoint, TransportConfig};
 
     use super::super::config;
     use super::*;
     use crate::transport::{Congestion, Setup, client_tls};
 
-    /// The peer does not answer, so the window lets all through that there is.
+    /// Returns a connection with this configuration to a peer that does not answer.
+    fn connection(config: Arc<TransportConfig>, now: Instant) -> Connection {
+        let mut client = ClientConfig::new(client_tls(&Setup::of_tests()).unwrap().quic_client().unwrap());
+        client.transport_config(config);
+        let mut endpoint = Endpoint::new(Arc::new(config::endpoint(&[7; 32])), None, true, None);
+        let peer = "127.0.0.1:1".parse().unwrap();
+        endpoint.connect(now, client, peer, "seaprox.invalid").unwrap().1
+    }
+
+    #[test]
+    fn one_datagram_may_exceed_the_window() {
+        let (mut unsent, now, mut out) = (Unsent::default(), Instant::now(), Vec::new());
+        let (mut closed, mut config) = (NewRenoConfig::default(), TransportConfig::default());
+        closed.initial_window(0);
+        config.congestion_controller_factory(unsent.watch(Arc::new(closed)));
+        let mut connection = connection(Arc::new(config), now);
+        assert!(unsent.poll(&mut connection, now, 1, &mut out).is_none());
+        assert!(unsent.has_any());
+        unsent.let_one_pass();
+        assert!(unsent.poll(&mut connection, now, 10, &mut out).is_some_and(|sent| sent.segment_size.is_none()));
+        connection.ping();
+        out.clear();
+        assert!(unsent.poll(&mut connection, now, 1, &mut out).is_none());
+    }
+
+    /// The window lets all through that there is.
     #[test]
     fn bytes_that_were_given_and_made_no_datagram_are_held_back() {
         let (mut unsent, mut now, mut out) = (Unsent::default(), Instant::now(), Vec::new());
-        let mut client = ClientConfig::new(client_tls(&Setup::of_tests()).unwrap().quic_client().unwrap());
-        client.transport_config(config::transport(Congestion::System, None, &unsent));
-        let mut endpoint = Endpoint::new(Arc::new(config::endpoint(&[7; 32])), None, true, None);
-        let peer = "127.0.0.1:1".parse().unwrap();
-        let (_, mut connection) = endpoint.connect(now, client, peer, "seaprox.invalid").unwrap();
+        let mut connection = connection(config::transport(Congestion::System, None, &unsent), now);
         let mut poll_all = |unsent: &mut Unsent, connection: &mut Connection, now| {
             let count = std::iter::from_fn(|| {
                 out.clear();
