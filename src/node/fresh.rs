@@ -2,8 +2,9 @@
 //!
 //! While all subflows of a session are silent, nothing tells when the network is back: each connection sends again after pauses
 //! that have doubled meanwhile, and a NAT may have forgotten it. So the dialing node makes a new connection over each path every
-//! [`PAUSE_MS`], and after longer pauses later, until the subflows are dead and are dialed again in any case. The first packet of
-//! a connection may be lost just before the network is back, so each waits for its answers while later ones are dialed.
+//! [`PAUSE_MS`], until the subflows are dead and are dialed again in any case. The pauses become longer if connections are answered
+//! and do not come up, because the peer is busy then. The first packet of a connection may be lost just before the network is back,
+//! so each waits for its answers while later ones are dialed.
 //!
 //! ```text
 //!   all subflows silent --PAUSE_MS--> dialed --up--> takes the slot; the silent carrier and the other fresh ones are dropped
@@ -17,6 +18,7 @@ use std::time::Duration;
 use crate::engine::core::Core;
 use crate::types::id::Id;
 
+use super::carrier::CarrierStage;
 use super::control::Node;
 use super::dialer::{Dialer, jittered};
 
@@ -27,14 +29,15 @@ pub(crate) struct Fresh {
     carriers: VecDeque<(Id, u64)>,
     /// The time of the next one.
     next_ms: u64,
-    /// The number of those that were dialed.
+    /// The number of those that were dialed while the peer, or its system, answered.
     tries: u32,
 }
 
 impl Fresh {
-    /// Counts a dial, whose answers may take so long, and sets the time of the next one. At most `most` are dialed at once.
-    fn count(&mut self, now_ms: u64, answers_ms: u64, most: usize) {
-        self.tries += 1;
+    /// Counts a dial, whose answers may take so long, and sets the time of the next one. At most `most` are dialed at once. Where
+    /// nothing answers at all, a dial costs no peer anything.
+    fn count(&mut self, now_ms: u64, answers_ms: u64, most: usize, is_answered: bool) {
+        self.tries += u32::from(is_answered);
         let doubled = self.tries.saturating_sub(PROMPT_TRIES).min(DOUBLED_MAX);
         let pause_ms = PAUSE_MS << doubled;
         let pause_ms =
@@ -123,7 +126,10 @@ impl Node {
         let now_ms = core.now_ms;
         let slot = self.links.get_mut(link)?.dialer.as_mut()?.slots.get_mut(place)?;
         let fresh = slot.fresh.as_mut()?;
-        fresh.count(now_ms, answers_ms, most);
+        // The system of a peer answers the first packet of TCP, however busy the peer is.
+        let is_dialing = |id: &Id| self.carriers.get(*id).is_some_and(|it| it.stage == CarrierStage::Dialing);
+        let is_answered = !fresh.carriers.iter().all(|(carrier, _)| is_dialing(carrier));
+        fresh.count(now_ms, answers_ms, most, is_answered);
         let old: Vec<Id> = std::iter::from_fn(|| fresh.take_old(now_ms, answers_ms, most)).collect();
         old.into_iter().for_each(|old| self.drop_fresh(core, link, old));
         if core.pools.sessions.session(link)?.has_subflow_room()
@@ -182,8 +188,8 @@ impl Node {
 
 /// Time after which a path gets a fresh carrier, and the next one.
 const PAUSE_MS: u64 = 400;
-/// Fresh carriers of a path until the pauses double, each with a random part, and the most doublings: a server that was too busy to
-/// answer does not have all its links at once for long.
+/// Fresh carriers of a path, while the peer answers, until the pauses double, each with a random part, and the most doublings: a
+/// server that was too busy to finish a handshake does not have all its links at once for long.
 const PROMPT_TRIES: u32 = 8;
 const DOUBLED_MAX: u32 = 3;
 /// Round trips in which a connection must be up, if they take longer: those of TCP, of TLS and of the HELLO, and one to spare.
@@ -200,10 +206,10 @@ mod tests {
     use crate::types::id::Kind;
 
     /// Dials for so long, and returns the pauses and the largest number of carriers at once.
-    fn dial(time_ms: u64, answers_ms: u64, most: usize) -> (Vec<u64>, usize) {
+    fn dial(time_ms: u64, answers_ms: u64, most: usize, is_answered: bool) -> (Vec<u64>, usize) {
         let (mut fresh, mut pauses, mut largest, mut now_ms) = (Fresh::default(), Vec::new(), 0, 0);
         while now_ms < time_ms {
-            fresh.count(now_ms, answers_ms, most);
+            fresh.count(now_ms, answers_ms, most, is_answered);
             while let Some(old) = fresh.take_old(now_ms, answers_ms, most) {
                 let age_ms = now_ms - old.index() as u64;
                 assert!(age_ms >= answers_ms.max(ANSWERS_MS_MIN) || largest == most, "one of {age_ms} ms is dropped");
@@ -221,20 +227,21 @@ mod tests {
 
     #[test]
     fn each_has_time_for_its_answers_and_few_are_dialed_at_once() {
-        assert_eq!(dial(3_200, 100, PATH_MAX).1, 4);
+        assert_eq!(dial(3_200, 100, PATH_MAX, true).1, 4);
         for answers_ms in [100, 2_000, 3_000, 30_000] {
             for most in 1..=PATH_MAX {
-                let (_, largest) = dial(60_000, answers_ms, most);
+                let (_, largest) = dial(60_000, answers_ms, most, true);
                 assert!((1..=most).contains(&largest), "{largest} of {most} for {answers_ms} ms");
             }
         }
     }
 
     #[test]
-    fn the_pauses_double_after_some_tries() {
-        let (pauses, _) = dial(60_000, 100, PATH_MAX);
+    fn the_pauses_double_after_some_tries_that_were_answered() {
+        let (pauses, _) = dial(60_000, 100, PATH_MAX, true);
         assert_eq!(pauses[..8], [PAUSE_MS; 8]);
         assert!(pauses[11..].iter().all(|pause| (PAUSE_MS * 4..=PAUSE_MS * 8).contains(pause)), "{pauses:?}");
-        assert!(dial(60_000, 3_000, 2).0.iter().all(|pause| *pause >= 1_500));
+        assert!(dial(60_000, 100, PATH_MAX, false).0.iter().all(|pause| *pause == PAUSE_MS));
+        assert!(dial(60_000, 3_000, 2, true).0.iter().all(|pause| *pause >= 1_500));
     }
 }
