@@ -4,7 +4,7 @@
 //! datagrams of a connection wait in its inbox until its carrier has its turn, as bytes wait in the receive buffer of a socket
 //! of TCP; those that do not fit are dropped, and the peer sends them again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -34,7 +34,8 @@ pub(crate) struct Port {
     socket: UdpSocket,
     state: UdpSocketState,
     endpoint: Endpoint,
-    inboxes: HashMap<ConnectionHandle, Inbox>,
+    /// The inboxes, at the numbers of their connections, which the endpoint gives again.
+    inboxes: Vec<Option<Inbox>>,
     /// Inboxes of unauthenticated peers.
     inboxes_unauthenticated: usize,
     /// Connections that peers have begun, and that no carrier has taken.
@@ -85,7 +86,7 @@ impl Port {
             socket,
             state,
             endpoint,
-            inboxes: HashMap::new(),
+            inboxes: Vec::new(),
             inboxes_unauthenticated: 0,
             arrivals: VecDeque::new(),
             firsts_left: 0,
@@ -203,14 +204,15 @@ impl Port {
 
     /// Puts a datagram into the inbox of its connection.
     fn deliver(&mut self, connection: ConnectionHandle, event: ConnectionEvent, len: usize) {
-        let Some(inbox) = self.inboxes.get_mut(&connection) else { return };
+        let Some(inbox) = self.inbox_mut(connection) else { return };
         if inbox.bytes + len + inbox.events.len() * EVENT_BYTES > inbox.bytes_max {
             return;
         }
         inbox.bytes += len;
         inbox.events.push_back(event);
         if !std::mem::replace(&mut inbox.is_woken, true) {
-            self.woken.push(inbox.side);
+            let side = inbox.side;
+            self.woken.push(side);
         }
     }
 
@@ -285,26 +287,34 @@ impl Port {
     pub fn open_inbox(&mut self, connection: ConnectionHandle, side: Id) {
         let bytes_max = INBOX_BYTES_UNAUTHENTICATED_MAX;
         let inbox = Inbox { side, events: VecDeque::new(), bytes: 0, bytes_max, is_woken: false };
-        if self.inboxes.insert(connection, inbox).is_none_or(|before| !before.is_unauthenticated()) {
+        if self.inboxes.len() <= connection.0 {
+            self.inboxes.resize_with(connection.0 + 1, || None);
+        }
+        if self.inboxes[connection.0].replace(inbox).is_none_or(|before| !before.is_unauthenticated()) {
             self.inboxes_unauthenticated += 1;
         }
     }
 
+    fn inbox_mut(&mut self, connection: ConnectionHandle) -> Option<&mut Inbox> {
+        self.inboxes.get_mut(connection.0)?.as_mut()
+    }
+
     /// Gives the inbox of a connection its full size, once the peer is authenticated.
     pub fn widen_inbox(&mut self, connection: ConnectionHandle) {
-        let Some(inbox) = self.inboxes.get_mut(&connection) else { return };
-        self.inboxes_unauthenticated -= usize::from(inbox.is_unauthenticated());
+        let Some(inbox) = self.inbox_mut(connection) else { return };
+        let was_unauthenticated = inbox.is_unauthenticated();
         inbox.bytes_max = INBOX_BYTES_MAX;
+        self.inboxes_unauthenticated -= usize::from(was_unauthenticated);
     }
 
     /// Returns the bytes that wait in the inbox of a connection.
     pub fn inbox_bytes(&self, connection: ConnectionHandle) -> usize {
-        self.inboxes.get(&connection).map_or(0, |inbox| inbox.bytes)
+        self.inboxes.get(connection.0).and_then(Option::as_ref).map_or(0, |inbox| inbox.bytes)
     }
 
     /// Takes the datagrams of a connection. Returns the number of their bytes.
     pub fn take_inbox(&mut self, connection: ConnectionHandle, take: impl FnMut(ConnectionEvent)) -> usize {
-        let Some(inbox) = self.inboxes.get_mut(&connection) else { return 0 };
+        let Some(inbox) = self.inbox_mut(connection) else { return 0 };
         inbox.is_woken = false;
         inbox.events.drain(..).for_each(take);
         // An idle connection keeps little memory.
@@ -314,7 +324,7 @@ impl Port {
 
     /// Forgets a connection that is over.
     pub fn forget(&mut self, connection: ConnectionHandle) {
-        if let Some(inbox) = self.inboxes.remove(&connection) {
+        if let Some(inbox) = self.inboxes.get_mut(connection.0).and_then(Option::take) {
             self.inboxes_unauthenticated -= usize::from(inbox.is_unauthenticated());
             self.endpoint.handle_event(connection, EndpointEvent::drained());
         }
@@ -550,6 +560,6 @@ mod tests {
             port.take_dropped() > 0
         });
         port.forget(handle);
-        assert!(port.inboxes.is_empty());
+        assert!(port.inboxes.iter().all(Option::is_none));
     }
 }
