@@ -26,6 +26,17 @@ pub(crate) struct Accepted {
 }
 
 impl Core {
+    /// Notes an event of a listener. The datagrams of carriers are received before the sides run, so that the carriers handle them
+    /// in this turn.
+    pub(crate) fn listener_event(&mut self, id: Id) {
+        match self.listeners.get(id) {
+            Some(listener) if listener.is_of_carriers() && !listener.queued => {
+                self.queues.requests.push_back(Request::Datagrams { listener: id });
+            }
+            _ => self.listener_ready(id),
+        }
+    }
+
     /// Queues a listener whose backlog has clients.
     pub(crate) fn listener_ready(&mut self, id: Id) {
         if self.datagrams_ready(id) {
@@ -52,8 +63,7 @@ impl Core {
         for _ in 0..self.accepts_left().min(most) {
             self.queues.accepts.1 += 1;
             let Some(listener) = self.listeners.get_mut(id) else { return };
-            if matches!(listener.front, Front::Nodes) && listener.acceptor.is_none() {
-                // Its socket is one of datagrams, which the links have.
+            if listener.is_of_carriers() {
                 listener.ready = false;
                 return self.queues.requests.push_back(Request::Datagrams { listener: id });
             }

@@ -235,7 +235,7 @@ impl Proxy {
             let id = Id::from_u64(token.0 as u64);
             let Some((id, side)) = id.and_then(|id| self.core.sides.get_mut(id).map(|side| (id, side))) else {
                 match id {
-                    Some(id) if id.kind() == Kind::Listener => self.core.listener_ready(id),
+                    Some(id) if id.kind() == Kind::Listener => self.core.listener_event(id),
                     Some(id) if matches!(id.kind(), Kind::Flow | Kind::Association) => {
                         _ = self.core.datagrams_ready(id)
                     }

@@ -470,6 +470,11 @@ impl Listener {
         self.link
     }
 
+    /// Returns true if its socket is one of datagrams, which carriers of links share.
+    pub fn is_of_carriers(&self) -> bool {
+        matches!(self.front, Front::Nodes) && self.acceptor.is_none()
+    }
+
     /// Sets if the system redirects clients to it. Without the right to accept connections of TPROXY those of NAT remain.
     fn set_redirected(&mut self, is_redirected: bool) {
         if is_redirected && self.redirection.is_none() {

@@ -4,11 +4,12 @@ use crate::node_kit;
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use node_kit::*;
-use seaprox::node::{CarrierKind, LinkEvent, LinksOfServer, ServeConfig, Timing};
-use seaprox::{Id, Reason};
+use seaprox::node::{CarrierKind, LinkEvent, LinksOfServer, Policy, ServeConfig, Timing};
+use seaprox::{Bind, Config, Id, Proxy, Reason};
 
 use crate::flows;
 use crate::quic_kit::RawQuic;
@@ -73,6 +74,28 @@ fn a_peer_that_has_not_shown_its_address_gets_at_most_three_times_its_bytes() {
         let got: usize = answers(&stranger, Duration::from_millis(1200)).iter().map(|(_, len)| len).sum();
         assert!(got > 0 && got <= 3 * sent, "{got} bytes for {sent}");
     }
+}
+
+/// The test drives the loop turn by turn.
+#[test]
+fn a_datagram_is_handled_in_the_turn_in_which_it_arrives() {
+    let mut proxy = Proxy::new(Config::default(), None).unwrap();
+    let place = Bind::parse("127.0.0.1:0").unwrap();
+    let mut bound = CarrierKind::Quic.bind(&place, proxy.core().config()).unwrap();
+    let addr = bound[0].addr().ip().unwrap();
+    let policy: Arc<dyn Policy> = Open::new();
+    let config = ServeConfig { carrier: CarrierKind::Quic, ..ServeConfig::new(identity(2), policy) };
+    proxy.core().serve_links(&mut bound[0], config).unwrap();
+    // The system may drop datagrams on loopback, so there are several tries.
+    let is_answered = hellos(8).iter().any(|(_, hello)| {
+        (0..8).for_each(|_| _ = proxy.turn(Some(Duration::ZERO)).unwrap());
+        let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+        stranger.set_nonblocking(true).unwrap();
+        hello.iter().for_each(|datagram| _ = stranger.send_to(datagram, addr).unwrap());
+        proxy.turn(Some(Duration::ZERO)).unwrap();
+        stranger.recv(&mut [0; 2048]).is_ok()
+    });
+    assert!(is_answered, "the answers left in later turns");
 }
 
 #[test]
