@@ -509,6 +509,22 @@ mod tests {
     }
 
     #[test]
+    fn a_call_sends_32_to_48_datagrams_and_fewer_where_they_are_long() {
+        let port = server();
+        // A system without this offload sends one datagram a call.
+        if port.state.max_gso_segments() > 1 {
+            let usual = port.segments_max(1_452);
+            assert!((32..=48).contains(&usual), "{usual} datagrams of 1,452 bytes");
+        }
+        for mtu in [1_200, 1_452, 4_000, 9_000, 65_507] {
+            let segments = port.segments_max(mtu);
+            // The length of a packet of IP has 16 bits.
+            assert!(segments >= 1 && segments * mtu <= 65_507, "{segments} datagrams of {mtu} bytes");
+        }
+        assert!(port.state.max_gso_segments() < 7 || port.segments_max(9_000) == 7);
+    }
+
+    #[test]
     fn few_connections_wait_for_a_carrier() {
         let mut port = server();
         let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
