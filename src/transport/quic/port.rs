@@ -51,6 +51,18 @@ pub(crate) struct Port {
     /// The room for datagrams that leave.
     out: Vec<u8>,
     buffers: Rc<Buffers>,
+    #[cfg(test)]
+    pub(super) trial: Trial,
+}
+
+/// A system that a test keeps from taking datagrams.
+#[cfg(test)]
+#[derive(Default)]
+pub(super) struct Trial {
+    /// Calls that it refuses from now on.
+    pub refusals: usize,
+    /// The datagrams of each call, and true if it took them.
+    pub calls: Vec<(Vec<u8>, bool)>,
 }
 
 /// The datagrams of one connection.
@@ -95,6 +107,8 @@ impl Port {
             blocked: Vec::new(),
             out: Vec::new(),
             buffers: Rc::clone(buffers),
+            #[cfg(test)]
+            trial: Trial::default(),
         })
     }
 
@@ -386,7 +400,11 @@ impl Port {
     }
 
     /// Sends datagrams. Returns false if the system takes none now. An error that one datagram has met is a loss of that one.
-    fn is_taken(&self, transmit: &Transmit, contents: &[u8]) -> bool {
+    fn is_taken(&mut self, transmit: &Transmit, contents: &[u8]) -> bool {
+        #[cfg(test)]
+        if self.trial.refuses(contents.get(..transmit.size).unwrap_or(contents)) {
+            return false;
+        }
         let datagrams = quinn_udp::Transmit {
             destination: transmit.destination,
             ecn: transmit.ecn.and_then(|ecn| quinn_udp::EcnCodepoint::from_bits(ecn as u8)),
@@ -412,6 +430,16 @@ impl Port {
             // A datagram that does not leave here is lost, and QUIC sends it again.
             let _ = self.state.try_send(UdpSockRef::from(&self.socket), &one);
         }
+    }
+}
+
+#[cfg(test)]
+impl Trial {
+    fn refuses(&mut self, contents: &[u8]) -> bool {
+        let is_taken = self.refusals == 0;
+        self.refusals = self.refusals.saturating_sub(1);
+        self.calls.push((contents.to_vec(), is_taken));
+        !is_taken
     }
 }
 

@@ -128,6 +128,52 @@ fn a_connection_tells_if_it_has_bytes_that_it_has_not_sent() {
 }
 
 #[test]
+fn datagrams_that_the_system_does_not_take_are_kept_and_leave_first() {
+    let (mut near, server, buffers) = dial();
+    let (mut far, mut got, since) = (None::<End>, Vec::new(), Instant::now());
+    let mut until = |near: &mut End, is_true: &mut dyn FnMut(&mut End, &[u8]) -> bool| {
+        while !is_true(near, &got) {
+            assert!(since.elapsed() < Duration::from_secs(20), "{} bytes have arrived", got.len());
+            near.answer();
+            Quic::receive_shared(&server);
+            if far.is_none() && Quic::next_arrival(&server).is_some() {
+                far = Some(End::new(&server, Io::None, Endpoint::Unknown, &buffers));
+            }
+            let Some(far) = far.as_mut() else { continue };
+            if far.receive().is_some() { got.extend(far.open()) } else { far.flush() }
+        }
+    };
+    near.open();
+    until(&mut near, &mut |near, _| !near.0.is_handshaking() && !near.0.unsent.has_any());
+    let (port, side) = (Rc::clone(&near.0.port), near.0.side);
+    let sent: Vec<u8> = (0..300_000u32).map(|at| (at.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect();
+    near.0.send_bytes(&sent);
+    port.borrow_mut().trial.refusals = 3;
+    for _ in 0..3 {
+        near.flush();
+        assert_eq!(port.borrow_mut().woken(), [side], "it runs again when the socket is writable");
+        assert!(!near.0.is_flushed() && !near.0.may_wait());
+    }
+    // The system refuses a call in every second turn from now on.
+    until(&mut near, &mut |_, got| {
+        let mut port = port.borrow_mut();
+        port.trial.refusals = usize::from(port.trial.calls.last().is_some_and(|(_, is_taken)| *is_taken));
+        got.len() >= sent.len()
+    });
+    assert!(got == sent);
+    let calls = std::mem::take(&mut port.borrow_mut().trial.calls);
+    for pair in calls.windows(2) {
+        assert!(pair[0].1 || pair[0].0 == pair[1].0, "others have left before what was not taken");
+    }
+    let mut taken: Vec<&[u8]> = calls.iter().filter(|call| call.1).map(|call| call.0.as_slice()).collect();
+    let count = taken.len();
+    assert!(calls.len() - count >= 5, "{} of {} calls were refused", calls.len() - count, calls.len());
+    taken.sort_unstable();
+    taken.dedup();
+    assert_eq!(taken.len(), count, "each datagram has left once");
+}
+
+#[test]
 fn a_turn_is_charged_for_what_has_arrived_and_for_what_a_closed_gap_releases() {
     let mut charge = Charge::default();
     assert_eq!(charge.on_taken(100_000), 100_000);
