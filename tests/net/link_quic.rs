@@ -144,6 +144,46 @@ fn a_nat_that_forgets_a_connection_of_quic_costs_no_byte_and_no_redial() {
     assert_eq!(forward.nodes.near.count_log(&["no subflow"]), 0, "nothing was dialed again");
 }
 
+#[test]
+fn another_address_of_this_host_costs_no_byte_and_no_redial() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    // Nothing but the change itself makes the near node speak.
+    let both = ["--carrier", "quic", "--link-keepalive", "300s", "--link-dead", "600s"];
+    let forward = Forward::start(&net, Options { both: &both, near: &["-v"], far: &[] });
+    until_live(&forward, &["quic"]);
+    let number = subflows(&forward.nodes.far)[0]["number"].clone();
+    let change = |last_byte| {
+        net.path(0).change_address(last_byte);
+        let now = format!("{}:", net.path(0).near_ip());
+        until("the far node sees the new address", || {
+            subflows(&forward.nodes.far)[0]["remote"].as_str().is_some_and(|remote| remote.starts_with(&now))
+        });
+    };
+    swap_while(forward.peers(), 0, || {
+        for last_byte in 10..13 {
+            change(last_byte);
+            let before = link_figure(&forward.nodes.near, "bytes_received");
+            until("the transfer goes on", || link_figure(&forward.nodes.near, "bytes_received") > before + (1 << 20));
+        }
+    });
+    // A node that only listens is found at its new address, too.
+    let (mut client, mut server) = forward.peers();
+    client.run(&[Send(1_000)]);
+    server.run(&[Take(1_000)]);
+    for last_byte in 13..16 {
+        change(last_byte);
+        server.run(&[Send(100_000)]);
+        client.run(&[Take(100_000)]);
+    }
+    let now = subflows(&forward.nodes.far);
+    assert_eq!((now.len(), &now[0]["number"]), (1, &number), "it is the same subflow");
+    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0);
+    assert_eq!(forward.nodes.near.count_log(&["no subflow"]), 0, "nothing was dialed again");
+}
+
 /// Sets the longest packet of the devices of both ends.
 #[track_caller]
 fn set_mtu(net: &Net, bytes: u32) {
