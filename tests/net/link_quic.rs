@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use kit::Step::{Fin, Read as Take, ReadAll, Send};
 use kit::{Peer, until, until_within};
 use net_kit::filter::{filter, of_links};
+use net_kit::goodput::Load;
 use net_kit::nodes::{Forward, Options, PORT, direct, link_figure, subflows};
 use net_kit::transfer::swap_while;
 use net_kit::{Kind, Net, has_net};
@@ -182,6 +183,39 @@ fn another_address_of_this_host_costs_no_byte_and_no_redial() {
     assert_eq!((now.len(), &now[0]["number"]), (1, &number), "it is the same subflow");
     assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0);
     assert_eq!(forward.nodes.near.count_log(&["no subflow"]), 0, "nothing was dialed again");
+}
+
+#[test]
+fn tcp_and_quic_over_two_paths_share_a_transfer() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Rate(50.0), Kind::Rate(50.0)]);
+    let near = ["--path", "tcp:%p1", "--path", "quic:%p2"];
+    let forward = Forward::start(&net, Options { near: &near, ..Options::default() });
+    until_live(&forward, &["quic", "tcp"]);
+    let sent = || {
+        let all = subflows(&forward.nodes.near);
+        let of = |name: &str| all.iter().find(|it| it["carrier"] == name).and_then(|it| it["bytes_sent"].as_u64());
+        ["tcp", "quic"].map(|name| of(name).unwrap_or(0))
+    };
+    let load = Load::start(vec![forward.pair()]);
+    let [tcp, quic] = {
+        until("16 MiB have left", || sent().iter().sum::<u64>() > 16 << 20);
+        sent()
+    };
+    println!("{} KiB by TCP, {} KiB by QUIC", tcp >> 10, quic >> 10);
+    assert!(tcp.min(quic) > (tcp + quic) / 4, "{tcp} bytes by TCP, {quic} by QUIC");
+    // At the rate of the slow path, the bytes would take eleven minutes.
+    for slow in [0, 1] {
+        net.path(slow).set_rate(0.1);
+        let before = load.received();
+        until("bytes go over the other path", || load.received() > before + (8 << 20));
+        net.path(slow).set_rate(50.0);
+        let before = sent()[slow];
+        until("the path carries again", || sent()[slow] > before + (1 << 20));
+    }
+    assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0);
 }
 
 /// Sets the longest packet of the devices of both ends.
