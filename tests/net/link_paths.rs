@@ -19,38 +19,72 @@ fn sent_from(forward: &Forward, from: &str) -> u64 {
     live.filter(|subflow| is_its(subflow["local"].as_str().unwrap())).map(|s| s["bytes_sent"].as_u64().unwrap()).sum()
 }
 
-#[test]
-fn paths_added_and_removed_in_the_file_take_effect_during_a_transfer() {
-    if !has_net() {
-        return;
-    }
+/// Adds a path to the file of a link during a transfer, and removes the first one. Each path has `prefix` before its address, and
+/// gets subflows of these carriers.
+#[track_caller]
+fn paths_come_and_go(options: &[&str], prefixes: [&str; 2], carriers: [&[&str]; 2]) {
     let net = Net::of(&[Kind::Rate(50.0), Kind::Rate(50.0)]);
     let [first, second] = [0, 1].map(|index| net.path(index).near_ip().to_string());
+    let lines = [format!("{}{first}\n", prefixes[0]), format!("{}{second}\n", prefixes[1])];
     let scratch = Scratch::new();
-    let file = scratch.write("paths", format!("# the cable\n{first}\n"));
-    let forward =
-        Forward::start(&net, Options { near: &["-v", "--carrier", "tcp", "--paths", &file], ..Options::default() });
-    forward.nodes.until_subflows(1);
+    let file = scratch.write("paths", format!("# the cable\n{}", lines[0]));
+    let near = [&["-v", "--paths", &file], options].concat();
+    let forward = Forward::start(&net, Options { near: &near, ..Options::default() });
+    let until_carried = |wanted: &[&[&str]]| {
+        let mut wanted = wanted.concat();
+        wanted.sort_unstable();
+        until(&format!("{wanted:?} are live"), || {
+            let all = subflows(&forward.nodes.near);
+            let live = all.iter().filter(|subflow| subflow["state"] == "live");
+            let mut names: Vec<&str> = live.filter_map(|subflow| subflow["carrier"].as_str()).collect();
+            names.sort_unstable();
+            names == wanted && all.len() == wanted.len()
+        });
+    };
+    until_carried(&carriers[..1]);
     swap_while(forward.peers(), 0, || {
         until("the first path is used", || sent_from(&forward, &first) > 1 << 20);
         assert_eq!(sent_from(&forward, &second), 0);
-        scratch.write("paths", format!("{first}\n{second}\n"));
+        scratch.write("paths", lines.concat());
         until("the second path is used too", || sent_from(&forward, &second) > 1 << 20);
-        forward.nodes.until_subflows(2);
-        scratch.write("paths", format!("{second}\n"));
-        until("the first path is gone", || subflows(&forward.nodes.near).len() == 1);
+        until_carried(&carriers);
+        scratch.write("paths", &lines[1]);
+        until_carried(&carriers[1..]);
         let before = sent_from(&forward, &second);
         until("the second path carries the rest", || sent_from(&forward, &second) > before + (1 << 20));
     });
-    assert_eq!(net.path(0).connections().len(), 0);
+    assert_eq!((sent_from(&forward, &first), net.path(0).connections().len()), (0, 0));
     assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "the link always had a path");
     // An invalid file changes nothing, and the error is logged.
     scratch.write("paths", "nonsense\n");
     forward.nodes.near.wait_for_log(&["ERROR", "the paths file cannot be read again", "paths:1", "nonsense"]);
     scratch.write("paths", "");
     forward.nodes.near.wait_for_log(&["ERROR", "the paths file cannot be read again", "expected at least one path"]);
-    assert_eq!(subflows(&forward.nodes.near).len(), 1);
+    until_carried(&carriers[1..]);
     assert_eq!(forward.nodes.near.count_log(&["no subflow"]), 0, "the removal of a path is not logged as a failure");
+}
+
+#[test]
+fn paths_added_and_removed_in_the_file_take_effect_during_a_transfer() {
+    if has_net() {
+        paths_come_and_go(&["--carrier", "tcp"], ["", ""], [&["tcp"], &["tcp"]]);
+    }
+}
+
+#[test]
+fn paths_of_quic_and_of_tcp_come_and_go_in_the_file() {
+    if has_net() {
+        paths_come_and_go(&[], ["quic:", "quic:"], [&["quic"], &["quic"]]);
+        paths_come_and_go(&[], ["quic:", "tcp:"], [&["quic"], &["tcp"]]);
+    }
+}
+
+/// Each path has a subflow of each carrier.
+#[test]
+fn paths_of_the_default_carrier_come_and_go_in_the_file() {
+    if has_net() {
+        paths_come_and_go(&[], ["", ""], [&["quic", "tcp"], &["quic", "tcp"]]);
+    }
 }
 
 /// One path is replaced by another while nothing is sent: the old one is closed only when the new one is up.
