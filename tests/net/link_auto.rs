@@ -3,6 +3,7 @@
 use crate::kit;
 use crate::net_kit;
 
+use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use kit::{Seaprox, until};
 use net_kit::filter::{filter, of_links};
 use net_kit::nodes::{Forward, Options, link_figure, subflows};
 use net_kit::transfer::swap_while;
-use net_kit::{Kind, Net, has_net};
+use net_kit::{Kind, Net, Way, has_net};
 
 /// A dial that nobody answers fails after 2 s, and a subflow that falls silent is dead after 2 s.
 const AUTO: Options<'static> = Options {
@@ -151,6 +152,28 @@ fn tcp_goes_on_where_it_fills_the_path_alone() {
         until("the trial is over", || active().len() == 1);
         assert_eq!(active(), ["\"tcp\""]);
     });
+}
+
+/// Pauses that double would need half a minute.
+#[test]
+fn a_network_where_nothing_passes_is_tried_over_tcp_at_a_steady_pace() {
+    if !has_net() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    let near = ["--carrier", "tcp", "--link-dead", "10m", "--path", "10.77.1.1"];
+    let forward = Forward::start(&net, Options { near: &near, ..Options::default() });
+    let (mut client, mut server) = forward.pair();
+    net.path(0).black_hole(Way::Both);
+    client.write_all(b"x").unwrap();
+    let mut ports = HashSet::new();
+    until("twenty connections were tried", || {
+        let table = net.near().run("ss -Htn state syn-sent");
+        ports.extend(table.lines().filter_map(|line| line.split_whitespace().nth(2).map(str::to_owned)));
+        ports.len() >= 20
+    });
+    net.path(0).heal();
+    server.read_exact(&mut [0]).unwrap();
 }
 
 #[test]
