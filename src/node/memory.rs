@@ -15,6 +15,8 @@
 
 use std::collections::HashMap;
 
+use slab::Slab;
+
 use crate::engine::control::{Deadline, Loop};
 use crate::engine::core::{Core, OneOff};
 use crate::link::{Code, STREAM_COST, Session};
@@ -33,15 +35,18 @@ pub(crate) struct Memory {
     total: u64,
     received: u64,
     sent: u64,
-    keys: HashMap<PeerKey, Share>,
+    shares: Slab<Share>,
+    /// The share of each key that has one.
+    by_key: HashMap<PeerKey, usize>,
     /// Set while a return of memory to the system is due; the next field holds the time of the last return.
     trim_due: bool,
     trimmed_ms: Option<u64>,
 }
 
-/// The memory of the links of one key.
-#[derive(Clone, Copy, Debug, Default)]
+/// The memory of the links of one key. It exists while at least one link is counted in it.
+#[derive(Clone, Copy, Debug)]
 struct Share {
+    key: PeerKey,
     links: u64,
     received: u64,
     sent: u64,
@@ -51,7 +56,8 @@ struct Share {
 /// The memory that is counted for a link.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
-    key: Option<PeerKey>,
+    /// The share in which the link is counted: a link is weighed at each read and write, so its key is not searched then.
+    share: Option<usize>,
     received: u64,
     sent: u64,
     promised: u64,
@@ -67,7 +73,8 @@ impl Memory {
             total: (total as u64).max(TOTAL_BYTES_MIN),
             received: 0,
             sent: 0,
-            keys: HashMap::new(),
+            shares: Slab::new(),
+            by_key: HashMap::new(),
             trim_due: false,
             trimmed_ms: None,
         }
@@ -81,9 +88,10 @@ impl Memory {
     /// Returns the first window of a new session: half of what its key has left. So the first few links of a key are not
     /// slowed down, and many links leave something for each other.
     pub fn first_window(&self, key: Option<&PeerKey>, most: u64) -> u64 {
-        let share = key.and_then(|key| self.keys.get(key)).copied().unwrap_or_default();
-        let left = (self.total / 4).saturating_sub(share.promised) / 2;
-        left.min(self.free() / 4).max(self.window_min(share.links + 1)).min(most)
+        let share = key.and_then(|key| self.shares.get(*self.by_key.get(key)?));
+        let (links, promised) = share.map_or((0, 0), |share| (share.links, share.promised));
+        let left = (self.total / 4).saturating_sub(promised) / 2;
+        left.min(self.free() / 4).max(self.window_min(links + 1)).min(most)
     }
 
     /// Updates the count of a link's memory.
@@ -95,32 +103,46 @@ impl Memory {
         let left = session.map_or(0, |session| STREAM_COST * streams_left(session, record.streams.len()));
         let (received, sent) = (of(Session::received_cost) + left, of(Session::sent_cost));
         let promised = of(Session::promised);
-        link.usage = Usage { key, received, sent, promised, peak: before.peak.max(received + sent), ..before };
+        let share = key.map(|key| self.share_of(before.share, key));
+        link.usage = Usage { share, received, sent, promised, peak: before.peak.max(received + sent), ..before };
         self.received = self.received - before.received + received;
         self.sent = self.sent - before.sent + sent;
-        if let Some(key) = before.key {
-            let share = self.keys.entry(key).or_default();
-            share.links -= 1;
-            share.received -= before.received;
-            share.sent -= before.sent;
-            share.promised -= before.promised;
-            if share.links == 0 && Some(key) != link.usage.key {
-                self.keys.remove(&key);
-            }
-        }
-        if let Some(key) = key {
-            let share = self.keys.entry(key).or_default();
+        // The link is added first, so that its share does not end meanwhile.
+        if let Some(share) = share.and_then(|share| self.shares.get_mut(share)) {
             share.links += 1;
             share.received += received;
             share.sent += sent;
             share.promised += promised;
+        }
+        if let Some(index) = before.share
+            && let Some(share) = self.shares.get_mut(index)
+        {
+            share.links -= 1;
+            share.received -= before.received;
+            share.sent -= before.sent;
+            share.promised -= before.promised;
+            if share.links == 0 {
+                self.by_key.remove(&self.shares.remove(index).key);
+            }
+        }
+    }
+
+    /// Returns the share of a key: the one in which its link was counted last, if that is still the one of the key. Makes a
+    /// share if there is none.
+    fn share_of(&mut self, last: Option<usize>, key: PeerKey) -> usize {
+        match last {
+            Some(last) if self.shares.get(last).is_some_and(|share| share.key == key) => last,
+            _ => *self
+                .by_key
+                .entry(key)
+                .or_insert_with(|| self.shares.insert(Share { key, links: 0, received: 0, sent: 0, promised: 0 })),
         }
     }
 
     /// Gives the session of a link the bounds that follow from the memory of all other links.
     pub fn bound(&self, link: &mut Link, session: &mut Session) {
         let usage = &mut link.usage;
-        let Some(share) = usage.key.and_then(|key| self.keys.get(&key)) else { return };
+        let Some(share) = usage.share.and_then(|share| self.shares.get(share)) else { return };
         let window = (self.total / 4 / share.links.max(1)).min(self.free() / 4).max(self.window_min(share.links));
         let left = (self.total / 2).saturating_sub(share.sent - usage.sent);
         let sent = left.min(self.total.saturating_sub(self.sent - usage.sent) / 2).max(SENT_BYTES_MIN);
@@ -136,12 +158,13 @@ impl Memory {
         }
     }
 
-    /// Returns a key whose links hold too many received bytes, if there is one: `key`, or the key with most of them.
-    fn over(&self, key: &PeerKey) -> Option<PeerKey> {
-        if self.keys.get(key).is_some_and(|share| share.received > self.total / 2) {
-            return Some(*key);
+    /// Returns the share of a key whose links hold too many received bytes, if there is one: `share`, or the one with most of
+    /// them.
+    fn over(&self, share: usize) -> Option<usize> {
+        if self.shares.get(share).is_some_and(|share| share.received > self.total / 2) {
+            return Some(share);
         }
-        let most = || self.keys.iter().max_by_key(|(_, share)| share.received).map(|(key, _)| *key);
+        let most = || self.shares.iter().max_by_key(|(_, share)| share.received).map(|(index, _)| index);
         if self.received > self.total { most() } else { None }
     }
 
@@ -185,9 +208,9 @@ impl Node {
         if let Some(session) = &mut record.session {
             self.memory.bound(link, session);
         }
-        let Some(key) = link.key else { return };
-        while let Some(key) = self.memory.over(&key) {
-            let its = self.links.iter().filter(|(_, link)| link.usage.key == Some(key));
+        let Some(share) = link.usage.share else { return };
+        while let Some(share) = self.memory.over(share) {
+            let its = self.links.iter().filter(|(_, link)| link.usage.share == Some(share));
             let Some((victim, _)) = its.max_by_key(|(_, link)| (link.carriers.is_empty(), link.usage.received)) else {
                 return;
             };
@@ -263,8 +286,11 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn share(links: u64, received: u64, promised: u64) -> Share {
-        Share { links, received, sent: 0, promised }
+    /// Sets the share of a key, and returns its index.
+    fn set(memory: &mut Memory, key: PeerKey, links: u64, received: u64, promised: u64) -> usize {
+        let index = memory.share_of(None, key);
+        memory.shares[index] = Share { key, links, received, sent: 0, promised };
+        index
     }
 
     #[test]
@@ -274,11 +300,10 @@ mod tests {
         let mut windows = Vec::new();
         for links in 1..=9 {
             let window = memory.first_window(Some(&key), 64 * MIB);
-            windows.push(window / MIB);
-            let promised = memory.keys.get(&key).map_or(0, |share| share.promised);
-            memory.keys.insert(key, share(links, 0, promised + window));
+            windows.push(window);
+            set(&mut memory, key, links, 0, windows.iter().sum::<u64>());
         }
-        assert_eq!(windows, [64, 32, 16, 8, 4, 2, 1, 1, 1]);
+        assert_eq!(windows, [64, 32, 16, 8, 4, 2, 1, 1, 1].map(|mib| mib * MIB));
         memory.received = 500 * MIB;
         assert_eq!(memory.first_window(Some(&[2; 32]), 64 * MIB), 3 * MIB, "little is free");
         assert_eq!(memory.first_window(None, MIB / 2), MIB / 2, "never more than a link may have");
@@ -291,7 +316,7 @@ mod tests {
             let mut promised = 0;
             for links in 1..=64 {
                 promised += memory.first_window(Some(&[1; 32]), 64 * MIB);
-                memory.keys.insert([1; 32], share(links, 0, promised));
+                set(&mut memory, [1; 32], links, 0, promised);
             }
             assert!(promised <= total / 2, "{promised} of {total}");
         }
@@ -301,21 +326,31 @@ mod tests {
     fn a_key_beyond_half_of_the_budget_or_the_largest_key_beyond_all_of_it_is_over() {
         let mut memory = Memory::new(512 << 20);
         let (heavy, light) = ([1; 32], [2; 32]);
-        let mut set = |heavy_mib: u64, light_mib: u64| {
-            memory.keys.insert(heavy, share(1, heavy_mib * MIB, 0));
-            memory.keys.insert(light, share(1, light_mib * MIB, 0));
+        let mut over = |heavy_mib: u64, light_mib: u64| {
+            let heavy = set(&mut memory, heavy, 1, heavy_mib * MIB, 0);
+            let light = set(&mut memory, light, 1, light_mib * MIB, 0);
             memory.received = (heavy_mib + light_mib) * MIB;
-            (memory.over(&heavy), memory.over(&light))
+            [heavy, light].map(|share| memory.over(share).map(|share| memory.shares[share].key))
         };
-        assert_eq!(set(256, 200), (None, None));
-        assert_eq!(set(257, 200), (Some(heavy), None), "a key is not ended for what another holds");
-        assert_eq!(set(256, 255), (None, None));
+        assert_eq!(over(256, 200), [None, None]);
+        assert_eq!(over(257, 200), [Some(heavy), None], "a key is not ended for what another holds");
+        assert_eq!(over(256, 255), [None, None]);
         let mut memory = Memory::new(512 << 20);
         for n in 0..5 {
-            memory.keys.insert([n; 32], share(1, if n == 3 { 120 * MIB } else { 100 * MIB }, 0));
+            set(&mut memory, [n; 32], 1, if n == 3 { 120 * MIB } else { 100 * MIB }, 0);
         }
         memory.received = 520 * MIB;
-        assert_eq!(memory.over(&[0; 32]), Some([3; 32]));
+        let [first, fourth] = [0, 3].map(|n| memory.by_key[&[n; 32]]);
+        assert_eq!(memory.over(first), Some(fourth));
+    }
+
+    #[test]
+    fn a_link_is_counted_in_the_share_of_its_key() {
+        let mut memory = Memory::new(512 << 20);
+        let [one, two] = [[1; 32], [2; 32]].map(|key| memory.share_of(None, key));
+        assert_ne!(one, two);
+        assert_eq!(memory.share_of(Some(one), [1; 32]), one);
+        assert_eq!(memory.share_of(Some(one), [2; 32]), two, "the link had another key");
     }
 
     /// Admits every peer.
@@ -361,6 +396,6 @@ mod tests {
         assert!(reasons.lock().unwrap().iter().all(|reason| *reason == Reason::LimitReached), "{reasons:?}");
         let mut core = server.core();
         let (_, node) = core.parts::<Node>();
-        assert!(node.memory.keys.is_empty(), "{:?}", node.memory.keys);
+        assert!(node.memory.by_key.is_empty() && node.memory.shares.is_empty(), "{:?}", node.memory.shares);
     }
 }
