@@ -17,6 +17,8 @@ use crate::types::peer::{PeerId, PeerKey};
 pub(crate) struct KeyAccounts {
     records: Slab<KeyAccount>,
     by_key: HashMap<PeerKey, usize>,
+    /// The index of the record that was used last: consecutive events are mostly of one key.
+    last: usize,
     /// The units that all keys have spent in a turn.
     spent: Spent,
 }
@@ -79,11 +81,13 @@ impl Futile {
 impl KeyAccounts {
     /// Returns the record of a key. Makes one if there is none.
     pub fn of(&mut self, key: &PeerKey, now_ms: u64) -> &mut KeyAccount {
-        let index = match self.by_key.get(key) {
-            Some(index) => *index,
-            None => self.add(key, now_ms),
-        };
-        let peer = &mut self.records[index];
+        if self.records.get(self.last).is_none_or(|peer| peer.key != *key) {
+            self.last = match self.by_key.get(key) {
+                Some(index) => *index,
+                None => self.add(key, now_ms),
+            };
+        }
+        let peer = &mut self.records[self.last];
         peer.used_ms = now_ms;
         peer
     }
@@ -129,7 +133,7 @@ impl KeyAccounts {
     /// Charges a connection to a key; [`KeyAccounts::release`] must follow.
     pub fn charge(&mut self, key: &PeerKey, now_ms: u64) -> PeerId {
         self.of(key, now_ms).connections += 1;
-        PeerId(self.by_key[key] as u32)
+        PeerId(self.last as u32)
     }
 
     /// Ends the charge of a connection. `is_futile` means that it was a stream of the key and was refused or reset.
@@ -146,7 +150,7 @@ impl KeyAccounts {
     /// Charges a flow of datagrams to a key; [`KeyAccounts::release_flow`] must follow.
     pub fn charge_flow(&mut self, key: &PeerKey, now_ms: u64) -> PeerId {
         self.of(key, now_ms).flows += 1;
-        PeerId(self.by_key[key] as u32)
+        PeerId(self.last as u32)
     }
 
     /// Ends the charge of a flow. `is_futile` means that it was a stream of the key and was refused.
