@@ -107,9 +107,10 @@ fn summary(section: &Section, samples: &[Sample]) -> Value {
 
 /// Returns the remark on each peer that was disturbed, or not the limit.
 fn remarks(section: &Section, samples: &[Sample]) -> Value {
-    let all = section.peers.iter().map(|peer| (*peer, report::remark(section, samples, peer)));
+    let measured = section.peers.iter().filter(|peer| samples.iter().any(|sample| sample.peer == **peer));
+    let all = measured.map(|peer| (peer.to_string(), report::remark(section, samples, peer)));
     all.filter(|(_, remark)| !remark.is_empty())
-        .map(|(peer, remark)| (peer.to_string(), remark.into()))
+        .map(|(peer, remark)| (peer, remark.into()))
         .collect::<Map<_, _>>()
         .into()
 }
