@@ -1,7 +1,8 @@
 //! One direction of an emulated line: a rate and a delay that follow a trace, a bounded queue, losses and black holes.
 //!
 //! All that changes is part of the trace, so the time at which a packet leaves is known when the packet is queued. The
-//! generators draw traces from a seed, in the manner of records of mobile and satellite links.
+//! generators draw traces from a seed, in the manner of records of mobile and satellite links. Three traces are written down, so
+//! that figures of other programs on them can be compared.
 
 use std::rc::Rc;
 
@@ -89,6 +90,40 @@ impl Trace {
             steps.push(Step { at: (from + 14_700) * MS, rate: 0, delay_us });
         }
         Trace::of(steps, 60 * SECOND, 1_250_000)
+    }
+
+    /// Returns the written trace of LTE in a train.
+    pub fn written_lte() -> Trace {
+        Trace::parse(include_str!("traces/lte.txt"))
+    }
+
+    /// Returns the written trace of Wi-Fi at home.
+    pub fn written_wifi() -> Trace {
+        Trace::parse(include_str!("traces/wifi.txt"))
+    }
+
+    /// Returns the written trace of a satellite link.
+    pub fn written_satellite() -> Trace {
+        Trace::parse(include_str!("traces/satellite.txt"))
+    }
+
+    /// Reads a trace: each line has a time in milliseconds, Mbit/s, and the delay in milliseconds. The line `queue` has the bytes of
+    /// the queue, and the line `end` the milliseconds after which the trace repeats.
+    fn parse(text: &str) -> Trace {
+        let number = |word: &str| word.parse::<f64>().expect("a number");
+        let mut trace = Trace::of(Vec::new(), 0, 0);
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                ["queue", bytes] => trace.queue = number(bytes) as u64,
+                ["end", ms] => trace.period = number(ms) as u64 * MS,
+                [at, mbit, ms] => {
+                    let (at, delay_us) = (number(at) as u64 * MS, number(ms) as u64 * MS);
+                    trace.steps.push(Step { at, rate: bytes(number(mbit)), delay_us });
+                }
+                _ => panic!("not a line of a trace: {line}"),
+            }
+        }
+        trace
     }
 
     fn of(steps: Vec<Step>, period: u64, queue: u64) -> Trace {
