@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 /// Sends as much as possible from the first end of each connection to the second, until it is dropped.
 pub struct Load {
     received: std::sync::Arc<AtomicU64>,
+    /// Microseconds.
+    longest_gap: std::sync::Arc<AtomicU64>,
     is_over: std::sync::Arc<AtomicBool>,
     sockets: Vec<TcpStream>,
     threads: Vec<thread::JoinHandle<()>>,
@@ -17,31 +19,42 @@ pub struct Load {
 impl Load {
     pub fn start(pairs: Vec<(TcpStream, TcpStream)>) -> Load {
         let received = std::sync::Arc::new(AtomicU64::new(0));
+        let longest_gap = std::sync::Arc::new(AtomicU64::new(0));
         let is_over = std::sync::Arc::new(AtomicBool::new(false));
         let (mut sockets, mut threads) = (Vec::new(), Vec::new());
         for (mut from, mut to) in pairs {
             sockets.extend([from.try_clone().expect("a descriptor"), to.try_clone().expect("a descriptor")]);
             threads.push(thread::spawn(move || while from.write_all(&[7; 64 << 10]).is_ok() {}));
             to.set_read_timeout(Some(Duration::from_millis(50))).expect("a socket");
-            let (received, is_over) = (received.clone(), is_over.clone());
+            let (received, longest_gap, is_over) = (received.clone(), longest_gap.clone(), is_over.clone());
             threads.push(thread::spawn(move || {
-                let mut buf = vec![0; 256 << 10];
+                let (mut buf, mut last) = (vec![0; 256 << 10], Instant::now());
                 while !is_over.load(Ordering::Relaxed) {
-                    match to.read(&mut buf) {
+                    let read = to.read(&mut buf);
+                    longest_gap.fetch_max(last.elapsed().as_micros() as u64, Ordering::Relaxed);
+                    match read {
                         Ok(0) => break,
-                        Ok(got) => _ = received.fetch_add(got as u64, Ordering::Relaxed),
+                        Ok(got) => {
+                            received.fetch_add(got as u64, Ordering::Relaxed);
+                            last = Instant::now();
+                        }
                         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
                         Err(_) => break,
                     }
                 }
             }));
         }
-        Load { received, is_over, sockets, threads }
+        Load { received, longest_gap, is_over, sockets, threads }
     }
 
     /// Returns the number of bytes that have arrived so far.
     pub fn received(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
+    }
+
+    /// Returns the longest time in which nothing arrived on one of the connections since the last call, also one that goes on.
+    pub fn longest_gap(&self) -> Duration {
+        Duration::from_micros(self.longest_gap.swap(0, Ordering::Relaxed))
     }
 
     /// Measures for this long, and returns the goodput in megabits per second.

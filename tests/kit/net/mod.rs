@@ -34,6 +34,7 @@
 
 pub mod capture;
 pub mod conntrack;
+pub mod echoes;
 pub mod emulator;
 pub mod filter;
 pub mod goodput;
