@@ -32,6 +32,7 @@ mod place;
 mod rates;
 mod relay;
 mod replace;
+mod scenes;
 mod strangers;
 mod table;
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use crate::Run;
 use crate::net_kit::goodput::Load;
+use crate::net_kit::line::Trace;
 use crate::net_kit::nodes::{Forward, Options, direct};
+use crate::net_kit::playback::Playback;
 use crate::net_kit::{Kind, Link, Net, has_net, has_tun};
 
 pub type Pair = (TcpStream, TcpStream);
@@ -23,6 +25,12 @@ pub fn of(kinds: &[Kind]) -> io::Result<Net> {
         return Ok(Net::of(kinds));
     }
     Err(io::Error::other("needs root, ip, tc, ss, nft and /dev/net/tun"))
+}
+
+/// Returns a network with paths that are as these traces begin, and what makes the paths follow them.
+pub fn of_traces(traces: [(Trace, Duration); 2]) -> io::Result<(Net, [Playback; 2])> {
+    let playbacks = traces.map(|(trace, shift)| Playback::new(trace, shift));
+    Ok((of(&playbacks.each_ref().map(|playback| Kind::Emulated(playback.link())))?, playbacks))
 }
 
 /// Returns an emulated path with this rate in Mbit/s and this delay in each direction.

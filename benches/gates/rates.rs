@@ -8,7 +8,7 @@ use crate::kit::Step::{Fill, Read};
 use crate::net_kit::goodput::{Load, goodput, goodputs};
 use crate::net_kit::line::Trace;
 use crate::net_kit::nodes::{Forward, Options};
-use crate::net_kit::playback::{Playback, follow};
+use crate::net_kit::playback::follow;
 use crate::net_kit::{Kind, Link, Net, Way, pairs};
 use crate::network::{self, Pair, TCP, emulated, link_over, ms, plain, rates, rates_of};
 use crate::place::Place;
@@ -65,24 +65,27 @@ pub fn two_paths(index: usize, reversed: bool, carrier: &[&str]) -> io::Result<R
     if reversed {
         kinds.reverse();
     }
-    let net = network::of(&kinds)?;
-    // The farthest path, at 100 ms each way, needs some seconds until TCP fills it.
-    Ok(in_turns(&net, 2, carrier, |pairs| goodputs(pairs, ms(4000), ms(5000))))
+    over(&kinds, carrier)
 }
 
 /// Measures one stream over six paths of the same kind, or over six unlike ones.
 pub fn six_paths(are_alike: bool) -> io::Result<Run> {
     let kinds = [(50.0, 10), (30.0, 20), (20.0, 30), (10.0, 50), (5.0, 70), (2.0, 100)]
         .map(|(mbit, delay)| emulated(if are_alike { 20.0 } else { mbit }, ms(if are_alike { 10 } else { delay })));
-    let net = network::of(&kinds)?;
-    Ok(in_turns(&net, 6, TCP, |pairs| goodputs(pairs, ms(4000), ms(5000))))
+    over(&kinds, TCP)
+}
+
+/// Measures one stream over these paths.
+pub fn over(kinds: &[Kind], carrier: &[&str]) -> io::Result<Run> {
+    let net = network::of(kinds)?;
+    // The farthest paths, at 100 ms each way, need some seconds until TCP fills them.
+    Ok(in_turns(&net, kinds.len(), carrier, |pairs| goodputs(pairs, ms(4000), ms(5000))))
 }
 
 /// Measures one stream over two paths whose rates and delays follow traces, compared with what the paths carry.
 pub fn changing_paths(traces: [(Trace, Duration); 2]) -> io::Result<Run> {
     let (warm_up, time) = (ms(2000), ms(20_000));
-    let playbacks = traces.map(|(trace, shift)| Playback::new(trace, shift));
-    let net = network::of(&playbacks.each_ref().map(|playback| Kind::Emulated(playback.link())))?;
+    let (net, playbacks) = network::of_traces(traces)?;
     let run = in_turns(&net, 2, TCP, |pairs| follow(&net, &playbacks, || goodputs(pairs, warm_up, time)));
     let carried = playbacks.iter().map(|playback| playback.mbit(warm_up, warm_up + time)).sum::<f64>();
     // The payload of a packet of TCP with a timestamp.
@@ -93,7 +96,7 @@ pub fn changing_paths(traces: [(Trace, Duration); 2]) -> io::Result<Run> {
 /// plain connections, one over each, at the same time: a machine with two processors does not carry all of them at once. The
 /// figure for comparison is the sum of the plain ones. The link must reach MPTCP, where the kernel has it, and nearly the best
 /// path alone.
-fn in_turns(net: &Net, count: usize, carrier: &[&str], measure: impl Fn(Vec<Pair>) -> Vec<f64>) -> Run {
+pub fn in_turns(net: &Net, count: usize, carrier: &[&str], measure: impl Fn(Vec<Pair>) -> Vec<f64>) -> Run {
     let link = {
         let forward = link_over(net, count, carrier);
         measure(vec![forward.pair()])

@@ -1,8 +1,9 @@
 //! The table of the gates.
 
-use crate::net_kit::line::Trace;
-use crate::network::{AUTO, TCP, ms};
-use crate::{Gate, Limit, Run, auto, echoes, emulation, floods, frames, moments, rates, relay, replace, strangers};
+use crate::network::{AUTO, TCP};
+use crate::{
+    Gate, Limit, Run, auto, echoes, emulation, floods, frames, moments, rates, relay, replace, scenes, strangers,
+};
 
 pub const GATES: &[Gate] = &[
     Gate { name: "key-opens", run: floods::opens, ..ECHOES },
@@ -102,21 +103,50 @@ pub const GATES: &[Gate] = &[
     Gate { name: "path-two-lossy-reversed-auto", run: |_| rates::two_paths(4, true, AUTO), ..TWO_PATHS },
     Gate { name: "path-six", run: |_| rates::six_paths(true), ..SIX_PATHS },
     Gate { name: "path-six-unlike", run: |_| rates::six_paths(false), ..SIX_PATHS },
+    Gate { name: "path-lte-lte", run: |_| rates::changing_paths(scenes::lte_lte()), ..CHANGING },
+    Gate { name: "path-lte-wifi", run: |_| rates::changing_paths(scenes::lte_wifi()), ..CHANGING },
+    Gate { name: "path-satellite-lte", run: |_| rates::changing_paths(scenes::satellite_lte()), ..CHANGING },
+    Gate { name: "path-bloated", run: scenes::bloated, ..TWO_PATHS },
     Gate {
-        name: "path-lte-lte",
-        run: |_| rates::changing_paths([(Trace::lte(1), ms(0)), (Trace::lte(2), ms(30_000))]),
-        ..CHANGING
+        name: "path-bloated-gap",
+        figure: "longest gap over 2 paths",
+        unit: "ms",
+        limit: Limit::AtMost(150.0),
+        run: scenes::bloated_gap,
+    },
+    Gate { name: "path-lossy-2", run: |_| scenes::lossy(0.02), ..TWO_PATHS },
+    Gate { name: "path-lossy-5", run: |_| scenes::lossy(0.05), ..TWO_PATHS },
+    Gate {
+        name: "path-lte-lte-echo",
+        limit: Limit::AtMost(600.0),
+        run: |_| scenes::echoes_beside_bulk(scenes::lte_lte(), TCP),
+        ..ECHOES
     },
     Gate {
-        name: "path-lte-wifi",
-        run: |_| rates::changing_paths([(Trace::lte(1), ms(0)), (Trace::wifi(3), ms(0))]),
-        ..CHANGING
+        name: "path-lte-wifi-echo",
+        limit: Limit::AtMost(350.0),
+        run: |_| scenes::echoes_beside_bulk(scenes::lte_wifi(), TCP),
+        ..ECHOES
     },
     Gate {
-        name: "path-satellite-lte",
-        run: |_| rates::changing_paths([(Trace::satellite(4), ms(0)), (Trace::lte(1), ms(0))]),
-        ..CHANGING
+        name: "path-lte-lte-redundant",
+        limit: Limit::AtMost(150.0),
+        run: |_| scenes::echoes_beside_bulk(scenes::lte_lte(), scenes::REDUNDANT),
+        ..ECHOES
     },
+    Gate {
+        name: "path-lte-wifi-redundant",
+        limit: Limit::AtMost(150.0),
+        run: |_| scenes::echoes_beside_bulk(scenes::lte_wifi(), scenes::REDUNDANT),
+        ..ECHOES
+    },
+    Gate { name: "path-lte-lte-single", run: |_| scenes::single(scenes::lte_lte()), ..SINGLE },
+    Gate { name: "path-lte-wifi-single", run: |_| scenes::single(scenes::lte_wifi()), ..SINGLE },
+    Gate { name: "path-satellite-lte-single", run: |_| scenes::single(scenes::satellite_lte()), ..SINGLE },
+    Gate { name: "path-cuts-hole", run: |_| scenes::cuts(scenes::HOLE), ..CUTS },
+    Gate { name: "path-cuts-reset", run: |_| scenes::cuts(scenes::RESET), ..CUTS },
+    Gate { name: "path-cuts-refusal", run: |_| scenes::cuts(scenes::REFUSAL), ..CUTS },
+    Gate { name: "path-cuts-collapse", run: |_| scenes::cuts(scenes::COLLAPSE), ..CUTS },
     Gate {
         name: "path-two-farther",
         figure: "rate in seconds 2 and 3",
@@ -303,6 +333,12 @@ const SIX_PATHS: Gate = Gate { figure: "rate over 6 paths", ..TWO_PATHS };
 
 /// One connection over two paths that follow traces.
 const CHANGING: Gate = Gate { figure: "rate over what 2 paths carry", ..TWO_PATHS };
+
+/// One connection over the better of two paths.
+const SINGLE: Gate = Gate { figure: "rate over one path at a time", ..TWO_PATHS };
+
+/// The gaps that cuts of one of two paths cause.
+const CUTS: Gate = Gate { figure: "gap p99", limit: Limit::AtMost(600.0), ..ECHOES };
 
 /// The echoes of a link beside an attack.
 const ECHOES: Gate =
