@@ -14,8 +14,9 @@ use kit::program::Program;
 use kit::seaprox::run_command;
 use kit::socks::connect5;
 use kit::{Peer, Scratch, Seaprox, has, until};
+use net_kit::goodput::Load;
 use net_kit::nodes::{Nodes, Options, PORT, Secret, front, start};
-use net_kit::{Host, Kind, Net, has_net, own_ip};
+use net_kit::{Host, Kind, Link, Net, has_net, has_tun, own_ip};
 
 /// Runs a shell command line in a host, which must succeed, and returns its output. `$0` is the first of the arguments.
 #[track_caller]
@@ -161,6 +162,30 @@ fn ssh_works_over_a_link_in_both_directions() {
         own_ip(1)
     );
     check(near, &far_home, "22", &stdio);
+}
+
+/// The system of the near node sees a round trip of some microseconds, to socat. A window of that lets through 3 Mbit/s.
+#[test]
+fn a_link_through_a_proxy_fills_the_long_path_behind_it() {
+    if !(has_net() && has_tun() && has("socat")) {
+        return;
+    }
+    let long = Link { mbit: 50.0, delay: Duration::from_millis(50), ..Link::default() };
+    let net = Net::of(&[Kind::Emulated(long)]);
+    let (near, far) = (net.near(), net.far());
+    let line = format!("socat TCP-LISTEN:{PORT},bind=127.0.0.1,fork TCP:{}:{PORT}", own_ip(1));
+    let _proxy = program(near, &line, &[]);
+    until_listening(near, PORT);
+    let secret = Secret::new();
+    let _far = start(far, &secret.far(&["--carrier", "tcp"]));
+    let listener = far.inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let local = format!("127.0.0.1:0:{}", listener.local_addr().unwrap());
+    let through = ["link", "--connect", &format!("127.0.0.1:{PORT}")];
+    let node = start(near, &secret.line(&through, &["--carrier", "tcp", "-L", &local]));
+    let front = front(&node, "static");
+    let client = near.inside(|| TcpStream::connect(front).unwrap());
+    let load = Load::start(vec![(client, listener.accept().unwrap().0)]);
+    until("24 MiB have arrived", || load.received() >= 24 << 20);
 }
 
 #[test]

@@ -11,6 +11,8 @@
 use crate::link::wire::header::FRAME_BYTES_MAX;
 use crate::link::wire::ids::Time;
 
+use super::window::{Trip, ack_delay_us};
+
 /// Measurements of the carrier, as far as it has them. Zero means unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PathStats {
@@ -33,6 +35,8 @@ const EPOCH_US_MIN: u64 = 20_000;
 const EPOCHS: usize = 3;
 /// Period of the minimum round trip. A minimum is forgotten after two periods.
 const MINIMUM_US: u64 = 5_000_000;
+/// Period of the shortest round trip, which is forgotten after two of them, as by the kernel (tcp_min_rtt_wlen).
+const SHORTEST_US: u64 = 150_000_000;
 /// Age of a rate measured at its limit from which on the rate is raised.
 const DOUBT_US: u64 = 500_000;
 /// Minimum of the acknowledgement timeout.
@@ -49,34 +53,47 @@ const SLACK_US: (u64, u64) = (5_000, 25_000);
 const FRAME_US: u64 = 5_000;
 const FRAME_BYTES_MIN: u64 = 2048;
 
+/// The minimum of a period and of the one before, in microseconds, and the start of this period.
+#[derive(Clone, Copy, Debug, Default)]
+struct Minimum {
+    this: u64,
+    before: u64,
+    since: Time,
+}
+
+impl Minimum {
+    fn sample(&mut self, now: Time, us: u64, period_us: u64) {
+        if self.this == 0 {
+            *self = Minimum { this: us, before: us, since: now };
+        } else if now.since(self.since) > period_us {
+            *self = Minimum { this: us, before: self.this, since: now };
+        }
+        self.this = self.this.min(us);
+    }
+
+    /// Returns the minimum of one or two periods, or 0 before the first sample.
+    fn recent(&self) -> u64 {
+        self.this.min(self.before)
+    }
+}
+
 /// A smoothed round trip with its variation (RFC 6298) and its recent minimum, in microseconds.
 #[derive(Clone, Copy, Debug, Default)]
 struct RoundTrip {
     smoothed: u64,
     variation: u64,
-    minimum: u64,
-    /// The minimum of the previous period, and the start of the current one.
-    before: u64,
-    since: Time,
+    minimum: Minimum,
 }
 
 impl RoundTrip {
     fn sample(&mut self, now: Time, us: u64) {
-        let us = us.max(1);
+        self.minimum.sample(now, us, MINIMUM_US);
         if self.smoothed == 0 {
-            *self = RoundTrip { smoothed: us, variation: us / 2, minimum: us, before: us, since: now };
+            (self.smoothed, self.variation) = (us, us / 2);
             return;
         }
         self.variation = (3 * self.variation + self.smoothed.abs_diff(us)) / 4;
         self.smoothed = (7 * self.smoothed + us) / 8;
-        if now.since(self.since) > MINIMUM_US {
-            (self.before, self.minimum, self.since) = (self.minimum, us, now);
-        }
-        self.minimum = self.minimum.min(us);
-    }
-
-    fn recent_minimum(&self) -> u64 {
-        self.minimum.min(self.before)
     }
 }
 
@@ -97,6 +114,8 @@ pub(in crate::link) struct PathEstimate {
     ping: RoundTrip,
     /// Time from a frame to its lane acknowledgement, including the peer's delay.
     ack: RoundTrip,
+    /// The shortest of both.
+    shortest: Minimum,
     epoch: Option<Epoch>,
     rates: [u64; EPOCHS],
     rate: u64,
@@ -113,13 +132,17 @@ impl PathEstimate {
     }
 
     pub(in crate::link) fn on_pong(&mut self, now: Time, us: u64) {
+        let us = us.max(1);
         self.ping.sample(now, us);
+        self.shortest.sample(now, us, SHORTEST_US);
     }
 
     /// Takes an acknowledgement. The latest frame that it covers was sent `us` ago, with `queued` bytes in flight
     /// including itself; `acked` is the total of acknowledged bytes.
     pub(in crate::link) fn on_ack(&mut self, now: Time, us: u64, acked: u64, queued: u64) {
+        let us = us.max(1);
         self.ack.sample(now, us);
+        self.shortest.sample(now, us, SHORTEST_US);
         let Some(epoch) = self.epoch else {
             self.epoch = Some(Epoch { since: now, acked, app_limited: false });
             return;
@@ -210,6 +233,22 @@ impl PathEstimate {
             .unwrap_or(RTT_INITIAL_US)
     }
 
+    /// Returns the round trips of the path, if the carrier measures its own.
+    ///
+    /// They are those of the carrier, unless a window of those would be too small for the round trips between both sessions. These
+    /// are longer where a proxy ends the connections on the way, so that the carrier sees a part of the path only, and where the
+    /// peer's process waits for its processor.
+    pub(in crate::link) fn trip(&self) -> Option<Trip> {
+        let PathStats { srtt_us, round_us, .. } = self.carrier;
+        let longer = |carrier_us: u64, own_us: u64| {
+            let is_longer = own_us > 3 * carrier_us / 2 + ack_delay_us(own_us);
+            if is_longer { own_us } else { carrier_us }
+        };
+        let shortest_us = longer(round_us, self.shortest.recent());
+        let smoothed_us = longer(srtt_us, self.ack.smoothed);
+        (round_us > 0).then_some(Trip { shortest_us, smoothed_us })
+    }
+
     pub(in crate::link) fn has_pong(&self) -> bool {
         self.ping.smoothed > 0
     }
@@ -254,7 +293,7 @@ impl PathEstimate {
 
     /// Returns the minimum time from a frame to its acknowledgement, in microseconds.
     fn round_us(&self) -> u64 {
-        match self.ack.recent_minimum() {
+        match self.ack.minimum.recent() {
             0 => self.rtt_us(),
             us => us,
         }
@@ -300,7 +339,7 @@ impl PathEstimate {
     pub(in crate::link) fn arrival_us(&self, in_flight: u64, len: u64, rate: u64) -> u64 {
         let carried = rate.saturating_mul(self.round_us()) / 1_000_000;
         let queued = in_flight.saturating_sub(carried).saturating_add(len);
-        let one_way = match self.ping.recent_minimum() {
+        let one_way = match self.ping.minimum.recent() {
             0 => self.rtt_us() / 2,
             us => us / 2,
         };
@@ -410,6 +449,24 @@ mod tests {
         let mut rtt = RoundTrip::default();
         rtt.sample(Time::ZERO, 10);
         (1..=12).for_each(|s| rtt.sample(Time::from_us(s * 1_000_000), 50));
-        assert_eq!(rtt.recent_minimum(), 50);
+        assert_eq!(rtt.minimum.recent(), 50);
+    }
+
+    #[test]
+    fn a_round_trip_of_which_the_carrier_sees_a_part_is_that_of_the_sessions() {
+        let mut estimate = PathEstimate::default();
+        let trip = |estimate: &PathEstimate| estimate.trip().map(|trip| (trip.shortest_us, trip.smoothed_us));
+        estimate.on_pong(Time::ZERO, 100_000);
+        assert_eq!(trip(&estimate), None, "the carrier measures nothing");
+        estimate.set_stats(PathStats { srtt_us: 90_000, round_us: 80_000, ..PathStats::default() });
+        assert_eq!(trip(&estimate), Some((80_000, 90_000)), "the carrier sees the whole path");
+        estimate.set_stats(PathStats { srtt_us: 300, round_us: 20, ..PathStats::default() });
+        assert_eq!(trip(&estimate), Some((100_000, 300)), "a proxy ends the connection");
+        for n in 1..=100 {
+            estimate.on_ack(Time::from_us(n * 1_000_000), 120_000, n, 1);
+        }
+        assert_eq!(trip(&estimate), Some((100_000, 120_000)), "the shortest is kept");
+        (101..=500).for_each(|n| estimate.on_ack(Time::from_us(n * 1_000_000), 120_000, n, 1));
+        assert_eq!(trip(&estimate), Some((120_000, 120_000)), "and forgotten after five minutes");
     }
 }

@@ -65,7 +65,7 @@ struct Probe {
     round_us: u64,
 }
 
-/// The round trips of a path in microseconds, as its carrier measures them.
+/// The round trips of a path in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::link) struct Trip {
     pub(in crate::link) shortest_us: u64,
@@ -132,8 +132,7 @@ impl Window {
 
     /// Returns the bytes that may be under way on a path with this round trip.
     fn bytes_of(&mut self, now: Time, rate: u64, sent: u64, round_us: u64, traffic: Traffic) -> u64 {
-        // The peer acknowledges after a part of its round trip (Session::ack_delay_us), or after a number of bytes.
-        let delay_us = (round_us / 4).clamp(1000, 20_000);
+        let delay_us = ack_delay_us(round_us);
         self.note(now, rate, sent, (round_us + delay_us).max(ROUND_US_MIN));
         if !self.settled {
             return u64::MAX;
@@ -164,6 +163,12 @@ impl Window {
             self.settled |= self.flat >= FLAT_ROUNDS;
         }
     }
+}
+
+/// Returns the time after which the peer acknowledges on a path with this round trip (`Session::ack_delay_us`), if fewer bytes than
+/// it waits for have arrived.
+pub(in crate::link) fn ack_delay_us(round_us: u64) -> u64 {
+    (round_us / 4).clamp(1000, 20_000)
 }
 
 /// The window of each of several subflows, in windows of a single one.

@@ -10,7 +10,7 @@ use super::state::Session;
 use crate::link::path::estimate::PathStats;
 use crate::link::path::scheduler::Mode;
 use crate::link::path::subflow::{Subflow, SubflowState};
-use crate::link::path::window::{Traffic, Trip};
+use crate::link::path::window::Traffic;
 use crate::link::wire::code::Code;
 use crate::link::wire::frame::{Class, Frame, kind};
 use crate::link::wire::header::FrameError;
@@ -318,8 +318,7 @@ impl Session {
         if let Some(subflow) = self.subflows.get_mut(index) {
             subflow.path.set_stats(stats);
             let (rate, sent) = (subflow.path.rate(), subflow.sent());
-            if stats.round_us > 0 {
-                let trip = Trip { shortest_us: stats.round_us, smoothed_us: stats.srtt_us };
+            if let Some(trip) = subflow.path.trip() {
                 subflow.window = subflow.shown.bytes(now, rate, sent, trip, traffic);
             }
         }
