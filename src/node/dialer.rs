@@ -406,7 +406,7 @@ impl Node {
         if let (Some(subflow), Some(session)) = (subflow, core.pools.sessions.session_mut(link)) {
             session.subflow_down(now, subflow);
         }
-        if self.is_fresh(link, place, id) {
+        if self.has_fresh_failed(link, place, id, failure.reason) {
             return core.pools.sessions.touch(link);
         }
         // A reset has no reason of its own.

@@ -2,8 +2,8 @@
 //!
 //! While all subflows of a session are silent, nothing tells when the network is back: each connection sends again after pauses
 //! that have doubled meanwhile, and a NAT may have forgotten it. So the dialing node makes a new connection over each path every
-//! [`PAUSE_MS`], until the subflows are dead and are dialed again in any case. The pauses become longer if connections are answered
-//! and do not come up, because the peer is busy then. The first packet of a connection may be lost just before the network is back,
+//! [`PAUSE_MS`], until the subflows are dead and are dialed again in any case. The pauses become longer if connections over TCP are
+//! answered and do not come up, because the peer is busy then. Over QUIC they become longer in any case. The first packet of a connection may be lost just before the network is back,
 //! so each waits for its answers while later ones are dialed.
 //!
 //! ```text
@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::engine::core::Core;
 use crate::types::id::Id;
+use crate::types::reason::Reason;
 
 use super::carrier::CarrierStage;
 use super::control::Node;
@@ -29,15 +30,17 @@ pub(crate) struct Fresh {
     carriers: VecDeque<(Id, u64)>,
     /// The time of the next one.
     next_ms: u64,
-    /// The number of those that were dialed while the peer, or its system, answered.
+    /// The peer, or its system, has answered one of them.
+    is_answered: bool,
+    /// The number of those that were dialed since then.
     tries: u32,
 }
 
 impl Fresh {
     /// Counts a dial, whose answers may take so long, and sets the time of the next one. At most `most` are dialed at once. Where
     /// nothing answers at all, a dial costs no peer anything.
-    fn count(&mut self, now_ms: u64, answers_ms: u64, most: usize, is_answered: bool) {
-        self.tries += u32::from(is_answered);
+    fn count(&mut self, now_ms: u64, answers_ms: u64, most: usize) {
+        self.tries += u32::from(self.is_answered);
         let doubled = self.tries.saturating_sub(PROMPT_TRIES).min(DOUBLED_MAX);
         let pause_ms = PAUSE_MS << doubled;
         let pause_ms =
@@ -60,6 +63,14 @@ impl Fresh {
 }
 
 impl Dialer {
+    /// Notes why a fresh carrier of a slot has failed. A refusal, a reset or a close is an answer.
+    fn note_fresh_failure(&mut self, place: usize, why: Reason) {
+        let is_silence = matches!(why, Reason::TimedOut | Reason::NetworkUnreachable | Reason::HostUnreachable);
+        if let Some(fresh) = self.slots.get_mut(place).and_then(|slot| slot.fresh.as_mut()) {
+            fresh.is_answered |= !is_silence;
+        }
+    }
+
     /// Returns true if a carrier is one that is dialed beside the silent one of its slot, and forgets it.
     pub(super) fn take_fresh(&mut self, place: usize, carrier: Id) -> bool {
         let Some(fresh) = self.slots.get_mut(place).and_then(|slot| slot.fresh.as_mut()) else { return false };
@@ -128,8 +139,8 @@ impl Node {
         let fresh = slot.fresh.as_mut()?;
         // The system of a peer answers the first packet of TCP, however busy the peer is.
         let is_dialing = |id: &Id| self.carriers.get(*id).is_some_and(|it| it.stage == CarrierStage::Dialing);
-        let is_answered = !fresh.carriers.iter().all(|(carrier, _)| is_dialing(carrier));
-        fresh.count(now_ms, answers_ms, most, is_answered);
+        fresh.is_answered |= !fresh.carriers.iter().all(|(carrier, _)| is_dialing(carrier));
+        fresh.count(now_ms, answers_ms, most);
         let old: Vec<Id> = std::iter::from_fn(|| fresh.take_old(now_ms, answers_ms, most)).collect();
         old.into_iter().for_each(|old| self.drop_fresh(core, link, old));
         if core.pools.sessions.session(link)?.has_subflow_room()
@@ -157,7 +168,15 @@ impl Node {
         longest_us
     }
 
-    /// Returns true if a carrier that has failed is not the one of its slot.
+    /// Returns true if a carrier that has failed for this reason is not the one of its slot.
+    pub(super) fn has_fresh_failed(&mut self, link: Id, place: usize, carrier: Id, why: Reason) -> bool {
+        let is_fresh = self.is_fresh(link, place, carrier);
+        let dialer = self.links.get_mut(link).and_then(|record| record.dialer.as_mut()).filter(|_| is_fresh);
+        dialer.into_iter().for_each(|dialer| dialer.note_fresh_failure(place, why));
+        is_fresh
+    }
+
+    /// Returns true if a carrier is not the one of its slot, and forgets it.
     pub(super) fn is_fresh(&mut self, link: Id, place: usize, carrier: Id) -> bool {
         let dialer = self.links.get_mut(link).and_then(|record| record.dialer.as_mut());
         dialer.is_some_and(|dialer| dialer.take_fresh(place, carrier))
@@ -188,7 +207,7 @@ impl Node {
 
 /// Time after which a path gets a fresh carrier, and the next one.
 const PAUSE_MS: u64 = 400;
-/// Fresh carriers of a path, while the peer answers, until the pauses double, each with a random part, and the most doublings: a
+/// Fresh carriers of a path since the peer has answered one, until the pauses double, each with a random part, and the most doublings: a
 /// server that was too busy to finish a handshake does not have all its links at once for long.
 const PROMPT_TRIES: u32 = 8;
 const DOUBLED_MAX: u32 = 3;
@@ -207,9 +226,10 @@ mod tests {
 
     /// Dials for so long, and returns the pauses and the largest number of carriers at once.
     fn dial(time_ms: u64, answers_ms: u64, most: usize, is_answered: bool) -> (Vec<u64>, usize) {
-        let (mut fresh, mut pauses, mut largest, mut now_ms) = (Fresh::default(), Vec::new(), 0, 0);
+        let mut fresh = Fresh { is_answered, ..Fresh::default() };
+        let (mut pauses, mut largest, mut now_ms) = (Vec::new(), 0, 0);
         while now_ms < time_ms {
-            fresh.count(now_ms, answers_ms, most, is_answered);
+            fresh.count(now_ms, answers_ms, most);
             while let Some(old) = fresh.take_old(now_ms, answers_ms, most) {
                 let age_ms = now_ms - old.index() as u64;
                 assert!(age_ms >= answers_ms.max(ANSWERS_MS_MIN) || largest == most, "one of {age_ms} ms is dropped");

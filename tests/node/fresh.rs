@@ -50,6 +50,27 @@ fn a_fresh_connection_takes_the_place_of_a_silent_one_and_no_byte_is_lost() {
     until("one connection is left", || client.links()[0].subflows.iter().filter(is_over_tcp).count() == 1);
 }
 
+/// A busy server closes those that it has no room for.
+#[test]
+fn a_server_that_closes_fresh_connections_at_once_is_tried_after_longer_pauses() {
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(server.serve_at("127.0.0.1:0".parse().unwrap(), patient()));
+    let link = client.link_with(cutter.addr, move |config| config.timing = patient());
+    let (mut near, mut far) = both_ways(&client, link, 1000);
+    cutter.silence(true);
+    cutter.close(true);
+    near.write_all(b"x").unwrap();
+    let (before, mut pause, mut since) = (cutter.closes(), Duration::ZERO, Instant::now());
+    for number in 1..=12 {
+        until("another one is tried", || cutter.closes() >= before + number);
+        (pause, since) = (since.elapsed(), Instant::now());
+    }
+    assert!(pause >= Duration::from_millis(1_200), "{pause:?}");
+    cutter.close(false);
+    cutter.silence(false);
+    far.read_exact(&mut [0]).unwrap();
+}
+
 /// Returns true if a socket has something to read.
 fn has_input(socket: &TcpStream) -> bool {
     socket.set_nonblocking(true).unwrap();

@@ -29,6 +29,8 @@ struct State {
     only: AtomicUsize,
     /// The connections that the client has reset.
     resets: AtomicUsize,
+    /// The connections that were closed at once.
+    closes: AtomicUsize,
 }
 
 impl Cutter {
@@ -45,6 +47,7 @@ impl Cutter {
             forgotten: AtomicUsize::new(0),
             only: AtomicUsize::new(usize::MAX),
             resets: AtomicUsize::new(0),
+            closes: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&state);
         // The thread ends with the process.
@@ -96,6 +99,11 @@ impl Cutter {
         self.state.resets.load(Ordering::Relaxed)
     }
 
+    /// Returns the number of connections that were closed at once.
+    pub fn closes(&self) -> usize {
+        self.state.closes.load(Ordering::Relaxed)
+    }
+
     /// Returns the number of connections so far.
     pub fn count(&self) -> usize {
         self.state.count.load(Ordering::Relaxed)
@@ -123,6 +131,7 @@ impl State {
 
     fn relay(self: &Arc<State>, client: TcpStream) {
         if self.closed.load(Ordering::Relaxed) {
+            self.closes.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let to = *self.to.lock().unwrap();
