@@ -427,8 +427,9 @@ impl Transport for Quic {
     }
 
     fn next_timeout(&mut self) -> Option<Duration> {
-        let State::Open(_, connection, _) = &mut self.state else { return None };
-        let ask_at = self.silence.ask_at(connection.rtt());
+        let State::Open(_, connection, stage) = &mut self.state else { return None };
+        // Only a peer whose connection stands is asked.
+        let ask_at = matches!(stage, Stage::Established(_)).then(|| self.silence.ask_at(connection.rtt())).flatten();
         let at = connection.poll_timeout().into_iter().chain(ask_at).min()?;
         Some(at.saturating_duration_since(Instant::now()))
     }

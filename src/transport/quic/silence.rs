@@ -36,7 +36,7 @@ impl Silence {
 
     /// Returns the time of the next question to the peer.
     pub(super) fn ask_at(&self, round: Duration) -> Option<Instant> {
-        self.asked.map(|asked| asked + ASK_PAUSE).or_else(|| Some(self.since? + 2 * round + PATIENCE))
+        self.asked.map(|asked| asked + ASK_PAUSE_MIN.max(round)).or_else(|| Some(self.since? + 2 * round + PATIENCE))
     }
 
     /// Notes a question.
@@ -47,8 +47,8 @@ impl Silence {
 
 /// The time for which a peer may be busy, as the system has it for TCP.
 const PATIENCE: Duration = Duration::from_millis(200);
-/// The pause between two questions: the most that a return of the network is noticed late.
-const ASK_PAUSE: Duration = Duration::from_millis(200);
+/// The pause between two questions, the most that a return of the network is noticed late, where a round trip takes no longer.
+const ASK_PAUSE_MIN: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests {
@@ -84,6 +84,11 @@ mod tests {
             silence.on_asked(now);
             silence.note(now, 0, 2 + count);
         }
+        assert_eq!(
+            silence.ask_at(Duration::from_secs(3)),
+            Some(at(1_300 + 200 * 999 + 3_000)),
+            "a round trip is longer"
+        );
         silence.note(at(300_000), 1, 1_001);
         assert_eq!(silence.ask_at(round), None, "it has answered");
     }
