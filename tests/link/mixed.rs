@@ -98,7 +98,7 @@ fn slow_quic() -> (World, SubflowId) {
     (world, id)
 }
 
-/// What was sent may be lost, such as in a full queue.
+/// Bytes that were sent may be lost, such as in a full queue.
 #[test]
 fn a_subflow_has_delivered_what_its_peer_has_processed_and_not_what_was_sent() {
     for from in [CLIENT, SERVER] {

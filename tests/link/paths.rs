@@ -123,17 +123,18 @@ fn a_small_message_on_a_dark_path_is_soon_sent_on_the_other() {
 /// modes 250 ms.
 #[test]
 fn small_messages_of_redundant_mode_do_not_wait_for_a_dark_path() {
-    for scene in scenes::all().into_iter().chain(scenes::written()).filter(|scene| scene.name.starts_with("LTE + ")) {
+    for scene in scenes::all().into_iter().chain(scenes::written()).filter(|scene| scene.name.contains("LTE + ")) {
         let name = scene.name;
         let row = scene.with_mode(Mode::Redundant).bulk(12);
         println!("{name}: {row:?}");
-        let share = if name == "LTE + LTE" { 0.9 } else { 0.98 * row.best };
+        let share = if name == "LTE + LTE" { 0.94 } else { 0.98 * row.best };
         assert!(row.echo.1 <= 150.0 && row.share >= share, "{name}: {row:?}");
     }
 }
 
 #[test]
 fn single_mode_finds_the_best_path_and_leaves_a_dark_one() {
+    // Of six equal paths none is the best one, and 5 % of losses show more than 2.
     let left_out = ["6 x 20", "2 % loss"];
     let scenes = scenes::all().into_iter().chain(scenes::written());
     for scene in scenes.filter(|scene| !left_out.contains(&scene.name)) {
@@ -153,7 +154,7 @@ fn a_minute_on_each_trace_meets_the_goals() {
     for scene in scenes::written().into_iter().chain(drawn) {
         let row = scene.bulk(60);
         println!("{}: {row:?}", scene.name);
-        let echo = if scene.name == "LTE + Wi-Fi" { 350.0 } else { 600.0 };
+        let echo = if scene.name.contains("Wi-Fi") { 350.0 } else { 600.0 };
         assert!(row.share >= 0.95 && row.share >= 0.98 * row.best, "{}: {row:?}", scene.name);
         assert!(row.echo.1 <= echo && row.gap <= 600.0, "{}: {row:?}", scene.name);
     }

@@ -338,8 +338,8 @@ pub fn written() -> [Scene; 3] {
     let (lte, wifi, satellite) = (Trace::written_lte(), Trace::written_wifi(), Trace::written_satellite());
     let (lte, wifi, satellite) = (Rc::new(lte), Rc::new(wifi), Rc::new(satellite));
     [
-        Scene::of("LTE + LTE", &[(&lte, 0), (&lte, 30_000)]),
-        Scene::of("LTE + Wi-Fi", &[(&lte, 0), (&wifi, 0)]),
-        Scene::of("satellite + LTE", &[(&satellite, 0), (&lte, 0)]),
+        Scene::of("written LTE + LTE", &[(&lte, 0), (&lte, 30_000)]),
+        Scene::of("written LTE + Wi-Fi", &[(&lte, 0), (&wifi, 0)]),
+        Scene::of("written satellite + LTE", &[(&satellite, 0), (&lte, 0)]),
     ]
 }

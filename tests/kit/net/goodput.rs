@@ -52,8 +52,12 @@ impl Load {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// Returns the longest time in which nothing arrived on one of the connections since the last call, also one that goes on.
+    /// Returns the longest time in which nothing arrived on one of the connections since the last call, also one that goes on. Panics
+    /// if a connection has ended.
+    #[track_caller]
     pub fn longest_gap(&self) -> Duration {
+        let is_whole = self.threads.iter().all(|thread| !thread.is_finished());
+        assert!(is_whole, "a connection has ended");
         Duration::from_micros(self.longest_gap.swap(0, Ordering::Relaxed))
     }
 
