@@ -65,7 +65,8 @@ fn a_server_that_closes_fresh_connections_at_once_is_tried_after_longer_pauses()
         until("another one is tried", || cutter.closes() >= before + number);
         (pause, since) = (since.elapsed(), Instant::now());
     }
-    assert!(pause >= Duration::from_millis(1_200), "{pause:?}");
+    // It has doubled twice, and has lost up to a half at random.
+    assert!(pause >= Duration::from_millis(700), "{pause:?}");
     cutter.close(false);
     cutter.silence(false);
     far.read_exact(&mut [0]).unwrap();
