@@ -400,6 +400,31 @@ fn redundant_mode_hides_the_death_of_a_path_from_small_streams() {
     assert!(redundant < 30_000 && redundant < stripe);
 }
 
+/// Beside bulk the second subflow is often busy when the frame leaves on the first one, which dies then.
+#[test]
+fn copies_of_redundant_mode_wait_for_their_subflow_beside_bulk() {
+    let config = Config { mode: Mode::Redundant, ..Config::default() };
+    let waits = (0..16).map(|turn| {
+        let mut world = World::new(5, config.clone());
+        [5, 10].iter().for_each(|ms| world.add_path(Shape { lowat: 4 << 10, ..Shape::new(20, *ms) }));
+        world.start();
+        world.run_until_up(2);
+        world.open(CLIENT, gates::endless());
+        world.run_for(2_000_000 + 1_700 * turn);
+        let (id, started) = (world.open(CLIENT, Plan::up(8)), world.now);
+        world.run_for(3_000);
+        let conn = world.conns.iter().position(|conn| conn.path == 0).unwrap();
+        world.conns[conn].pipes.iter_mut().for_each(link_kit::pipe::Pipe::freeze);
+        let until = started.after(5_000_000);
+        assert!(world.run(until, |world| world.ends[SERVER].app.streams.get(&id).is_some_and(|s| s.fin)));
+        world.now.since(started)
+    });
+    let mut waits: Vec<u64> = waits.collect();
+    waits.sort_unstable();
+    println!("keystrokes at the death of a path: {waits:?} µs");
+    assert!(waits.iter().all(|us| *us < 40_000), "{waits:?}");
+}
+
 #[test]
 fn a_backup_path_is_used_only_after_the_loss_of_the_others() {
     let mut world = World::with_paths(5, Config::default(), &[(20, 5), (20, 5)]);
