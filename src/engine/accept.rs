@@ -30,11 +30,19 @@ impl Core {
     /// in this turn.
     pub(crate) fn listener_event(&mut self, id: Id) {
         match self.listeners.get(id) {
-            Some(listener) if listener.is_of_carriers() && !listener.queued => {
-                self.queues.requests.push_back(Request::Datagrams { listener: id });
-            }
+            Some(listener) if listener.is_of_carriers() && !listener.queued => self.receive_for_carriers(id),
             _ => self.listener_ready(id),
         }
+    }
+
+    /// Asks the control of links to receive the datagrams of carriers, for an open listener once in a turn at most.
+    fn receive_for_carriers(&mut self, id: Id) {
+        let turn = self.stats.turns;
+        let last = self.listeners.get_mut(id).map(|listener| std::mem::replace(&mut listener.received_turn, turn));
+        if last == Some(turn) {
+            return self.listener_ready(id);
+        }
+        self.queues.requests.push_back(Request::Datagrams { listener: id });
     }
 
     /// Queues a listener whose backlog has clients.
@@ -47,15 +55,15 @@ impl Core {
             if !std::mem::replace(&mut listener.queued, true) {
                 self.queues.run.push_back(Run::Listener(id));
             }
-        } else {
+        } else if !self.queues.run.contains(&Run::Listener(id)) {
             // Carriers may still use the socket of a listener for links that is closed.
-            self.queues.requests.push_back(Request::Datagrams { listener: id });
+            self.queues.run.push_back(Run::Listener(id));
         }
     }
 
     /// Accepts the waiting clients within the turn's budget and the limits.
     pub(crate) fn accept(&mut self, id: Id) {
-        let Some(listener) = self.listeners.get_mut(id) else { return };
+        let Some(listener) = self.listeners.get_mut(id) else { return self.receive_for_carriers(id) };
         listener.queued = false;
         // Many unauthenticated peers may connect to a listener for links, and each one delays the established links.
         let most = if matches!(listener.front, Front::Nodes) { NODES_PER_TURN } else { usize::MAX };
@@ -65,7 +73,7 @@ impl Core {
             let Some(listener) = self.listeners.get_mut(id) else { return };
             if listener.is_of_carriers() {
                 listener.ready = false;
-                return self.queues.requests.push_back(Request::Datagrams { listener: id });
+                return self.receive_for_carriers(id);
             }
             if self.connections.is_full() && matches!(listener.front, Front::Clients(..)) {
                 return self.accepting_is_full(id);

@@ -98,6 +98,8 @@ pub(crate) struct Listener {
     pub turn: usize,
     pub ready: bool,
     pub queued: bool,
+    /// The last turn in which datagrams were received for carriers.
+    pub received_turn: u64,
     pub accepted: u64,
     pub refused: u64,
     pub active: usize,
@@ -295,6 +297,7 @@ impl Core {
             turn: 0,
             ready: false,
             queued: false,
+            received_turn: 0,
             accepted: 0,
             refused: 0,
             active: 0,

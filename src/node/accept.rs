@@ -364,3 +364,66 @@ const YOUNG_MS: u64 = 10_000;
 const TAKEOVERS_MAX: u32 = 3;
 /// The log target of lines about links.
 pub(super) const TARGET: &str = "seaprox::link";
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::engine::core::Run;
+    use crate::engine::event_loop::Proxy;
+    use crate::engine::limits::Config;
+    use crate::node::{CarrierKind, Identity, Policy, ServeConfig};
+    use crate::types::address::Bind;
+    use crate::types::id::Kind;
+    use crate::types::peer::PeerKey;
+
+    use super::*;
+
+    struct AdmitsNone;
+
+    impl Policy for AdmitsNone {
+        fn admits(&self, _: &PeerKey) -> bool {
+            false
+        }
+
+        fn name(&self, _: &PeerKey) -> String {
+            String::new()
+        }
+    }
+
+    /// More datagrams wait after each receive.
+    #[test]
+    fn the_datagrams_of_a_port_are_received_once_in_a_turn() {
+        let mut proxy = Proxy::new(Config::default(), None).unwrap();
+        let mut core = proxy.core();
+        let place = Bind::parse("127.0.0.1:0").unwrap();
+        let mut bound = CarrierKind::Quic.bind(&place, core.config()).unwrap();
+        let identity = Identity { seed: [1; 32], ciphers: Vec::new(), groups: Vec::new(), instance: None };
+        let config = ServeConfig { carrier: CarrierKind::Quic, ..ServeConfig::new(identity, Arc::new(AdmitsNone)) };
+        core.serve_links(&mut bound[0], config).unwrap();
+        let (core, _) = core.parts::<Node>();
+        let open = core.listeners.iter().map(|(id, _)| id).next().unwrap();
+        let closed = Id::parse(Kind::Listener, "77.1").unwrap();
+        let (mut counts, receive) = (Vec::new(), |core: &mut Core| core.queues.requests.drain(..).count());
+        for _ in 0..3 {
+            core.stats.turns += 1;
+            core.listener_event(open);
+            let mut count = receive(core);
+            for _ in 0..3 {
+                core.listener_ready(open);
+                assert_eq!(core.queues.run.pop_front(), Some(Run::Listener(open)));
+                core.accept(open);
+                count += receive(core);
+            }
+            counts.push(count);
+            core.queues.run.clear();
+            core.listeners.get_mut(open).unwrap().queued = false;
+        }
+        assert_eq!(counts, [1, 1, 1]);
+        core.listener_event(closed);
+        (0..3).for_each(|_| core.listener_ready(closed));
+        assert_eq!((receive(core), core.queues.run.len()), (0, 1), "it waits for its turn");
+        core.accept(closed);
+        assert_eq!(receive(core), 1);
+    }
+}
