@@ -61,7 +61,8 @@ pub fn lossy(loss: f64) -> io::Result<Run> {
     Ok(rates::in_turns(&net, 2, TCP, |pairs| goodputs(pairs, ms(4000), ms(10_000))))
 }
 
-/// Measures the 99th percentile of echoes beside a bulk stream while the paths follow traces. The figure for comparison is the median.
+/// Measures the 99th percentile of echoes beside a bulk stream while the paths follow traces. The figure for comparison is the
+/// median.
 pub fn echoes_beside_bulk(traces: Traces, options: &[&str]) -> io::Result<Run> {
     let (net, playbacks) = network::of_traces(traces)?;
     let forward = link_over(&net, 2, options);

@@ -3,8 +3,8 @@
 //! While all subflows of a session are silent, nothing tells when the network is back: each connection sends again after pauses
 //! that have doubled meanwhile, and a NAT may have forgotten it. So the dialing node makes a new connection over each path every
 //! [`PAUSE_MS`], until the subflows are dead and are dialed again in any case. The pauses become longer if connections over TCP are
-//! answered and do not come up, because the peer is busy then. Over QUIC they become longer in any case. The first packet of a connection may be lost just before the network is back,
-//! so each waits for its answers while later ones are dialed.
+//! answered and do not come up, because the peer is busy then. Over QUIC they become longer in any case. The first packet of a
+//! connection may be lost just before the network is back, so each waits for its answers while later ones are dialed.
 //!
 //! ```text
 //!   all subflows silent --PAUSE_MS--> dialed --up--> takes the slot; the silent carrier and the other fresh ones are dropped
@@ -207,8 +207,8 @@ impl Node {
 
 /// Time after which a path gets a fresh carrier, and the next one.
 const PAUSE_MS: u64 = 400;
-/// Fresh carriers of a path since the peer has answered one, until the pauses double, each with a random part, and the most doublings: a
-/// server that was too busy to finish a handshake does not have all its links at once for long.
+/// Fresh carriers of a path since the peer has answered one, until the pauses double, each with a random part, and the most
+/// doublings: a server that was too busy to finish a handshake does not have all its links at once for long.
 const PROMPT_TRIES: u32 = 8;
 const DOUBLED_MAX: u32 = 3;
 /// Round trips in which a connection must be up, if they take longer: those of TCP, of TLS and of the HELLO, and one to spare.
