@@ -75,7 +75,8 @@ pub fn darkness_without_udp(_: &Place) -> io::Result<Run> {
 }
 
 /// Measures the silence from the end of a time in which nothing passes. That time has a random part, because what the nodes send
-/// meanwhile has a cadence. The end of the rules is a part of the figure: a tenth of a second on a quiet machine, and seconds on a busy one.
+/// meanwhile has a cadence. The removal of the rules is a part of the figure: a tenth of a second on a quiet machine, and seconds on a
+/// busy one.
 fn darkness(network: Network, time: Duration) -> io::Result<Run> {
     let chance = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_micros() / 10);
     let said = format!("nothing passes for {time:?}; counted from their end");
