@@ -166,6 +166,8 @@ pub(crate) enum OneOff {
     Descriptors,
     /// Pass the reset of a connection's side on. The last field is the time since the last check, in milliseconds.
     Reset(Id, Role, u32),
+    /// Discard more input of a connection's side, which is still owed bytes.
+    Discard(Id, Role),
     /// End the connections that a drain still waits for.
     Drained,
     /// A deadline of the control of links.

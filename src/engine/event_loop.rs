@@ -442,6 +442,7 @@ impl Proxy {
                 Some(OneOff::Reset(connection, role, waited_ms)) => {
                     self.core.pass_reset_again(connection, role, waited_ms)
                 }
+                Some(OneOff::Discard(connection, role)) => self.core.discard_more(connection, role),
                 Some(OneOff::Drained) => self.core.stop(),
                 Some(OneOff::Control(deadline)) => self.control.handle_deadline(&mut self.core, deadline),
                 Some(OneOff::Wake(connection)) => {

@@ -69,7 +69,7 @@ impl Core {
             if self.interactive_turns > 0 { limits.relay_bytes_interactive } else { limits.relay_bytes_per_turn };
         let (from, to) = (connection.side(role)?, connection.side(role.other()));
         let half = &mut connection.halves[role.out()];
-        if half.phase == Phase::Shut {
+        if half.phase == Phase::Shut || half.discard_paused {
             return None;
         }
         match half.flow {
@@ -99,8 +99,7 @@ impl Core {
                 side.into_iter().for_each(|side| self.wait_for_block(side));
             }
             Pumped::Done => self.shut(id, role),
-            // The sender still gets its bytes. Reading stops, and the linger timer bounds the time.
-            Pumped::DiscardLimit if self.is_owed(id, role) => {}
+            Pumped::DiscardLimit if self.is_owed(id, role) => self.pause_discard(id, role),
             Pumped::DiscardLimit => self.end_lingering(id),
             Pumped::CountReached | Pumped::EndedEarly => {
                 let next = if matches!(pumped, Pumped::CountReached) { Next::CountReached } else { Next::Handler };
@@ -124,7 +123,27 @@ impl Core {
     /// Returns true if one side has not got all bytes yet and the linger timer bounds the time.
     fn is_owed(&self, id: Id, role: Role) -> bool {
         let Some(connection) = self.connections.get(id) else { return false };
-        connection.halves[role.into()].phase != Phase::Shut && !self.settings_of(connection).timeouts.linger.is_zero()
+        let is_shut = connection.halves[role.into()].phase == Phase::Shut;
+        !self.settings_of(connection).timeouts.linger.is_zero() && !(is_shut && self.is_taken(id, role.other()))
+    }
+
+    /// Stops reading a side that sends on and on and is still owed bytes. A part of its input is discarded at a later time
+    /// again: a system whose receive queue is full may drop packets with the acknowledgements in them, so the side
+    /// would not get its bytes.
+    fn pause_discard(&mut self, id: Id, role: Role) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        connection.halves[role.out()].discard_paused = true;
+        self.one_offs.push(self.now_ms + DISCARD_PAUSE_MS, OneOff::Discard(id, role));
+    }
+
+    /// Discards some more input of a side that is still owed bytes.
+    pub(crate) fn discard_more(&mut self, id: Id, role: Role) {
+        let Some(connection) = self.connections.get_mut(id) else { return };
+        let half = &mut connection.halves[role.out()];
+        (half.discard_paused, half.left) = (false, DISCARD_BYTES_MORE);
+        if let Some(side) = connection.side(role) {
+            self.enqueue(side);
+        }
     }
 
     /// Passes the end of input on after all bytes of a half were delivered, and closes the connection if that was the last
@@ -401,6 +420,9 @@ fn is_plain_end(error: &io::Error) -> bool {
 /// Bytes that are discarded for a side that is gone, before the other side is reset. Until then the other side may finish a
 /// send and come to read its bytes; a peer that sends more than all buffers hold does not read.
 pub(crate) const DISCARD_BYTES_MAX: u64 = 16 << 20;
+/// Bytes that are discarded behind each pause for a side that sends on and is owed bytes: 16 MiB a second.
+const DISCARD_BYTES_MORE: u64 = 4 << 20;
+const DISCARD_PAUSE_MS: u64 = 250;
 const ENDED_BY_HOOK: &str = "the hook of the connection ended it";
 /// First and longest pause between two checks if a side has acknowledged the bytes before a reset.
 const FIRST_LOOK_MS: u32 = 5;

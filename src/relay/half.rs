@@ -32,6 +32,8 @@ pub(crate) struct Half {
     pub dead: bool,
     /// A handler has ended this direction: it is shut once its bytes are delivered.
     pub finishing: bool,
+    /// The input is not read until more of it may be discarded.
+    pub discard_paused: bool,
     /// Bytes for the receiving side were discarded, because it accepts no more.
     pub lost: bool,
     /// Consecutive reads that filled their block, counted up to `SPLICE_AFTER`; [`NO_SPLICE`] if the half must copy.
@@ -99,6 +101,7 @@ impl Half {
             counts_sent: false,
             dead: false,
             finishing: false,
+            discard_paused: false,
             lost: false,
             full_reads: 0,
             left: UNLIMITED,
