@@ -341,6 +341,26 @@ fn a_short_exchange_sends_the_expected_bytes() {
     assert_eq!(sent.len(), 3);
 }
 
+/// Returns the kinds of the frames that leave at a time after an OPEN that was accepted at 1 ms.
+fn kinds_with_an_answer(at_us: u64) -> Vec<u8> {
+    let mut session = server();
+    frames(&mut session, Time::from_us(500));
+    input(&mut session, &open_frame(2)).unwrap();
+    session.accept(StreamId(2), Bound::default()).unwrap();
+    frames(&mut session, Time::from_us(at_us)).iter().map(|frame| frame[0]).collect()
+}
+
+/// Alone it would cost both ends a record and a packet.
+#[test]
+fn an_acknowledgement_that_has_waited_for_half_of_its_delay_follows_another_frame() {
+    const ACK: u8 = 0x25;
+    const OPEN_RESULT: u8 = 0x11;
+    let is_due = |at_us: &u64| kinds_with_an_answer(*at_us)[0] == ACK;
+    let delay_us = (1000..100_000).step_by(100).find(is_due).unwrap() - 1000;
+    assert_eq!(kinds_with_an_answer(1000 + delay_us / 2 - 200), [OPEN_RESULT]);
+    assert_eq!(kinds_with_an_answer(1000 + delay_us / 2 + 200), [OPEN_RESULT, ACK]);
+}
+
 #[test]
 fn frames_are_read_in_pieces_of_any_size() {
     let mut wire = Vec::new();

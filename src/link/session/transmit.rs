@@ -80,19 +80,43 @@ impl Session {
         if self.phase != Phase::Open && !closing {
             return None;
         }
+        self.scheduler.on_time(now);
+        if !self.may_have_frames() {
+            return None;
+        }
         self.rank(now);
         if closing {
             return self.send_ack(now, out).or_else(|| self.send_control(now, out));
         }
-        if let Some(sent) = self.send_first_data(now, out) {
-            return Some(sent);
-        }
-        let sent = if self.scheduler.urgent_first() {
+        let sent = if let Some(first) = self.send_first_data(now, out) {
+            Some(first)
+        } else if self.scheduler.urgent_first() {
             self.send_urgent(now, out).or_else(|| self.send_scheduled(now, out))
         } else {
             self.send_scheduled(now, out).or_else(|| self.send_urgent(now, out))
         };
+        if sent.is_some() {
+            self.let_ack_ride(now);
+        }
         sent.or_else(|| self.send_reinjection(now, out))
+    }
+
+    /// Returns true if a frame may wait that any subflow could carry. After most reads there is none, and no subflow need be
+    /// ranked for it. Beside another subflow, frames that were sent may have to be reinjected.
+    fn may_have_frames(&self) -> bool {
+        self.acks.due
+            || !self.control.is_empty()
+            || !self.retransmit.is_empty()
+            || self.just_opened.is_some()
+            || self.drr.len(List::New) + self.drr.len(List::Old) > 0
+            || self.subflows.len() > 1
+    }
+
+    /// Lets an acknowledgement that has waited for half of its delay follow a frame that is sent now: alone it would cost both
+    /// ends a record and a packet.
+    fn let_ack_ride(&mut self, now: Time) {
+        let half = self.ack_delay_us() / 2;
+        self.acks.due |= self.acks.at.is_some_and(|at| at <= now.after(half));
     }
 
     fn send_urgent(&mut self, now: Time, out: &mut Outbox) -> Option<Transmit> {
@@ -121,7 +145,6 @@ impl Session {
 
     /// Ranks the usable subflows: the active ones, else the backups, else any live one.
     fn rank(&mut self, now: Time) {
-        self.scheduler.on_time(now);
         self.scheduler.return_us = self.shortest_us() / 2 + self.ack_delay_us();
         // Only the subflows of the highest grade present are used; grade 0 is never used.
         let grade = |s: &Subflow| match (s.class(), s.suspect) {
