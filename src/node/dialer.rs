@@ -48,6 +48,8 @@ pub(crate) struct Dialer {
     pub slots: Vec<SubflowSlot>,
     /// The pairs of slots with two carriers over one path.
     pub pairs: Vec<Pair>,
+    /// The longest round trip of the subflows in microseconds, when all of them were silent last.
+    pub silent_us: u64,
     pub instance: Option<u32>,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! While all subflows of a session are silent, nothing tells when the network is back: each connection sends again after pauses
 //! that have doubled meanwhile, and a NAT may have forgotten it. So the dialing node makes a new connection over each path every
-//! [`PAUSE_MS`], until the subflows are dead and are dialed again in any case. The pauses become longer if connections over TCP are
+//! [`PAUSE_MS`], also when the subflows are dead and clients wait for the session: the connection that is dialed in their place
+//! sends its first packet again after doubled pauses, too. The pauses become longer if connections over TCP are
 //! answered and do not come up, because the peer is busy then. Over QUIC they become longer in any case. The first packet of a
 //! connection may be lost just before the network is back, so each waits for its answers while later ones are dialed.
 //!
@@ -21,7 +22,7 @@ use crate::types::reason::Reason;
 
 use super::carrier::CarrierStage;
 use super::control::Node;
-use super::dialer::{Dialer, jittered};
+use super::dialer::{Dialer, SubflowSlot, jittered};
 
 /// The connections that are made beside the silent carrier of a slot.
 #[derive(Debug, Default)]
@@ -89,10 +90,13 @@ impl Dialer {
         slot.carrier.replace(carrier).into_iter().chain(others).collect()
     }
 
-    /// Returns the places of the paths, each with the first slot that is up.
-    fn paths_up(&self) -> Vec<usize> {
-        let is_up = |place: &usize| self.slots.get(*place).is_some_and(|slot| slot.up_ms.is_some() && !slot.removed);
-        let mut places: Vec<usize> = (0..self.slots.len()).filter(is_up).collect();
+    /// Returns the places of the paths, each with the first slot that is up. If none is, the slots beside others do not count:
+    /// UDP may be blocked for ever.
+    fn silent_paths(&self) -> Vec<usize> {
+        let some_up = self.slots.iter().any(|slot| slot.up_ms.is_some());
+        let is_silent = |slot: &SubflowSlot| if some_up { slot.up_ms.is_some() } else { slot.beside.is_none() };
+        let counts = |place: &usize| self.slots.get(*place).is_some_and(|slot| is_silent(slot) && !slot.removed);
+        let mut places: Vec<usize> = (0..self.slots.len()).filter(counts).collect();
         let slots = &self.slots;
         places.dedup_by_key(|place| slots.get(*place).map(|slot| slot.path.clone()));
         places
@@ -100,20 +104,22 @@ impl Dialer {
 }
 
 impl Node {
-    /// Dials fresh carriers while all subflows of a link are silent. Returns the time of the next look.
+    /// Dials fresh carriers while all subflows of a link are silent, or dead. Returns the time of the next look.
     pub(super) fn dial_fresh(&mut self, core: &mut Core, link: Id) -> Option<u64> {
         let record = self.links.get(link)?;
         let dialer = record.dialer.as_ref()?;
         // A local port has one connection, and a link over another one is as silent as that one.
         let is_fixed = dialer.simultaneous || dialer.over.is_some() || record.closing || self.closing;
-        let longest_us = if is_fixed { None } else { self.longest_silent_us(core, link) };
-        let Some(longest_us) = longest_us else {
+        let longest_us = self.longest_silent_us(core, link).or_else(|| self.longest_dead_us(core, link));
+        let Some(longest_us) = longest_us.filter(|_| !is_fixed) else {
             self.forget_fresh(core, link);
             return None;
         };
+        self.links.get_mut(link)?.dialer.as_mut()?.silent_us = longest_us;
+        let dialer = self.links.get(link)?.dialer.as_ref()?;
         // The answers of a connection take a round trip each.
         let answers_ms = longest_us * ROUNDS / 1000;
-        let mut places = dialer.paths_up();
+        let mut places = dialer.silent_paths();
         places.retain(|place| dialer.slots.get(*place).is_some_and(|slot| slot.path.local_port.is_none()));
         let most = (LINK_MAX / places.len().max(1)).clamp(1, PATH_MAX);
         let mut next_ms = None;
@@ -166,6 +172,15 @@ impl Node {
             longest_us = longest_us.max(Some(rtt_us));
         }
         longest_us
+    }
+
+    /// Returns the longest round trip of the last subflows of a link in microseconds, if they are dead and clients wait for its
+    /// session.
+    fn longest_dead_us(&self, core: &Core, link: Id) -> Option<u64> {
+        let (record, linked) = (self.links.get(link)?, core.pools.sessions.get(link)?);
+        let is_waited_for =
+            record.was_established && linked.session.as_ref()?.is_suspended() && record.is_awaited(linked);
+        record.dialer.as_ref().filter(|_| is_waited_for).map(|dialer| dialer.silent_us)
     }
 
     /// Returns true if a carrier that has failed for this reason is not the one of its slot.

@@ -187,6 +187,7 @@ impl Node {
             is_by_chance: false,
             slots,
             pairs: Vec::new(),
+            silent_us: 0,
             instance,
         };
         let firsts: Vec<usize> = (0..paths.len()).map(|path| path * subflows).collect();

@@ -72,6 +72,29 @@ fn a_server_that_closes_fresh_connections_at_once_is_tried_after_longer_pauses()
     far.read_exact(&mut [0]).unwrap();
 }
 
+/// The connections that are dialed in place of the dead ones stay silent, too, and are given up after an hour.
+#[test]
+fn a_link_whose_subflows_are_dead_goes_on_soon_after_the_network_is_back() {
+    let hour = Duration::from_secs(3600);
+    let timing = Timing { dead: Duration::from_secs(1), handshake: hour, ..patient() };
+    let (server, client) = (Node::start(), Node::start());
+    let cutter = Cutter::new(server.serve_at("127.0.0.1:0".parse().unwrap(), timing.clone()));
+    let own = timing.clone();
+    let link = client.link_with(cutter.addr, move |config| {
+        (config.carrier, config.timing) = (CarrierKind::Tcp, own);
+    });
+    let (mut near, mut far) = both_ways(&client, link, 1000);
+    cutter.silence(true);
+    near.write_all(b"x").unwrap();
+    until("the session is suspended", || client.has(|event| matches!(event, LinkEvent::Suspended)));
+    let before = cutter.count();
+    until("three more are dialed", || cutter.count() >= before + 3);
+    cutter.forget();
+    cutter.silence(false);
+    far.read_exact(&mut [0]).unwrap();
+    until("one connection is left", || client.links()[0].subflows.len() == 1);
+}
+
 /// Returns true if a socket has something to read.
 fn has_input(socket: &TcpStream) -> bool {
     socket.set_nonblocking(true).unwrap();
