@@ -59,6 +59,8 @@ pub(crate) struct Carrier {
     awaits_flush: bool,
     /// The time at which the connection is looked after, if that is armed.
     armed_us: Option<u64>,
+    /// Frames were taken since the last flush.
+    has_frames: bool,
     /// Cost of the frames of the last read beyond its bytes. The next field is set if most frames were small.
     frames_cost: usize,
     has_small_frames: bool,
@@ -104,6 +106,7 @@ impl Carrier {
             doubted: None,
             awaits_flush: false,
             armed_us: None,
+            has_frames: false,
             frames_cost: 0,
             has_small_frames: false,
         }
@@ -119,8 +122,14 @@ impl Carrier {
         self.transport.as_ref().is_none_or(transport::Carrier::is_flushed)
     }
 
+    /// Returns true if a flush has nothing to do: the carrier has written all, and has taken no frame since.
+    pub fn is_idle(&self) -> bool {
+        !self.has_frames && self.stage == CarrierStage::Live && self.is_flushed()
+    }
+
     /// Takes an outgoing frame for a lane.
     pub fn take_frame(&mut self, lane: u16, frame: &Outbox) {
+        self.has_frames = true;
         self.transport.iter_mut().for_each(|transport| transport.send(lane, frame));
     }
 
@@ -412,7 +421,7 @@ impl Node {
     pub(crate) fn flush_carrier(&mut self, core: &mut Core, id: Id) -> Result<(), Failure> {
         let Some(carrier) = self.carriers.get_mut(id) else { return Ok(()) };
         let Some(side) = core.sides.get_mut(carrier.side) else { return Ok(()) };
-        carrier.awaits_flush = false;
+        (carrier.awaits_flush, carrier.has_frames) = (false, false);
         let flushed =
             carrier.transport.as_mut().map_or(Ok(()), |transport| transport.flush(side, &mut core.pools.sessions));
         flushed.map_err(|error| Failure::from(&error))?;

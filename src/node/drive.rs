@@ -92,11 +92,13 @@ impl Node {
         while let Some(carrier) = self.links.get(id).and_then(|link| link.carriers.get(index).copied()) {
             index += 1;
             let Some(record) = self.carriers.get_mut(carrier) else { continue };
-            record.end_batch();
-            if let Err(failure) = self.flush_carrier(core, carrier) {
-                index -= 1;
-                self.carrier_failed(core, carrier, &failure);
-                continue;
+            if !record.is_idle() {
+                record.end_batch();
+                if let Err(failure) = self.flush_carrier(core, carrier) {
+                    index -= 1;
+                    self.carrier_failed(core, carrier, &failure);
+                    continue;
+                }
             }
             is_free |= self.carriers.get(carrier).is_some_and(|carrier| carrier.is_flushed());
             self.sample_path(core, id, carrier);
