@@ -133,6 +133,21 @@ fn a_full_socket_keeps_what_waits_in_order() {
     assert!(got.chunks(16_000).zip(0..).all(|(chunk, number)| chunk.iter().all(|byte| *byte == number)));
 }
 
+/// A message waits for the bulk that the carrier took before it.
+#[test]
+fn a_carrier_takes_half_as_much_at_once_while_messages_compete_with_bulk() {
+    let (mut client, mut server) = carriers();
+    // What a path of this rate carries is believed when the carrier has shown that it sends as much.
+    for _ in 0..200 {
+        client.carrier.send_bytes(&[0; 16_000]);
+        client.flush();
+        server.read();
+    }
+    let room = |is_mixed| Demand { rate: u64::MAX, is_alone: true, is_mixed };
+    let alone = client.carrier.room(&client.side, room(false));
+    assert_eq!((alone, client.carrier.room(&client.side, room(true))), (256 << 10, 128 << 10));
+}
+
 #[test]
 fn a_record_that_was_written_in_part_is_completed_before_the_next() {
     let bytes = [record(10), record(300), record(0), vec![23, 3]].concat();

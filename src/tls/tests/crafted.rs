@@ -238,10 +238,10 @@ fn a_key_update_of_the_peer_is_followed() {
     }
 }
 
-/// Returns a client that changes its keys after five records. The real limit is 2^24.
-fn short_lived() -> Tls {
+/// Returns a client whose cipher permits this number of records with one key. The real limit is 2^24.
+fn short_lived(records: u64) -> Tls {
     let suite = TLS13_AES_128_GCM_SHA256.tls13().unwrap();
-    let common = rustls::crypto::CipherSuiteCommon { confidentiality_limit: 5, ..suite.common };
+    let common = rustls::crypto::CipherSuiteCommon { confidentiality_limit: records, ..suite.common };
     let short = Tls13CipherSuite { common, ..*suite };
     let mut provider = provider(&[Cipher::Aes128Gcm]);
     provider.cipher_suites = vec![SupportedCipherSuite::Tls13(Box::leak(Box::new(short)))];
@@ -250,7 +250,7 @@ fn short_lived() -> Tls {
 
 #[test]
 fn keys_are_changed_at_the_record_limit() {
-    let (mut client, mut server) = (short_lived().pipe(&Rc::new(Buffers::new())).unwrap(), pipe());
+    let (mut client, mut server) = (short_lived(5).pipe(&Rc::new(Buffers::new())).unwrap(), pipe());
     assert_eq!(shake(&mut client, &mut server, WHOLE), (Ok(()), Ok(())));
     let (mut wire, mut records) = (0, 0);
     for round in 1..300 {
@@ -267,10 +267,25 @@ fn keys_are_changed_at_the_record_limit() {
     assert!(wire > records, "KeyUpdates have gone out, too");
 }
 
+/// The reserve is a 256th of the limit.
+#[test]
+fn a_key_is_changed_while_a_reserve_of_its_records_is_left() {
+    let (mut client, mut server) = (short_lived(512).pipe(&Rc::new(Buffers::new())).unwrap(), pipe());
+    assert_eq!(shake(&mut client, &mut server, WHOLE), (Ok(()), Ok(())));
+    let mut out = Vec::new();
+    let mut send = |_: &usize| {
+        client.seal([&b"x"[..]]).unwrap();
+        let bytes = take(&mut client);
+        give(&mut server, &bytes, WHOLE, &mut out).unwrap();
+        bytes.len() > 1 + RECORD_OVERHEAD
+    };
+    assert_eq!((0..1100).filter(&mut send).collect::<Vec<_>>(), [510, 1020]);
+}
+
 /// The last record before the buffer is full may follow a KeyUpdate of 27 bytes.
 #[test]
 fn a_key_update_in_a_full_buffer_gets_room() {
-    let dialler = short_lived();
+    let dialler = short_lived(5);
     for (phase, updates) in (0..5).flat_map(|phase| (0..5).map(move |updates| (phase, updates))) {
         let (mut client, mut server) = (dialler.pipe(&Rc::new(Buffers::new())).unwrap(), pipe());
         assert_eq!(shake(&mut client, &mut server, WHOLE), (Ok(()), Ok(())));
