@@ -2,9 +2,10 @@
 
 use crate::node_kit;
 
+use std::collections::HashSet;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use node_kit::*;
 use seaprox::Id;
@@ -69,6 +70,32 @@ fn a_server_whose_udp_port_is_in_use_takes_it_when_it_is_free() {
         assert!(core.servers().is_empty());
     });
     until("the address is free", || UdpSocket::bind(addr).is_ok());
+}
+
+#[test]
+fn udp_that_stays_blocked_is_tried_seldom() {
+    const TRIES: u32 = 5;
+    let (first, connect, handshake) = (Duration::from_millis(200), Duration::from_secs(1), Duration::from_millis(300));
+    let ((addr, udp), far) = (taken(), Node::start());
+    let near = Node::with(move |config| config.timeouts.connect = connect);
+    far.serve_over(CarrierKind::Auto, addr, timing());
+    let since = Instant::now();
+    let link = near.link_with(addr, move |config| {
+        let times = Timing { handshake, redial_quic: (first, 1_000 * first), ..timing() };
+        (config.carrier, config.timing) = (CarrierKind::Auto, times);
+    });
+    // Nobody answers, and each try has a port of its own.
+    udp.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    let (mut tries, mut room) = (HashSet::new(), [0; 65_536]);
+    until("QUIC was tried several times", || {
+        tries.extend(udp.recv_from(&mut room).map(|(_, from)| from));
+        tries.len() == TRIES as usize
+    });
+    // The first pause is half of its usual length at least, and each of the others twice the one before.
+    let least = (connect + handshake) * (TRIES - 1) + first / 2 * ((1 << (TRIES - 1)) - 1);
+    assert!(since.elapsed() >= least, "{TRIES} tries in {:?}, not {least:?}", since.elapsed());
+    both_ways(&near, link, 100_000);
+    assert_eq!((carriers(&near), near.links()[0].stats.resumes), (vec!["tcp"], 0));
 }
 
 #[test]
