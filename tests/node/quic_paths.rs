@@ -85,27 +85,49 @@ fn a_router_that_rebinds_in_mid_stream_costs_no_byte_and_no_connection() {
     assert_eq!(pair.far.links().len(), 1);
 }
 
+/// Returns the longest datagram that each node sends.
+fn longest(pair: &Pair) -> [u32; 2] {
+    [&pair.near, &pair.far].map(|node| node.links()[0].subflows[0].figures.map_or(0, |figures| figures.mtu_bytes))
+}
+
+/// Moves bytes until both nodes send datagrams that are longer than `least`.
+#[track_caller]
+fn lengthen(pair: &Pair, least: u32) {
+    until("the datagrams are long", || {
+        exchange(pair, 300_000, |_| {});
+        longest(pair).iter().all(|bytes| *bytes > least)
+    });
+}
+
 #[test]
-fn links_cross_paths_that_pass_only_the_shortest_datagrams() {
-    for bytes_max in [1_200, 1_280, 1_400, 1_452] {
+fn links_cross_paths_that_swallow_longer_datagrams() {
+    for bytes_max in [1_200, 1_280, 1_400, 1_452, 1_500, 4_000, 8_000, 8_972] {
         let pair = pair(timing, bytes_max);
-        exchange(&pair, 300_000, |_| {});
+        // The search ends where its steps are short.
+        lengthen(&pair, bytes_max - 100);
+        let longest = longest(&pair);
+        assert!(longest.iter().all(|bytes| *bytes <= bytes_max), "{longest:?} of {bytes_max} bytes");
         assert_undisturbed(&pair);
     }
 }
 
 #[test]
 fn a_path_that_swallows_long_datagrams_all_at_once_is_no_loss() {
-    let pair = pair(timing, u32::MAX);
-    let mut is_narrow = false;
-    exchange(&pair, 3 << 20, |done| {
-        if !is_narrow && done > 1 << 20 {
-            is_narrow = true;
-            pair.relay.limit(1_200);
-        }
-    });
-    assert!(is_narrow);
-    assert_undisturbed(&pair);
+    for bytes_max in [1_200, 1_452, 4_000] {
+        let pair = pair(timing, u32::MAX);
+        lengthen(&pair, 8_000);
+        let mut is_narrow = false;
+        exchange(&pair, 3 << 20, |done| {
+            if !is_narrow && done > 1 << 20 {
+                is_narrow = true;
+                pair.relay.limit(bytes_max);
+            }
+        });
+        assert!(is_narrow);
+        let longest = longest(&pair);
+        assert!(longest.iter().all(|bytes| *bytes <= bytes_max), "{longest:?} of {bytes_max} bytes");
+        assert_undisturbed(&pair);
+    }
 }
 
 /// Ends every cut.
