@@ -13,7 +13,7 @@ use crate::kit::socks::{reply5, request5};
 use crate::net_kit::goodput::Load;
 use crate::net_kit::nodes::{Forward, Nodes, Options, front};
 use crate::net_kit::{Kind, Link, Net, Queue, Way};
-use crate::network::{self, AUTO, Pair, TCP, link_over, ms, plain, rates_of};
+use crate::network::{self, Pair, TCP, link_over, ms, plain, rates_of};
 use crate::place::Place;
 
 /// Measures the time that a bulk transfer adds to an echo: over a link that carries both, and over plain TCP with a
@@ -103,12 +103,14 @@ pub fn new_connections(carrier: &[&str]) -> io::Result<Run> {
 }
 
 /// Measures the p99 of echoes of a thousand streams of a link, all active at once, beside a stream whose client has
-/// stopped reading; compared with a link without such a stream, in turns. In each round every stream has one echo. The
-/// figure is the median of the rounds: what the machine does beside it hits both links, but not the same rounds.
-pub fn beside_stalled(_: &Place) -> io::Result<Run> {
+/// stopped reading; compared with a link without such a stream, and with a thousand connections of plain TCP, in turns. In
+/// each round every stream has one echo. The figure is the median of the rounds: what the machine does beside it hits all of
+/// them, but not the same rounds.
+pub fn beside_stalled(carrier: &[&str]) -> io::Result<Run> {
     let nets = [network::of(&[Kind::Veth])?, network::of(&[Kind::Veth])?];
-    let links = nets.each_ref().map(|net| Forward::start(net, Options { both: AUTO, ..Options::default() }));
-    let pairs = links.each_ref().map(|link| (0..STREAMS).map(|_| link.pair()).collect::<Vec<_>>());
+    let links = nets.each_ref().map(|net| Forward::start(net, Options { both: carrier, ..Options::default() }));
+    let [alone, beside] = links.each_ref().map(|link| (0..STREAMS).map(|_| link.pair()).collect::<Vec<_>>());
+    let pairs = [alone, beside, (0..STREAMS).map(|_| plain(&nets[0], 0)).collect()];
     for (client, server) in pairs.iter().flatten() {
         for socket in [client, server] {
             socket.set_nodelay(true)?;
@@ -126,9 +128,9 @@ pub fn beside_stalled(_: &Place) -> io::Result<Run> {
     for _ in 0..5 {
         pairs.iter().try_for_each(|pairs| round_p99_ms(pairs).map(drop))?;
     }
-    let (before, mut rounds) = (memory(), [Vec::new(), Vec::new()]);
+    let (before, mut rounds) = (memory(), [const { Vec::new() }; 3]);
     for number in 0..60 {
-        for which in [number % 2, 1 - number % 2] {
+        for which in (0..3).map(|turn| (number + turn) % 3) {
             rounds[which].push(round_p99_ms(&pairs[which])?);
         }
     }
@@ -136,15 +138,18 @@ pub fn beside_stalled(_: &Place) -> io::Result<Run> {
     if grown > 1 << 20 {
         return Err(io::Error::other(format!("the nodes have {} KiB more after 60 rounds", grown >> 10)));
     }
-    let [plain, beside] = rounds.map(|mut rounds| {
+    let [alone, beside, plain] = rounds.map(|mut rounds| {
         rounds.sort_by(f64::total_cmp);
         percentile(&rounds, 50)
     });
     let taken = server.sent >> 20;
     Ok(Run {
-        plain,
+        plain: alone,
         beside,
-        attack: format!("{taken} MiB taken of a stalled stream, {} KiB more memory", grown >> 10),
+        attack: format!(
+            "{taken} MiB taken of a stalled stream, {} KiB more memory; {plain:.2} ms by plain TCP",
+            grown >> 10
+        ),
         ..Run::default()
     })
 }

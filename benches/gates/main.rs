@@ -15,7 +15,7 @@
 //!   path of the same kind (see `network`). The figure is compared with that of plain TCP: the median of the ratios. Over
 //!   several paths it is compared with the sum of plain TCP over each, or with what the paths carry, and must reach the rate of
 //!   MPTCP over these paths, and nearly that of plain TCP over the best of them; they are measured in turns. The link has the
-//!   carrier TCP, or the default one where the name ends in `-auto`.
+//!   carrier TCP, QUIC where the name ends in `-quic`, both where it ends in `-mixed`, or the default one where it ends in `-auto`.
 //! * Changes (`auto-`): the silence that a change of the network costs a link, beside the longest echo before it.
 //! * The others measure the relay on loopback, timers, frames, and the networks of the tests themselves.
 

@@ -42,6 +42,8 @@ pub fn emulated(mbit: f64, delay: Duration) -> Kind {
 pub const TCP: &[&str] = &["--carrier", "tcp"];
 /// The options of a link with the default carrier: TCP with QUIC beside it over each path.
 pub const AUTO: &[&str] = &[];
+/// The options of a link over QUIC.
+pub const QUIC: &[&str] = &["--carrier", "quic"];
 
 /// Starts a link over the first paths of a network, once all its subflows are live.
 pub fn link_over(net: &Net, paths: usize, carrier: &[&str]) -> Forward {
@@ -49,6 +51,15 @@ pub fn link_over(net: &Net, paths: usize, carrier: &[&str]) -> Forward {
     let near: Vec<&str> = sources.iter().flat_map(|source| ["--path", source]).collect();
     let forward = Forward::start(net, Options { both: carrier, near: &near, ..Options::default() });
     forward.nodes.until_live(if carrier == AUTO { 2 * paths } else { paths });
+    forward
+}
+
+/// Starts a link with TCP over the first path of a network and QUIC over the second, once it is striped over both.
+pub fn mixed_link(net: &Net) -> Forward {
+    let [tcp, quic] =
+        [(0, "tcp"), (1, "quic")].map(|(path, carrier)| format!("{carrier}:{}", net.path(path).near_ip()));
+    let forward = Forward::start(net, Options { near: &["--path", &tcp, "--path", &quic], ..Options::default() });
+    forward.nodes.until_subflows(2);
     forward
 }
 

@@ -10,7 +10,7 @@ use crate::net_kit::line::Trace;
 use crate::net_kit::nodes::{Forward, Options};
 use crate::net_kit::playback::follow;
 use crate::net_kit::{Kind, Link, Net, Way, pairs};
-use crate::network::{self, Pair, TCP, emulated, link_over, ms, plain, rates, rates_of};
+use crate::network::{self, Pair, TCP, emulated, link_over, mixed_link, ms, plain, rates, rates_of};
 use crate::place::Place;
 use crate::{Floor, Run};
 
@@ -68,6 +68,12 @@ pub fn two_paths(index: usize, reversed: bool, carrier: &[&str]) -> io::Result<R
     over(&kinds, carrier)
 }
 
+/// Measures one stream over two unequal paths, by TCP over the faster one and by QUIC over the other.
+pub fn mixed_paths() -> io::Result<Run> {
+    let net = network::of(&pairs::all()[1].paths.map(Kind::Emulated))?;
+    Ok(in_turns(&net, 2, mixed_link(&net), |pairs| goodputs(pairs, WARM_UP, TIME)))
+}
+
 /// Measures one stream over six paths of the same kind, or over six unlike ones.
 pub fn six_paths(are_alike: bool) -> io::Result<Run> {
     let kinds = [(50.0, 10), (30.0, 20), (20.0, 30), (10.0, 50), (5.0, 70), (2.0, 100)]
@@ -78,29 +84,28 @@ pub fn six_paths(are_alike: bool) -> io::Result<Run> {
 /// Measures one stream over these paths.
 pub fn over(kinds: &[Kind], carrier: &[&str]) -> io::Result<Run> {
     let net = network::of(kinds)?;
-    // The farthest paths, at 100 ms each way, need some seconds until TCP fills them.
-    Ok(in_turns(&net, kinds.len(), carrier, |pairs| goodputs(pairs, ms(4000), ms(5000))))
+    let count = kinds.len();
+    Ok(in_turns(&net, count, link_over(&net, count, carrier), |pairs| goodputs(pairs, WARM_UP, TIME)))
 }
 
 /// Measures one stream over two paths whose rates and delays follow traces, compared with what the paths carry.
 pub fn changing_paths(traces: [(Trace, Duration); 2]) -> io::Result<Run> {
     let (warm_up, time) = (ms(2000), ms(20_000));
     let (net, playbacks) = network::of_traces(traces)?;
-    let run = in_turns(&net, 2, TCP, |pairs| follow(&net, &playbacks, || goodputs(pairs, warm_up, time)));
+    let link = link_over(&net, 2, TCP);
+    let run = in_turns(&net, 2, link, |pairs| follow(&net, &playbacks, || goodputs(pairs, warm_up, time)));
     let carried = playbacks.iter().map(|playback| playback.mbit(warm_up, warm_up + time)).sum::<f64>();
     // The payload of a packet of TCP with a timestamp.
     Ok(Run { plain: carried * 1448.0 / 1500.0, ..run })
 }
 
-/// Measures one stream of a link over the first `count` paths of a network, then one connection of MPTCP over the same paths, then
-/// plain connections, one over each, at the same time: a machine with two processors does not carry all of them at once. The
+/// Measures one stream of a link, which ends then, over the first `count` paths of a network, then one connection of MPTCP over the
+/// same paths, then plain connections, one over each, at the same time: a machine with two processors does not carry all of them at once. The
 /// figure for comparison is the sum of the plain ones. The link must reach MPTCP, where the kernel has it, and nearly the best
 /// path alone.
-pub fn in_turns(net: &Net, count: usize, carrier: &[&str], measure: impl Fn(Vec<Pair>) -> Vec<f64>) -> Run {
-    let link = {
-        let forward = link_over(net, count, carrier);
-        measure(vec![forward.pair()])
-    };
+pub fn in_turns(net: &Net, count: usize, forward: Forward, measure: impl Fn(Vec<Pair>) -> Vec<f64>) -> Run {
+    let link = measure(vec![forward.pair()]);
+    drop(forward);
     // The listener lives as long as the connection.
     let kernel = pairs::mptcp(net, 0..count).map(|(_listener, pair)| measure(vec![pair]));
     let plain = measure((0..count).map(|path| plain(net, path)).collect());
@@ -159,3 +164,7 @@ pub fn slow_path(_: &Place) -> io::Result<Run> {
     let run = rates_of(&plain, &link, Duration::from_secs(10));
     Ok(Run { attack: format!("{:.1} Mbit/s over both paths before", before.beside), ..run })
 }
+
+/// The farthest paths, at 100 ms each way, need some seconds until TCP fills them.
+const WARM_UP: Duration = ms(4000);
+const TIME: Duration = ms(5000);

@@ -58,7 +58,7 @@ fn bloated_paths() -> [Kind; 2] {
 pub fn lossy(loss: f64) -> io::Result<Run> {
     let net = network::of(&[emulated(20.0, ms(20)), emulated(20.0, ms(20))])?;
     net.path(1).link(Way::Out, |link| link.loss = loss);
-    Ok(rates::in_turns(&net, 2, TCP, |pairs| goodputs(pairs, ms(4000), ms(10_000))))
+    Ok(rates::in_turns(&net, 2, link_over(&net, 2, TCP), |pairs| goodputs(pairs, ms(4000), ms(10_000))))
 }
 
 /// Measures the 99th percentile of echoes beside a bulk stream while the paths follow traces. The figure for comparison is the

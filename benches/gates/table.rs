@@ -1,6 +1,6 @@
 //! The table of the gates.
 
-use crate::network::{AUTO, TCP};
+use crate::network::{AUTO, QUIC, TCP};
 use crate::{
     Gate, Limit, Run, auto, echoes, emulation, floods, frames, moments, rates, relay, replace, scenes, strangers,
 };
@@ -74,7 +74,14 @@ pub const GATES: &[Gate] = &[
         figure: "echo p99 of 1,000 streams beside a stalled reader",
         unit: "ms",
         limit: Limit::TimesAtMost(1.05, 0.0),
-        run: echoes::beside_stalled,
+        run: |_| echoes::beside_stalled(AUTO),
+    },
+    Gate {
+        name: "path-stalled-echo-quic",
+        figure: "echo p99 of 1,000 streams beside a stalled reader",
+        unit: "ms",
+        limit: Limit::TimesAtMost(1.05, 0.0),
+        run: |_| echoes::beside_stalled(QUIC),
     },
     Gate {
         name: "path-capped",
@@ -101,6 +108,8 @@ pub const GATES: &[Gate] = &[
     Gate { name: "path-two-unlike-reversed-auto", run: |_| rates::two_paths(3, true, AUTO), ..TWO_PATHS },
     Gate { name: "path-two-lossy-auto", run: |_| rates::two_paths(4, false, AUTO), ..TWO_PATHS },
     Gate { name: "path-two-lossy-reversed-auto", run: |_| rates::two_paths(4, true, AUTO), ..TWO_PATHS },
+    Gate { name: "path-two-mixed", run: |_| rates::mixed_paths(), ..TWO_PATHS },
+    Gate { name: "path-two-quic", run: |_| rates::two_paths(1, false, QUIC), ..TWO_PATHS },
     Gate { name: "path-six", run: |_| rates::six_paths(true), ..SIX_PATHS },
     Gate { name: "path-six-unlike", run: |_| rates::six_paths(false), ..SIX_PATHS },
     Gate { name: "path-lte-lte", run: |_| rates::changing_paths(scenes::lte_lte()), ..CHANGING },
@@ -176,6 +185,13 @@ pub const GATES: &[Gate] = &[
         run: |_| rates::long_fat(AUTO),
     },
     Gate {
+        name: "path-long-fat-quic",
+        figure: "rate of 1 stream at 1 Gbit/s and 100 ms",
+        unit: "Mbit/s",
+        limit: Limit::TimesAtLeast(0.9),
+        run: |_| rates::long_fat(QUIC),
+    },
+    Gate {
         name: "path-echo-bulk",
         figure: "echo p99, added by bulk",
         unit: "ms",
@@ -188,6 +204,13 @@ pub const GATES: &[Gate] = &[
         unit: "ms",
         limit: Limit::MostlyAtMost(20.0),
         run: |_| echoes::beside_bulk(AUTO),
+    },
+    Gate {
+        name: "path-echo-bulk-quic",
+        figure: "echo p99, added by bulk",
+        unit: "ms",
+        limit: Limit::MostlyAtMost(20.0),
+        run: |_| echoes::beside_bulk(QUIC),
     },
     Gate {
         name: "path-echo-short-queue",
