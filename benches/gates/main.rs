@@ -8,8 +8,8 @@
 //! # Adding a gate
 //! Add a line to [`table::GATES`]. Its `run` measures once and returns a [`Run`].
 //! * Attacks (`key-`, `stranger-`): `run` starts the node that it needs (see `node`), measures without the attack, then beside
-//!   it. `echo` measures an echo over a link, `floods` holds the attacks of a permitted peer, `strangers` those of peers that
-//!   never show a key; `replace` stops a node in order. The process and all its threads run on one processor, the node on
+//!   it. `echo` measures an echo over a link, `floods` holds the attacks of a permitted peer, `strangers` and
+//!   `datagram_strangers` those of peers that never show a key; `replace` stops a node in order. The process and all its threads run on one processor, the node on
 //!   another; where there is one processor only, the first line says so.
 //! * Paths (`path-`): a link between two nodes over a path of a network of namespaces, and at the same moment plain TCP over a
 //!   path of the same kind (see `network`). The figure is compared with that of plain TCP: the median of the ratios. Over
@@ -20,6 +20,7 @@
 //! * The others measure the relay on loopback, timers, frames, and the networks of the tests themselves.
 
 mod auto;
+mod datagram_strangers;
 mod echo;
 mod echoes;
 mod emulation;
@@ -47,6 +48,8 @@ mod kit;
 mod net_kit;
 #[path = "../../tests/kit/node/mod.rs"]
 mod node_kit;
+#[path = "../../tests/kit/hostile/quic.rs"]
+mod quic_kit;
 #[path = "../../tests/kit/hostile/served.rs"]
 mod served;
 // The module is private in the library, so this target compiles its source.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use seaprox::node::{LinkEvent, Path};
+use seaprox::node::{CarrierKind, LinkEvent, Path};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use crate::Run;
@@ -91,7 +91,7 @@ fn echo_beside(place: &Place, says: Says) -> io::Result<Run> {
     let flood = Flood::start(node.addr, says, 20_000, 10_000);
     thread::sleep(WARM_UP);
     let beside = echo.p99_ms(MEASURE)?;
-    Ok(Run { plain, beside, attack: flood.strength(), ..Run::default() })
+    Ok(Run { plain, beside, attack: flood.strength("connections"), ..Run::default() })
 }
 
 /// Measures the longest of several times until a peer was admitted or a link resumed, without a flood, then during one.
@@ -103,7 +103,7 @@ fn beside(place: &Place, says: Says, rate: u64, addresses: u32) -> io::Result<Ru
     // At 20,000 connections a second, each of 10,000 addresses has connected several times after this.
     thread::sleep(WARM_UP);
     let beside = links.longest_ms()?;
-    let attack = flood.strength();
+    let attack = flood.strength("connections");
     Ok(Run { plain, beside, attack, ..Run::default() })
 }
 
@@ -137,15 +137,7 @@ impl Links {
     /// Brings up a link from a new address. Returns the time that took.
     fn in_after(&mut self) -> io::Result<Duration> {
         self.used += 1;
-        let source = Ipv4Addr::from_bits(Ipv4Addr::new(127, 200, 0, 0).to_bits() + self.used);
-        let (since, peer, node) = (Instant::now(), node_kit::Node::start(), self.node);
-        peer.link_with(node, move |config| {
-            config.identity.seed = HONEST;
-            config.timing = Default::default();
-            config.paths = vec![Path { source: Some(source.into()), ..Path::default() }];
-        });
-        wait_for("a peer is in", || peer.has(|happened| matches!(happened, LinkEvent::Up { .. })))?;
-        Ok(since.elapsed())
+        in_after(self.node, CarrierKind::default(), honest_source(self.used))
     }
 
     /// Cuts the steady link. Returns how long it takes until it is resumed.
@@ -161,7 +153,25 @@ impl Links {
     }
 }
 
-fn wait_for(what: &str, is_true: impl Fn() -> bool) -> io::Result<()> {
+/// Returns an address of an honest peer.
+pub fn honest_source(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(127, 200, 0, 0).to_bits() + number)
+}
+
+/// Brings up a link from an address. Returns the time that took.
+pub fn in_after(node: SocketAddr, carrier: CarrierKind, source: Ipv4Addr) -> io::Result<Duration> {
+    let (since, peer) = (Instant::now(), node_kit::Node::start());
+    peer.link_with(node, move |config| {
+        config.identity.seed = HONEST;
+        config.carrier = carrier;
+        config.timing = Default::default();
+        config.paths = vec![Path { source: Some(source.into()), ..Path::default() }];
+    });
+    wait_for("a peer is in", || peer.has(|happened| matches!(happened, LinkEvent::Up { .. })))?;
+    Ok(since.elapsed())
+}
+
+pub fn wait_for(what: &str, is_true: impl Fn() -> bool) -> io::Result<()> {
     let since = Instant::now();
     while !is_true() {
         if since.elapsed() > GIVES_UP {
@@ -172,30 +182,35 @@ fn wait_for(what: &str, is_true: impl Fn() -> bool) -> io::Result<()> {
     Ok(())
 }
 
-/// A flood of connections at a fixed rate, from a thread of its own, until it is dropped. The newest [`HELD`] stay
-/// open.
-struct Flood {
+/// A flood at a fixed rate, from a thread of its own, until it is dropped.
+pub struct Flood {
     state: Arc<State>,
     since: Instant,
     thread: Option<thread::JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct State {
-    stop: AtomicBool,
-    count: AtomicU64,
+pub struct State {
+    pub stop: AtomicBool,
+    pub count: AtomicU64,
 }
 
 impl Flood {
-    fn start(node: SocketAddr, says: Says, rate: u64, addresses: u32) -> Flood {
+    /// Starts a flood that `run` counts, and ends when it is told to stop.
+    pub fn of(run: impl FnOnce(&Arc<State>) + Send + 'static) -> Flood {
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
+        Flood { state, since: Instant::now(), thread: Some(thread::spawn(move || run(&shared))) }
+    }
+
+    /// Starts a flood of connections. The newest [`HELD`] stay open.
+    fn start(node: SocketAddr, says: Says, rate: u64, addresses: u32) -> Flood {
         let hello = match says {
             Says::Nothing => Vec::new(),
             Says::OneByte => vec![0x16],
             Says::Hello => client_hello(),
         };
-        let thread = thread::spawn(move || {
+        Flood::of(move |shared| {
             give_way();
             let (mut held, since, mut sent) = (Vec::new(), Instant::now(), 0u64);
             held.resize_with(HELD, || None);
@@ -217,13 +232,13 @@ impl Flood {
                 sent += 1;
                 shared.count.fetch_add(1, Ordering::Relaxed);
             }
-        });
-        Flood { state, since: Instant::now(), thread: Some(thread) }
+        })
     }
 
-    fn strength(&self) -> String {
+    /// Returns the number of attempts a second, in words.
+    pub fn strength(&self, what: &str) -> String {
         let count = self.state.count.load(Ordering::Relaxed) as f64;
-        format!("{:.0} connections a second", count / self.since.elapsed().as_secs_f64())
+        format!("{:.0} {what} a second", count / self.since.elapsed().as_secs_f64())
     }
 }
 
@@ -282,7 +297,7 @@ fn client_hello() -> Vec<u8> {
 /// Connections of the flood that are open at the same time.
 const HELD: usize = 4_000;
 /// New peers, and cuts of the steady link, for each figure.
-const ROUNDS: u32 = 5;
-const MEASURE: Duration = Duration::from_secs(2);
-const WARM_UP: Duration = Duration::from_secs(4);
+pub const ROUNDS: u32 = 5;
+pub const MEASURE: Duration = Duration::from_secs(2);
+pub const WARM_UP: Duration = Duration::from_secs(4);
 const GIVES_UP: Duration = Duration::from_secs(10);

@@ -2,7 +2,8 @@
 
 use crate::network::{AUTO, QUIC, TCP};
 use crate::{
-    Gate, Limit, Run, auto, echoes, emulation, floods, frames, moments, rates, relay, replace, scenes, strangers,
+    Gate, Limit, Run, auto, datagram_strangers, echoes, emulation, floods, frames, moments, rates, relay, replace,
+    scenes, strangers,
 };
 
 pub const GATES: &[Gate] = &[
@@ -37,6 +38,11 @@ pub const GATES: &[Gate] = &[
     Gate { name: "stranger-few-one-byte", run: strangers::few_one_byte, ..LET_IN },
     Gate { name: "stranger-few-hellos-one", run: strangers::few_hellos_one, ..LET_IN },
     Gate { name: "stranger-few-hellos-many", run: strangers::few_hellos, ..LET_IN },
+    Gate { name: "stranger-quic-garbage", run: datagram_strangers::garbage_many, ..LET_IN },
+    Gate { name: "stranger-quic-initials", run: datagram_strangers::initials_many, ..LET_IN },
+    Gate { name: "stranger-quic-hellos-one", run: datagram_strangers::hellos_one, ..LET_IN },
+    Gate { name: "stranger-quic-hellos-many", run: datagram_strangers::hellos_many, ..LET_IN },
+    Gate { name: "stranger-quic-echo-hellos", run: datagram_strangers::echo_hellos, ..ECHOES },
     Gate { name: "far-node-replaced", run: replace::far_node, ..CONNECTS },
     Gate { name: "stranger-echo-silent", run: strangers::echo_silent, ..ECHOES },
     Gate { name: "stranger-echo-one-byte", run: strangers::echo_one_byte, ..ECHOES },

@@ -29,6 +29,8 @@ struct State {
     passed: AtomicU64,
     /// The one client whose datagrams pass, unless it is the largest number.
     only: AtomicUsize,
+    /// The number of the first clients whose datagrams are lost.
+    forgotten: AtomicUsize,
 }
 
 struct Flow {
@@ -53,6 +55,7 @@ impl DatagramRelay {
             seed: AtomicU64::new(1),
             passed: AtomicU64::new(0),
             only: AtomicUsize::new(usize::MAX),
+            forgotten: AtomicUsize::new(0),
         });
         let shared = Arc::clone(&state);
         // The threads end with the process.
@@ -114,6 +117,14 @@ impl DatagramRelay {
         self.state.only.store(number, Ordering::Relaxed);
     }
 
+    /// Loses all datagrams of the clients of now, each way, from now on.
+    pub fn forget(&self) {
+        let mut flows = self.state.flows.lock().unwrap();
+        self.state.forgotten.store(flows.len(), Ordering::Relaxed);
+        // Nobody relays what arrives at another socket.
+        flows.iter_mut().for_each(|flow| flow.socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap()));
+    }
+
     /// Returns the number of clients since the last rebinding.
     pub fn count(&self) -> usize {
         self.state.flows.lock().unwrap().len()
@@ -137,7 +148,7 @@ impl State {
             flows.len() - 1
         });
         let only = self.only.load(Ordering::Relaxed);
-        if only != usize::MAX && only != at {
+        if (only != usize::MAX && only != at) || at < self.forgotten.load(Ordering::Relaxed) {
             return;
         }
         let flow = &mut flows[at];
