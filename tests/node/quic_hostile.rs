@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use node_kit::datagram_relay::DatagramRelay;
 use node_kit::*;
-use quic_kit::{RawQuic, count_received, initial};
+use quic_kit::{RawQuic, add_subflow, count_received, initial};
 use quinn_proto::{ConnectionError, Dir, Side, StreamId, VarInt};
 use seaprox::Id;
+use seaprox::link::Time;
 use seaprox::node::{CarrierKind, LinkEvent, Path, Timing};
 
 const SEED: [u8; 32] = [66; 32];
@@ -237,6 +238,39 @@ fn bytes_before_the_hello_that_are_none_end_the_connection() {
         );
     }
     assert!(far.links().is_empty());
+}
+
+#[test]
+fn a_hello_of_another_connection_of_quic_is_refused() {
+    let (far, addr) = serve(timing());
+    let connect = || {
+        let mut raw = RawQuic::new(addr, SEED, Ipv4Addr::LOCALHOST);
+        raw.until("the handshake is done", |raw| raw.is_connected);
+        let lanes = raw.open_lanes();
+        (raw, lanes)
+    };
+    let (mut first, lanes) = connect();
+    let (count, since) = (lanes.len() as u16, Instant::now());
+    let now = || Time::from_us(since.elapsed().as_micros() as u64);
+    let mut session = first.begin_session(lanes[0], count);
+    // The frames of the session leave on the later subflows.
+    let subflow = session.subflow_ids().next().unwrap();
+    session.set_room(subflow, 0);
+    let secret = first.exported("EXPORTER-seaprox-session", &session.id().0);
+    for is_its_own in [false, true] {
+        let (mut later, lanes) = connect();
+        let channel = if is_its_own { &later } else { &first }.exported("EXPORTER-seaprox-join", &[]);
+        let subflow = add_subflow(&mut session, count, &secret, &channel);
+        let mut is_live = false;
+        later.until("the server has answered", |later| {
+            later.exchange(&mut session, now(), subflow, &lanes);
+            is_live = session.is_live(subflow);
+            is_live || later.lost.is_some()
+        });
+        assert_eq!(is_live, is_its_own, "{:?}", later.lost);
+        assert_eq!((far.links().len(), far.links()[0].subflows.len()), (1, 1 + usize::from(is_its_own)));
+        session.subflow_down(now(), subflow);
+    }
 }
 
 #[test]

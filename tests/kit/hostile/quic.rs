@@ -14,7 +14,7 @@ use quinn_proto::{
 use ring::hmac;
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::quic::Version;
-use seaprox::link::{BootId, Config, Outbox, Proofs, Session, SessionId, SessionRole, Time, proof_text};
+use seaprox::link::{BootId, Config, Outbox, Proofs, Session, SessionId, SessionRole, SubflowId, Time, proof_text};
 
 use crate::tls::{Cipher, Identity, Tls};
 
@@ -143,43 +143,41 @@ impl RawQuic {
         sent
     }
 
+    /// Returns a value that the two ends of the connection know (RFC 8446, section 7.5).
+    pub fn exported(&self, label: &str, context: &[u8]) -> [u8; 32] {
+        let mut key = [0; 32];
+        let crypto = self.connection.crypto_session();
+        crypto.export_keying_material(&mut key, label.as_bytes(), context).unwrap();
+        key
+    }
+
     /// Begins a session on the first lane, as a client does. Returns it when it is open.
     pub fn begin_session(&mut self, lane: StreamId, lanes: u16) -> Session {
         let mut id = SessionId([0; 16]);
         ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut id.0).unwrap();
         let mut session = Session::new(SessionRole::Client, Config::default(), id, BootId([7; 8]), Time::ZERO);
-        let subflow = session.next_subflow();
-        let exported = |label: &str, context: &[u8]| {
-            let mut key = [0; 32];
-            let crypto = self.connection.crypto_session();
-            crypto.export_keying_material(&mut key, label.as_bytes(), context).unwrap();
-            key
-        };
-        let secret = exported("EXPORTER-seaprox-session", &id.0);
-        let channel = exported("EXPORTER-seaprox-join", &[]);
-        let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
-        let of = |role| hmac::sign(&key, &proof_text(role, id, subflow, &channel)).as_ref().try_into().unwrap();
-        session.connect(
-            Time::ZERO,
-            subflow,
-            lanes,
-            Proofs { ours: of(SessionRole::Client), theirs: of(SessionRole::Server) },
-        );
-        session.set_room(subflow, 100_000);
-        let (since, mut out) = (Instant::now(), Outbox::new());
+        let secret = self.exported("EXPORTER-seaprox-session", &id.0);
+        let subflow = add_subflow(&mut session, lanes, &secret, &self.exported("EXPORTER-seaprox-join", &[]));
+        let since = Instant::now();
         self.until("the session is open", |raw| {
             let now = Time::from_us(since.elapsed().as_micros() as u64);
-            while session.poll_transmit(now, &mut out).is_some() {
-                let bytes: Vec<u8> = out.parts().flatten().copied().collect();
-                raw.write(lane, &bytes);
-                out.clear();
-            }
-            while let Some(bytes) = raw.read_first_lane() {
-                session.receive(now, subflow, 0, bytes).unwrap();
-            }
+            raw.exchange(&mut session, now, subflow, &[lane]);
             session.is_open()
         });
         session
+    }
+
+    /// Writes what a session has to send to these lanes, and gives it the bytes of the first lane of the peer.
+    pub fn exchange(&mut self, session: &mut Session, now: Time, subflow: SubflowId, lanes: &[StreamId]) {
+        let mut out = Outbox::new();
+        while let Some(transmit) = session.poll_transmit(now, &mut out) {
+            let bytes: Vec<u8> = out.parts().flatten().copied().collect();
+            self.write(lanes[usize::from(transmit.lane)], &bytes);
+            out.clear();
+        }
+        while let Some(bytes) = self.read_first_lane() {
+            session.receive(now, subflow, 0, bytes).unwrap();
+        }
     }
 
     fn read_first_lane(&mut self) -> Option<Bytes> {
@@ -193,6 +191,16 @@ impl RawQuic {
         let _ = chunks.finalize();
         bytes
     }
+}
+
+/// Adds a subflow to a session of a client, which proves that it is the connection with the value `channel`.
+pub fn add_subflow(session: &mut Session, lanes: u16, secret: &[u8; 32], channel: &[u8; 32]) -> SubflowId {
+    let (id, subflow, key) = (session.id(), session.next_subflow(), hmac::Key::new(hmac::HMAC_SHA256, secret));
+    let of = |role| hmac::sign(&key, &proof_text(role, id, subflow, channel)).as_ref().try_into().unwrap();
+    let proofs = Proofs { ours: of(SessionRole::Client), theirs: of(SessionRole::Server) };
+    session.connect(Time::ZERO, subflow, lanes, proofs);
+    session.set_room(subflow, 100_000);
+    subflow
 }
 
 /// Returns an Initial packet of a client, as a datagram of 1,200 bytes: valid up to its frames, which are `payload`.
