@@ -3,7 +3,8 @@
 use crate::node_kit;
 use crate::quic_kit;
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{ErrorKind, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use node_kit::*;
 use quic_kit::{RawQuic, add_subflow, count_received, initial};
 use quinn_proto::{ConnectionError, Dir, Side, StreamId, VarInt};
 use seaprox::Id;
-use seaprox::link::Time;
+use seaprox::link::{Host, Open, Time};
 use seaprox::node::{CarrierKind, LinkEvent, Path, Timing};
 
 const SEED: [u8; 32] = [66; 32];
@@ -271,6 +272,67 @@ fn a_hello_of_another_connection_of_quic_is_refused() {
         assert_eq!((far.links().len(), far.links()[0].subflows.len()), (1, 1 + usize::from(is_its_own)));
         session.subflow_down(now(), subflow);
     }
+}
+
+#[test]
+fn a_gap_in_one_lane_delays_no_other() {
+    let (_far, addr) = serve(timing());
+    let mut raw = RawQuic::without_repair(addr, SEED, Ipv4Addr::LOCALHOST);
+    raw.until("the handshake is done", |raw| raw.is_connected);
+    let lanes = raw.open_lanes();
+    let since = Instant::now();
+    let now = || Time::from_us(since.elapsed().as_micros() as u64);
+    let mut session = raw.begin_session(lanes[0], lanes.len() as u16);
+    let subflow = session.subflow_ids().next().unwrap();
+    let (listener, target) = target();
+    listener.set_nonblocking(true).unwrap();
+    let mut open = |raw: &mut RawQuic| {
+        let host = Host::Addr(target.ip());
+        let id = session.open(now(), Open { host, port: target.port(), ..Open::default() }).unwrap();
+        let mut accepted = None;
+        raw.until("the stream is open", |raw| {
+            raw.exchange(&mut session, now(), subflow, &lanes);
+            accepted = listener.accept().ok();
+            accepted.is_some()
+        });
+        let socket = accepted.unwrap().0;
+        socket.set_nonblocking(true).unwrap();
+        (id, socket)
+    };
+    let mut streams: Vec<_> = (0..4).map(|_| open(&mut raw)).collect();
+    // The first datagram of one lane is late, and nothing sends it again meanwhile.
+    let (id, mut socket) = streams.remove(0);
+    raw.is_timeless = true;
+    session.write(id, &mut b"late".as_slice().into()).unwrap();
+    raw.exchange(&mut session, now(), subflow, &lanes);
+    let late = raw.datagrams();
+    session.write(id, &mut b"r".as_slice().into()).unwrap();
+    for (id, _) in &streams {
+        session.write(*id, &mut b"in time".as_slice().into()).unwrap();
+    }
+    let has_read = |socket: &mut TcpStream, got: &mut Vec<u8>, wanted: &[u8]| {
+        let mut room = [0; 64];
+        while let Ok(len @ 1..) = socket.read(&mut room) {
+            got.extend_from_slice(&room[..len]);
+        }
+        assert!(wanted.starts_with(got), "{got:?}");
+        got == wanted
+    };
+    for (_, socket) in &mut streams {
+        let mut got = Vec::new();
+        raw.until("the other streams go on", |raw| {
+            raw.exchange(&mut session, now(), subflow, &lanes);
+            has_read(socket, &mut got, b"in time")
+        });
+    }
+    assert_eq!(socket.read(&mut [0; 5]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
+    let mut got = Vec::new();
+    raw.until("the gap is closed", |raw| {
+        // The system may drop it.
+        late.iter().for_each(|datagram| _ = raw.socket.send_to(datagram, addr));
+        raw.exchange(&mut session, now(), subflow, &lanes);
+        has_read(&mut socket, &mut got, b"later")
+    });
 }
 
 #[test]
