@@ -271,9 +271,15 @@ fn a_path_that_swallows_long_datagrams_from_now_on_stops_a_transfer_for_seconds_
     assert_eq!(live(&forward), ["quic"]);
 }
 
+/// Returns the number of bytes that have arrived in each direction at least.
+fn moved(forward: &Forward) -> u64 {
+    let bytes = |node| link_figure(node, "bytes_received");
+    bytes(&forward.nodes.near).min(bytes(&forward.nodes.far))
+}
+
 /// Makes a cut of one of six kinds: of UDP, of TCP, or of both.
 #[track_caller]
-fn cut(net: &Net, number: usize) {
+fn cut_some(net: &Net, forward: &Forward, number: usize) {
     match number % 6 {
         0 => filter(net, &of_links("udp", "drop")),
         // The sender gets an error for each datagram.
@@ -284,48 +290,69 @@ fn cut(net: &Net, number: usize) {
         // No subflow is left.
         _ => filter(net, &[of_links("udp", "drop"), of_links("tcp", "reject with tcp reset")].concat()),
     }
+    let (at, before) = (Instant::now(), moved(forward));
+    // Bytes that still pass go on; where none do, both ends notice.
+    let is_over = || moved(forward) > before + (256 << 10) || at.elapsed() > Duration::from_millis(600);
+    until("the cut was felt", is_over);
+}
+
+/// Cuts every subflow, in one of four ways, until no node has any.
+#[track_caller]
+fn cut_all(net: &Net, forward: &Forward, number: usize) {
+    let both =
+        |verdicts: [&str; 2]| filter(net, &[of_links("tcp", verdicts[0]), of_links("udp", verdicts[1])].concat());
+    match number % 4 {
+        0 => both(["drop", "drop"]),
+        1 => both(["reject with tcp reset", "reject"]),
+        2 => {
+            both(["drop", "drop"]);
+            net.path(0).change_address(10 + (number % 200) as u8);
+        }
+        _ => {
+            both(["reject with tcp reset", "drop"]);
+            net.path(0).reset(PORT);
+        }
+    }
+    for node in [&forward.nodes.near, &forward.nodes.far] {
+        until("every subflow is cut", || node.status()["links"][0]["state"] == "suspended");
+    }
 }
 
 /// Moves bytes in both directions while the path is cut a number of times, over subflows of TCP and of QUIC.
+/// `cut` makes the cut of a number, and returns when it was felt. Returns the number of resumes.
 #[track_caller]
-fn survive(least: u64, cuts: usize) {
+fn survive(least: u64, cuts: usize, cut: fn(&Net, &Forward, usize)) -> u64 {
     let net = Net::of(&[Kind::Veth]);
     let hasty = ["--link-keepalive", "100ms", "--link-dead", "400ms", "--connect-timeout", "1s", "--carrier", "auto"];
     let near = ["--path", "tcp:%p1", "--path", "quic:%p1"];
     let forward = Forward::start(&net, Options { both: &hasty, near: &near, far: &[] });
     until_live(&forward, &["quic", "tcp"]);
-    let moved = || {
-        let bytes = |node| link_figure(node, "bytes_received");
-        bytes(&forward.nodes.near).min(bytes(&forward.nodes.far))
-    };
+    let moved = || moved(&forward);
     let (since, mut worst) = (Instant::now(), Duration::ZERO);
     swap_while(forward.peers(), least, || {
         for number in 0..cuts {
-            cut(&net, number);
-            let (at, before) = (Instant::now(), moved());
-            // Bytes that still pass go on; where none do, both ends notice.
-            let is_over = || moved() > before + (256 << 10) || at.elapsed() > Duration::from_millis(600);
-            until("the cut was felt", is_over);
+            cut(&net, &forward, number);
             filter(&net, "");
             let (at, before) = (Instant::now(), moved());
             until_within(kit::SOON, "the transfer goes on", || moved() > before + (256 << 10));
             worst = worst.max(at.elapsed());
         }
     });
+    let resumes = link_figure(&forward.nodes.near, "resumes");
     println!(
-        "{} MiB each way with {cuts} cuts in {:?}, {worst:?} after the longest one, {} resumes",
+        "{} MiB each way with {cuts} cuts in {:?}, {worst:?} after the longest one, {resumes} resumes",
         moved() >> 20,
-        since.elapsed(),
-        link_figure(&forward.nodes.near, "resumes")
+        since.elapsed()
     );
     assert_eq!(forward.nodes.near.count_log(&["link ended"]), 0, "it is the session that began");
     until_live(&forward, &["quic", "tcp"]);
+    resumes
 }
 
 #[test]
 fn a_transfer_over_tcp_and_quic_survives_cuts_of_alternating_kinds() {
     if has_net() {
-        survive(16 << 20, 12);
+        survive(16 << 20, 12, cut_some);
     }
 }
 
@@ -334,7 +361,24 @@ fn a_transfer_over_tcp_and_quic_survives_cuts_of_alternating_kinds() {
 fn a_gibibyte_over_tcp_and_quic_survives_a_hundred_cuts() {
     if has_net() {
         // As much in each direction.
-        survive(512 << 20, 102);
+        survive(512 << 20, 102, cut_some);
+    }
+}
+
+#[test]
+fn a_transfer_over_tcp_and_quic_survives_cuts_of_every_subflow() {
+    if has_net() {
+        let resumes = survive(8 << 20, 8, cut_all);
+        assert!(resumes >= 8, "{resumes} resumes");
+    }
+}
+
+#[test]
+#[ignore = "longer; make test-system"]
+fn every_subflow_is_cut_a_hundred_times() {
+    if has_net() {
+        let resumes = survive(64 << 20, 100, cut_all);
+        assert!(resumes >= 100, "{resumes} resumes");
     }
 }
 
