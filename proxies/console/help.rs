@@ -36,7 +36,7 @@ fn name_of(usage: &str) -> &str {
 }
 
 /// The functions, with their arguments, and what they do.
-const LINES: [(&str, &str); 41] = [
+const LINES: [(&str, &str); 44] = [
     ("connect(host[, port[, local_port]])", "dials a node; the port is 23232 if none is given"),
     ("listen([port[, host]])", "lets the nodes of authorized_keys dial this one"),
     ("trust(tc)", "accepts the key that the dialed node has shown, and dials again"),
@@ -59,6 +59,9 @@ const LINES: [(&str, &str); 41] = [
     ("receive([folder])", "takes offers of peers into a folder"),
     ("share(folder, ...)", "lets peers get what is in these folders"),
     ("accept([folder])", "accepts the oldest offer that waits; refuse() refuses it"),
+    ("add_path(tc[, path])", "adds a path to a connection, in the form of --path"),
+    ("remove_path(tc[, path])", "removes a path; what is on its way goes over the others"),
+    ("list_paths(tc)", "returns the paths of a connection"),
     ("list_connections()", "returns the connections, also those that peers have dialed"),
     ("list_tunnels(tc)", "returns the tunnels of a connection"),
     ("parent(t)", "returns the connection of a tunnel"),

@@ -25,6 +25,7 @@ mod mailbox;
 mod names;
 mod node;
 mod objects;
+mod paths;
 mod printer;
 mod prompt;
 mod reading;

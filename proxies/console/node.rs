@@ -23,6 +23,7 @@ use super::counts::Counts;
 use super::keys::Refusals;
 use super::mailbox::Event;
 use super::names::{NameChange, Names};
+use super::paths::PathChange;
 use super::reading::{fingerprint, write_link, write_tunnel};
 use super::transfers::FileChange;
 use crate::admin::{AdminCommand, CommandError};
@@ -75,6 +76,8 @@ pub enum Change {
     Socks(Arc<Entry>, Bind),
     /// Send a message to the peer of a connection.
     Chat(Arc<Entry>, String),
+    /// Change the paths of a connection, and send the list of its paths.
+    Paths(Arc<Entry>, PathChange, SyncSender<Result<Vec<String>, String>>),
     /// Begin a transfer of files, or permit peers to begin some.
     Files(FileChange),
     /// Close an object, a connection after its tunnels.
@@ -306,6 +309,12 @@ impl Keeper {
                 (entry, result)
             }
             Change::Chat(entry, text) => return self.chat(&entry, text),
+            Change::Paths(entry, change, answer) => {
+                let paths = self.change_paths(&entry, change);
+                // A script that was interrupted waits no longer.
+                let _ = answer.try_send(paths);
+                return;
+            }
             Change::Files(change) => return self.transfer(change),
             Change::Close(entry) => return self.close(&entry),
             Change::Trust(entry, key) => return self.trust(&entry, &key),

@@ -19,7 +19,7 @@ use super::machine::handle_of;
 use super::node::{Change, Changes};
 use super::schedule::{Schedule, settled};
 use super::transfers::{self, Question};
-use super::{Flags, callbacks, help, keys, verbs};
+use super::{Flags, callbacks, help, keys, paths, verbs};
 use crate::links::addresses;
 
 /// An object of Lua: a handle of a connection, a listener or a tunnel, which lives on without it.
@@ -108,7 +108,7 @@ impl Shared {
     }
 
     /// Fails if a signal ends the chunk.
-    fn check_flags(&self) -> mlua::Result<()> {
+    pub(super) fn check_flags(&self) -> mlua::Result<()> {
         match self.flags.interrupt.load(Ordering::Relaxed) || self.flags.stop.load(Ordering::Relaxed) {
             true => Err(Error::runtime("interrupted")),
             false => Ok(()),
@@ -186,6 +186,7 @@ impl UserData for Handle {
     fn add_methods<M: UserDataMethods<Self>>(methods: &mut M) {
         add_tunnels(methods);
         verbs::add_methods(methods);
+        paths::add_methods(methods);
         keys::add_methods(methods);
         callbacks::add_methods(methods);
         transfers::add_methods(methods);
@@ -283,7 +284,7 @@ pub fn add_to(lua: &Lua, shared: &Shared) -> mlua::Result<()> {
 
 /// Iterates over the methods that are functions, too.
 pub fn methods() -> impl Iterator<Item = &'static str> {
-    METHODS.into_iter().chain(verbs::METHODS).chain(keys::METHODS).chain(transfers::METHODS)
+    METHODS.into_iter().chain(verbs::METHODS).chain(paths::METHODS).chain(keys::METHODS).chain(transfers::METHODS)
 }
 
 /// Calls the method of the first argument.

@@ -1,6 +1,7 @@
 //! Two consoles in two hosts (TN-08, TN-09, TN-11, TN-12, TN-45): their scripts make a link, and programs of others talk through
 //! their tunnels in both directions.
 
+use std::io::{PipeWriter, Write};
 use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
@@ -12,8 +13,9 @@ use crate::net_kit;
 
 use kit::Step::*;
 use kit::names::NameServer;
-use kit::{Peer, Scratch, Seaprox, has, until_within};
-use net_kit::nodes::{Secret, spawn, subflows};
+use kit::{Peer, Scratch, Seaprox, has, until, until_within};
+use net_kit::nodes::{Secret, link_figure, sent_from, spawn, start, subflows, until_carried};
+use net_kit::transfer::swap_while;
 use net_kit::{Host, Kind, Net, has_net, own_ip};
 
 /// Starts a console in a host that runs code.
@@ -175,4 +177,124 @@ fn two_consoles_that_connect_to_each_other_with_a_pause_and_do_not_listen_are_co
         check_dials(true, Duration::from_millis(400));
         check_dials(false, Duration::from_millis(400));
     }
+}
+
+/// A console whose lines the test types.
+struct Prompt {
+    console: Seaprox,
+    lines: PipeWriter,
+    typed: usize,
+}
+
+impl Prompt {
+    fn start(host: &Host, secret: &Secret) -> Prompt {
+        let (reader, lines) = std::io::pipe().unwrap();
+        let line = secret.line(&["console"], &[]);
+        let words: Vec<&str> = line.iter().map(String::as_str).collect();
+        let console = Seaprox::spawn(&words, |command| {
+            host.enter(command);
+            command.stdin(reader);
+        });
+        Prompt { console, lines, typed: 0 }
+    }
+
+    /// Types an expression, and returns the line that its value is printed as, or its error.
+    #[track_caller]
+    fn run(&mut self, code: &str) -> String {
+        self.typed += 1;
+        let head = format!("[{}] ", self.typed);
+        let code = code.replace('\n', " ");
+        writeln!(self.lines, "print('{head}' .. tostring(select(2, pcall(function() {code} end)) or 'done'))").unwrap();
+        let mut answer = None;
+        until_within(kit::START, &format!("the console answers to {code}"), || {
+            answer = self.console.out().iter().find_map(|line| line.strip_prefix(&head).map(str::to_owned));
+            answer.is_some()
+        });
+        answer.unwrap()
+    }
+}
+
+/// Adds a path at a console in the middle of a transfer, and removes the first one. Each path has `prefix` before its address, and
+/// gets subflows of these carriers.
+#[track_caller]
+fn paths_come_and_go_at_a_console(prefixes: [&str; 2], carriers: [&[&str]; 2]) {
+    let (net, secret) = (Net::of(&[Kind::Rate(50.0), Kind::Rate(50.0)]), Secret::new());
+    let _far = start(net.far(), &secret.far(&[]));
+    let listener = net.far().inside(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let sources = [0, 1].map(|index| net.path(index).near_ip().to_string());
+    let [first, second] = [0, 1].map(|index| format!("'{}{}'", prefixes[index], sources[index]));
+    let mut prompt = Prompt::start(net.near(), &secret);
+    assert_eq!(prompt.run(&format!("tc = connect('{}')", own_ip(1))), "done");
+    assert_eq!(prompt.run(&format!("tc:add_path({first})")), "done");
+    // The path that leaves everything to the system has no text.
+    assert_eq!(prompt.run("return table.concat(list_paths(tc), ' ')"), format!(" {}", first.replace('\'', "")));
+    assert_eq!(prompt.run("tc:remove_path()"), "done");
+    prompt.run("wait(tc, 50)");
+    let port = listener.local_addr().unwrap().port();
+    assert_eq!(prompt.run(&format!("t = tunnel(tc, 8000, '127.0.0.1', {port}) return wait(t, 50)")), "true");
+    until_carried(&prompt.console, carriers[0]);
+    let client = net.near().inside(|| Peer::connect(([127, 0, 0, 1], 8000).into()));
+    let peers = (client, Peer::accept(&listener));
+    let sent = |prompt: &Prompt, index: usize| sent_from(&prompt.console, &sources[index]);
+    swap_while(peers, 0, || {
+        until("the first path is used", || sent(&prompt, 0) > 1 << 20);
+        assert_eq!(sent(&prompt, 1), 0);
+        assert_eq!(prompt.run(&format!("add_path(tc, {second})")), "done");
+        until("the second path is used too", || sent(&prompt, 1) > 1 << 20);
+        until_carried(&prompt.console, &carriers.concat());
+        assert_eq!(prompt.run(&format!("remove_path(tc, {first})")), "done");
+        until_carried(&prompt.console, carriers[1]);
+        let before = sent(&prompt, 1);
+        until("the second path carries the rest", || sent(&prompt, 1) > before + (1 << 20));
+    });
+    assert_eq!((sent(&prompt, 0), net.path(0).connections().len()), (0, 0));
+    assert_eq!(link_figure(&prompt.console, "resumes"), 0, "the link always had a path");
+    // Mistakes are told, and change nothing.
+    for (code, error) in [
+        (format!("remove_path(tc, {second})"), "is the last path: add another one first"),
+        (format!("remove_path(tc, {first})"), "expected one of"),
+        (format!("add_path(tc, {second})"), "the connection has the path"),
+        (
+            "add_path(tc, 'nonsense')".to_owned(),
+            "path \"nonsense\": the source \"nonsense\": expected an address of this host",
+        ),
+        ("add_path(tc, 7)".to_owned(), "path: expected a string, not integer"),
+        ("add_path(t, '%p1')".to_owned(), "tc: expected a connection"),
+        ("add_path()".to_owned(), "add_path: expected a connection"),
+        ("for i = 1, 99 do add_path(tc, '->192.0.2.' .. i) end".to_owned(), "there is no room"),
+    ] {
+        let answer = prompt.run(&code);
+        assert!(answer.contains(error), "{code}: {answer}");
+    }
+    assert_eq!(prompt.run("tc:close() return tostring(pcall(tc.add_path, tc, '%p1'))"), "false");
+}
+
+#[test]
+fn paths_of_tcp_and_of_quic_come_and_go_at_a_console_during_a_transfer() {
+    if has_net() {
+        paths_come_and_go_at_a_console(["tcp:", "tcp:"], [&["tcp"], &["tcp"]]);
+        paths_come_and_go_at_a_console(["tcp:", "quic:"], [&["tcp"], &["quic"]]);
+    }
+}
+
+/// Each path has a subflow of each carrier.
+#[test]
+fn paths_of_the_default_carrier_come_and_go_at_a_console_during_a_transfer() {
+    if has_net() {
+        paths_come_and_go_at_a_console(["", ""], [&["quic", "tcp"], &["quic", "tcp"]]);
+    }
+}
+
+/// A console that was dialed has no paths of its own.
+#[test]
+fn a_console_does_not_change_the_paths_of_a_link_that_its_peer_has_dialed() {
+    if !has_net() {
+        return;
+    }
+    let (net, secret) = (Net::of(&[Kind::Veth]), Secret::new());
+    let [near, far] = consoles(&net, &secret, "", "print(pcall(add_path, tc, '%p1'))");
+    let is_refused =
+        |line: &String| line.starts_with("false\t") && line.contains("the peer has dialed this connection");
+    assert!(far.out().iter().any(is_refused), "{:?}", far.out());
+    [near, far].into_iter().for_each(end);
 }

@@ -8,16 +8,9 @@ use std::time::{Duration, Instant};
 
 use kit::Step::*;
 use kit::{Scratch, until};
-use net_kit::nodes::{Forward, Options, link_figure, subflows};
+use net_kit::nodes::{Forward, Options, link_figure, sent_from, subflows, until_carried};
 use net_kit::transfer::swap_while;
 use net_kit::{Kind, Net, has_net};
-
-/// Returns the number of bytes that the near node has sent from an address.
-fn sent_from(forward: &Forward, from: &str) -> u64 {
-    let is_its = |local: &str| local.starts_with(&format!("{from}:"));
-    let live = subflows(&forward.nodes.near).into_iter().filter(|subflow| subflow["state"] == "live");
-    live.filter(|subflow| is_its(subflow["local"].as_str().unwrap())).map(|s| s["bytes_sent"].as_u64().unwrap()).sum()
-}
 
 /// Adds a path to the file of a link during a transfer, and removes the first one. Each path has `prefix` before its address, and
 /// gets subflows of these carriers.
@@ -30,30 +23,20 @@ fn paths_come_and_go(options: &[&str], prefixes: [&str; 2], carriers: [&[&str]; 
     let file = scratch.write("paths", format!("# the cable\n{}", lines[0]));
     let near = [&["-v", "--paths", &file], options].concat();
     let forward = Forward::start(&net, Options { near: &near, ..Options::default() });
-    let until_carried = |wanted: &[&[&str]]| {
-        let mut wanted = wanted.concat();
-        wanted.sort_unstable();
-        until(&format!("{wanted:?} are live"), || {
-            let all = subflows(&forward.nodes.near);
-            let live = all.iter().filter(|subflow| subflow["state"] == "live");
-            let mut names: Vec<&str> = live.filter_map(|subflow| subflow["carrier"].as_str()).collect();
-            names.sort_unstable();
-            names == wanted && all.len() == wanted.len()
-        });
-    };
+    let until_carried = |wanted: &[&[&str]]| until_carried(&forward.nodes.near, &wanted.concat());
     until_carried(&carriers[..1]);
     swap_while(forward.peers(), 0, || {
-        until("the first path is used", || sent_from(&forward, &first) > 1 << 20);
-        assert_eq!(sent_from(&forward, &second), 0);
+        until("the first path is used", || sent_from(&forward.nodes.near, &first) > 1 << 20);
+        assert_eq!(sent_from(&forward.nodes.near, &second), 0);
         scratch.write("paths", lines.concat());
-        until("the second path is used too", || sent_from(&forward, &second) > 1 << 20);
+        until("the second path is used too", || sent_from(&forward.nodes.near, &second) > 1 << 20);
         until_carried(&carriers);
         scratch.write("paths", &lines[1]);
         until_carried(&carriers[1..]);
-        let before = sent_from(&forward, &second);
-        until("the second path carries the rest", || sent_from(&forward, &second) > before + (1 << 20));
+        let before = sent_from(&forward.nodes.near, &second);
+        until("the second path carries the rest", || sent_from(&forward.nodes.near, &second) > before + (1 << 20));
     });
-    assert_eq!((sent_from(&forward, &first), net.path(0).connections().len()), (0, 0));
+    assert_eq!((sent_from(&forward.nodes.near, &first), net.path(0).connections().len()), (0, 0));
     assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "the link always had a path");
     // An invalid file changes nothing, and the error is logged.
     scratch.write("paths", "nonsense\n");
@@ -107,11 +90,11 @@ fn a_removed_path_is_used_until_its_replacement_is_up() {
     scratch.write("paths", "192.0.2.9");
     forward.nodes.near.wait_for_log(&["no subflow", "tries=2 "]);
     swap();
-    assert!(sent_from(&forward, &first) > 0, "the old path is kept while there is no other");
+    assert!(sent_from(&forward.nodes.near, &first) > 0, "the old path is kept while there is no other");
     scratch.write("paths", &second);
     until("the old path is gone", || {
         let now = subflows(&forward.nodes.near);
-        now.len() == 1 && sent_from(&forward, &second) > 0
+        now.len() == 1 && sent_from(&forward.nodes.near, &second) > 0
     });
     swap();
     assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0, "the link always had a path");
@@ -136,13 +119,15 @@ fn a_new_uplink_is_used_at_once_and_a_removed_one_is_replaced() {
     assert!(since.elapsed() < Duration::from_secs(6), "{:?}", since.elapsed());
     let [first, second] = [0, 1].map(|index| net.path(index).near_ip().to_string());
     swap_while(forward.peers(), 0, || {
-        until("both paths are used", || [&first, &second].into_iter().all(|from| sent_from(&forward, from) > 1 << 20));
+        until("both paths are used", || {
+            [&first, &second].into_iter().all(|from| sent_from(&forward.nodes.near, from) > 1 << 20)
+        });
         net.near().ip("link del p2");
         until("one subflow is left", || {
             subflows(&forward.nodes.near).iter().filter(|s| s["state"] == "live").count() == 1
         });
-        let before = sent_from(&forward, &first);
-        until("the first path carries the rest", || sent_from(&forward, &first) > before + (1 << 20));
+        let before = sent_from(&forward.nodes.near, &first);
+        until("the first path carries the rest", || sent_from(&forward.nodes.near, &first) > before + (1 << 20));
     });
 }
 

@@ -141,6 +141,29 @@ pub fn subflows(node: &Seaprox) -> Vec<Value> {
     node.status().pointer("/links/0/subflows").and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
+/// Returns the number of bytes that a node has sent from an address, on subflows of its only link that are live.
+#[track_caller]
+pub fn sent_from(node: &Seaprox, from: &str) -> u64 {
+    let is_its = |local: &str| local.starts_with(&format!("{from}:"));
+    let live = subflows(node).into_iter().filter(|subflow| subflow["state"] == "live");
+    let its = live.filter(|subflow| is_its(subflow["local"].as_str().expect("an address")));
+    its.map(|subflow| subflow["bytes_sent"].as_u64().expect("a number")).sum()
+}
+
+/// Waits until a node's only link has live subflows of these transports, and no other subflow.
+#[track_caller]
+pub fn until_carried(node: &Seaprox, wanted: &[&str]) {
+    let mut wanted = wanted.to_vec();
+    wanted.sort_unstable();
+    until(&format!("{wanted:?} are live"), || {
+        let all = subflows(node);
+        let live = all.iter().filter(|subflow| subflow["state"] == "live");
+        let mut names: Vec<&str> = live.filter_map(|subflow| subflow["carrier"].as_str()).collect();
+        names.sort_unstable();
+        names == wanted && all.len() == wanted.len()
+    });
+}
+
 /// Returns a number of a node's only link, by its name in the JSON.
 #[track_caller]
 pub fn link_figure(node: &Seaprox, name: &str) -> u64 {
