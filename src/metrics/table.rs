@@ -153,6 +153,8 @@ metrics! {
         Counter resumes: u64, Count, "seaprox_link_resumes_total"["result" = "resumed"],
             "Resumptions of the session after the loss of all its subflows";
         Counter suspicions: u64, Count, "seaprox_link_suspicions_total", "Subflows that became suspect";
+        Counter switches: u64, Count, "seaprox_link_switches_total",
+            "Subflows that carried and were left, because others deliver sooner";
         Counter late_reinjections: u64, Count, "seaprox_link_late_reinjections_total",
             "Reinjections of the late frames of a subflow";
         Counter quota_waits: u64, Count, "seaprox_link_quota_waits_total",

@@ -285,6 +285,7 @@ fn link_stats(stats: &link::Stats) -> LinkStats {
         repeated_bytes: stats.repeated_bytes,
         resumes: stats.resumes,
         suspicions: stats.suspicions,
+        switches: stats.switches,
         late_reinjections: stats.late_reinjections,
         quota_waits: stats.quota_waits,
         late_frames: stats.late_frames,

@@ -7,4 +7,5 @@ pub(super) mod lane;
 pub(super) mod scheduler;
 pub(super) mod single;
 pub(super) mod subflow;
+pub(super) mod switches;
 pub(super) mod window;

@@ -20,6 +20,7 @@
 
 use super::estimate::PathEstimate;
 use super::lane::{Lane, SentFrame};
+use super::switches::Share;
 use super::window::Window;
 use crate::link::wire::frame::Class;
 use crate::link::wire::ids::{StreamId, SubflowId, Time};
@@ -88,6 +89,8 @@ pub(in crate::link) struct Subflow {
     /// Smoothed time between two reads, in microseconds.
     pub(in crate::link) interval_us: u64,
     pub(in crate::link) processed: u64,
+    /// Its share of the bytes of streams, for the count of switches.
+    pub(in crate::link) share: Share,
     pub(in crate::link) drained_reported: bool,
 }
 
@@ -125,6 +128,7 @@ impl Subflow {
             heard: now,
             interval_us: 0,
             processed: 0,
+            share: Share::default(),
             drained_reported: false,
         }
     }

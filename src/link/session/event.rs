@@ -163,6 +163,8 @@ pub struct Stats {
     pub resumes: u64,
     /// Number of times that a subflow became suspect.
     pub suspicions: u64,
+    /// Number of times that a subflow that carried was left, because others deliver sooner.
+    pub switches: u64,
     /// Number of times that late frames of a subflow were reinjected.
     pub late_reinjections: u64,
     /// Number of times that lanes stalled while others of their subflow went on.

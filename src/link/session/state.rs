@@ -17,6 +17,7 @@ use super::unopened::{Route, Unopened};
 use crate::link::path::scheduler::Scheduler;
 use crate::link::path::single::Single;
 use crate::link::path::subflow::Subflow;
+use crate::link::path::switches::Switches;
 use crate::link::stream::credit::Window;
 use crate::link::stream::drr::Drr;
 use crate::link::stream::mix::Mix;
@@ -59,6 +60,7 @@ pub struct Session {
     /// Streams with pieces to retransmit, first in, first out.
     pub(super) retransmit: VecDeque<StreamId>,
     pub(super) scheduler: Scheduler,
+    pub(super) switches: Switches,
     pub(super) tx: Outgoing,
     pub(super) rx: Incoming,
     pub(super) acks: Acks,
@@ -182,6 +184,7 @@ impl Session {
             drr: Drr::default(),
             retransmit: VecDeque::new(),
             scheduler: Scheduler::new(),
+            switches: Switches::new(),
             tx: Outgoing::new(),
             rx: Incoming::new(&config, now),
             acks: Acks::default(),

@@ -145,6 +145,7 @@ impl Session {
 
     /// Ranks the usable subflows: the active ones, else the backups, else any live one.
     fn rank(&mut self, now: Time) {
+        self.stats.switches += self.switches.on_time(now, &mut self.subflows);
         self.scheduler.return_us = self.shortest_us() / 2 + self.ack_delay_us();
         // Only the subflows of the highest grade present are used; grade 0 is never used.
         let grade = |s: &Subflow| match (s.class(), s.suspect) {
@@ -541,6 +542,9 @@ impl Session {
         stream.send.emit(piece, out);
         debug_assert_eq!(out.len() - before, DATA_HEAD_BYTES + piece.len as usize);
         self.stats.data_bytes[0] += u64::from(piece.len);
+        if let Some(subflow) = self.subflows.get_mut(index) {
+            subflow.share.bytes += u64::from(piece.len);
+        }
         let lane = self.lane_of(index, stream)?;
         let content = FrameContent::Data(id, piece);
         let transmit = self.record_sent(now, index, lane, before, out, content);
