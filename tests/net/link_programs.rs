@@ -9,13 +9,15 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use kit::Step::*;
 use kit::program::Program;
 use kit::seaprox::run_command;
 use kit::socks::connect5;
 use kit::{Peer, Scratch, Seaprox, has, until};
 use net_kit::goodput::Load;
-use net_kit::nodes::{Nodes, Options, PORT, Secret, front, start};
+use net_kit::nodes::{Nodes, Options, PORT, Secret, front, start, subflows};
 use net_kit::{Host, Kind, Link, Net, has_net, has_tun, own_ip};
 
 /// Runs a shell command line in a host, which must succeed, and returns its output. `$0` is the first of the arguments.
@@ -290,6 +292,52 @@ fn every_front_end_works_over_a_link() {
     swap(client);
     assert_eq!(far.status()["links"].as_array().map(Vec::len), Some(3));
     drop::<[Seaprox; 3]>([relay, socks, http]);
+}
+
+/// An HTTP and a SOCKS client enter the near node, and two targets of the far host see connections of the far node, over one carrier
+/// (SP-10).
+#[track_caller]
+pub fn clients_share_one_carrier(options: &[&str], carrier: &str) {
+    let net = Net::of(&[Kind::Veth]);
+    let secret = Secret::new();
+    let far = start(net.far(), &secret.far(options));
+    let near = start(net.near(), &secret.near(&[options, &["-H", "127.0.0.1:0", "-D", "127.0.0.1:0"]].concat()));
+    until("the link is up", || near.out().iter().any(|line| line.starts_with("link up ")));
+    let address = own_ip(1).to_string();
+    let targets = ["127.0.0.1", &address].map(|host| net.far().inside(|| TcpListener::bind((host, 0)).unwrap()));
+    let [http_to, socks_to] = targets.each_ref().map(|target| target.local_addr().unwrap());
+    let mut http = net.near().inside(|| Peer::connect(front(&near, "http")));
+    http.run(&[Put(format!("CONNECT {http_to} HTTP/1.1\r\nHost: {http_to}\r\n\r\n").as_bytes())]);
+    let head = http.some().unwrap();
+    assert!(head.starts_with(b"HTTP/1.1 200") && head.ends_with(b"\r\n\r\n"), "{}", head.escape_ascii());
+    let (socks, reply) = net.near().inside(|| connect5(front(&near, "socks"), &address, socks_to.port()));
+    assert_eq!(reply[1], 0);
+    let servers = targets.each_ref().map(Peer::accept);
+    for (server, to) in servers.iter().zip([http_to, socks_to]) {
+        assert_eq!(
+            server.socket().peer_addr().unwrap().as_socket().unwrap().ip(),
+            to.ip(),
+            "the client of the target is in its host"
+        );
+    }
+    let steps = [Swap(1 << 20), Fin, ReadAll];
+    for (mut client, mut server) in [http, socks].into_iter().zip(servers) {
+        kit::peer::both(&mut client, &steps, &mut server, &steps);
+    }
+    for node in [&near, &far] {
+        let status = node.status();
+        assert_eq!(status["links"].as_array().map(Vec::len), Some(1), "{status}");
+        let carriers: Vec<Value> = subflows(node).into_iter().map(|subflow| subflow["carrier"].clone()).collect();
+        assert_eq!(carriers, [carrier]);
+    }
+    assert_eq!(net.path(0).connections().len(), usize::from(carrier == "tcp"), "connections of TCP between the hosts");
+}
+
+#[test]
+fn an_http_and_a_socks_client_share_one_carrier_of_tcp_or_of_quic() {
+    if has_net() {
+        ["tcp", "quic"].into_iter().for_each(|carrier| clients_share_one_carrier(&["--carrier", carrier], carrier));
+    }
 }
 
 /// The near host sends no DNS query for a name that only the far host knows.

@@ -1,6 +1,7 @@
 //! Links over kernel SCTP between two hosts. Few kernels have it: `make sctp` runs these tests in a guest whose kernel does.
 
 use crate::kit;
+use crate::link_programs::clients_share_one_carrier;
 use crate::net_kit;
 
 use std::io::{self, Read, Write};
@@ -82,6 +83,14 @@ fn a_link_over_sctp_carries_every_byte_in_both_directions() {
     assert_eq!(net.path(0).connections(), [], "no connection of TCP");
     swap_while(forward.peers(), 8 << 20, || until_sent(&forward, "sctp", 1 << 20));
     assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0);
+}
+
+#[test]
+#[ignore = "needs SCTP in the kernel: make sctp"]
+fn an_http_and_a_socks_client_share_one_carrier_of_sctp() {
+    if has_sctp() {
+        clients_share_one_carrier(SCTP.both, "sctp");
+    }
 }
 
 #[test]
