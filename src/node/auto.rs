@@ -119,7 +119,7 @@ impl Node {
             };
             if pair.rivals.note(core.now_ms, delivered, chance) {
                 let leader = ["tcp", "quic"][pair.rivals.leader()];
-                log::info!(target: TARGET, link = link.to_string(), carrier = leader; "the other carrier of a path delivers more");
+                log::info!(target: TARGET, link = link.to_string(), carrier = leader; "the other carrier of a path leads");
             }
             let active = pair.rivals.active();
             for at in [FIRST, BESIDE] {

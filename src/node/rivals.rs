@@ -1,10 +1,13 @@
 //! The choice between two carriers over one path: TCP, and QUIC beside it (`--carrier auto`).
 //!
 //! TCP is dialed first, because it costs the least. QUIC is a backup until TCP fails, or until a trial shows that it delivers
-//! more. In a trial both carry for [`TRIAL_MS`], and what they deliver together is compared with what the leader delivered
-//! alone: a leader that fills the path, or has little to carry, gains nothing from help. Trials begin while the link is
-//! busy at a steady rate, and follow each other after pauses that double from [`PAUSE_MS`] to [`PAUSE_MS_MAX`] with a random
-//! part, as long as the leader stays the same. A leader that has become slow is tried sooner.
+//! more. Its handshake is shorter, so it may be up sooner, and stands in for TCP for up to [`STAND_IN_MS`].
+//!
+//! In a trial both carry for [`TRIAL_MS`], and what they deliver together is compared with what the leader delivered alone: a
+//! leader that fills the path, or has little to carry, gains nothing from help. Trials begin while the link is busy at a rate
+//! that does not grow: on a path that is not full yet, the slow start of the other one would cost the leader its own. They
+//! follow each other after pauses that double from [`PAUSE_MS`] to [`PAUSE_MS_MAX`] with a random part, as long as the leader
+//! stays the same. A leader that has become slow is tried sooner.
 //!
 //! ```text
 //!   First leads <--trial won, or the other one lost--> Second leads
@@ -26,11 +29,17 @@ pub(super) type Delivered = [Option<(SubflowId, u64)>; 2];
 #[derive(Debug, Default)]
 pub(super) struct Rivals {
     leader: usize,
+    /// The time at which a carrier was up first.
+    begun_ms: Option<u64>,
+    /// Set once the first carrier has been up.
+    has_first: bool,
     trial: Option<Trial>,
     /// Start of the current sample of the leader's rate, and what was delivered then.
     sample: Option<(u64, Delivered)>,
     /// The rate of the leader in the last sample, in bytes per second.
     rate: u64,
+    /// The number of samples since the rate has changed much or grown.
+    steady: u32,
     /// The rate of the leader after the last trial.
     rate_judged: u64,
     /// The earliest time of the next trial, and the earliest one if the leader becomes slow.
@@ -84,12 +93,15 @@ impl Rivals {
 
     /// A carrier has come up, was lost or replaced: the one that is up carries on, and stays the leader until a trial.
     fn on_change(&mut self, now_ms: u64, is_up: [bool; 2]) {
-        (self.trial, self.sample, self.rate) = (None, None, 0);
+        (self.trial, self.sample, self.rate, self.steady) = (None, None, 0, 0);
+        let is_new = now_ms.saturating_sub(*self.begun_ms.get_or_insert(now_ms)) <= STAND_IN_MS && !self.has_first;
         match is_up {
             [true, false] => self.leader = FIRST,
             [false, true] => self.leader = BESIDE,
+            [true, true] if is_new => self.leader = FIRST,
             _ => {}
         }
+        self.has_first |= is_up[FIRST];
         if is_up == [true, true] {
             (self.next_ms, self.soonest_ms, self.pause_ms) = (now_ms + FIRST_MS, now_ms + FIRST_MS, PAUSE_MS);
         }
@@ -109,13 +121,15 @@ impl Rivals {
         self.sample = Some((now_ms, delivered));
         // A long time without a call was a time without traffic.
         if elapsed_ms > 2 * SAMPLE_MS {
-            self.rate = 0;
+            (self.rate, self.steady) = (0, 0);
             return;
         }
         let rate = rate(gains(before, delivered)[self.leader], elapsed_ms);
         let earlier = std::mem::replace(&mut self.rate, rate);
         // A leader whose rate still grows would be compared with what it was, and one that has less to carry needs no help.
-        if rate < BUSY_RATE || rate.abs_diff(earlier) > earlier / 4 {
+        let is_steady = (earlier - earlier / 4..=earlier + earlier / 16).contains(&rate);
+        self.steady = if is_steady { self.steady.saturating_add(1) } else { 0 };
+        if rate < BUSY_RATE || self.steady < STEADY_MIN {
             return;
         }
         let is_slow = rate < self.rate_judged / 2 && now_ms >= self.soonest_ms;
@@ -176,6 +190,10 @@ const PAUSE_MS: u64 = 10_000;
 const PAUSE_MS_MAX: u64 = 600_000;
 /// Minimum time over which the rate of the leader is measured.
 const SAMPLE_MS: u64 = 500;
+/// Time in which the first carrier may be up later than the other one and lead nevertheless.
+const STAND_IN_MS: u64 = 3_000;
+/// Samples without growth before a trial.
+const STEADY_MIN: u32 = 2;
 /// Rate in bytes per second from which on a link is busy.
 const BUSY_RATE: u64 = 16 << 10;
 /// Minimum of the bytes of a trial that changes the leader.
@@ -264,10 +282,52 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_that_fills_a_long_path_slowly_is_left_alone_until_it_is_full() {
+        let mut rig = Rig::new();
+        // Measured over a path of 50 Mbit/s and 120 ms, every half second.
+        for mbit in [1, 8, 14, 19, 21, 27, 30, 33, 37, 40, 44] {
+            rig.steps(10, [mbit * MBIT, 50 * MBIT], 50 * MBIT);
+            assert_eq!((rig.rivals.active(), rig.trials), ([true, false], 0), "at {mbit} Mbit/s");
+        }
+        rig.run(4, [48 * MBIT, 50 * MBIT], 50 * MBIT);
+        assert_eq!(rig.trials, 1);
+    }
+
+    #[test]
+    fn a_leader_whose_rate_varies_is_tried_too() {
+        for seed in 0..50 {
+            let (mut rig, mut random) = (Rig::new(), seed * 7919 + 1);
+            while rig.trials == 0 {
+                random = (random * 1_103_515_245 + 12_345) % (1 << 31);
+                // Half as much or half as much again, in each half second.
+                let percent = 50 + (random >> 16) % 101;
+                rig.steps(10, [MBIT * percent / 100, 50 * MBIT], 50 * MBIT);
+                assert!(rig.now_ms < 60_000, "no trial within a minute, seed {seed}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_carrier_that_is_up_before_tcp_stands_in_for_it_and_no_longer() {
+        let mut rig = Rig::new();
+        rig.up = [false, true];
+        assert_eq!(rig.steps(2, [0, 50 * MBIT], 50 * MBIT), BESIDE);
+        rig.up = [true, true];
+        assert_eq!(rig.steps(2, [50 * MBIT, 50 * MBIT], 50 * MBIT), FIRST);
+        assert_eq!(rig.rivals.active(), [true, false]);
+        assert_eq!(rig.run(60, [MBIT, 50 * MBIT], 50 * MBIT), BESIDE, "a trial decides later");
+        let mut late = Rig::new();
+        late.up = [false, true];
+        assert_eq!(late.run(4, [0, 50 * MBIT], 50 * MBIT), BESIDE);
+        late.up = [true, true];
+        assert_eq!(late.steps(2, [50 * MBIT, 50 * MBIT], 50 * MBIT), BESIDE, "TCP did not answer for a long time");
+    }
+
+    #[test]
     fn a_trial_without_traffic_leaves_the_pause_as_it_is() {
         let mut rig = Rig::new();
         for _ in 0..100 {
-            rig.steps(24, [20 * MBIT, 20 * MBIT], 20 * MBIT);
+            rig.steps(44, [20 * MBIT, 20 * MBIT], 20 * MBIT);
             rig.steps(100, [0, 0], 20 * MBIT);
         }
         assert!(rig.trials > 10, "{} trials in ten minutes", rig.trials);
