@@ -123,8 +123,8 @@ impl Core {
     /// Returns true if one side has not got all bytes yet and the linger timer bounds the time.
     fn is_owed(&self, id: Id, role: Role) -> bool {
         let Some(connection) = self.connections.get(id) else { return false };
-        let is_shut = connection.halves[role.into()].phase == Phase::Shut;
-        !self.settings_of(connection).timeouts.linger.is_zero() && !(is_shut && self.is_taken(id, role.other()))
+        let is_on_its_way = connection.halves[role.into()].phase != Phase::Shut || !self.is_taken(id, role.other());
+        is_on_its_way && !self.settings_of(connection).timeouts.linger.is_zero()
     }
 
     /// Stops reading a side that sends on and on and is still owed bytes. A part of its input is discarded at a later time

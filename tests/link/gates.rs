@@ -405,7 +405,7 @@ fn redundant_mode_hides_the_death_of_a_path_from_small_streams() {
 fn copies_of_redundant_mode_wait_for_their_subflow_beside_bulk() {
     let config = Config { mode: Mode::Redundant, ..Config::default() };
     let waits = (0..16).map(|turn| {
-        let mut world = World::new(5, config.clone());
+        let mut world = World::new(5, config);
         [5, 10].iter().for_each(|ms| world.add_path(Shape { lowat: 4 << 10, ..Shape::new(20, *ms) }));
         world.start();
         world.run_until_up(2);
