@@ -4,6 +4,7 @@ use crate::relay::io::Io;
 use crate::relay::side::{Owner, SideState};
 use crate::types::id::Kind;
 
+use super::port::Trial;
 use super::*;
 
 /// A carrier and its side.
@@ -152,7 +153,7 @@ fn datagrams_that_the_system_does_not_take_are_kept_and_leave_first() {
     let (port, side) = (Rc::clone(&near.0.port), near.0.side);
     let sent: Vec<u8> = (0..300_000u32).map(|at| (at.wrapping_mul(0x9e37_79b9) >> 24) as u8).collect();
     near.0.send_bytes(&sent);
-    port.borrow_mut().trial.refusals = 3;
+    port.borrow_mut().trial = Some(Trial { refusals: 3, calls: Vec::new() });
     for _ in 0..3 {
         near.flush();
         assert_eq!(port.borrow_mut().woken(), [side], "it runs again when the socket is writable");
@@ -161,11 +162,12 @@ fn datagrams_that_the_system_does_not_take_are_kept_and_leave_first() {
     // The system refuses a call in every second turn from now on.
     until(&mut near, &mut |_, got| {
         let mut port = port.borrow_mut();
-        port.trial.refusals = usize::from(port.trial.calls.last().is_some_and(|(_, is_taken)| *is_taken));
+        let trial = port.trial.as_mut().unwrap();
+        trial.refusals = usize::from(trial.calls.last().is_some_and(|(_, is_taken)| *is_taken));
         got.len() >= sent.len()
     });
     assert!(got == sent);
-    let calls = std::mem::take(&mut port.borrow_mut().trial.calls);
+    let calls = port.borrow_mut().trial.take().unwrap().calls;
     for pair in calls.windows(2) {
         assert!(pair[0].1 || pair[0].0 == pair[1].0, "others have left before what was not taken");
     }
