@@ -180,6 +180,29 @@ fn datagrams_that_the_system_does_not_take_are_kept_and_leave_first() {
 }
 
 #[test]
+fn a_client_speaks_at_once_when_an_address_of_its_host_has_changed() {
+    let (mut near, server, buffers) = dial();
+    let (mut far, since, mut silent_turns) = (None::<End>, Instant::now(), 0);
+    near.open();
+    // The handshake, and what follows it, are over when many turns have sent nothing.
+    while near.0.is_handshaking() || silent_turns < 100 {
+        assert!(since.elapsed() < Duration::from_secs(20));
+        let before = near.0.bytes.0;
+        near.answer();
+        silent_turns = if near.0.bytes.0 == before { silent_turns + 1 } else { 0 };
+        Quic::receive_shared(&server);
+        if far.is_none() && Quic::next_arrival(&server).is_some() {
+            far = Some(End::new(&server, Io::None, Endpoint::Unknown, &buffers));
+        }
+        far.iter_mut().for_each(End::answer);
+    }
+    let before = near.0.bytes.0;
+    near.0.network_changed();
+    near.flush();
+    assert!(near.0.bytes.0 > before, "the peer does not hear of the address");
+}
+
+#[test]
 fn a_turn_is_charged_for_what_has_arrived_and_for_what_a_closed_gap_releases() {
     let mut charge = Charge::default();
     assert_eq!(charge.on_taken(100_000), 100_000);
