@@ -425,6 +425,23 @@ fn copies_of_redundant_mode_wait_for_their_subflow_beside_bulk() {
     assert!(waits.iter().all(|us| *us < 40_000), "{waits:?}");
 }
 
+/// Each PING has its answer and the acknowledgements of both.
+#[test]
+fn an_idle_link_asks_at_its_keepalive_and_no_sooner() {
+    let config = Config { keepalive_us: 20_000_000, dead_us: 60_000_000, ..Config::default() };
+    let mut world = World::with_paths(5, config, &[(20, 5)]);
+    world.run_until_up(1);
+    world.open(CLIENT, Plan::up(8));
+    world.run_for(5_000_000);
+    let sent = |world: &mut World| [CLIENT, SERVER].map(|end| world.session(end).stats().frames[0]);
+    let before = sent(&mut world);
+    world.run_for(600_000_000);
+    let after = sent(&mut world);
+    for (before, after) in before.into_iter().zip(after) {
+        assert!((60..=150).contains(&(after - before)), "{} frames in ten minutes", after - before);
+    }
+}
+
 #[test]
 fn a_backup_path_is_used_only_after_the_loss_of_the_others() {
     let mut world = World::with_paths(5, Config::default(), &[(20, 5), (20, 5)]);

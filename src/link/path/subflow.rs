@@ -82,8 +82,8 @@ pub(in crate::link) struct Subflow {
     pub(in crate::link) late_after: Time,
     pub(in crate::link) pending_pong: Option<PendingPong>,
     pub(in crate::link) pinged: Option<Time>,
-    /// Bytes processed when the last PING was sent.
-    pub(in crate::link) pinged_at: u64,
+    /// It has carried more than its own upkeep since the last PING, in either direction.
+    pub(in crate::link) has_news: bool,
     /// Time of the last received bytes.
     pub(in crate::link) heard: Time,
     /// Smoothed time between two reads, in microseconds.
@@ -124,7 +124,7 @@ impl Subflow {
             late_after: Time::ZERO,
             pending_pong: None,
             pinged: None,
-            pinged_at: 0,
+            has_news: false,
             heard: now,
             interval_us: 0,
             processed: 0,
@@ -321,7 +321,7 @@ impl Subflow {
         if self.has_sent_message {
             return last.after(AFTER_MESSAGE_US.min(keepalive_us));
         }
-        let curious = self.suspect || !self.path.has_pong() || self.processed > self.pinged_at;
+        let curious = self.suspect || !self.path.has_pong() || self.has_news;
         last.after(if curious { SOON_US.min(keepalive_us) } else { keepalive_us })
     }
 }

@@ -109,6 +109,7 @@ impl Session {
             return Ok(());
         }
         subflow.processed += bytes.len() as u64;
+        subflow.has_news = true;
         while !bytes.is_empty() {
             let header = LaneRx::peek(&bytes)?.ok_or(FrameError::Short)?;
             if !matches!(header.kind, kind::DATAGRAM | kind::DATAGRAM_PART) {
@@ -165,6 +166,8 @@ impl Session {
     fn on_processed_frame(&mut self, origin: Origin, len: u64, waiting: u64, frame_kind: u8) {
         if let Some(subflow) = self.subflows.get_mut(origin.index) {
             subflow.processed += len;
+            // The upkeep of an idle link is no reason for more of it.
+            subflow.has_news |= !matches!(frame_kind, kind::PING | kind::PONG | kind::ACK);
         }
         if frame_kind == kind::ACK {
             return;

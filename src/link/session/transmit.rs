@@ -204,7 +204,7 @@ impl Session {
             out.frame(|h| Frame::Pong { token: asked.token, held_us: now.since(asked.at) }.encode(h));
         } else if subflow.ping_at(keepalive_us) <= now {
             subflow.pinged = Some(now);
-            subflow.pinged_at = subflow.processed;
+            subflow.has_news = false;
             subflow.has_sent_message = false;
             out.frame(|h| Frame::Ping { token: now.as_us() }.encode(h));
         } else {
@@ -227,6 +227,7 @@ impl Session {
         let alone = self.subflows.len() == 1;
         let subflow = self.subflows.get_mut(index)?;
         subflow.room = subflow.room.saturating_sub(bytes);
+        subflow.has_news |= matches!(content, FrameContent::Data(..) | FrameContent::Control(_));
         let full = subflow.frames() >= self.config.lane_frames_max + FRAMES_SLACK;
         let queued = subflow.in_flight() + bytes as u64;
         let expected = Expectation::new(queued, if alone { u64::MAX } else { subflow.path.late_us(queued) });
