@@ -69,7 +69,7 @@ impl Core {
             if self.interactive_turns > 0 { limits.relay_bytes_interactive } else { limits.relay_bytes_per_turn };
         let (from, to) = (connection.side(role)?, connection.side(role.other()));
         let half = &mut connection.halves[role.out()];
-        if half.phase == Phase::Shut || half.discard_paused {
+        if half.phase == Phase::Shut || half.is_discard_paused() {
             return None;
         }
         match half.flow {
@@ -136,11 +136,16 @@ impl Core {
         self.one_offs.push(self.now_ms + DISCARD_PAUSE_MS, OneOff::Discard(id, role));
     }
 
-    /// Discards some more input of a side that is still owed bytes.
+    /// Discards some more input of a side that is still owed bytes, unless its input has got another use meanwhile.
     pub(crate) fn discard_more(&mut self, id: Id, role: Role) {
         let Some(connection) = self.connections.get_mut(id) else { return };
         let half = &mut connection.halves[role.out()];
-        (half.discard_paused, half.left) = (false, DISCARD_BYTES_MORE);
+        let is_paused = half.is_discard_paused();
+        half.discard_paused = false;
+        if !is_paused {
+            return;
+        }
+        half.left = DISCARD_BYTES_MORE;
         if let Some(side) = connection.side(role) {
             self.enqueue(side);
         }

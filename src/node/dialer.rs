@@ -64,6 +64,8 @@ pub(crate) struct SubflowSlot {
     pub failed: Option<(Failure, u64)>,
     /// The time since which the subflow is up.
     pub up_ms: Option<u64>,
+    /// It was up, and no dial of it has failed since while another subflow was up.
+    pub was_up: bool,
     /// The path was removed.
     pub removed: bool,
     /// The slot over the same path that this one is dialed beside, with another carrier.
@@ -145,6 +147,7 @@ impl SubflowSlot {
             next_ms: 0,
             failed: None,
             up_ms: None,
+            was_up: false,
             removed: false,
             beside: None,
             dialed_ms: 0,
@@ -433,6 +436,7 @@ impl Node {
             record.timing.redial.0,
             linked.map_or(record.timing.redial.1, |linked| record.longest_pause(linked, failure.reason, now_ms)),
         );
+        let is_open = linked.and_then(|linked| linked.session.as_ref()).is_some_and(Session::is_open);
         let (was_established, closing) = (record.was_established, record.closing);
         let redial_quic = record.timing.redial_quic;
         let Some(dialer) = record.dialer.as_mut() else { return };
@@ -441,10 +445,12 @@ impl Node {
             record.failed = Some((failure.clone(), now_ms));
         }
         slot.carrier = None;
+        let up_ms = slot.up_ms.take();
+        slot.was_up &= up_ms.is_some() || !is_open;
         if slot.removed || closing {
             return;
         }
-        if let Some(up_ms) = slot.up_ms.take() {
+        if let Some(up_ms) = up_ms {
             // The first try follows at once if the subflow has lasted, otherwise after the first pause.
             slot.tries = u32::from(now_ms.saturating_sub(up_ms) < LASTED_MS);
         } else if slot.beside.is_some() {

@@ -345,7 +345,7 @@ impl Node {
             }
             let slot = carrier.and_then(|(_, place)| Some((place, dialer.slots.get_mut(place)?)));
             if let Some((place, slot)) = slot {
-                slot.up_ms = Some(core.now_ms);
+                (slot.up_ms, slot.was_up) = (Some(core.now_ms), true);
                 up = Some(LinkEvent::SubflowUp { place, tries: slot.tries });
             }
         }

@@ -90,11 +90,12 @@ impl Dialer {
         slot.carrier.replace(carrier).into_iter().chain(others).collect()
     }
 
-    /// Returns the places of the paths, each with the first slot that is up. If none is, the slots beside others do not count:
-    /// UDP may be blocked for ever.
+    /// Returns the places of the paths, each with the first slot that is up. If none is, a slot beside another one counts if it was
+    /// up: UDP may be blocked for ever.
     fn silent_paths(&self) -> Vec<usize> {
-        let some_up = self.slots.iter().any(|slot| slot.up_ms.is_some());
-        let is_silent = |slot: &SubflowSlot| if some_up { slot.up_ms.is_some() } else { slot.beside.is_none() };
+        let some_up = self.slots.iter().any(|slot| slot.up_ms.is_some() && !slot.removed);
+        let was_used = |slot: &SubflowSlot| slot.beside.is_none() || slot.was_up;
+        let is_silent = |slot: &SubflowSlot| if some_up { slot.up_ms.is_some() } else { was_used(slot) };
         let counts = |place: &usize| self.slots.get(*place).is_some_and(|slot| is_silent(slot) && !slot.removed);
         let mut places: Vec<usize> = (0..self.slots.len()).filter(counts).collect();
         let slots = &self.slots;

@@ -32,7 +32,7 @@ pub(crate) struct Half {
     pub dead: bool,
     /// A handler has ended this direction: it is shut once its bytes are delivered.
     pub finishing: bool,
-    /// The input is not read until more of it may be discarded.
+    /// A deadline is set at which more of the input is discarded. Until then it is not read, unless it gets another use.
     pub discard_paused: bool,
     /// Bytes for the receiving side were discarded, because it accepts no more.
     pub lost: bool,
@@ -113,6 +113,11 @@ impl Half {
             bytes: 0,
             congested: 0,
         }
+    }
+
+    /// Returns true if no more of the input is discarded before a deadline.
+    pub fn is_discard_paused(&self) -> bool {
+        self.discard_paused && self.flow == Flow::Discard && self.left == 0
     }
 
     /// Returns the number of bytes that wait for delivery.
@@ -304,6 +309,16 @@ mod tests {
         assert!(!store.push(b"m", &mut blocks), "all or nothing");
         store.consume(8, &mut blocks);
         assert_eq!((blocks.taken(), store.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_pause_of_discarding_holds_back_no_other_use_of_the_input() {
+        let mut half = Half { left: 0, discard_paused: true, ..Half::new(Flow::Discard) };
+        assert!(half.is_discard_paused());
+        half.left = UNLIMITED;
+        assert!(!half.is_discard_paused(), "all of it is discarded, behind the last reply");
+        (half.flow, half.left) = (Flow::Relay, 0);
+        assert!(!half.is_discard_paused(), "it goes to another side");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use node_kit::cutter::Cutter;
 use node_kit::datagram_relay::DatagramRelay;
 use node_kit::*;
-use seaprox::node::{CarrierKind, LinkEvent, SubflowStatus, Timing};
+use seaprox::node::{CarrierKind, LinkEvent, Path, SubflowState, SubflowStatus, Timing};
 
 /// Returns the timers of a link whose subflows are dead after an hour.
 fn patient() -> Timing {
@@ -78,12 +78,20 @@ fn a_link_whose_subflows_are_dead_goes_on_soon_after_the_network_is_back() {
     let hour = Duration::from_secs(3600);
     let timing = Timing { dead: Duration::from_secs(1), handshake: hour, ..patient() };
     let (server, client) = (Node::start(), Node::start());
-    let cutter = Cutter::new(server.serve_at("127.0.0.1:0".parse().unwrap(), timing.clone()));
+    let served = server.serve_at("127.0.0.1:0".parse().unwrap(), timing.clone());
+    let (first, cutter) = (Cutter::new(served), Cutter::new(served));
     let own = timing.clone();
-    let link = client.link_with(cutter.addr, move |config| {
+    let link = client.link_with(first.addr, move |config| {
         (config.carrier, config.timing) = (CarrierKind::Tcp, own);
     });
     let (mut near, mut far) = both_ways(&client, link, 1000);
+    // A path that was removed counts no more, although it was up.
+    let path = Path { peer: Some(cutter.addr.into()), ..Path::default() };
+    client.ask(move |core| core.link(link).unwrap().add_path(&path).unwrap());
+    let live = |client: &Node| client.links()[0].subflows.iter().filter(|s| s.state == SubflowState::Live).count();
+    until("two subflows are live", || live(&client) == 2);
+    client.ask(move |core| core.link(link).unwrap().remove_path(&Path::default()).unwrap());
+    until("one subflow is left", || client.links()[0].subflows.len() == 1);
     cutter.silence(true);
     near.write_all(b"x").unwrap();
     until("the session is suspended", || client.has(|event| matches!(event, LinkEvent::Suspended)));

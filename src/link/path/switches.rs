@@ -2,9 +2,11 @@
 //!
 //! Each second in which the session sends bulk, the bytes of streams that it has put on each subflow are compared. A subflow carries
 //! once it had a fair share of them for some seconds, so that the trial of a second carrier is no switch; and it is left in the first
-//! second in which it has next to nothing of them. The count decides nothing: it tells the user what the scheduler has done.
+//! second in which it has next to nothing of them, because it is slow or silent. The end of its path is no switch. The count decides
+//! nothing: it tells the user what the scheduler has done.
 
 use super::subflow::Subflow;
+use crate::link::wire::frame::Class;
 use crate::link::wire::ids::Time;
 
 /// The share of one subflow.
@@ -12,7 +14,7 @@ use crate::link::wire::ids::Time;
 pub(in crate::link) struct Share {
     /// Bytes of streams that were put on the subflow in this interval.
     pub(in crate::link) bytes: u64,
-    /// Intervals in a row with a fair share, up to [`CARRY_INTERVALS`].
+    /// Intervals with a fair share since the subflow was left, up to [`CARRY_INTERVALS`].
     intervals: u8,
 }
 
@@ -26,7 +28,7 @@ pub(in crate::link) struct Switches {
 const INTERVAL_US: u64 = 1_000_000;
 /// Bytes of all subflows below which an interval says nothing.
 const BULK_BYTES: u64 = 64 * 1024;
-/// Intervals in a row after which a subflow carries. The trial of a carrier takes two seconds.
+/// Intervals with a fair share after which a subflow carries. The trial of a carrier takes two seconds.
 const CARRY_INTERVALS: u8 = 4;
 /// A subflow with one part in so many has a fair share, and one with less than one part in so many is left.
 const FAIR_PART: u64 = 8;
@@ -48,9 +50,13 @@ impl Switches {
         // A longer interval had a pause in it.
         let is_bulk = elapsed_us < 2 * INTERVAL_US && total >= BULK_BYTES;
         let mut left = 0;
-        for share in subflows.iter_mut().map(|subflow| &mut subflow.share) {
+        for subflow in subflows.iter_mut() {
+            let is_closing = subflow.class() == Class::Closing;
+            let share = &mut subflow.share;
             let bytes = std::mem::take(&mut share.bytes);
-            if is_bulk && bytes * LEFT_PART < total {
+            if is_closing {
+                share.intervals = 0;
+            } else if is_bulk && bytes * LEFT_PART < total {
                 left += u64::from(std::mem::take(&mut share.intervals) == CARRY_INTERVALS);
             } else if is_bulk && bytes * FAIR_PART >= total {
                 share.intervals = (share.intervals + 1).min(CARRY_INTERVALS);
