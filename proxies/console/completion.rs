@@ -73,7 +73,7 @@ mod tests {
         let complete = |line: &str| helper.complete(line, line.len(), &Context::new(&history)).unwrap();
         assert_eq!(complete("x = st"), (4, vec!["status".to_owned(), "string".to_owned()]));
         assert_eq!(complete("string.r"), (0, vec!["string.rep".to_owned()]));
-        assert_eq!(complete("é, tc:list"), (7, vec!["list_tunnels(".to_owned()]));
+        assert_eq!(complete("é, tc:list"), (7, vec!["list_tunnels(".to_owned(), "list_paths(".to_owned()]));
         assert_eq!(complete("f("), (2, Vec::new()));
     }
 }
