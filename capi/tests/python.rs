@@ -5,6 +5,11 @@ use std::process::Command;
 
 use crate::kit::{has, prefix, succeed, top};
 
+/// Runs the tests of a module. A shell lets programs in the background ignore SIGINT, which tests send to a Python of their own.
+const RUN: &str = "import signal, sys, unittest
+signal.signal(signal.SIGINT, signal.default_int_handler)
+unittest.main(module=None, argv=['unittest', sys.argv[1]])";
+
 fn unittest(module: &str) {
     // Debian's, if there are several.
     let debian = "/usr/bin/python3";
@@ -13,7 +18,7 @@ fn unittest(module: &str) {
         return;
     }
     let mut command = Command::new(python);
-    command.args(["-W", "error::ResourceWarning", "-m", "unittest", &format!("tests.{module}")]);
+    command.args(["-W", "error::ResourceWarning", "-c", RUN, &format!("tests.{module}")]);
     command.current_dir(top().join("python")).env("SEAPROX_LIBRARY", prefix().join("lib/libseaprox.so.0"));
     succeed(command.env("PYTHONDONTWRITEBYTECODE", "1"));
 }
