@@ -105,7 +105,7 @@ impl Keeper {
 ///
 /// # Errors
 /// The link has the path already, or does not have it, or has no other one, or its paths stand in a file.
-pub fn changed(paths: &LinkPaths, change: PathChange) -> Result<Vec<Path>, String> {
+fn changed(paths: &LinkPaths, change: PathChange) -> Result<Vec<Path>, String> {
     let mut paths = match paths {
         LinkPaths::List(paths) => paths.clone(),
         LinkPaths::File(file) => return Err(format!("the paths stand in {}, which is to be changed", file.display())),

@@ -137,7 +137,7 @@ fn a_full_socket_keeps_what_waits_in_order() {
 #[test]
 fn a_carrier_takes_half_as_much_at_once_while_messages_compete_with_bulk() {
     let (mut client, mut server) = carriers();
-    // What a path of this rate carries is believed when the carrier has shown that it sends as much.
+    // The carrier takes as much as such a path carries once it has shown that it sends that.
     for _ in 0..200 {
         client.carrier.send_bytes(&[0; 16_000]);
         client.flush();

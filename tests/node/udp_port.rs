@@ -84,7 +84,7 @@ fn udp_that_stays_blocked_is_tried_seldom() {
         let times = Timing { handshake, redial_quic: (first, 1_000 * first), ..timing() };
         (config.carrier, config.timing) = (CarrierKind::Auto, times);
     });
-    // Nobody answers, and each try has a port of its own.
+    // The port gives no answer, and each try has a port of its own.
     udp.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
     let (mut tries, mut room) = (HashSet::new(), [0; 65_536]);
     until("QUIC was tried several times", || {

@@ -96,11 +96,21 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_a_smaller_share_and_a_pause_are_no_switch() {
+    fn a_trial_a_smaller_share_a_removed_path_and_a_pause_are_no_switch() {
         assert_eq!(run(&[FIRST, BOTH, BOTH, BOTH, FIRST]), 0, "a trial");
         let unequal = [1 << 20, 100 << 10];
         assert_eq!(run(&[BOTH, BOTH, BOTH, BOTH, unequal, unequal]), 0, "it has less, but something");
         assert_eq!(run(&[BOTH, BOTH, BOTH, BOTH, [1 << 10, 0], [0, 0]]), 0, "too little to tell");
+        let mut removed = Subflow::new(SubflowId(0), SubflowState::Live, 1, Time::ZERO);
+        removed.share = Share { bytes: 0, intervals: CARRY_INTERVALS };
+        removed.classes[0] = Class::Closing;
+        let mut rest = Subflow::new(SubflowId(1), SubflowState::Live, 1, Time::ZERO);
+        rest.share.bytes = 1 << 20;
+        assert_eq!(
+            Switches::new().on_time(Time::from_us(INTERVAL_US), &mut [removed, rest]),
+            0,
+            "its path was removed"
+        );
         let mut switches = Switches::new();
         let mut subflow = Subflow::new(SubflowId(0), SubflowState::Live, 1, Time::ZERO);
         subflow.share = Share { bytes: 0, intervals: CARRY_INTERVALS };

@@ -126,7 +126,7 @@ fn a_connection_tells_if_it_has_bytes_that_it_has_not_sent() {
     assert!(near.0.bytes.0 > 300_000, "{} bytes were sent", near.0.bytes.0);
     near.0.figures(&near.1);
     assert!(near.0.room(&near.1, room) > 0 && near.0.may_wait());
-    // What a path of this rate carries is believed when the connection has shown that it sends as much.
+    // The carrier takes as much as such a path carries once the connection has shown that it sends that.
     near.0.bytes.0 = 8 << 20;
     assert_eq!(near.0.room(&near.1, room), 256 << 10);
     assert_eq!(near.0.room(&near.1, Demand { is_mixed: true, ..room }), 128 << 10);

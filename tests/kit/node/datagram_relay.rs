@@ -121,7 +121,7 @@ impl DatagramRelay {
     pub fn forget(&self) {
         let mut flows = self.state.flows.lock().unwrap();
         self.state.forgotten.store(flows.len(), Ordering::Relaxed);
-        // Nobody relays what arrives at another socket.
+        // The thread of a flow reads its first socket only, so answers to another one are lost.
         flows.iter_mut().for_each(|flow| flow.socket = Arc::new(UdpSocket::bind("127.0.0.1:0").unwrap()));
     }
 
