@@ -6,15 +6,17 @@ use crate::net_kit;
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kit::Step::*;
-use kit::{Peer, Scratch, Seaprox, until, until_within};
+use kit::{Peer, Scratch, Seaprox, proc, until, until_within};
 use net_kit::nodes::{Forward, Options, PORT, Secret, link_figure, start, subflows};
 use net_kit::transfer::swap_while;
 use net_kit::{Kind, Net, Way, has_net};
 use seaprox::node::CarrierKind;
+use socket2::Socket;
 
 /// An emulated processor computes a handshake in seconds.
 const SCTP: Options<'static> =
@@ -83,6 +85,37 @@ fn a_link_over_sctp_carries_every_byte_in_both_directions() {
     assert_eq!(net.path(0).connections(), [], "no connection of TCP");
     swap_while(forward.peers(), 8 << 20, || until_sent(&forward, "sctp", 1 << 20));
     assert_eq!(link_figure(&forward.nodes.near, "resumes"), 0);
+}
+
+/// Returns an option of an association, as words. libc has no names for those of SCTP.
+fn option<const WORDS: usize>(socket: &Socket, option: libc::c_int) -> [u32; WORDS] {
+    let mut words = [0; WORDS];
+    let mut len = size_of_val(&words) as libc::socklen_t;
+    let (fd, to) = (socket.as_raw_fd(), (&raw mut words).cast());
+    // SAFETY: the pointers are to a live array and its length, as getsockopt requires.
+    let result = unsafe { libc::getsockopt(fd, libc::IPPROTO_SCTP, option, to, &raw mut len) };
+    assert_eq!(result, 0, "option {option}: {}", io::Error::last_os_error());
+    words
+}
+
+#[test]
+#[ignore = "needs SCTP in the kernel: make sctp"]
+fn associations_send_at_once_and_acknowledge_each_packet_at_once() {
+    if !has_sctp() {
+        return;
+    }
+    let net = Net::of(&[Kind::Veth]);
+    // The log of debug level tells of options that the system refuses.
+    let forward = Forward::start(&net, Options { near: &["-v"], far: &["-v"], ..SCTP });
+    for node in [&forward.nodes.near, &forward.nodes.far] {
+        let peer = subflows(node)[0]["remote"].as_str().expect("an address").parse().expect("an address");
+        let sockets = proc::sockets_to(node.pid(), peer);
+        assert_eq!(sockets.len(), 1, "the association with {peer}");
+        // SCTP_NODELAY, and SCTP_DELAYED_SACK: the association, the delay, and the packets of an acknowledgement.
+        let ([nodelay], [_, delay, packets]) = (option(&sockets[0], 3), option(&sockets[0], 16));
+        assert_eq!((nodelay, delay, packets), (1, 0, 1));
+        assert_eq!(node.count_log(&["an option of SCTP is not set"]), 0);
+    }
 }
 
 #[test]

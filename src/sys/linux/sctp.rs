@@ -23,14 +23,15 @@ pub(crate) fn sctp_socket(domain: Domain) -> io::Result<Socket> {
     set_buffer(&socket, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF);
     set_buffer(&socket, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF);
     let word = |value: u32| value.to_ne_bytes();
-    let _ = set(&socket, SCTP_NODELAY, &word(1));
+    set_if_possible(&socket, "nodelay", SCTP_NODELAY, &word(1));
     // The delay and the frequency of acknowledgements: at once for each packet. A sender whose window is full would wait for
     // the timer.
-    let _ = set(&socket, SCTP_DELAYED_SACK, &[ALL, word(0), word(1)].concat());
-    let _ = set(&socket, SCTP_RTOINFO, &[ALL, millis(RTO_INITIAL), millis(RTO_MAX), millis(RTO_MIN)].concat());
+    set_if_possible(&socket, "delayed_sack", SCTP_DELAYED_SACK, &[ALL, word(0), word(1)].concat());
+    let timeouts = [ALL, millis(RTO_INITIAL), millis(RTO_MAX), millis(RTO_MIN)].concat();
+    set_if_possible(&socket, "rtoinfo", SCTP_RTOINFO, &timeouts);
     // One stream out and at most one in; the other fields stay as they are.
-    let _ = set(&socket, SCTP_INITMSG, &[1u16, 1, 0, 0].map(u16::to_ne_bytes).concat());
-    let _ = set(&socket, SCTP_PEER_ADDR_PARAMS, &heartbeat_params());
+    set_if_possible(&socket, "initmsg", SCTP_INITMSG, &[1u16, 1, 0, 0].map(u16::to_ne_bytes).concat());
+    set_if_possible(&socket, "peer_addr_params", SCTP_PEER_ADDR_PARAMS, &heartbeat_params());
     Ok(socket)
 }
 
@@ -126,6 +127,13 @@ fn millis(time: Duration) -> [u8; 4] {
     (time.as_millis() as u32).to_ne_bytes()
 }
 
+/// Sets an option that a carrier works without.
+fn set_if_possible(socket: &Socket, name: &str, option: libc::c_int, value: &[u8]) {
+    if let Err(error) = set(socket, option, value) {
+        log::debug!(target: TARGET, option = name, error = error.to_string(); "an option of SCTP is not set");
+    }
+}
+
 fn set(socket: &Socket, option: libc::c_int, value: &[u8]) -> io::Result<()> {
     set_at(socket, libc::IPPROTO_SCTP, option, value)
 }
@@ -143,6 +151,8 @@ fn read(socket: &TcpStream, level: libc::c_int, option: libc::c_int, value: &mut
     syscall!(libc::getsockopt(socket.as_raw_fd(), level, option, value.as_mut_ptr().cast(), &raw mut len)).map(drop)
 }
 
+/// The target of the log.
+const TARGET: &str = "seaprox::link";
 /// Addresses of an association at this host that are looked at.
 const ADDRESSES_MAX: usize = 64;
 /// An address of no family, behind the last one.
