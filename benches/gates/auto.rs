@@ -31,6 +31,13 @@ pub fn cable(_: &Place) -> io::Result<Run> {
     silence(TWO, "one of two paths carries nothing more", |net, _| net.path(0).black_hole(Way::Both))
 }
 
+/// Measures the silence while the device that the link uses has no carrier any more, and the system has another one.
+pub fn cable_unbound(_: &Place) -> io::Result<Run> {
+    silence(UPLINKS, "the device loses its carrier and keeps its address; there is another one", |net, _| {
+        net.path(0).pull();
+    })
+}
+
 /// Measures the silence while the device that the link uses goes down, and the system has another one.
 pub fn device_down(_: &Place) -> io::Result<Run> {
     silence(UPLINKS, "the device goes down; there is another one", |net, _| net.near().ip("link set p1 down"))

@@ -245,6 +245,7 @@ pub const GATES: &[Gate] = &[
     Gate { name: "auto-udp-dropped", run: auto::udp_dropped, ..SILENCE },
     Gate { name: "auto-tcp-reset", run: auto::tcp_reset, ..SILENCE },
     Gate { name: "auto-cable", run: auto::cable, ..SILENCE },
+    Gate { name: "auto-cable-unbound", run: auto::cable_unbound, ..SILENCE },
     Gate { name: "auto-device-down", run: auto::device_down, ..SILENCE },
     Gate { name: "auto-walk", run: auto::walk, ..SILENCE },
     Gate { name: "auto-walk-out", run: auto::walk_out, ..SILENCE },

@@ -45,6 +45,10 @@ pub(super) fn start_connect(
             bind_more(&socket, egress)?;
         }
     }
+    if egress.is_some_and(|egress| egress.avoids_cut) && protocol != StreamProtocol::Sctp {
+        // Otherwise the dial goes where the system chooses.
+        let _ = sys::avoid_cut_interface(SockRef::from(&socket), addr);
+    }
     if speaks_first {
         sys::handshake_with_data(&socket);
     }

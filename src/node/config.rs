@@ -274,6 +274,11 @@ pub struct Path {
 }
 
 impl Path {
+    /// Returns true if the routes of the system alone decide by which interface its packets leave.
+    pub(crate) fn is_routed(&self) -> bool {
+        self.source.is_none() && self.interface.is_none()
+    }
+
     /// Returns the path in the form of the command line, with the peer's address if the path has none of its own.
     pub(crate) fn to_text(&self, peer: &Target) -> String {
         match (&self.peer, self.source_text()) {

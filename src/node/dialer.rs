@@ -250,6 +250,7 @@ impl Node {
             port: *local_port,
             interface: interface.clone(),
             simultaneous,
+            avoids_cut: slot.path.is_routed() && !simultaneous,
             ..Egress::default()
         };
         let target = slot.path.peer.clone().unwrap_or_else(|| dialer.peer.clone());

@@ -1,23 +1,35 @@
-//! Changes of this host's addresses and routes. Subflows from an address that is gone are closed, and missing subflows are
-//! dialed at once.
+//! Changes of this host's addresses, routes and interfaces. Subflows from an address that is gone are closed, and those whose
+//! interface is cut, and missing subflows are dialed at once.
+//!
+//! An interface is *cut* if it is down or has no carrier, as behind a pulled cable. Its addresses and routes may stay, so a
+//! connection there is only silent. It is closed if the path leaves the choice of the interface to the system, and another one has a
+//! route to the peer; a dial then avoids the one that is cut ([`Egress::avoids_cut`](crate::relay::dial::Egress)). With no other way
+//! nothing is better than to wait: the cable may be back soon. QUIC moves, where its socket is bound to no address.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
 use socket2::Socket;
 
 use crate::engine::control::Loop;
+use crate::engine::core::Core;
 use crate::sys;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
+use super::carrier::Carrier;
 use super::control::Node;
 
-/// A source of changes of this host's addresses and routes.
+/// A source of changes of this host's addresses, routes and interfaces.
 #[derive(Debug)]
-pub struct NetworkChanges(Socket);
+pub struct NetworkChanges {
+    socket: Socket,
+    /// The interfaces by their numbers, each with true if it runs.
+    interfaces: HashMap<u32, bool>,
+}
 
 impl NetworkChanges {
     /// Starts to listen for changes.
@@ -25,7 +37,7 @@ impl NetworkChanges {
     /// # Errors
     /// The system reports no changes, or not to this process.
     pub fn open() -> io::Result<NetworkChanges> {
-        sys::network_changes().map(|fd| NetworkChanges(Socket::from(fd)))
+        sys::network_changes().map(|fd| NetworkChanges { socket: Socket::from(fd), interfaces: HashMap::new() })
     }
 
     /// Waits for a change and its related changes. This blocks, so it needs a thread of its own.
@@ -36,18 +48,18 @@ impl NetworkChanges {
         while !self.read()? {}
         thread::sleep(SETTLES);
         // One change comes as many messages.
-        self.0.set_nonblocking(true)?;
+        self.socket.set_nonblocking(true)?;
         let drained = (0..MESSAGES_MAX).try_for_each(|_| self.read().map(drop));
-        self.0.set_nonblocking(false)?;
+        self.socket.set_nonblocking(false)?;
         drained.or_else(|error| if error.kind() == io::ErrorKind::WouldBlock { Ok(()) } else { Err(error) })
     }
 
     /// Takes a message. Returns true if it reports a change; an overflow of the socket hides changes, so it counts as one.
     fn read(&mut self) -> io::Result<bool> {
         let mut message = [0; MESSAGE_BYTES];
-        match self.0.read(&mut message) {
+        match self.socket.read(&mut message) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => Ok(sys::is_network_change(&message[..count])),
+            Ok(count) => Ok(sys::is_network_change(&message[..count], &mut self.interfaces)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
             Err(error) if sys::is_out_of_descriptors(&error) => Ok(true),
             Err(error) => Err(error),
@@ -56,34 +68,56 @@ impl NetworkChanges {
 }
 
 impl Loop<'_> {
-    /// Handles a change of this host's addresses or routes: closes the subflows of dialed links whose address is gone,
-    /// unless multipath TCP or SCTP has another address for them, and dials missing subflows at once.
+    /// Handles a change of this host's addresses, routes or interfaces: closes the subflows of dialed links whose address is gone,
+    /// or whose interface is cut while there is another way, unless multipath TCP or SCTP has another address for them, and dials
+    /// missing subflows at once.
     pub fn network_changed(&mut self) {
         let (core, node) = self.parts::<Node>();
         let dialled: Vec<Id> = node.links.iter().filter(|(_, link)| link.is_dialed()).map(|(id, _)| id).collect();
+        let cut = if dialled.is_empty() { Vec::new() } else { sys::cut_addresses() };
         for id in dialled {
             let carriers = node.links.get(id).map(|link| link.carriers.clone()).unwrap_or_default();
             for carrier in carriers {
-                let record = node.carriers.get(carrier);
-                let Some((record, side)) = record.and_then(|record| Some((record, core.sides.get(record.side)?)))
-                else {
-                    continue;
-                };
-                let is_held = || record.transport.as_ref().is_some_and(|transport| transport.has_other_paths(side));
-                if record.local(side).ip().is_some_and(is_gone) && !is_held() {
-                    node.carrier_failed(core, carrier, &Failure::new(Reason::LinkLost, "its address here is gone"));
+                if let Some(why) = node.lost_at_home(core, carrier, &cut) {
+                    node.carrier_failed(core, carrier, &Failure::new(Reason::LinkLost, why));
                     continue;
                 }
-                let side = record.side;
-                let transport = node.carriers.get_mut(carrier).and_then(|record| record.transport.as_mut());
-                transport.into_iter().for_each(|transport| transport.network_changed());
-                core.enqueue(side);
+                let Some(record) = node.carriers.get_mut(carrier) else { continue };
+                record.transport.iter_mut().for_each(|transport| transport.network_changed());
+                core.enqueue(record.side);
             }
             let Some(dialer) = node.links.get_mut(id).and_then(|link| link.dialer.as_mut()) else { continue };
             // The pauses keep growing if these tries fail too.
             dialer.slots.iter_mut().for_each(|slot| slot.next_ms = 0);
             core.pools.sessions.touch(id);
         }
+    }
+}
+
+impl Node {
+    /// Returns why a carrier is lost by the state of this host, if it is. The `cut` addresses are those of interfaces that are cut.
+    fn lost_at_home(&self, core: &Core, carrier: Id, cut: &[IpAddr]) -> Option<&'static str> {
+        let record = self.carriers.get(carrier)?;
+        let side = core.sides.get(record.side)?;
+        let local = record.local(side).ip()?;
+        let why = if is_gone(local) {
+            "its address here is gone"
+        } else if cut.contains(&local.ip())
+            && self.is_routed(record)
+            && sys::has_way(side.endpoint.ip()?, core.config.mark)
+        {
+            "its interface here is down"
+        } else {
+            return None;
+        };
+        let is_held = record.transport.as_ref().is_some_and(|transport| transport.has_other_paths(side));
+        (!is_held).then_some(why)
+    }
+
+    /// Returns true if the routes of the system alone decide by which interface the packets of a dialed carrier leave.
+    fn is_routed(&self, carrier: &Carrier) -> bool {
+        let dialer = carrier.link.and_then(|link| self.links.get(link)?.dialer.as_ref());
+        dialer.and_then(|dialer| dialer.slots.get(carrier.place)).is_some_and(|slot| slot.path.is_routed())
     }
 }
 
@@ -109,12 +143,13 @@ mod tests {
     #[test]
     fn a_burst_of_messages_is_one_change() {
         let (system, own) = UnixDatagram::pair().unwrap();
-        let mut changes = NetworkChanges(Socket::from(OwnedFd::from(own)));
+        let socket = Socket::from(OwnedFd::from(own));
+        let mut changes = NetworkChanges { socket, interfaces: HashMap::new() };
         system.set_nonblocking(true).unwrap();
         let burst = (0..500).take_while(|_| system.send(b"route").is_ok()).count();
         assert!(burst > 5, "{burst}");
         changes.wait().unwrap();
-        changes.0.set_nonblocking(true).unwrap();
+        changes.socket.set_nonblocking(true).unwrap();
         assert_eq!(changes.wait().unwrap_err().kind(), io::ErrorKind::WouldBlock, "nothing is left to tell");
     }
 

@@ -51,6 +51,9 @@ pub struct Egress {
     /// (simultaneous open, RFC 9293, section 3.5). A refused connect is repeated on the same socket, which stays bound, until
     /// the dial ends.
     pub simultaneous: bool,
+    /// True to leave by another interface that has a route where the one that the system chooses is cut: it has no carrier, as
+    /// behind a pulled cable (Linux). Needs neither `source` nor `interface`, and does nothing for SCTP.
+    pub avoids_cut: bool,
     /// The mark of all packets for the rules of the system (`SO_MARK`, Linux); that of
     /// [`Config`](crate::Config::mark) if there is none.
     pub mark: Option<u32>,

@@ -2,25 +2,25 @@
 //!
 //! Type-checked on Linux, not run in the tests.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::PeerCredentials;
+use super::{PeerCredentials, route_message};
 
 pub(crate) use super::portable::{
     CONTROL_BYTES, Fragmentation, HAS_REDIRECT, INTEREST, REUSE_PORT_BALANCES, RUNTIME_DIRECTORY, SENDS_SEGMENTS,
-    SKIPS, choose_port_late, datagram_socket, drop_errors, force_receive_buffer, handshake_with_data,
-    is_reset_behind_fin, is_segments_refused, may_choose_port, mptcp_info, mptcp_socket, mptcp_subflows, new_pipe,
-    nonblocking_socket, open_beneath, original_dest, receive_ecn, receive_original_dest, receive_redirected,
-    rename_new, report_errors, route_mtu, sctp_bind_more, sctp_local_addresses, sctp_output, sctp_set_rto_min,
-    sctp_socket, send_before_end, set_mark, set_transparent, skip, splice_in, splice_out, tcp_info, trim_memory,
-    unacknowledged,
+    SKIPS, avoid_cut_interface, choose_port_late, datagram_socket, drop_errors, force_receive_buffer,
+    handshake_with_data, has_way, is_reset_behind_fin, is_segments_refused, may_choose_port, mptcp_info, mptcp_socket,
+    mptcp_subflows, new_pipe, nonblocking_socket, open_beneath, original_dest, receive_ecn, receive_original_dest,
+    receive_redirected, rename_new, report_errors, route_mtu, sctp_bind_more, sctp_local_addresses, sctp_output,
+    sctp_set_rto_min, sctp_socket, send_before_end, set_mark, set_transparent, skip, splice_in, splice_out, tcp_info,
+    trim_memory, unacknowledged,
 };
 pub use super::portable::{NameClaim, claim_name, machine};
-pub(crate) use super::route_message::is_network_change;
 
 #[cfg(target_os = "freebsd")]
 pub(crate) use super::portable::{bind_to_interface, set_unsent_bytes, wants_more};
@@ -54,6 +54,11 @@ pub(crate) fn network_changes() -> io::Result<OwnedFd> {
     // fcntl with this command takes and gives integers only.
     syscall!(libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC))?;
     Ok(fd)
+}
+
+/// Returns true if a message reports a change of an address, an interface or a route.
+pub(crate) fn is_network_change(message: &[u8], _: &mut HashMap<u32, bool>) -> bool {
+    route_message::is_network_change(message)
 }
 
 /// Returns the user and the group of the process that connected a Unix socket, as they were then (getpeereid(3)).

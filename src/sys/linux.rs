@@ -19,6 +19,7 @@ use super::{PathFigures, PathInfo, PeerCredentials, SctpOutput};
 
 mod beneath;
 mod redirected;
+mod route;
 mod sctp;
 
 pub(crate) use beneath::{open_beneath, rename_new};
@@ -26,6 +27,7 @@ pub(crate) use redirected::{
     CONTROL_BYTES, HAS_REDIRECT, choose_port_late, original_dest, receive_original_dest, receive_redirected, set_mark,
     set_transparent,
 };
+pub(crate) use route::{avoid_cut_interface, has_way, is_network_change, network_changes};
 pub(crate) use sctp::{sctp_bind_more, sctp_local_addresses, sctp_output, sctp_set_rto_min, sctp_socket};
 
 /// The events of a connected socket: both directions, and urgent data, because reads stop there.
@@ -396,30 +398,6 @@ pub(crate) fn wants_more(socket: &TcpStream) -> bool {
     let mut asked = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     // The pointer is to one live record, and nothing is waited for. Where it fails, the next write finds out.
     syscall!(libc::poll(&raw mut asked, 1, 0)).map_or(true, |_| asked.revents != 0)
-}
-
-/// Returns a socket that becomes readable when an address or a route of this machine changes (rtnetlink(7)).
-pub(crate) fn network_changes() -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
-    // socket takes and gives integers only.
-    let fd = syscall!(libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE))?;
-    // SAFETY: socket has just made the descriptor, and no other code owns it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: the record consists of integers, for which zeros are valid.
-    let mut addr: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
-    addr.nl_family = libc::AF_NETLINK as libc::sa_family_t;
-    let groups =
-        libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR | libc::RTMGRP_IPV4_ROUTE | libc::RTMGRP_IPV6_ROUTE;
-    addr.nl_groups = groups as u32;
-    let len = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
-    // The pointer is to a live record of that length, as bind requires.
-    syscall!(libc::bind(fd.as_raw_fd(), (&raw const addr).cast(), len))?;
-    Ok(fd)
-}
-
-/// Returns true: the socket is in the groups of addresses and routes only.
-pub(crate) fn is_network_change(_: &[u8]) -> bool {
-    true
 }
 
 /// Returns true if the system may choose this port for the local end of a connection. Reads the port range once; if it

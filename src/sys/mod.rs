@@ -82,12 +82,12 @@ pub use windows::{ConsoleEvents, ConsoleStop};
 
 pub(crate) use family::{
     AsSocket, CONFIG_VARIABLE, ChildGroup, HAS_OWNERS, PassedSocket, PipeEnd, TcpStream, UnixAcceptor, UnixAddr,
-    Watched, append_options, connect_unix, connect_unix_waiting, connection_refused, duplex, file_identity, file_owner,
-    file_times, has_address, interface_index, is_in_progress, is_not_skipped, is_not_spliceable, is_out_of_buffers,
-    is_out_of_descriptors, is_out_of_own_descriptors, is_registered, is_running, is_unpollable, lacks_family,
-    missing_file, open_nonblocking, open_private, private_directory_builder, read_options, register, register_again,
-    reuse_address, share_port, socket_path, sync_directory, take_passed, unix_listener, unix_pair, unix_stream,
-    wait_readable,
+    Watched, append_options, connect_unix, connect_unix_waiting, connection_refused, cut_addresses, duplex,
+    file_identity, file_owner, file_times, has_address, interface_index, is_in_progress, is_not_skipped,
+    is_not_spliceable, is_out_of_buffers, is_out_of_descriptors, is_out_of_own_descriptors, is_registered, is_running,
+    is_unpollable, lacks_family, missing_file, open_nonblocking, open_private, private_directory_builder, read_options,
+    register, register_again, reuse_address, share_port, socket_path, sync_directory, take_passed, unix_listener,
+    unix_pair, unix_stream, wait_readable,
 };
 #[cfg(all(test, unix))]
 pub(crate) use unix::make_pipe;
@@ -101,12 +101,12 @@ pub(crate) use no_dns::{HAS_DNS, query_dns};
 
 pub(crate) use kernel::{
     CONTROL_BYTES, Fragmentation, HAS_REDIRECT, INTEREST, REUSE_PORT_BALANCES, SENDS_SEGMENTS, SKIPS,
-    bind_to_interface, choose_port_late, datagram_socket, drop_errors, force_receive_buffer, handshake_with_data,
-    is_network_change, is_reset_behind_fin, is_segments_refused, may_choose_port, mptcp_info, mptcp_subflows,
-    network_changes, new_pipe, nonblocking_socket, original_dest, receive_ecn, receive_original_dest,
-    receive_redirected, report_errors, route_mtu, sctp_bind_more, sctp_local_addresses, sctp_output, sctp_set_rto_min,
-    send_before_end, set_congestion, set_mark, set_transparent, set_unsent_bytes, set_user_timeout, skip, splice_in,
-    splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
+    avoid_cut_interface, bind_to_interface, choose_port_late, datagram_socket, drop_errors, force_receive_buffer,
+    handshake_with_data, has_way, is_network_change, is_reset_behind_fin, is_segments_refused, may_choose_port,
+    mptcp_info, mptcp_subflows, network_changes, new_pipe, nonblocking_socket, original_dest, receive_ecn,
+    receive_original_dest, receive_redirected, report_errors, route_mtu, sctp_bind_more, sctp_local_addresses,
+    sctp_output, sctp_set_rto_min, send_before_end, set_congestion, set_mark, set_transparent, set_unsent_bytes,
+    set_user_timeout, skip, splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
 };
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) use kernel::{has_error, set_no_checksums};

@@ -4,6 +4,7 @@
 // Each system uses only some of these functions.
 #![allow(dead_code, unused_imports)]
 
+use std::collections::HashMap;
 #[cfg(unix)]
 use std::ffi::CStr;
 use std::io;
@@ -219,7 +220,17 @@ pub(crate) fn network_changes() -> io::Result<OwnedSocket> {
 }
 
 /// Returns true: no message comes.
-pub(crate) fn is_network_change(_: &[u8]) -> bool {
+pub(crate) fn is_network_change(_: &[u8], _: &mut HashMap<u32, bool>) -> bool {
+    true
+}
+
+/// Does nothing: the system chooses the interface.
+pub(crate) fn avoid_cut_interface(_: SockRef<'_>, _: std::net::SocketAddr) -> io::Result<()> {
+    Ok(())
+}
+
+/// Returns true: a connect finds out.
+pub(crate) fn has_way(_: std::net::SocketAddr, _: u32) -> bool {
     true
 }
 

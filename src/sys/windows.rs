@@ -39,20 +39,21 @@ pub use unsupported::{
 
 pub(crate) use super::portable::{
     CONTROL_BYTES, Fragmentation, HAS_REDIRECT, INTEREST, REUSE_PORT_BALANCES, SENDS_SEGMENTS, SKIPS,
-    bind_to_interface, choose_port_late, datagram_socket, drop_errors, force_receive_buffer, handshake_with_data,
-    is_network_change, is_reset_behind_fin, is_segments_refused, may_choose_port, mptcp_info, mptcp_socket,
-    mptcp_subflows, network_changes, new_pipe, nonblocking_socket, original_dest, receive_ecn, receive_original_dest,
-    receive_redirected, report_errors, route_mtu, sctp_bind_more, sctp_local_addresses, sctp_output, sctp_set_rto_min,
-    sctp_socket, send_before_end, set_congestion, set_mark, set_transparent, set_unsent_bytes, set_user_timeout, skip,
-    splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
+    avoid_cut_interface, bind_to_interface, choose_port_late, datagram_socket, drop_errors, force_receive_buffer,
+    handshake_with_data, has_way, is_network_change, is_reset_behind_fin, is_segments_refused, may_choose_port,
+    mptcp_info, mptcp_socket, mptcp_subflows, network_changes, new_pipe, nonblocking_socket, original_dest,
+    receive_ecn, receive_original_dest, receive_redirected, report_errors, route_mtu, sctp_bind_more,
+    sctp_local_addresses, sctp_output, sctp_set_rto_min, sctp_socket, send_before_end, set_congestion, set_mark,
+    set_transparent, set_unsent_bytes, set_user_timeout, skip, splice_in, splice_out, tcp_info, trim_memory,
+    unacknowledged, wants_more,
 };
 pub use super::portable::{machine, peer_credentials};
 pub(crate) use std::os::windows::io::AsSocket;
 pub(crate) use tcp::TcpStream;
 pub(crate) use unsupported::{
     ChildGroup, PassedSocket, PipeEnd, UnixAcceptor, UnixAddr, Watched, append_options, connect_unix,
-    connect_unix_waiting, duplex, has_address, read_options, socket_path, take_passed, unix_listener, unix_pair,
-    unix_stream,
+    connect_unix_waiting, cut_addresses, duplex, has_address, read_options, socket_path, take_passed, unix_listener,
+    unix_pair, unix_stream,
 };
 
 /// Registers a socket for the events of a token. Returns true if it needs no events, which no socket does.

@@ -11,6 +11,7 @@ mod console;
 mod datagrams;
 mod kit_itself;
 mod link_auto;
+mod link_cable;
 mod link_carriers;
 mod link_groups;
 mod link_limits;

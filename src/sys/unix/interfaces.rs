@@ -18,6 +18,16 @@ pub(crate) fn has_address(ip: IpAddr) -> bool {
     addresses(|_| true).is_ok_and(|all| all.contains(&ip))
 }
 
+/// Returns the addresses of the interfaces that are down, and of those without carrier where the system tells it by the flag
+/// `IFF_RUNNING`, as Linux does. Returns none if the system cannot list them.
+pub(crate) fn cut_addresses() -> Vec<IpAddr> {
+    let runs = |flags| flags & libc::IFF_UP != 0 && flags & libc::IFF_RUNNING != 0;
+    let (cut, others) = (addresses(|flags| !runs(flags)), addresses(runs));
+    let mut cut = cut.unwrap_or_default();
+    cut.retain(|ip| others.as_ref().is_ok_and(|others| !others.contains(ip)));
+    cut
+}
+
 /// Returns the addresses of the interfaces whose flags are wanted.
 fn addresses(is_wanted: impl Fn(libc::c_int) -> bool) -> io::Result<Vec<IpAddr>> {
     let mut first = ptr::null_mut();

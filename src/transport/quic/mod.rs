@@ -435,9 +435,12 @@ impl Transport for Quic {
     }
 
     fn network_changed(&mut self) {
-        if let State::Open(_, connection, Stage::Established(_)) = &mut self.state
-            && connection.side().is_client()
-        {
+        let State::Open(_, connection, stage) = &mut self.state else { return };
+        if !connection.side().is_client() {
+            return;
+        }
+        self.port.borrow().avoid_cut_interface(connection.remote_address());
+        if matches!(stage, Stage::Established(_)) {
             connection.local_address_changed();
         }
     }

@@ -123,6 +123,12 @@ impl Port {
         sys::route_mtu(SockRef::from(&self.socket), local, peer)
     }
 
+    /// Leaves by another interface than the one that the system chooses, if that has no carrier and the socket is bound to none.
+    pub fn avoid_cut_interface(&self, peer: SocketAddr) {
+        // Otherwise the datagrams go where the system sends them, and the timers of the session find out.
+        let _ = sys::avoid_cut_interface(SockRef::from(&self.socket), peer);
+    }
+
     /// Returns the receive windows of all connections of the loop.
     pub fn windows(&self) -> Rc<Windows> {
         Rc::clone(&self.buffers.windows)

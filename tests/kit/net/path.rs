@@ -7,6 +7,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use crate::kit;
+
 use super::capture::Capture;
 use super::emulator::{Counts, Emulator};
 use super::nat::Nat;
@@ -166,6 +168,23 @@ impl Path {
                  table inet {table} {{ chain in {{ type filter hook input priority -300; iifname {device} drop; }}; }}\n"
             ));
         });
+    }
+
+    /// Pulls the cable out of the near end, whose device then has no carrier, and keeps its address and its routes. The far end has
+    /// its address still.
+    #[track_caller]
+    pub fn pull(&self) {
+        let device = self.device();
+        self.far.ip(&format!("link set {device} down"));
+        let lacks_carrier = || self.near.run(&format!("ip -o link show {device}")).contains("NO-CARRIER");
+        kit::until("the device has no carrier", lacks_carrier);
+        assert!(self.near.run(&format!("ip -o addr show {device}")).contains(&format!("{}/24", self.near_ip())));
+    }
+
+    /// Ends `pull`.
+    #[track_caller]
+    pub fn plug(&self) {
+        self.far.ip(&format!("link set {} up", self.device()));
     }
 
     /// Answers every TCP packet from or to this port, at either end, with a reset to its sender from now on, as a
