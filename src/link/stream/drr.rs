@@ -160,11 +160,12 @@ impl Drr {
         }
     }
 
-    /// Removes a stream at the head, which has nothing to send. It is idle in the old list for a round before.
+    /// Removes a stream at the head, which has nothing to send. It is idle in the old list for a round before, unless no other
+    /// stream waits: its round is over then.
     pub(in crate::link) fn leave(&mut self, slot: usize) {
         let was_idle = self.entries.get_mut(slot).is_some_and(|entry| std::mem::replace(&mut entry.is_idle, true));
         match self.take(slot) {
-            Some(_) if !was_idle => self.put(List::Old, slot),
+            Some(_) if !was_idle && self.len(List::New) + self.len(List::Old) > 0 => self.put(List::Old, slot),
             _ => self.set_membership(slot, None),
         }
     }
@@ -354,6 +355,19 @@ mod tests {
         assert_eq!(serve_one(&mut drr, FRAME, true), 1);
         assert_eq!(serve_one(&mut drr, 0, false), 0, "its turn has come");
         assert!(!drr.contains(0));
+    }
+
+    #[test]
+    fn a_stream_that_runs_empty_alone_waits_in_no_list() {
+        let mut drr = Drr::default();
+        drr.enter(0, 1, Queue::Streams);
+        assert_eq!(serve_one(&mut drr, 6000, false), 0);
+        assert!(!drr.contains(0));
+        assert_eq!((drr.len(List::New), drr.len(List::Old)), (0, 0));
+        drr.enter(0, 1, Queue::Streams);
+        drr.enter(1, 1, A);
+        assert_eq!(serve_one(&mut drr, 6000, false), 0);
+        assert_eq!((drr.contains(0), drr.len(List::Old)), (true, 1), "a flow waits");
     }
 
     #[test]
