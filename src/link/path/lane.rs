@@ -159,6 +159,9 @@ impl LaneTx {
     /// Returns the first frame that can be reinjected, if it is among the first 32 behind those that were.
     pub(in crate::link) fn first_reinjectable(&self) -> Option<&SentFrame> {
         const LOOK: usize = 32;
+        if self.eliciting == 0 {
+            return None;
+        }
         self.in_flight.range(self.settled..).take(LOOK).find(|frame| frame.is_reinjectable())
     }
 
@@ -198,8 +201,16 @@ impl LaneTx {
     /// Returns the time of the last progress, if a frame that was sent at `acked_sent_at`, later than the first one in flight
     /// here, was acknowledged on another lane.
     pub(in crate::link) fn overtaken_since(&self, acked_sent_at: Time) -> Option<Time> {
+        if self.eliciting == 0 {
+            return None;
+        }
         let first = self.in_flight.iter().find(|frame| frame.content != FrameContent::Ack)?;
         (first.at < acked_sent_at).then_some(self.progress_at)
+    }
+
+    /// Returns the number of frames in flight that elicit an acknowledgement.
+    pub(in crate::link) const fn eliciting(&self) -> usize {
+        self.eliciting
     }
 
     /// Returns the start of the wait for an acknowledgement, if one is due.

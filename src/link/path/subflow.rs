@@ -19,7 +19,7 @@
 //!   acknowledged, and are not sent again.
 
 use super::estimate::PathEstimate;
-use super::lane::{Lane, SentFrame};
+use super::lane::{Lane, LaneTx, SentFrame};
 use super::switches::Share;
 use super::window::Window;
 use crate::link::wire::frame::Class;
@@ -46,6 +46,9 @@ pub(in crate::link) struct Subflow {
     pub(in crate::link) state: SubflowState,
     pub(in crate::link) since: Time,
     pub(in crate::link) lanes: Vec<Lane>,
+    /// Number of frames on all lanes that wait for their acknowledgement. Most subflows of a link have none, and need no look at
+    /// their lanes.
+    waiting: usize,
     /// The position on the first lane that the peer must acknowledge before the other lanes and messages are used.
     pub(in crate::link) opens_at: Option<u64>,
     /// The time of the last progress of any lane, and the time at which the latest acknowledged frame was sent.
@@ -103,6 +106,7 @@ impl Subflow {
             state,
             since: now,
             lanes: all,
+            waiting: 0,
             opens_at: None,
             acked_at: Time::ZERO,
             acked_sent_at: Time::ZERO,
@@ -237,9 +241,27 @@ impl Subflow {
         self.lanes.iter().map(|lane| lane.rx.unannounced()).sum()
     }
 
+    /// Changes the sending side of a lane, and the number of frames that wait accordingly.
+    pub(in crate::link) fn with_lane<R>(&mut self, lane: usize, change: impl FnOnce(&mut LaneTx) -> R) -> Option<R> {
+        let tx = &mut self.lanes.get_mut(lane)?.tx;
+        let before = tx.eliciting();
+        let result = change(tx);
+        self.waiting = self.waiting + tx.eliciting() - before;
+        Some(result)
+    }
+
+    /// Returns true if a frame on any lane waits for its acknowledgement.
+    pub(in crate::link) fn is_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+
+    pub(in crate::link) fn check(&self) {
+        assert_eq!(self.lanes.iter().map(|lane| lane.tx.eliciting()).sum::<usize>(), self.waiting, "waiting frames");
+    }
+
     /// Returns the start of the time in which no lane has made progress, if one has frames to be acknowledged.
     fn silent_since(&self) -> Option<Time> {
-        let since = self.lanes.iter().filter_map(|lane| lane.tx.waiting_since()).min()?;
+        let since = self.waiting_lanes().iter().filter_map(|lane| lane.tx.waiting_since()).min()?;
         Some(if self.lanes.len() > 1 { since.max(self.acked_at) } else { since })
     }
 
@@ -270,7 +292,7 @@ impl Subflow {
     }
 
     fn first_late_at(&self) -> Option<Time> {
-        self.lanes.iter().filter_map(|lane| lane.tx.first_reinjectable()).map(SentFrame::late_at).min()
+        self.waiting_lanes().iter().filter_map(|lane| lane.tx.first_reinjectable()).map(SentFrame::late_at).min()
     }
 
     /// Returns the time at which it becomes suspect, if it has frames to be acknowledged.
@@ -283,13 +305,13 @@ impl Subflow {
     /// Returns the time at which the next lane is stalled.
     pub(in crate::link) fn stalled_at(&self) -> Option<Time> {
         let timeout_us = self.path.ack_timeout_us();
-        let lanes = self.other_lanes().iter().filter(|lane| !lane.tx.is_stalled());
+        let lanes = self.waiting_lanes().iter().skip(1).filter(|lane| !lane.tx.is_stalled());
         Some(lanes.filter_map(|lane| lane.tx.overtaken_since(self.acked_sent_at)).min()?.after(timeout_us))
     }
 
     /// Returns the time at which a lane has made no progress for `dead_us` while others have.
     pub(in crate::link) fn dead_lane_at(&self, dead_us: u64) -> Option<Time> {
-        let lanes = if self.lanes.len() > 1 { self.lanes.as_slice() } else { &[] };
+        let lanes = if self.lanes.len() > 1 { self.waiting_lanes() } else { &[] };
         Some(lanes.iter().filter_map(|lane| lane.tx.overtaken_since(self.acked_sent_at)).min()?.after(dead_us))
     }
 
@@ -304,6 +326,11 @@ impl Subflow {
             }
         }
         any
+    }
+
+    /// Returns the lanes, if a frame on any of them waits for its acknowledgement.
+    fn waiting_lanes(&self) -> &[Lane] {
+        if self.is_waiting() { &self.lanes } else { &[] }
     }
 
     fn other_lanes(&self) -> &[Lane] {

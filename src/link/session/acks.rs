@@ -7,7 +7,7 @@
 use super::error::Violation;
 use super::phase::{Cause, Phase};
 use super::state::Session;
-use crate::link::path::lane::SentFrame;
+use crate::link::path::lane::{LaneTx, SentFrame};
 use crate::link::wire::content::{FrameContent, Key};
 use crate::link::wire::frame::{LANE_ACK_BYTES, LaneAck, Lines};
 use crate::link::wire::ids::Time;
@@ -73,7 +73,7 @@ impl Session {
     }
 
     fn pop_acked(&mut self, index: usize, lane: usize) -> Option<SentFrame> {
-        self.subflows.get_mut(index)?.lanes.get_mut(lane)?.tx.pop_acked()
+        self.subflows.get_mut(index)?.with_lane(lane, LaneTx::pop_acked)?
     }
 
     fn on_frame_acked(&mut self, entry: SentFrame) {

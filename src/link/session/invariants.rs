@@ -100,6 +100,7 @@ impl Session {
             // A lane with nothing in flight takes a first frame regardless of the others.
             let most = self.config.lane_frames_max + FRAMES_SLACK + subflow.lanes.len();
             assert!(subflow.frames() <= most, "{} frames in flight", subflow.frames());
+            subflow.check();
             for lane in &subflow.lanes {
                 lane.tx.check();
                 lane.rx.check();

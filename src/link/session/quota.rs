@@ -2,6 +2,7 @@
 
 use super::event::Event;
 use super::state::Session;
+use crate::link::path::subflow::Subflow;
 use crate::link::stream::quota::{ReaderProgress, SharedBytes};
 use crate::link::stream::run::CHUNK_COST;
 use crate::link::stream::state::Stream;
@@ -62,8 +63,7 @@ impl Session {
         let free = self.send_free();
         self.tx.writers_checked_free = self.tx.writers_checked_free.min(free);
         let mut tries = self.tx.refused_writers.len();
-        let lanes = self.subflows.iter().flat_map(|subflow| &subflow.lanes);
-        let last = self.control.is_empty() && lanes.filter_map(|lane| lane.tx.waiting_since()).next().is_none();
+        let last = self.control.is_empty() && !self.subflows.iter().any(Subflow::is_waiting);
         if last || free - self.tx.writers_checked_free > self.send_bytes_max() / 64 {
             self.tx.writers_checked_free = free;
         } else {

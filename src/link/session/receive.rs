@@ -483,7 +483,7 @@ impl Session {
     /// Acknowledgements alone do not count: they may come over another subflow, and cover bytes that arrived long ago.
     pub(super) fn clear_suspicion(&mut self, now: Time, index: usize, answered: bool) {
         let Some(subflow) = self.subflows.get_mut(index).filter(|subflow| subflow.suspect) else { return };
-        let waits = subflow.lanes.iter().any(|lane| lane.tx.waiting_since().is_some());
+        let waits = subflow.is_waiting();
         if (answered || !waits) && !subflow.path.carrier_suspects() {
             subflow.suspect = false;
             subflow.lanes.iter_mut().for_each(|lane| lane.tx.restart_wait(now));

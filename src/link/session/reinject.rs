@@ -137,7 +137,8 @@ impl Session {
     fn find_frontier(&self, now: Time, fast: usize, fast_us: u64) -> Option<(usize, usize, usize, StreamId, Piece)> {
         // A stream waits for the piece if it can send nothing else: out of credit or quota, or at its end.
         let session_blocked = self.tx.credit <= self.tx.sent;
-        for (index, subflow) in self.subflows.iter().enumerate().filter(|(index, s)| *index != fast && s.is_live()) {
+        let may_be_slow = |index: usize, s: &Subflow| index != fast && s.is_live() && s.is_waiting();
+        for (index, subflow) in self.subflows.iter().enumerate().filter(|(index, s)| may_be_slow(*index, s)) {
             for (n, lane) in subflow.lanes.iter().enumerate() {
                 for (at, entry) in lane.tx.entries().take(REINJECT_LOOK).enumerate() {
                     let FrameContent::Data(id, piece) = entry.content else { continue };

@@ -19,21 +19,33 @@ impl Session {
             Phase::Handshake | Phase::Open | Phase::Resuming(_) => None,
         };
         let ack = self.acks.at.filter(|_| !self.acks.due);
-        let subflows = self.subflows.iter().filter_map(|subflow| self.subflow_timeout(subflow));
-        let rest = session.into_iter().chain(ack).chain(self.unopened_timeout()).chain(self.duplicates.next_at());
-        subflows.chain(rest).min()
+        let mut next = earlier(earlier(session, ack), earlier(self.unopened_timeout(), self.duplicates.next_at()));
+        for subflow in &self.subflows {
+            next = earlier(next, Some(self.subflow_timeout(subflow)));
+        }
+        next
     }
 
-    fn subflow_timeout(&self, subflow: &Subflow) -> Option<Time> {
+    fn subflow_timeout(&self, subflow: &Subflow) -> Time {
         if subflow.state == SubflowState::Handshake {
-            return Some(subflow.since.after(self.config.handshake_us));
+            return subflow.since.after(self.config.handshake_us);
         }
-        let ping = (subflow.room > 0).then(|| subflow.ping_at(self.config.ping_us()));
-        let dead = subflow.heard.after(self.config.dead_us);
-        let late = subflow.late_at().filter(|_| self.may_reinject());
-        let stalled = subflow.stalled_at().filter(|_| subflow.lanes.len() > 2 || self.may_reinject());
-        let dead_lane = subflow.dead_lane_at(self.config.dead_us);
-        [ping, subflow.suspect_at(), late, stalled, dead_lane, Some(dead)].into_iter().flatten().min()
+        let mut next = subflow.heard.after(self.config.dead_us);
+        if subflow.room > 0 {
+            next = next.min(subflow.ping_at(self.config.ping_us()));
+        }
+        // Without a frame that waits for its acknowledgement nothing is overdue.
+        if !subflow.is_waiting() {
+            return next;
+        }
+        let mut overdue = earlier(subflow.suspect_at(), subflow.dead_lane_at(self.config.dead_us));
+        if self.may_reinject() {
+            overdue = earlier(overdue, subflow.late_at());
+        }
+        if subflow.lanes.len() > 2 || self.may_reinject() {
+            overdue = earlier(overdue, subflow.stalled_at());
+        }
+        overdue.map_or(next, |overdue| overdue.min(next))
     }
 
     /// Does what is due. As after every call, frames and events are to be polled.
@@ -92,5 +104,13 @@ impl Session {
             self.stats.suspicions += 1;
             self.reinject_from_suspects();
         }
+    }
+}
+
+/// Returns the earlier of two times, of which either may be missing.
+fn earlier(a: Option<Time>, b: Option<Time>) -> Option<Time> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        _ => a.or(b),
     }
 }

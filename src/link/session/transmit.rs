@@ -102,14 +102,14 @@ impl Session {
     }
 
     /// Returns true if a frame may wait that any subflow could carry. After most reads there is none, and no subflow need be
-    /// ranked for it. Beside another subflow, frames that were sent may have to be reinjected.
+    /// ranked for it. Beside another subflow, frames in flight may have to be reinjected.
     fn may_have_frames(&self) -> bool {
         self.acks.due
             || !self.control.is_empty()
             || !self.retransmit.is_empty()
             || self.just_opened.is_some()
             || self.drr.len(List::New) + self.drr.len(List::Old) > 0
-            || self.subflows.len() > 1
+            || self.may_reinject() && self.subflows.iter().any(Subflow::is_waiting)
     }
 
     /// Lets an acknowledgement that has waited for half of its delay follow a frame that is sent now: alone it would cost both
@@ -146,6 +146,13 @@ impl Session {
     /// Ranks the usable subflows: the active ones, else the backups, else any live one.
     fn rank(&mut self, now: Time) {
         self.stats.switches += self.switches.on_time(now, &mut self.subflows);
+        let frames_max = self.config.lane_frames_max;
+        if let ([only], false) = (self.subflows.as_slice(), self.config.mode == Mode::Single) {
+            let (ready, full) = (only.is_ready(frames_max), only.is_full());
+            let only =
+                only.is_live().then(|| Candidate { index: 0, arrival_us: 0, rate: only.path.rate(), ready, full });
+            return self.scheduler.rank(only.into_iter());
+        }
         self.scheduler.return_us = self.shortest_us() / 2 + self.ack_delay_us();
         // Only the subflows of the highest grade present are used; grade 0 is never used.
         let grade = |s: &Subflow| match (s.class(), s.suspect) {
@@ -156,7 +163,6 @@ impl Session {
             (Class::Closing, _) => 1,
         };
         let best = self.subflows.iter().map(grade).max().unwrap_or(0).max(1);
-        let frames_max = self.config.lane_frames_max;
         let mut only = None;
         if self.config.mode == Mode::Single {
             let usable = self.subflows.iter().filter(|s| grade(s) == best);
@@ -231,7 +237,7 @@ impl Session {
         let full = subflow.frames() >= self.config.lane_frames_max + FRAMES_SLACK;
         let queued = subflow.in_flight() + bytes as u64;
         let expected = Expectation::new(queued, if alone { u64::MAX } else { subflow.path.late_us(queued) });
-        subflow.lanes.get_mut(usize::from(lane))?.tx.on_sent(now, bytes as u64, content, expected, full);
+        subflow.with_lane(usize::from(lane), |tx| tx.on_sent(now, bytes as u64, content, expected, full))?;
         self.stats.frames[0] += 1;
         Some(Transmit { subflow: subflow.id, lane, bytes })
     }
