@@ -135,14 +135,12 @@ impl Node {
         let due = core.pools.sessions.session(id).and_then(|session| session.poll_timeout());
         // A rate that is used up recovers without an event.
         let refilled = link.sent.open(now).err();
-        let due_ms = [due, refilled].into_iter().flatten().map(|at| at.as_us().div_ceil(1000));
-        let due_ms = due_ms.chain(link.close_by_ms);
-        let Some(due_ms) =
-            due_ms.chain(next_dial_ms).chain(next_listen_ms).chain(next_ports_ms).chain(next_choice_ms).min()
-        else {
-            return;
-        };
-        if link.armed_ms.is_none_or(|armed_ms| due_ms < armed_ms) {
+        let in_ms = |at: Option<Time>| at.map_or(u64::MAX, |at| at.as_us().div_ceil(1000));
+        let mut due_ms = in_ms(due).min(in_ms(refilled));
+        for other_ms in [link.close_by_ms, next_dial_ms, next_listen_ms, next_ports_ms, next_choice_ms] {
+            due_ms = due_ms.min(other_ms.unwrap_or(u64::MAX));
+        }
+        if due_ms < link.armed_ms.unwrap_or(u64::MAX) {
             link.armed_ms = Some(due_ms);
             core.one_offs.push(due_ms, OneOff::Control(Deadline::Link(id)));
         }

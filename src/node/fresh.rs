@@ -201,6 +201,9 @@ impl Node {
     /// Drops the fresh carriers of a link, because a subflow is no longer silent.
     fn forget_fresh(&mut self, core: &mut Core, link: Id) {
         let Some(dialer) = self.links.get_mut(link).and_then(|record| record.dialer.as_mut()) else { return };
+        if dialer.slots.iter().all(|slot| slot.fresh.is_none()) {
+            return;
+        }
         let fresh: Vec<Id> =
             dialer.slots.iter_mut().filter_map(|slot| slot.fresh.take()).flat_map(Fresh::into_carriers).collect();
         fresh.into_iter().for_each(|carrier| self.drop_fresh(core, link, carrier));

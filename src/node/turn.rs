@@ -60,12 +60,10 @@ impl Node {
     /// Delivers the events of a session, within the share of its key.
     pub(crate) fn link_events(&mut self, core: &mut Core, id: Id) {
         let (turn, now_ms) = (core.stats.turns, core.now_ms);
-        loop {
+        while core.pools.sessions.get(id).is_some_and(|link| link.events_waiting() > 0) {
             let Some(link) = self.links.get_mut(id) else { return };
             let key = link.key;
-            if core.pools.sessions.get(id).is_some_and(|link| link.events_waiting() > 0)
-                && key.is_some_and(|key| !core.peers.may_spend(&key, turn, now_ms))
-            {
+            if key.is_some_and(|key| !core.peers.may_spend(&key, turn, now_ms)) {
                 return core.pools.sessions.touch(id);
             }
             let Some(event) = core.pools.sessions.session_mut(id).and_then(|session| session.poll_event()) else {
