@@ -49,8 +49,9 @@ pub(crate) struct Slot {
 /// The result of moving bytes into or out of a stream.
 #[derive(Debug)]
 pub(crate) enum Taken {
-    /// `put` bytes were moved, of `offered` that could have been.
-    Bytes { put: usize, offered: usize },
+    /// `put` bytes were moved, of `offered` that could have been. If `is_all` is true, the stream has no more bytes now, and an
+    /// event will tell when it has.
+    Bytes { put: usize, offered: usize, is_all: bool },
     /// The stream has no bytes, or no room, now.
     Nothing,
     /// The input has ended.
@@ -128,7 +129,8 @@ impl Sessions {
             Ok(put) => {
                 session.consume(now, at.id, put);
                 self.touch(at.link);
-                Ok(Taken::Bytes { put, offered })
+                let is_all = put == offered && offered < limit && count < PIECES_MAX;
+                Ok(Taken::Bytes { put, offered, is_all })
             }
             Err(error) => Ok(Taken::Failed(error)),
         }
@@ -163,7 +165,7 @@ impl Sessions {
             Err(_) => return Err(io::ErrorKind::BrokenPipe.into()),
         }
         self.touch(at.link);
-        Ok(Taken::Bytes { put, offered })
+        Ok(Taken::Bytes { put, offered, is_all: false })
     }
 
     /// Finishes the stream: no more bytes will be written.

@@ -86,7 +86,8 @@ impl Undelivered {
                 waiting.pop_front();
             }
         }
-        Some(Taken::Bytes { put, offered })
+        // No event follows: the end is found by the next call.
+        Some(Taken::Bytes { put, offered, is_all: false })
     }
 
     /// Drops the undelivered data of a stream. Returns true if there was any.
@@ -135,7 +136,7 @@ mod tests {
                 Ok(all.len().min(4))
             });
             match taken {
-                Some(Taken::Bytes { put, offered }) => assert!(put <= 4 && offered <= 5),
+                Some(Taken::Bytes { put, offered, .. }) => assert!(put <= 4 && offered <= 5),
                 Some(Taken::End) => break,
                 other => panic!("{other:?}"),
             }

@@ -22,7 +22,8 @@ pub(super) fn fetch_out_of(
     no_delay(to);
     let limit = usize::try_from(half.left).unwrap_or(usize::MAX).min(budget);
     match sessions.write_to(stream, limit, |pieces| to.io.write_vectored(pieces))? {
-        Taken::Bytes { put, offered } => {
+        Taken::Bytes { put, offered, is_all } => {
+            from.ready.readable = !is_all;
             half.congested += u32::from(to.note_write(put, offered));
             half.bytes += put as u64;
             half.spend(put);
@@ -57,7 +58,7 @@ pub(super) fn fetch_into(
     }
     let limit = usize::try_from(half.left).unwrap_or(usize::MAX).min(budget);
     match sessions.read_from(stream, limit, |room| from.io.read_raw(room)) {
-        Ok(Taken::Bytes { put, offered }) => {
+        Ok(Taken::Bytes { put, offered, .. }) => {
             from.note_read(put, offered);
             half.bytes += put as u64;
             half.spend(put);
