@@ -465,6 +465,14 @@ impl Proxy {
 
     /// Frees connections that are over, after the call of their handlers and their lines in the log.
     fn reap(&mut self) {
+        if !self.core.queues.closed.is_empty() {
+            self.reap_closed();
+        }
+        self.core.after_reap();
+        self.settle();
+    }
+
+    fn reap_closed(&mut self) {
         let mut closed = std::mem::take(&mut self.core.queues.closed);
         // Connections left for the next turn are over already and do no more work.
         let count = closed.len().min(REAPED_PER_TURN);
@@ -478,8 +486,6 @@ impl Proxy {
         }
         closed.append(&mut self.core.queues.closed);
         self.core.queues.closed = closed;
-        self.core.after_reap();
-        self.settle();
     }
 
     /// Calls the handler of one side of a connection. A panic ends that connection and no other.

@@ -91,13 +91,10 @@ impl Core {
     }
 
     fn conclude(&mut self, id: Id, role: Role, pumped: Pumped) -> Next {
-        let side = self.side(id, role);
         match pumped {
             Pumped::Blocked => self.cut_if_reset(id, role),
-            Pumped::Budget => side.into_iter().for_each(|side| self.enqueue(side)),
-            Pumped::NoBlock => {
-                side.into_iter().for_each(|side| self.wait_for_block(side));
-            }
+            Pumped::Budget => self.side(id, role).into_iter().for_each(|side| self.enqueue(side)),
+            Pumped::NoBlock => self.side(id, role).into_iter().for_each(|side| self.wait_for_block(side)),
             Pumped::Done => self.shut(id, role),
             Pumped::DiscardLimit if self.is_owed(id, role) => self.pause_discard(id, role),
             Pumped::DiscardLimit => self.end_lingering(id),

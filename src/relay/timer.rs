@@ -185,12 +185,15 @@ impl TimerLists {
 
     /// Iterates over the lists that have members.
     fn heads(&self) -> impl Iterator<Item = &List> {
-        let words = self.occupied.iter().take(self.lists.len().div_ceil(64)).enumerate();
-        words.flat_map(move |(word, bits)| {
-            let is_set = |bits: &u64| *bits != 0;
-            let rest =
-                std::iter::successors(Some(*bits).filter(is_set), move |bits| Some(bits & (bits - 1)).filter(is_set));
-            rest.map(move |bits| &self.lists[word * 64 + bits.trailing_zeros() as usize])
+        let mut words = self.occupied.iter().take(self.lists.len().div_ceil(64)).copied().enumerate();
+        let (mut word, mut bits) = (0, 0);
+        std::iter::from_fn(move || {
+            while bits == 0 {
+                (word, bits) = words.next()?;
+            }
+            let index = word * 64 + bits.trailing_zeros() as usize;
+            bits &= bits - 1;
+            Some(&self.lists[index])
         })
     }
 

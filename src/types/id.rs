@@ -215,10 +215,12 @@ impl<T> Table<T> {
         Ok(id)
     }
 
+    #[inline]
     pub fn get(&self, id: Id) -> Option<&T> {
         self.slots.get(self.slot(id)).filter(|slot| slot.0 == id.epoch).map(|slot| &slot.1)
     }
 
+    #[inline]
     pub fn get_mut(&mut self, id: Id) -> Option<&mut T> {
         self.slots.get_mut(self.slot(id)).filter(|slot| slot.0 == id.epoch).map(|slot| &mut slot.1)
     }
