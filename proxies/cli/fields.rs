@@ -91,6 +91,13 @@ pub const USERS: Field = Field::Text(
         Users::File(path) => vec![path.display().to_string()],
     },
 );
+pub const CPU: Field = Field::Text(
+    |d, text| {
+        d.process.loops.cpus = parsers::cpus(text)?;
+        Ok(())
+    },
+    |d| list(&d.process.loops.cpus, ToString::to_string),
+);
 pub const CIPHER: Field = Field::Text(
     |d, text| {
         d.process.node.ciphers = parsers::ciphers(text)?;

@@ -89,6 +89,25 @@ pub fn groups(text: &str) -> Result<Vec<Group>, String> {
     }
 }
 
+/// Parses a list of processors and of ranges of them, such as `0,4-7`.
+pub fn cpus(text: &str) -> Result<Vec<usize>, String> {
+    let wrong = || format!("expected numbers from 0 to {CPU_MAX} and ranges of them, such as 0,4-7");
+    let mut cpus = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| text.parse::<usize>().ok().filter(|cpu| *cpu <= CPU_MAX).ok_or_else(wrong);
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last {
+            return Err(wrong());
+        }
+        cpus.extend(first..=last);
+        if cpus.len() > CPU_MAX + 1 {
+            return Err("expected each processor once".to_owned());
+        }
+    }
+    Ok(cpus)
+}
+
 /// Parses an access rule. Without an action, the text begins with it: `allow RULE` or `deny RULE`.
 pub fn rule(action: Option<Action>, text: &str) -> Result<Rule, String> {
     let (action, text) = match (action, text.split_once(' ')) {
@@ -109,6 +128,8 @@ pub fn status(text: &str) -> Result<StatusSocket, String> {
     }
 }
 
+/// The highest number of a processor: the last one of a set of the C library.
+const CPU_MAX: usize = 1023;
 /// The ciphers, in the order that suits a processor with AES instructions.
 pub const CIPHERS: [Cipher; 3] = [Cipher::Aes128Gcm, Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
 /// The names of the key exchanges, in the order of [`Group::ALL`].

@@ -6,7 +6,7 @@ use seaprox::rules::Action;
 use super::command::{Command, Commands};
 use super::field::Field;
 use super::fields::{
-    ADMIN, ADMIN_GROUP, ADMIN_HOST, BIND_SOURCE, CARRIER, CIPHER, CONGESTION, KEY_EXCHANGE, KEY_FILE, KNOWN_NODES,
+    ADMIN, ADMIN_GROUP, ADMIN_HOST, BIND_SOURCE, CARRIER, CIPHER, CONGESTION, CPU, KEY_EXCHANGE, KEY_FILE, KNOWN_NODES,
     LOG_FORMAT, MODE, ONLY, PATH, PATHS, PEER_KEY, PERMIT_END, PREFER, PROXY_ACCEPT, PROXY_SEND, PROXY_SEND_LINKS,
     PROXY_SEND_TO, PROXY_UDP, SECRET_FILE, SOURCE, STATUS_SOCKET, STRICT_MODES, UNIX_MODE, UNIX_OWNER, USERS,
 };
@@ -581,6 +581,9 @@ pub static OPTIONS: &[OptionSpec] = &[
         .fills(Field::Number(|d| &mut d.process.loops.limits.flows_per_source)).key(Sections::PROCESS),
     option(Group::Limits, "threads", Value::Number(1, 1024), "event loops, each with one thread; links, and the clients \
         that go over them, are in the first").fills(Field::Number(|d| &mut d.process.threads)).only(SERVERS)
+        .key(Sections::PROCESS),
+    option(Group::Limits, "cpu", Value::Text("LIST"), "processors of the event loops, such as 0,4-7: one for each loop in turn; \
+        several loops get the clients whose packets arrive at their processors").only(SERVERS).fills(CPU)
         .key(Sections::PROCESS),
     option(Group::Limits, "workers", Value::Number(1, 1024), "threads that resolve names; half of them at once, a quarter for \
         one key or client address")

@@ -327,8 +327,12 @@ fn moves<T: Clone + PartialEq>(old: &[T], new: &[T], keeps: impl Fn(&T) -> bool)
 /// Returns the timers and the settings that a running loop can change.
 fn defaults(config: &Config) -> (Timers, LoopConfig) {
     let LoopConfig { timeouts, .. } = &config.loops;
-    let others =
-        LoopConfig { limits: crate::Limits::default(), timeouts: crate::Timeouts::default(), ..config.loops.clone() };
+    let others = LoopConfig {
+        limits: crate::Limits::default(),
+        timeouts: crate::Timeouts::default(),
+        cpus: Vec::new(),
+        ..config.loops.clone()
+    };
     (Timers::default().over(timeouts), others)
 }
 
@@ -342,6 +346,7 @@ fn restarts(old: &Config, new: &Config) -> Vec<Place> {
     let limits = |config: &LoopConfig| crate::Limits { backlog: 0, ..config.limits.clone() };
     let fields = [
         ("threads", old.threads != new.threads),
+        ("cpu", mine.cpus != theirs.cpus),
         ("workers", old.workers != new.workers),
         ("status", old.status != new.status),
         ("admin", old.admin != new.admin),

@@ -212,7 +212,7 @@ impl Config {
             console_script: old.console_script.clone(),
             directory: old.directory.clone(),
             modes: old.modes,
-            loops: LoopConfig { limits, timeouts, ..loops },
+            loops: LoopConfig { limits, timeouts, cpus: old.loops.cpus.clone(), ..loops },
             node: NodeConfig {
                 key: old.node.key.clone(),
                 ciphers: old.node.ciphers.clone(),
@@ -225,7 +225,7 @@ impl Config {
 
     /// Returns the listener with everything that it inherits from the process.
     pub fn resolved_listener(&self, listener: &Listener) -> Listener {
-        let LoopConfig { limits, timeouts, family, nodelay, tcp_keepalive, unix_mode, unix_owner, mark: _ } =
+        let LoopConfig { limits, timeouts, family, nodelay, tcp_keepalive, unix_mode, unix_owner, mark: _, cpus: _ } =
             &self.loops;
         Listener {
             rules: Some(listener.rules.clone().unwrap_or_else(|| self.access.rules.clone())),

@@ -55,12 +55,25 @@ impl<'a> Checks<'a> {
         self.problems.push(Problem::new(place, text));
     }
 
+    /// Each processor is named once and has a loop.
+    fn cpus(&mut self) {
+        let Config { threads, loops: LoopConfig { cpus, .. }, .. } = self.config;
+        let place = Place::root().field("cpu");
+        if let Some(twice) = cpus.iter().enumerate().find(|(at, cpu)| cpus[..*at].contains(cpu)) {
+            self.add(place, format!(" {}: expected each processor once", twice.1));
+        } else if cpus.len() > *threads {
+            let text = format!(" of {} processors: expected at most one for each of ", cpus.len());
+            self.problems.push(Problem::new(place, text).and("threads", ""));
+        }
+    }
+
     fn process(&mut self) {
         let Config { threads, workers, loops: LoopConfig { limits, .. }, .. } = self.config;
         let (threads, root) = (*threads, Place::root());
         let [block, memory] = [limits.block_bytes, limits.buffer_bytes].map(|bytes| format_size(bytes as u64));
         self.above_zero("threads", threads);
         self.above_zero("workers", *workers);
+        self.cpus();
         self.above_zero("max-connections", limits.connections);
         self.above_zero("backlog", limits.backlog as usize);
         let admin = &self.config.admin;

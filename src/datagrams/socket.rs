@@ -145,6 +145,11 @@ impl DatagramSocket {
         self.peer
     }
 
+    /// Prefers this socket, among those that share its port, for datagrams that arrive at a processor.
+    pub fn prefer_cpu(&self, cpu: usize) -> io::Result<()> {
+        sys::prefer_cpu(SockRef::from(&self.socket), cpu)
+    }
+
     /// Registers the socket for received datagrams.
     pub fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         registry.register(&mut self.socket, token, Interest::READABLE)

@@ -466,6 +466,15 @@ impl Acceptor {
         }
     }
 
+    /// Prefers this socket, among those of other loops at its address, for clients whose packets arrive at a processor.
+    pub fn prefer_cpu(&self, cpu: usize) -> io::Result<()> {
+        match &self.socket {
+            AcceptorSocket::Udp(socket) => socket.prefer_cpu(cpu),
+            AcceptorSocket::Tcp(socket) => sys::prefer_cpu(SockRef::from(socket), cpu),
+            AcceptorSocket::Unix(_) => Ok(()),
+        }
+    }
+
     /// Sets the options that sockets accepted from now on inherit.
     pub fn inherit(&mut self, inherited: Inherited) -> io::Result<()> {
         if let AcceptorSocket::Tcp(socket) = &self.socket

@@ -133,6 +133,10 @@ pub struct Config {
     /// The mark of the packets of all sockets that connect (`SO_MARK`, Linux), by which the rules of the system know them;
     /// 0 for none. The queries to name servers have no mark.
     pub mark: u32,
+    /// The processors on which the loops of a process run, one for each loop in turn; empty to leave the choice to the system
+    /// (Linux). Several loops get the clients whose packets arrive at their processors. A loop that the caller turns
+    /// stays where its thread is.
+    pub cpus: Vec<usize>,
 }
 
 impl Default for Limits {
@@ -201,6 +205,7 @@ impl Default for Config {
             unix_mode: None,
             unix_owner: None,
             mark: 0,
+            cpus: Vec::new(),
         }
     }
 }

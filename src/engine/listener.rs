@@ -265,6 +265,13 @@ impl Core {
         if let Some(acceptor) = bound.acceptor() {
             acceptor.inherit(Inherited { nodelay: settings.nodelay, tcp_keepalive: settings.tcp_keepalive })?;
         }
+        if bound.loops() > 1
+            && let (Some(acceptor), Some(cpu)) = (bound.acceptor(), self.config.cpus.first())
+            && let Err(error) = acceptor.prefer_cpu(*cpu)
+        {
+            // The system then distributes the clients by their addresses.
+            log::debug!(target: "seaprox::listener", cpu = cpu, error = error.to_string(); "no processor for a listener");
+        }
         let profile = self.profiles.enter(settings, &mut self.timers).ok_or(VerbError::Full)?;
         if let Some(acceptor) = bound.acceptor()
             && let Err(error) = acceptor.register(&self.registry, Token(id.to_u64() as usize))

@@ -14,6 +14,7 @@ use crate::engine::limits::Config;
 use crate::engine::mailbox::Remote;
 use crate::engine::sources::Sources;
 use crate::engine::workers::Workers;
+use crate::sys;
 
 /// Running loops, each in its own thread named `loop-N`.
 pub struct Loops {
@@ -128,6 +129,12 @@ impl Loops {
 
 impl Start {
     fn run(self, setup: &Setup) -> io::Result<()> {
+        if let Some(cpu) = self.config.cpus.first()
+            && let Err(error) = sys::run_on_cpu(*cpu)
+        {
+            let error = io::Error::new(error.kind(), format!("processor {cpu}: {error}"));
+            return self.tell.send(Err(error)).map_err(io::Error::other);
+        }
         let control = (self.make)(&self.config);
         let mut proxy = match Proxy::with_control(self.config, self.workers, control) {
             Ok(proxy) => proxy,
@@ -157,6 +164,7 @@ impl Start {
 ///
 /// Connections, buffers and pipes go to the loops in proportion to the addresses that each listens on, and equally if there
 /// are none; each loop has at least one connection and one block. Flows are divided equally. The first loops divide the memory of links.
+/// A loop gets one of the processors, if some are named.
 pub(crate) fn share(config: &Config, weights: &[usize], number: usize) -> Config {
     let mut config = config.clone();
     let all: usize = weights.iter().sum();
@@ -175,6 +183,7 @@ pub(crate) fn share(config: &Config, weights: &[usize], number: usize) -> Config
     limits.pipes = part(limits.pipes);
     let link_loops = limits.link_loops.clamp(1, weights.len());
     limits.link_bytes = if number < link_loops { limits.link_bytes / link_loops } else { 0 };
+    config.cpus = config.cpus.iter().copied().cycle().skip(number).take(1).collect();
     config
 }
 

@@ -174,6 +174,25 @@ pub(crate) fn mptcp_socket(domain: Domain) -> io::Result<Socket> {
     Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::MPTCP))
 }
 
+/// Runs this thread on one processor only (sched_setaffinity(2)).
+pub(crate) fn run_on_cpu(cpu: usize) -> io::Result<()> {
+    // SAFETY: the set is an array of integers, for which zeros are valid.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    if cpu >= libc::CPU_SETSIZE as usize {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    // SAFETY: the bit is one of the set.
+    unsafe { libc::CPU_SET(cpu, &mut set) };
+    // The pointer and the length are those of a live set; 0 is the calling thread.
+    syscall!(libc::sched_setaffinity(0, size_of_val(&set), &raw const set)).map(drop)
+}
+
+/// Prefers a listening socket among those that share its port for packets that arrive at one processor
+/// (`SO_INCOMING_CPU`, socket(7)).
+pub(crate) fn prefer_cpu(socket: SockRef<'_>, cpu: usize) -> io::Result<()> {
+    socket.set_cpu_affinity(cpu)
+}
+
 /// Sends all packets of a socket out of one interface (`SO_BINDTODEVICE`, socket(7)).
 pub(crate) fn bind_to_interface(socket: &Socket, interface: &str) -> io::Result<()> {
     socket.bind_device(Some(interface.as_bytes()))

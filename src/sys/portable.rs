@@ -135,6 +135,16 @@ pub(crate) fn sctp_output(_: &TcpStream) -> io::Result<super::SctpOutput> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Refuses: this system chooses the processor of a thread.
+pub(crate) fn run_on_cpu(_: usize) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Refuses: this system has no processor for a socket.
+pub(crate) fn prefer_cpu(_: SockRef<'_>, _: usize) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Refuses: this system has no way to bind a socket to an interface.
 pub(crate) fn bind_to_interface(_: &Socket, _: &str) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())

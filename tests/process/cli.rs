@@ -35,6 +35,10 @@ fn a_wrong_argument_is_named_with_the_expected_form() {
     assert_usage(&["socks", "--buffer", "12"], &["--buffer", "\"12\"", "expected"]);
     assert_usage(&["socks", "--buffer", "1B"], &["--buffer", "expected"]);
     assert_usage(&["socks", "--threads", "0"], &["--threads", "\"0\"", "expected a number from 1"]);
+    assert_usage(&["socks", "--cpu", "2-1"], &["--cpu", "\"2-1\"", "0,4-7"]);
+    assert_usage(&["socks", "--cpu", "1024"], &["--cpu", "from 0 to 1023"]);
+    assert_usage(&["socks", "--listen", "0", "--cpu", "0,0", "--threads", "2"], &["--cpu", "once"]);
+    assert_usage(&["socks", "--listen", "0", "--cpu", "0,1"], &["--cpu", "2 processors", "--threads"]);
     assert_usage(&["socks", "--prefer", "ipv5"], &["--prefer", "ipv5", "ipv4 or ipv6"]);
     assert_usage(&["socks", "--allow", "10.0.0.0/33"], &["--allow", "10.0.0.0/33", "expected"]);
     assert_usage(&["socks", "--to", "x:1"], &["--to", "option of static"]);

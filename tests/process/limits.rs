@@ -10,7 +10,7 @@ use kit::Step::*;
 use kit::names::isolated;
 use kit::peer::both;
 use kit::socks::{code5, connect5};
-use kit::{LATE, Peer, Relay, Seaprox, has_namespaces, proc, until};
+use kit::{LATE, Peer, Relay, Seaprox, has_namespaces, proc, run, until};
 
 #[test]
 fn beyond_max_connections_a_client_waits_for_a_free_place() {
@@ -149,6 +149,44 @@ fn threads_and_workers_start_in_the_configured_number_and_all_work() {
         }
         assert_eq!(proxy.figure("/threads"), loops as u64);
     }
+}
+
+#[test]
+fn loops_run_on_their_processors_and_get_the_clients_whose_packets_arrive_there() {
+    let cpus = proc::own_cpus();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap().to_string();
+    let two: Vec<usize> = cpus.iter().copied().take(2).collect();
+    let list: Vec<String> = two.iter().map(ToString::to_string).collect();
+    let (threads, cpu) = (two.len().to_string(), list.join(","));
+    let options = ["--listen", "127.0.0.1:0", "--to", &to, "--threads", &threads, "--cpu", &cpu];
+    let proxy = Seaprox::start(&[&["static"], &options[..]].concat());
+    for (number, cpu) in list.iter().enumerate() {
+        until("each loop is on its processor", || {
+            let name = format!("loop-{number}");
+            proc::threads(proxy.pid()).contains(&name) && proc::cpus_of_thread(proxy.pid(), &name) == *cpu
+        });
+    }
+    // The packets of the loopback interface arrive where they were sent.
+    for (number, cpu) in two.iter().enumerate().rev().cycle().take(20) {
+        let addr = proxy.addr(0);
+        let connect = move || {
+            proc::run_on_cpu(*cpu);
+            Peer::connect(addr)
+        };
+        let client = thread::scope(|scope| scope.spawn(connect).join().unwrap());
+        let server = Peer::accept(&listener);
+        let status = proxy.status();
+        let threads: Vec<_> =
+            status["connections"].as_array().unwrap().iter().map(|it| it["thread"].as_u64()).collect();
+        assert_eq!(threads, [Some(number as u64)], "a client on processor {cpu}");
+        drop((client, server));
+        proxy.wait_until_idle();
+    }
+    let missing = cpus.last().unwrap() + 1;
+    let ran = run(&["static", "--listen", "127.0.0.1:0", "--to", &to, "--cpu", &missing.to_string()]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.err.contains(&format!("processor {missing}: ")), "{}", ran.err);
 }
 
 #[test]

@@ -50,6 +50,38 @@ pub fn cpu_ms_of_thread(pid: u32, name: &str) -> u64 {
     panic!("no thread {name}");
 }
 
+/// Returns the processors on which the thread with this name may run, as /proc writes them.
+pub fn cpus_of_thread(pid: u32, name: &str) -> String {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("a process").flatten();
+    let is_named = |task: &fs::DirEntry| fs::read_to_string(task.path().join("comm")).is_ok_and(|it| it.trim() == name);
+    let task = tasks.into_iter().find(is_named).unwrap_or_else(|| panic!("no thread {name}"));
+    let status = fs::read_to_string(task.path().join("status")).expect("a thread");
+    let cpus = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).expect("processors");
+    cpus.trim().to_owned()
+}
+
+/// Returns the processors on which this process may run.
+pub fn own_cpus() -> Vec<usize> {
+    // SAFETY: the set is an array of integers, for which zeros are valid, and sched_getaffinity fills a live one.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        assert_eq!(libc::sched_getaffinity(0, size_of_val(&set), &raw mut set), 0);
+        set
+    };
+    // SAFETY: the numbers are below the size of the set.
+    (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect()
+}
+
+/// Runs this thread on one processor only.
+pub fn run_on_cpu(cpu: usize) {
+    // SAFETY: the set is an array of integers, for which zeros are valid, and both calls get a live one.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        assert_eq!(libc::sched_setaffinity(0, size_of_val(&set), &raw const set), 0);
+    }
+}
+
 /// Sets the soft limit of descriptors of a running process.
 pub fn limit_descriptors(pid: u32, soft: u64) {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
