@@ -430,6 +430,7 @@ impl Session {
         let session_room = self.tx.credit.saturating_sub(self.tx.sent);
         let datagram = stream.sending_datagrams();
         let sendable = stream.send.sendable();
+        let quota_left = self.send_quota_left(stream);
         let len = match datagram {
             Some(datagrams) => datagrams.outgoing_len() as u64,
             None if !stream.send.has_new() => return None,
@@ -437,11 +438,11 @@ impl Session {
                 self.wait_for_session_credit(slot);
                 return None;
             }
-            None if sendable > 0 && self.send_quota_left(stream) < sendable.min(QUOTA_MIN) => {
+            None if sendable > 0 && quota_left < sendable.min(QUOTA_MIN) => {
                 self.wait_for_quota(slot);
                 return None;
             }
-            None => sendable.min(self.config.frame_bytes_max).min(session_room).min(self.send_quota_left(stream)),
+            None => sendable.min(self.config.frame_bytes_max).min(session_room).min(quota_left),
         };
         let session_window = session_room + self.in_flight();
         Some(Need {

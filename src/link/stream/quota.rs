@@ -38,9 +38,13 @@ pub(in crate::link) struct SharedBytes {
 impl SharedBytes {
     /// Returns the quota of a stream.
     pub(in crate::link) fn quota(self, reader: ReaderProgress) -> u64 {
-        let (whole, free) = (u128::from(self.whole.max(1)), u128::from(self.free.min(self.whole)));
-        let stalled = free * free / whole * free / whole * free / whole;
-        let stalled = u64::try_from(stalled).unwrap_or(u64::MAX);
+        let (whole, free) = (self.whole.max(1), self.free.min(self.whole));
+        let free_part = |bytes: u64| match bytes.checked_mul(free) {
+            Some(product) => product / whole,
+            // Memories of more than 4 GiB are rare, and a division of 128 bits is slow.
+            None => u64::try_from(u128::from(bytes) * u128::from(free) / u128::from(whole)).unwrap_or(u64::MAX),
+        };
+        let stalled = free_part(free_part(free_part(free)));
         let active = reader.last.saturating_mul(2).min(reader.taken / TRUST).min(self.free / ACTIVE_PARTS);
         stalled.max(active).max(QUOTA_MIN)
     }
@@ -83,5 +87,14 @@ mod tests {
             QUOTA_MIN
         );
         assert_eq!(SharedBytes { whole: 0, free: 0 }.quota(STALLED), QUOTA_MIN);
+    }
+
+    #[test]
+    fn the_part_of_a_large_memory_is_that_of_a_small_one() {
+        let quota = |whole, free| SharedBytes { whole, free }.quota(STALLED);
+        let small = quota(1 << 20, 3 << 18);
+        assert_eq!(small, (1 << 20) * 81 / 256);
+        assert_eq!(quota(1 << 40, 3 << 38), small << 20, "the product has more than 64 bits");
+        assert_eq!(quota(u64::MAX, u64::MAX), u64::MAX);
     }
 }
