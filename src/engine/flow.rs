@@ -43,6 +43,12 @@ impl Core {
         if connection.stage == Stage::Closed {
             return Next::Wait;
         }
+        if connection.halves[role.out()].is_at_rest() && !connection.halves[role.into()].dead {
+            let from = connection.side(role).and_then(|from| self.sides.get(from));
+            if !from.is_some_and(|from| from.ready.readable) {
+                return Next::Wait;
+            }
+        }
         let flow = connection.halves[role.out()].flow;
         if flow == Flow::Hold || flow == Flow::Handler {
             self.flush(id, role);

@@ -120,6 +120,15 @@ impl Half {
         self.discard_paused && self.flow == Flow::Discard && self.left == 0
     }
 
+    /// Returns true if the half relays, and has nothing to do before there is input.
+    pub fn is_at_rest(&self) -> bool {
+        self.flow == Flow::Relay
+            && self.phase == Phase::Flowing
+            && self.left > 0
+            && self.splice_pipe.is_none()
+            && self.queued() == 0
+    }
+
     /// Returns the number of bytes that wait for delivery.
     pub fn queued(&self) -> usize {
         let exchanged = self.exchange.as_ref().map_or(0, |exchange| exchange.len());
