@@ -516,7 +516,9 @@ impl Proxy {
 
     /// Installs and drops handlers after calls, and hands the core's requests to the control of links.
     fn settle(&mut self) {
-        if std::mem::replace(&mut self.settling, true) {
+        let queues = &self.core.queues;
+        let is_settled = queues.freed.is_empty() && queues.handlers.is_empty() && queues.requests.is_empty();
+        if is_settled || std::mem::replace(&mut self.settling, true) {
             return;
         }
         self.settle_handlers();

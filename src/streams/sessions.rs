@@ -94,10 +94,12 @@ impl Sessions {
         self.links.is_full()
     }
 
+    #[inline]
     pub fn session(&self, link: Id) -> Option<&Session> {
         self.links.get(link)?.session.as_ref()
     }
 
+    #[inline]
     pub fn session_mut(&mut self, link: Id) -> Option<&mut Session> {
         self.links.get_mut(link)?.session.as_mut()
     }
