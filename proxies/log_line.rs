@@ -104,8 +104,7 @@ impl<'kvs> VisitSource<'kvs> for TextPairs<'_> {
         line.push('=');
         let start = line.len();
         let _ = write!(line, "{value}");
-        let needs_quotes = |char: char| char.is_whitespace() || matches!(char, '"' | '=' | '\\') || is_unfit(char);
-        if line.len() == start || line[start..].chars().any(needs_quotes) {
+        if needs_quotes(&line[start..]) {
             line.insert(start, '"');
             escape_from(line, start + 1, |char| matches!(char, '"' | '\\'));
             line.push('"');
@@ -155,8 +154,22 @@ fn quote(line: &mut String, put: impl FnOnce(&mut String)) {
     line.push('"');
 }
 
+/// Returns true if a value could be taken for none, or for more than one, or for another key.
+fn needs_quotes(value: &str) -> bool {
+    let is_mark = |char: char| matches!(char, '"' | '=' | '\\');
+    if value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        // Nearly all values are such text.
+        return value.is_empty() || value.bytes().any(|byte| is_mark(char::from(byte)));
+    }
+    value.chars().any(|char| char.is_whitespace() || is_mark(char) || is_unfit(char))
+}
+
 /// Escapes the text from `start` on: each character that is unfit for a line, or for which `special` returns true.
 fn escape_from(line: &mut String, start: usize, special: impl Fn(char) -> bool) {
+    // A graphic character of ASCII is fit for a line.
+    if line[start..].bytes().all(|byte| byte.is_ascii_graphic() && !special(char::from(byte))) {
+        return;
+    }
     if !line[start..].chars().any(|char| special(char) || is_unfit(char)) {
         return;
     }
@@ -229,6 +242,8 @@ mod tests {
             line,
             "2026-02-03T04:05:06.789Z INFO  seaprox::connection closed bytes=5 by=\"a b\" none=\"\" d=x[y]\n"
         );
+        let line = text("closed", &[("key", "a=b".into()), ("name", "né".into()), ("path", "a\u{a0}b".into())]);
+        assert!(line.ends_with(" closed key=\"a=b\" name=né path=\"a\u{a0}b\"\n"), "{line}");
     }
 
     #[test]
