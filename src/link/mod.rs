@@ -131,7 +131,7 @@
 //! `tests/link/sim.rs` runs thousands of seeded networks with faults, over streams, records, and lanes with messages, kills
 //! every lane at every frame, and restarts ends; `SEAPROX_SEED=n` replays one. `tests/link/gates.rs` asserts the use of paths, `tests/link/trace.rs` and
 //! `tests/link/transcript.rs` the bytes on the wire, and `tests/alloc/frames.rs` that frames allocate nothing.
-//! `scripts/mutate-link` breaks the code in 124 ways that the tests must notice, `fuzz/` feeds it noise, and
+//! `scripts/mutate-link` breaks the code in 125 ways that the tests must notice, `fuzz/` feeds it noise, and
 //! `benches/link.rs` measures its cost.
 
 mod path;

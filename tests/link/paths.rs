@@ -91,11 +91,13 @@ fn a_lossy_path_is_filled_where_the_congestion_control_is_bbr() {
     }
 }
 
+/// The least would be 15 ms: 10 of the line, and 5 for a frame of 12.5 kB at 20 Mbit/s. A path that is believed to be faster than it
+/// is gets a frame in each step of the writer, and made this 22 ms.
 #[test]
 fn data_paced_on_six_equal_paths_is_soon_in_order() {
     let row = scenes::all().remove(0).paced(5);
     println!("{row:?}");
-    assert!(row.delay.0 <= 25.0 && row.delay.1 <= 50.0, "{row:?}");
+    assert!(row.delay.0 <= 20.0 && row.delay.1 <= 30.0, "{row:?}");
 }
 
 /// Acknowledgements that arrive late in a tunnel must not bring new data onto the dark path: it made these gaps 526 and 648 ms.

@@ -101,6 +101,8 @@ impl RoundTrip {
 #[derive(Clone, Copy, Debug, Default)]
 struct Epoch {
     since: Time,
+    /// The time at which the latest frame was sent that was acknowledged then.
+    sent_at: Time,
     acked: u64,
     /// True if the path could have carried more during a part of the time.
     app_limited: bool,
@@ -143,8 +145,10 @@ impl PathEstimate {
         let us = us.max(1);
         self.ack.sample(now, us);
         self.shortest.sample(now, us, SHORTEST_US);
+        let sent_at = Time::from_us(now.as_us().saturating_sub(us));
+        let next = Epoch { since: now, sent_at, acked, app_limited: false };
         let Some(epoch) = self.epoch else {
-            self.epoch = Some(Epoch { since: now, acked, app_limited: false });
+            self.epoch = Some(next);
             return;
         };
         let elapsed = now.since(epoch.since);
@@ -156,11 +160,16 @@ impl PathEstimate {
         if epoch.app_limited {
             // The path was busy with the bytes in flight for at most this time, so its rate is at most `queued` in it.
             let busy_us = us.saturating_sub(self.round_us() + SLACK_US.1);
-            self.on_rate_bounds(now, rate, rate_of(queued.max(FRAME_BYTES_MIN), busy_us).max(rate));
+            // Acknowledgements that waited on their way come close behind each other, and the rate that they show would stay: the
+            // highest is kept. So the time in which the bytes were sent counts, if it is longer. If it is much longer, nothing was
+            // sent for a while.
+            let sent_us = sent_at.since(epoch.sent_at);
+            let least = rate_of(bytes, elapsed.max(sent_us.min(elapsed * 3 / 2)));
+            self.on_rate_bounds(now, least, rate_of(queued.max(FRAME_BYTES_MIN), busy_us).max(rate));
         } else {
             self.on_rate(now, rate);
         }
-        self.epoch = Some(Epoch { since: now, acked, app_limited: false });
+        self.epoch = Some(next);
     }
 
     /// Notes that the carrier would have taken more. If only `in_flight` bytes, less than the path holds, were left on
@@ -399,6 +408,20 @@ mod tests {
         assert_eq!(idle.rate(), 1_000_000, "a quick acknowledgement shows a good path");
         idle.on_ack(Time::from_us(1_300_000), 245_000, 574_000, 2000);
         assert_eq!(idle.rate(), 10_240, "the path was busy with 2 KiB for a fifth of a second");
+    }
+
+    /// 60 kB each 30 ms, of which every other acknowledgement comes 10 ms late.
+    #[test]
+    fn acknowledgements_that_wait_on_their_way_do_not_raise_the_rate() {
+        let mut path = PathEstimate::default();
+        path.on_pong(Time::ZERO, 20_000);
+        for n in 0..20 {
+            let us = 20_000 + n % 2 * 10_000;
+            let now = Time::from_us(30_000 * n + us);
+            path.on_app_limited(now, 0);
+            path.on_ack(now, us, 60_000 * n, 60_000);
+        }
+        assert_eq!(path.rate(), 2_000_000);
     }
 
     #[test]
