@@ -163,9 +163,12 @@ pub fn watch_network(sender: &SyncSender<ProcessEvent>) {
     let Ok(mut changes) = NetworkChanges::open() else { return };
     let sender = sender.clone();
     let body = move || {
-        while changes.wait().is_ok() && sender.send(ProcessEvent::NetworkChanged).is_ok() {
-            thread::sleep(NETWORK_INTERVAL);
-        }
+        let mut report = || -> io::Result<bool> {
+            changes.wait()?;
+            let is_taken = sender.send(ProcessEvent::NetworkChanged).is_ok();
+            changes.rest(NETWORK_INTERVAL).map(|()| is_taken)
+        };
+        while report().unwrap_or(false) {}
     };
     // A process that gets no further thread runs without it.
     let _ = thread::Builder::new().name("network".into()).spawn(body);
@@ -185,7 +188,7 @@ const GOES_ON: &str = "the command is not done yet, and goes on";
 const COMMAND_TIME: Duration = Duration::from_secs(60);
 /// Longest wait of a health check for the main thread. It covers the moment in which a large change is made.
 const PULSE_TIME: Duration = Duration::from_secs(5);
-/// Minimum time between two reports of network changes.
+/// Minimum time between two reports of network changes, unless an interface is cut.
 const NETWORK_INTERVAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -10,13 +10,13 @@ use std::collections::HashMap;
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::Socket;
 
 use crate::engine::control::Loop;
 use crate::engine::core::Core;
-use crate::sys;
+use crate::sys::{self, NetworkChange};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
 
@@ -29,6 +29,8 @@ pub struct NetworkChanges {
     socket: Socket,
     /// The interfaces by their numbers, each with true if it runs.
     interfaces: HashMap<u32, bool>,
+    /// A change has come that was not reported.
+    is_pending: bool,
 }
 
 impl NetworkChanges {
@@ -37,7 +39,12 @@ impl NetworkChanges {
     /// # Errors
     /// The system reports no changes, or not to this process.
     pub fn open() -> io::Result<NetworkChanges> {
-        sys::network_changes().map(|fd| NetworkChanges { socket: Socket::from(fd), interfaces: HashMap::new() })
+        let socket = sys::network_changes()?.into();
+        Ok(NetworkChanges { interfaces: sys::running_interfaces(), ..NetworkChanges::new(socket) })
+    }
+
+    fn new(socket: Socket) -> NetworkChanges {
+        NetworkChanges { socket, interfaces: HashMap::new(), is_pending: false }
     }
 
     /// Waits for a change and its related changes. This blocks, so it needs a thread of its own.
@@ -45,25 +52,52 @@ impl NetworkChanges {
     /// # Errors
     /// No more changes will be reported.
     pub fn wait(&mut self) -> io::Result<()> {
-        while !self.read()? {}
+        while !self.is_pending {
+            self.read()?;
+        }
         thread::sleep(SETTLES);
         // One change comes as many messages.
         self.socket.set_nonblocking(true)?;
         let drained = (0..MESSAGES_MAX).try_for_each(|_| self.read().map(drop));
         self.socket.set_nonblocking(false)?;
+        self.is_pending = false;
         drained.or_else(|error| if error.kind() == io::ErrorKind::WouldBlock { Ok(()) } else { Err(error) })
     }
 
-    /// Takes a message. Returns true if it reports a change; an overflow of the socket hides changes, so it counts as one.
-    fn read(&mut self) -> io::Result<bool> {
+    /// Waits for this time, so that frequent changes are seldom reported, or until an interface is cut.
+    ///
+    /// # Errors
+    /// No more changes will be reported.
+    pub fn rest(&mut self, time: Duration) -> io::Result<()> {
+        let until = Instant::now() + time;
+        let result = loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break Ok(());
+            }
+            self.socket.set_read_timeout(Some(left))?;
+            match self.read() {
+                Ok(NetworkChange::Cut) => break Ok(()),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => break Err(error),
+                Ok(_) | Err(_) => {}
+            }
+        };
+        self.socket.set_read_timeout(None)?;
+        result
+    }
+
+    /// Takes a message. An overflow of the socket hides changes, so it counts as one.
+    fn read(&mut self) -> io::Result<NetworkChange> {
         let mut message = [0; MESSAGE_BYTES];
-        match self.socket.read(&mut message) {
-            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(count) => Ok(sys::is_network_change(&message[..count], &mut self.interfaces)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-            Err(error) if sys::is_out_of_descriptors(&error) => Ok(true),
-            Err(error) => Err(error),
-        }
+        let change = match self.socket.read(&mut message) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => sys::network_change(&message[..count], &mut self.interfaces),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => NetworkChange::None,
+            Err(error) if sys::is_out_of_descriptors(&error) => NetworkChange::Usual,
+            Err(error) => return Err(error),
+        };
+        self.is_pending |= change != NetworkChange::None;
+        Ok(change)
     }
 }
 
@@ -140,17 +174,48 @@ mod tests {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixDatagram;
 
+    fn changes() -> (UnixDatagram, NetworkChanges) {
+        let (system, own) = UnixDatagram::pair().unwrap();
+        system.set_nonblocking(true).unwrap();
+        (system, NetworkChanges::new(Socket::from(OwnedFd::from(own))))
+    }
+
     #[test]
     fn a_burst_of_messages_is_one_change() {
-        let (system, own) = UnixDatagram::pair().unwrap();
-        let socket = Socket::from(OwnedFd::from(own));
-        let mut changes = NetworkChanges { socket, interfaces: HashMap::new() };
-        system.set_nonblocking(true).unwrap();
+        let (system, mut changes) = changes();
         let burst = (0..500).take_while(|_| system.send(b"route").is_ok()).count();
         assert!(burst > 5, "{burst}");
         changes.wait().unwrap();
         changes.socket.set_nonblocking(true).unwrap();
         assert_eq!(changes.wait().unwrap_err().kind(), io::ErrorKind::WouldBlock, "nothing is left to tell");
+    }
+
+    #[test]
+    fn a_change_during_the_rest_is_reported_behind_it() {
+        let (system, mut changes) = changes();
+        system.send(b"route").unwrap();
+        let since = Instant::now();
+        changes.rest(Duration::from_millis(50)).unwrap();
+        assert!(since.elapsed() >= Duration::from_millis(50));
+        changes.wait().unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_cut_interface_ends_the_rest() {
+        let (system, mut changes) = changes();
+        // Of struct nlmsghdr the kind, and of struct ifinfomsg the number and the flags: up, and up and running.
+        for flags in [0x41u32, 1] {
+            let mut message = [0; 32];
+            message[4] = 16;
+            message[20] = 7;
+            message[24..28].copy_from_slice(&flags.to_ne_bytes());
+            system.send(&message).unwrap();
+        }
+        let since = Instant::now();
+        changes.rest(Duration::from_secs(60)).unwrap();
+        assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
+        changes.wait().unwrap();
     }
 
     #[test]

@@ -9,16 +9,16 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use super::{PeerCredentials, route_message};
+use super::{NetworkChange, PeerCredentials, route_message};
 
 pub(crate) use super::portable::{
     CONTROL_BYTES, Fragmentation, HAS_REDIRECT, INTEREST, REUSE_PORT_BALANCES, RUNTIME_DIRECTORY, SENDS_SEGMENTS,
     SKIPS, avoid_cut_interface, choose_port_late, datagram_socket, drop_errors, force_receive_buffer,
     handshake_with_data, has_way, is_reset_behind_fin, is_segments_refused, may_choose_port, mptcp_info, mptcp_socket,
     mptcp_subflows, new_pipe, nonblocking_socket, open_beneath, original_dest, prefer_cpu, receive_ecn,
-    receive_original_dest, receive_redirected, rename_new, report_errors, route_mtu, run_on_cpu, sctp_bind_more,
-    sctp_local_addresses, sctp_output, sctp_set_rto_min, sctp_socket, send_before_end, set_mark, set_transparent, skip,
-    splice_in, splice_out, tcp_info, trim_memory, unacknowledged,
+    receive_original_dest, receive_redirected, rename_new, report_errors, route_mtu, run_on_cpu, running_interfaces,
+    sctp_bind_more, sctp_local_addresses, sctp_output, sctp_set_rto_min, sctp_socket, send_before_end, set_mark,
+    set_transparent, skip, splice_in, splice_out, tcp_info, trim_memory, unacknowledged,
 };
 pub use super::portable::{NameClaim, claim_name, machine};
 
@@ -56,9 +56,9 @@ pub(crate) fn network_changes() -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Returns true if a message reports a change of an address, an interface or a route.
-pub(crate) fn is_network_change(message: &[u8], _: &mut HashMap<u32, bool>) -> bool {
-    route_message::is_network_change(message)
+/// Returns what a message reports: see [`is_network_change`](route_message::is_network_change).
+pub(crate) fn network_change(message: &[u8], _: &mut HashMap<u32, bool>) -> NetworkChange {
+    if route_message::is_network_change(message) { NetworkChange::Usual } else { NetworkChange::None }
 }
 
 /// Returns the user and the group of the process that connected a Unix socket, as they were then (getpeereid(3)).

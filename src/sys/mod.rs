@@ -6,7 +6,7 @@
 //!
 //! | group | files | names |
 //! | --- | --- | --- |
-//! | kernel | `linux`, `bsd` (macOS, FreeBSD), `windows`, `portable` (every other Unix) | splice, TCP options and figures |
+//! | kernel | `linux`, `bsd` (macOS, FreeBSD), `windows`, `portable` (every other Unix) | splice, TCP options and figures, changes of the network |
 //! | family | `unix`, `windows` | sockets and their registration, files and their owners, errors |
 //!
 //! `failure` maps the errors of all systems to reasons. `bsd` and `windows` take from `portable` what they lack.
@@ -102,11 +102,12 @@ pub(crate) use no_dns::{HAS_DNS, query_dns};
 pub(crate) use kernel::{
     CONTROL_BYTES, Fragmentation, HAS_REDIRECT, INTEREST, REUSE_PORT_BALANCES, SENDS_SEGMENTS, SKIPS,
     avoid_cut_interface, bind_to_interface, choose_port_late, datagram_socket, drop_errors, force_receive_buffer,
-    handshake_with_data, has_way, is_network_change, is_reset_behind_fin, is_segments_refused, may_choose_port,
-    mptcp_info, mptcp_subflows, network_changes, new_pipe, nonblocking_socket, original_dest, prefer_cpu, receive_ecn,
-    receive_original_dest, receive_redirected, report_errors, route_mtu, run_on_cpu, sctp_bind_more,
-    sctp_local_addresses, sctp_output, sctp_set_rto_min, send_before_end, set_congestion, set_mark, set_transparent,
-    set_unsent_bytes, set_user_timeout, skip, splice_in, splice_out, tcp_info, trim_memory, unacknowledged, wants_more,
+    handshake_with_data, has_way, is_reset_behind_fin, is_segments_refused, may_choose_port, mptcp_info,
+    mptcp_subflows, network_change, network_changes, new_pipe, nonblocking_socket, original_dest, prefer_cpu,
+    receive_ecn, receive_original_dest, receive_redirected, report_errors, route_mtu, run_on_cpu, running_interfaces,
+    sctp_bind_more, sctp_local_addresses, sctp_output, sctp_set_rto_min, send_before_end, set_congestion, set_mark,
+    set_transparent, set_unsent_bytes, set_user_timeout, skip, splice_in, splice_out, tcp_info, trim_memory,
+    unacknowledged, wants_more,
 };
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) use kernel::{has_error, set_no_checksums};
@@ -120,6 +121,18 @@ pub enum Access {
     Write,
     /// Make it, then read and write it.
     Create,
+}
+
+/// What a message of the system reports about the network of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NetworkChange {
+    /// Nothing that matters here.
+    None,
+    /// A change.
+    Usual,
+    /// An interface that ran is down or has no carrier any more.
+    #[allow(dead_code)] // Only Linux tells it.
+    Cut,
 }
 
 /// The kind of an entry of a directory.

@@ -17,7 +17,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 #[cfg(unix)]
 pub use super::unix::name_lock::{NameClaim, claim_name};
-use super::{BorrowedSocket, OwnedSocket, PathInfo, PeerCredentials, PipeEnd, TcpStream, UnixStream};
+use super::{BorrowedSocket, NetworkChange, OwnedSocket, PathInfo, PeerCredentials, PipeEnd, TcpStream, UnixStream};
 
 /// Returns none: paths are resolved one component after another.
 #[cfg(unix)]
@@ -229,9 +229,14 @@ pub(crate) fn network_changes() -> io::Result<OwnedSocket> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Returns true: no message comes.
-pub(crate) fn is_network_change(_: &[u8], _: &mut HashMap<u32, bool>) -> bool {
-    true
+/// Returns none: no message tells of them.
+pub(crate) fn running_interfaces() -> HashMap<u32, bool> {
+    HashMap::new()
+}
+
+/// Returns a change: no message comes.
+pub(crate) fn network_change(_: &[u8], _: &mut HashMap<u32, bool>) -> NetworkChange {
+    NetworkChange::Usual
 }
 
 /// Does nothing: the system chooses the interface.

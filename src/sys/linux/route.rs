@@ -15,6 +15,7 @@ use std::os::fd::OwnedFd;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::{int_option, set_int_option};
+use crate::sys::NetworkChange;
 
 /// Returns a socket that becomes readable when an address, a route or an interface of this machine changes.
 pub(crate) fn network_changes() -> io::Result<OwnedFd> {
@@ -38,20 +39,30 @@ pub(crate) fn network_changes() -> io::Result<OwnedFd> {
     Ok(socket.into())
 }
 
-/// Returns true if a message reports a change. Of an interface, which has many messages, that is the first message, its end, and
+/// Returns the interfaces by their numbers, each with true if it runs.
+pub(crate) fn running_interfaces() -> HashMap<u32, bool> {
+    let all = Kernel::new(SocketAddr::from(([0; 4], 0)), 0, 0).and_then(|mut kernel| kernel.interfaces());
+    all.unwrap_or_default().into_iter().map(|interface| (interface.index, interface.runs)).collect()
+}
+
+/// Returns what a message reports. An interface has many messages: a change is the first one of a new one, the last one, and
 /// a change between running and not running, which `interfaces` remembers.
-pub(crate) fn is_network_change(message: &[u8], interfaces: &mut HashMap<u32, bool>) -> bool {
-    let (Some(kind), Some(index)) = (kind_of(message), word(message, BODY + 4)) else { return true };
+pub(crate) fn network_change(message: &[u8], interfaces: &mut HashMap<u32, bool>) -> NetworkChange {
+    let (Some(kind), Some(index)) = (kind_of(message), word(message, BODY + 4)) else { return NetworkChange::Usual };
     match kind {
         RTM_DELLINK => {
             interfaces.remove(&index);
-            true
+            NetworkChange::Usual
         }
         RTM_NEWLINK => {
             let runs = word(message, BODY + 8).is_some_and(runs);
-            interfaces.insert(index, runs) != Some(runs)
+            match interfaces.insert(index, runs) {
+                Some(true) if !runs => NetworkChange::Cut,
+                before if before == Some(runs) => NetworkChange::None,
+                _ => NetworkChange::Usual,
+            }
         }
-        _ => true,
+        _ => NetworkChange::Usual,
     }
 }
 
@@ -351,3 +362,112 @@ const KIND_MASK: u16 = 0x3fff;
 // ip(7) and ipv6(7).
 const IP_UNICAST_IF: libc::c_int = 50;
 const IPV6_UNICAST_IF: libc::c_int = 76;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UP: u32 = 1;
+    const POINTOPOINT: u32 = 0x10;
+    const RUNNING: u32 = 0x40;
+
+    /// Returns a message of the kernel: a header, a body, and attributes.
+    fn message(kind: u16, body: &[u8], attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut message = vec![0; 4];
+        message.extend(kind.to_ne_bytes());
+        message.extend([0; 10]);
+        message.extend(body);
+        attributes.iter().for_each(|(kind, value)| put(&mut message, *kind, value));
+        let len = message.len() as u32;
+        message[..4].copy_from_slice(&len.to_ne_bytes());
+        message
+    }
+
+    /// Returns a message about the interface of number 7.
+    fn interface(kind: u16, flags: u32, info: &[u8]) -> Vec<u8> {
+        let body = [[0; 4], 7u32.to_ne_bytes(), flags.to_ne_bytes(), [0; 4]].concat();
+        message(kind, &body, &[(IFLA_IFNAME, b"eth7\0"), (IFLA_LINKINFO, info)])
+    }
+
+    fn route(flags: u8, attributes: &[(u16, &[u8])]) -> Option<Route> {
+        parse_route(&message(RTM_NEWROUTE, &[2, 24, 0, 0, 254, 2, 0, RTN_UNICAST, flags, 0, 0, 0], attributes))
+    }
+
+    #[test]
+    fn only_what_changes_at_an_interface_is_a_change() {
+        let (mut known, body) = (HashMap::new(), [0; 16]);
+        let mut change = |message: &[u8]| network_change(message, &mut known);
+        for other in [message(20, &body, &[]), message(RTM_NEWROUTE, &body, &[]), b"cut short".to_vec()] {
+            assert_eq!(change(&other), NetworkChange::Usual);
+        }
+        let scan: &[u8] = b"a scan of a wireless network";
+        let steps = [
+            (RTM_NEWLINK, UP | RUNNING, NetworkChange::Usual),
+            (RTM_NEWLINK, UP | RUNNING, NetworkChange::None),
+            (RTM_NEWLINK, UP, NetworkChange::Cut),
+            (RTM_NEWLINK, UP, NetworkChange::None),
+            // It does not run without being up.
+            (RTM_NEWLINK, RUNNING, NetworkChange::None),
+            (RTM_NEWLINK, UP | RUNNING, NetworkChange::Usual),
+            (RTM_DELLINK, UP | RUNNING, NetworkChange::Usual),
+            // Another one with the same number.
+            (RTM_NEWLINK, UP, NetworkChange::Usual),
+        ];
+        for (step, (kind, flags, wanted)) in steps.into_iter().enumerate() {
+            assert_eq!(change(&interface(kind, flags, scan)), wanted, "step {step}");
+        }
+    }
+
+    #[test]
+    fn routes_tell_their_interfaces_and_which_of_them_are_cut() {
+        let index = 7u32.to_ne_bytes();
+        let single = Route { table: 254, prefix: 24, metric: 0, hops: vec![(7, false)] };
+        assert_eq!(route(0, &[(RTA_OIF, &index)]), Some(single));
+        let (table, metric) = (1000u32.to_ne_bytes(), 600u32.to_ne_bytes());
+        let cut = route(16, &[(RTA_TABLE, &table), (RTA_OIF, &index), (RTA_PRIORITY, &metric)]).unwrap();
+        assert_eq!(cut, Route { table: 1000, prefix: 24, metric: 600, hops: vec![(7, true)] });
+        assert!(cut.is_cut() && cut.is_cut_at(7) && cut.is_cut_at(8));
+        // Two hops, the first of which has a gateway (kind 5) and no carrier.
+        let mut hops = vec![];
+        for (flags, index, gateway) in [(16, 7u32, 8), (0, 8, 0)] {
+            hops.extend((8u16 + gateway).to_ne_bytes());
+            hops.extend([flags, 0]);
+            hops.extend(index.to_ne_bytes());
+            if gateway > 0 {
+                put(&mut hops, 5, &[10, 0, 0, 1]);
+            }
+        }
+        let several = route(16, &[(RTA_MULTIPATH, &hops)]).unwrap();
+        assert_eq!(several.hops, [(7, true), (8, false)]);
+        assert!(several.is_cut() && several.is_cut_at(7) && !several.is_cut_at(8));
+        // One that the kernel answers itself, and one that is malformed.
+        let other = message(RTM_NEWROUTE, &[2, 24, 0, 0, 254, 2, 0, 7, 0, 0, 0, 0], &[(RTA_OIF, &index)]);
+        assert_eq!((parse_route(&other), route(0, &[])), (None, None));
+        let whole = message(RTM_NEWROUTE, &[2, 24, 0, 0, 254, 2, 0, RTN_UNICAST, 0, 0, 0, 0], &[(RTA_OIF, &index)]);
+        assert!((0..whole.len()).all(|len| parse_route(&whole[..len]).is_none()));
+    }
+
+    #[test]
+    fn tunnels_are_known_by_their_kind_or_their_flags() {
+        let info = |kind: &[u8]| {
+            let mut info = Vec::new();
+            put(&mut info, IFLA_INFO_KIND, kind);
+            info
+        };
+        let read = |flags, info: &[u8]| parse_interface(&interface(RTM_NEWLINK, flags, info)).unwrap();
+        let cable = Interface { index: 7, name: b"eth7".to_vec(), runs: true, is_tunnel: false };
+        assert_eq!(read(UP | RUNNING, &info(b"veth\0")), cable);
+        assert!(!read(UP, &[]).runs && !read(RUNNING, &[]).runs);
+        assert!(read(UP, &info(b"tun\0")).is_tunnel && read(UP | POINTOPOINT, &info(b"wireguard\0")).is_tunnel);
+        assert_eq!(parse_interface(&interface(RTM_NEWLINK, UP | RUNNING | 8, &[])), None, "loopback");
+    }
+
+    #[test]
+    fn the_kernel_answers() {
+        let mut kernel = Kernel::new("127.0.0.1:80".parse().unwrap(), 0, libc::IPPROTO_TCP).unwrap();
+        kernel.interfaces().unwrap();
+        assert_eq!((kernel.route(None), kernel.detour()), (None, None), "a route of this host itself");
+        // Loopback is the first interface of each network namespace.
+        assert_eq!(kernel.source(1), Some(IpAddr::from([127, 0, 0, 1])));
+    }
+}
