@@ -129,6 +129,7 @@ try-windows:
 bench:
 	$(CARGO) bench --locked --bench proxy
 	$(CARGO) bench --locked --bench link
+	$(CARGO) bench --locked --bench scenes
 	$(CARGO) bench --locked --bench tls
 	$(CARGO) bench --locked --bench paths
 	$(CARGO) bench --locked --bench carriers

@@ -1,7 +1,7 @@
 //! Many and changing paths: scenes on modelled TCP, in virtual time.
 //!
-//! The gates run short scenes. `make test-system` runs fifty cuts of each kind, and `table_of_scenes` prints the table of
-//! `docs/performance-link.md`.
+//! The gates run short scenes. `make test-system` runs fifty cuts of each kind, and `cargo bench --bench scenes` prints the table
+//! of `docs/performance-link.md`.
 
 use crate::link_kit;
 
@@ -248,6 +248,22 @@ fn the_modelled_tcp_fills_a_line_and_suffers_from_losses_as_tcp_does() {
     assert!(after >= 15.0, "{after} Mbit/s two seconds after a black hole");
 }
 
+/// A subflow on a dark path is stale after four timeouts, and the other one goes on with what it had.
+#[test]
+fn the_modelled_mptcp_fills_two_lines_and_leaves_a_dark_one() {
+    let lines = |hole: Option<(u64, u64)>| {
+        let mut trace = Trace::steady(20, 10, 100);
+        hole.into_iter().for_each(|(from, to)| trace.hole(from, to));
+        Scene::of("mptcp", &[(&Rc::new(trace), 0), (&Rc::new(Trace::steady(20, 10, 100)), 0)])
+    };
+    let (share, gap) = lines(None).mptcp(6);
+    println!("{share} {gap}");
+    assert!((0.97..1.01).contains(&share) && gap <= 200.0, "{share} {gap}");
+    let (share, gap) = lines(Some((4000, 20_000))).mptcp(10);
+    println!("{share} {gap}");
+    assert!((0.5..0.65).contains(&share) && (200.0..2500.0).contains(&gap), "{share} {gap}");
+}
+
 #[test]
 fn a_trace_depends_on_its_seed_only_and_repeats() {
     let at = |trace: &Trace, s: u64| trace.capacity(Time::from_us(s * 1_000_000), Time::from_us((s + 10) * 1_000_000));
@@ -257,56 +273,4 @@ fn a_trace_depends_on_its_seed_only_and_repeats() {
     assert_ne!(at(&one, 0), at(&other, 0));
     let dark = one.capacity(Time::from_us(24_000_000), Time::from_us(28_000_000));
     assert_eq!(dark, 0, "a tunnel");
-}
-
-/// Prints the rows of all scenes, and for those of traces the least, the median and the greatest figure of six seeds.
-/// `SEAPROX_SCENE` chooses some of them by a part of the name, `SEAPROX_MODE` the mode, and `SEAPROX_BBR` sets BBR for the link.
-#[test]
-#[ignore = "a table to read"]
-fn table_of_scenes() {
-    let only = std::env::var("SEAPROX_SCENE").unwrap_or_default();
-    let seconds = std::env::var("SEAPROX_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(60);
-    let mode = match std::env::var("SEAPROX_MODE").as_deref() {
-        Ok("single") => Mode::Single,
-        Ok("redundant") => Mode::Redundant,
-        _ => Mode::Stripe,
-    };
-    let bbr = std::env::var("SEAPROX_BBR").is_ok();
-    let figures = |scene: Scene| {
-        let scene = Scene { bbr, ..scene.with_mode(mode) };
-        let (row, paced) = (scene.bulk(seconds), scene.paced(seconds / 2).delay);
-        let part = |part: f64| 100.0 * part;
-        [part(row.share), part(row.best), part(row.twice), row.gap, row.echo.0, row.echo.1, row.least, paced.0, paced.1]
-    };
-    println!(
-        "{:>16} {:>6} {}",
-        "",
-        "",
-        ["%", "TCP %", "twice", "gap", "echo50", "echo99", "least", "paced50", "paced99"]
-            .map(|head| format!("{head:>7}"))
-            .join(" ")
-    );
-    for (n, scene) in scenes::all().into_iter().enumerate().filter(|(_, scene)| scene.name.contains(&only)) {
-        let seeds = if scene.is_random() { 6 } else { 1 };
-        let rows: Vec<_> = (0..seeds).map(|seed| figures(scenes::of_seed(seed).swap_remove(n))).collect();
-        let column = |at: usize| {
-            let mut column: Vec<f64> = rows.iter().map(|row| row[at]).collect();
-            column.sort_by(f64::total_cmp);
-            column
-        };
-        let names: &[&str] = if seeds > 1 { &["least", "median", "most"] } else { &[""] };
-        for (place, which) in names.iter().enumerate() {
-            let line = std::array::from_fn::<_, 9, _>(|at| {
-                let column = column(at);
-                format!("{:7.1}", column[(place * (seeds as usize - 1)).div_ceil(2)])
-            });
-            println!("{:>16} {which:>6} {}", scene.name, line.join(" "));
-        }
-    }
-    for shape in [(20, 10, 100), (40, 10, 250)] {
-        for cut in Cut::ALL.into_iter().filter(|cut| format!("{cut:?}").contains(&only)) {
-            let gaps = scenes::cuts(cut, shape, 50);
-            println!("{shape:?} {cut:?}: p50 {:.0}, p99 {:.0}", gaps[25], gaps[49]);
-        }
-    }
 }

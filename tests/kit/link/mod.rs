@@ -10,6 +10,7 @@ pub mod carrier;
 pub mod gates;
 pub mod hostile;
 pub mod line;
+pub mod mptcp;
 pub mod pattern;
 pub mod peer;
 pub mod pipe;

@@ -11,6 +11,7 @@ use seaprox::link::{Config, Mode, StreamId, SubflowId, Time};
 
 use super::app::Plan;
 use super::line::{Line, Trace};
+use super::mptcp::Mptcp;
 use super::rng::Rng;
 use super::tcp::Tcp;
 use super::{CLIENT, End, SERVER, World};
@@ -115,7 +116,7 @@ impl Scene {
         let twice = after.1.resent_bytes + after.1.reinjected_bytes - before.1.resent_bytes - before.1.reinjected_bytes;
         let last = world.ends[SERVER].app.streams[&id].last_byte.map_or(0, |last| world.now.since(last));
         let sum = self.capacity(began, world.now);
-        let best = self.lines.iter().map(|line| plain(line, began, world.now)).max().unwrap_or(0);
+        let best = self.lines.iter().map(|line| plain(line, self.bbr, began, world.now)).max().unwrap_or(0);
         Row {
             share: got / sum,
             gap: world.ends[SERVER].app.streams[&id].gap_us.max(last) as f64 / 1000.0,
@@ -125,6 +126,24 @@ impl Scene {
             best: best as f64 / sum,
             ..Row::default()
         }
+    }
+
+    /// Returns what MPTCP delivers as a part of what the lines can carry, and its longest time without a byte in milliseconds, in
+    /// `seconds` after two.
+    pub fn mptcp(&self, seconds: u64) -> (f64, f64) {
+        let (from, to) = (Time::from_us(2_000_000), Time::from_us((seconds + 2) * 1_000_000));
+        let mut mptcp = Mptcp::new(Time::ZERO, &self.lines, self.bbr);
+        let (mut before, mut last, mut gap) = (0, (0, from), 0);
+        for ms in 0..to.as_us() / 1000 {
+            let now = Time::from_us(1000 * ms);
+            mptcp.step(now);
+            if now <= from {
+                (before, last) = (mptcp.received(), (mptcp.received(), from));
+            }
+            gap = gap.max(now.since(last.1));
+            last = if mptcp.received() > last.0 { (mptcp.received(), now) } else { last };
+        }
+        ((mptcp.received() - before) as f64 / self.capacity(from, to), gap as f64 / 1000.0)
     }
 
     /// Returns the longest time of an echo without anything beside it.
@@ -287,9 +306,12 @@ fn run_until(world: &mut World, us: u64) {
 }
 
 /// Returns the bytes that plain TCP delivers over a line between two times, if it began two seconds before.
-fn plain(line: &Line, from: Time, to: Time) -> u64 {
+fn plain(line: &Line, bbr: bool, from: Time, to: Time) -> u64 {
     let mut tcp = Tcp::new(Time::from_us(from.as_us() - 2_000_000), line, line);
     tcp.lowat = 1 << 20;
+    if bbr {
+        tcp.use_bbr();
+    }
     let (mut now, mut before) = (Time::from_us(from.as_us() - 2_000_000), 0);
     while now < to {
         if tcp.is_flushed() {

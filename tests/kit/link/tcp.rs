@@ -409,7 +409,39 @@ impl Tcp {
         }
     }
 
-    fn rto_us(&self) -> u64 {
+    /// Returns the bytes that were written.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Returns the bytes that were acknowledged.
+    pub fn acked(&self) -> u64 {
+        self.una
+    }
+
+    /// Returns the bytes in the send buffer: those that were written and not acknowledged.
+    pub fn unacked(&self) -> u64 {
+        self.written - self.una
+    }
+
+    /// Returns the bytes of payload that the send buffer takes. Linux grows it to twice the window, counted with three times the
+    /// memory that a segment has (`tcp_sndbuf_expand`), up to 4 MiB.
+    pub fn send_buffer(&self) -> u64 {
+        ((6.0 * self.window()) as u64 * SEGMENT).min(RECEIVER_BYTES)
+    }
+
+    /// Returns the rate at which Linux paces, in bytes per second: more than the window in each round trip.
+    pub fn pacing_rate(&self) -> u64 {
+        let gain = if self.cubic.window < self.cubic.threshold / 2.0 { 2.0 } else { 1.2 };
+        (gain * self.window() * SEGMENT as f64 * 1e6 / self.srtt_us.max(1000) as f64) as u64
+    }
+
+    pub fn is_open(&self, now: Time) -> bool {
+        self.opens_at <= now
+    }
+
+    /// Returns the time after which a transmission is lost without an acknowledgement.
+    pub fn rto_us(&self) -> u64 {
         let us = if self.srtt_us == 0 { RTO_FIRST_US } else { self.srtt_us + (4 * self.rttvar_us).max(RTO_US.0) };
         (us << self.backoff.min(10)).min(RTO_US.1)
     }
