@@ -292,8 +292,7 @@ impl Parts {
             LinkPaths::List(paths) => Ok(PathSource::List(paths.clone())),
             LinkPaths::File(file) => {
                 let port = link.peers.iter().find_map(Upstream::port).unwrap_or(addresses::PORT);
-                let subflows_max = link.timing.as_ref().unwrap_or(&self.node.timing).subflows;
-                let file = PathFile::load(file.clone(), port, subflows_max / link.subflows.max(1), self.modes)?;
+                let file = PathFile::load(file.clone(), port, link.path_room(&self.node), self.modes)?;
                 Ok(PathSource::File(Box::new(file)))
             }
         }

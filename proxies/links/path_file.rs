@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use seaprox::auth::{FromFile, KeysError, Modes, Wrong};
+use seaprox::config::PathRoom;
 use seaprox::node::Path;
 
 use super::addresses;
@@ -13,7 +14,7 @@ use crate::shared_file::{Refresh, SharedFile};
 /// A file of paths.
 pub struct PathFile {
     file: SharedFile<Paths>,
-    paths_max: usize,
+    room: PathRoom,
 }
 
 /// The content of the file.
@@ -25,7 +26,7 @@ struct Paths(Vec<Path>);
 struct PathsContext {
     /// The port of a peer address without a port.
     port: u16,
-    paths_max: usize,
+    room: PathRoom,
 }
 
 /// The difference between two contents of the file.
@@ -35,7 +36,7 @@ pub struct PathChange {
     pub added: Vec<Path>,
     /// The paths that are gone.
     pub removed: Vec<Path>,
-    /// True if the limit of paths has room for the new ones only after the others are removed.
+    /// True if the limit of subflows has room for the new ones only after the others are removed.
     pub is_tight: bool,
 }
 
@@ -44,9 +45,9 @@ impl PathFile {
     ///
     /// # Errors
     /// Fails if the file cannot be read or parsed.
-    pub fn load(file: PathBuf, port: u16, paths_max: usize, modes: Modes) -> Result<PathFile, KeysError> {
-        let file = SharedFile::load(file, modes, PathsContext { port, paths_max })?;
-        Ok(PathFile { file, paths_max })
+    pub fn load(file: PathBuf, port: u16, room: PathRoom, modes: Modes) -> Result<PathFile, KeysError> {
+        let file = SharedFile::load(file, modes, PathsContext { port, room })?;
+        Ok(PathFile { file, room })
     }
 
     /// Returns the paths that are in use.
@@ -66,7 +67,7 @@ impl PathFile {
         }
         let now = self.file.value();
         let (added, removed) = (now.without(&before), before.without(&now));
-        let is_tight = before.0.len() + added.len() > self.paths_max;
+        let is_tight = self.room.check(&[&before.0[..], &added].concat()).is_err();
         Ok((!added.is_empty() || !removed.is_empty()).then_some(PathChange { added, removed, is_tight }))
     }
 }
@@ -97,13 +98,11 @@ impl FromFile for Paths {
             }
             paths.push(path);
         }
-        match paths.len() {
-            0 => Err(KeysError::content(file, "at least one path on a line, such as %wlan0")),
-            count if count > context.paths_max => {
-                Err(KeysError::content(file, format!("at most {} paths, not {count}", context.paths_max)))
-            }
-            _ => Ok(Paths(paths)),
+        if paths.is_empty() {
+            return Err(KeysError::content(file, "at least one path on a line, such as %wlan0"));
         }
+        context.room.check(&paths).map_err(|expected| KeysError::content(file, expected))?;
+        Ok(Paths(paths))
     }
 
     fn is_empty(&self) -> bool {
@@ -127,7 +126,8 @@ mod tests {
         let path = |text: &str| addresses::path(text, 23232).unwrap();
         let at = scratch.path("paths");
         let write = |text: &str| drop(scratch.write("paths", text, 0o600));
-        let load = || PathFile::load(at.clone(), 23232, 2, Modes::Strict).map_err(|error| error.to_string());
+        let room = PathRoom { subflows: 1, most: 3, has_quic_beside: true };
+        let load = || PathFile::load(at.clone(), 23232, room, Modes::Strict).map_err(|error| error.to_string());
         assert!(load().err().unwrap().contains("paths: "), "the file is missing");
         write("# uplinks\n\n %wlan0 \n");
         let file = load().unwrap();
@@ -138,8 +138,8 @@ mod tests {
             file.refresh(Refresh::Periodic(now)).map_err(|error| error.to_string())
         };
         assert_eq!(refresh(), Ok(None));
-        write("%wlan0\n10.0.0.2%eth0->gate\n");
-        let added = vec![path("10.0.0.2%eth0->gate")];
+        write("%wlan0\ntcp:10.0.0.2%eth0->gate\n");
+        let added = vec![path("tcp:10.0.0.2%eth0->gate")];
         assert_eq!(refresh(), Ok(Some(PathChange { added, removed: vec![], is_tight: false })));
         write("nonsense\n");
         assert_eq!(refresh(), Ok(None), "it may be half written");
@@ -150,14 +150,16 @@ mod tests {
         );
         assert_eq!(refresh(), Ok(None), "the error is reported once");
         assert!(file.refresh(Refresh::Forced).is_err(), "a forced reading reports it again");
-        for (text, part) in
-            [("", "expected at least one path"), ("%a\n%a\n", "once"), ("%a\n%b\n%c\n", "expected at most 2 paths")]
-        {
+        for (text, part) in [
+            ("", "expected at least one path"),
+            ("%a\n%a\n", "once"),
+            ("%a\n%b\n", "expected at most 3 subflows in total, not 4 over 2 paths, of which 2 have QUIC"),
+        ] {
             write(text);
             assert!(file.refresh(Refresh::Forced).unwrap_err().to_string().contains(part), "{text}");
         }
         assert_eq!(file.paths().len(), 2, "the previous paths stay in use");
-        write("%wwan0\n%eth1\n");
+        write("tcp:%wwan0\n%eth1\n");
         assert_eq!(refresh(), Ok(None), "removed lines may come back");
         let change = refresh().unwrap().unwrap();
         assert_eq!((change.added.len(), change.removed.len(), change.is_tight), (2, 2, true));

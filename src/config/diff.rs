@@ -4,7 +4,7 @@
 //! Records are compared with everything that they inherit from the process, so a new default changes the records that use
 //! it, and no others.
 
-use super::link::{Forward, Link, LinkPaths, Server, Service};
+use super::link::{Forward, Link, LinkPaths, NodeConfig, Server, Service};
 use super::listener::{Listener, Timers};
 use super::sockets::loops_of;
 use super::{Config, LoopConfig, Place};
@@ -215,11 +215,11 @@ impl LinkChange {
     /// Returns true if the link has room for the new paths only after the others are removed.
     pub(super) fn is_tight(&self) -> bool {
         let now = match &self.link.paths {
-            LinkPaths::List(paths) => paths.len(),
-            LinkPaths::File(_) => 0,
+            LinkPaths::List(paths) => &paths[..],
+            LinkPaths::File(_) => &[],
         };
-        let most = self.link.timing.as_ref().map_or(usize::MAX, |timing| timing.subflows);
-        (now + self.removed_paths.len()) * self.link.subflows > most
+        // The link is resolved, so it inherits nothing.
+        self.link.path_room(&NodeConfig::default()).check(&[now, &self.removed_paths].concat()).is_err()
     }
 }
 

@@ -182,7 +182,45 @@ impl Link {
     }
 }
 
+/// The room of a link for the subflows over its paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathRoom {
+    /// Subflows over each path.
+    pub subflows: usize,
+    /// The most subflows of the link.
+    pub most: usize,
+    /// True if each path that names no carrier has QUIC beside TCP.
+    pub has_quic_beside: bool,
+}
+
+impl PathRoom {
+    /// Checks that there is room for these paths. A single path does without QUIC if its subflows leave no room.
+    ///
+    /// # Errors
+    /// Fails with the text of what was expected.
+    pub fn check(&self, paths: &[Path]) -> Result<(), String> {
+        let unnamed = paths.iter().filter(|path| path.carrier.is_none()).count();
+        let beside = if self.has_quic_beside && paths.len() > 1 { unnamed } else { 0 };
+        let (count, total) = (paths.len(), self.subflows.saturating_mul(paths.len()).saturating_add(beside));
+        if total <= self.most {
+            return Ok(());
+        }
+        let text = format!("at most {} subflows in total, not {total} over {count} paths", self.most);
+        Err(match beside {
+            0 => text,
+            _ => format!("{text}, of which {beside} have QUIC beside TCP, because they name no carrier (tcp:%wlan0)"),
+        })
+    }
+}
+
 impl Link {
+    /// Returns the room for subflows over its paths, with what it inherits from these defaults.
+    pub fn path_room(&self, node: &NodeConfig) -> PathRoom {
+        let has_quic_beside = self.carrier.unwrap_or(node.carrier) == CarrierKind::Auto && !self.simultaneous;
+        let most = self.timing.as_ref().unwrap_or(&node.timing).subflows;
+        PathRoom { subflows: self.subflows, most, has_quic_beside }
+    }
+
     /// Returns true if this is a group of links. Its members have names of their own.
     pub fn is_group(&self) -> bool {
         self.links_max.is_some() || !matches!(self.peers[..], [Upstream::Target(_)])

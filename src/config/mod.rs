@@ -44,7 +44,8 @@ pub use apply_error::{ApplyError, ApplyErrors, ApplyFailure};
 pub use diff::{Changes, Diff, LinkChange, ListenerChange, Rename, ServerChange, Summary};
 pub use front_end::{FrontEndConfig, FrontEndOption, FrontEnds, OptionKind, OptionValue};
 pub use link::{
-    ExpectedKey, Forward, KeySource, Link, LinkPaths, NodeConfig, Pin, PinError, SERVICE_LINKS, Server, Service,
+    ExpectedKey, Forward, KeySource, Link, LinkPaths, NodeConfig, PathRoom, Pin, PinError, SERVICE_LINKS, Server,
+    Service,
 };
 pub use listener::{Access, Listener, ProxyDatagrams, ProxyProtocol, ProxyVersion, Timers, Users};
 pub use maker::{MadeFrontEnd, MadeLink, MadeServer, MakeError, Maker};

@@ -99,11 +99,30 @@ fn all_problems_are_found_at_once_and_each_names_its_place() {
         "listener \"bare\": to \"3\": expected HOST:PORT or srv:NAME",
         "listener \"none\": to: expected HOST:PORT or srv:NAME",
         "link \"office\": connect \"unix:/y\": expected HOST[:PORT]",
-        "link \"office\": subflows 9 over each of 2 paths: expected at most 16 subflows in total",
+        "link \"office\": subflows 9: expected at most 16 subflows in total, not 20 over 2 paths, of which 2 have QUIC beside TCP, because they name no carrier (tcp:%wlan0)",
         "link \"office\": forward \"web\": name \"web\": expected a name that no other record of its kind has",
         "link \"office\": forward \"web\": listen \"unix:/z\": expected a TCP port, because it is at the far end",
     ];
     assert_eq!(problems(&config), expected);
+}
+
+#[test]
+fn a_path_with_quic_beside_tcp_has_two_of_the_subflows() {
+    let path = |n: usize, carrier| Path { interface: Some(format!("e{n}")), carrier, ..Path::default() };
+    let found = |unnamed: usize, named: usize, change: &dyn Fn(&mut Link)| {
+        let named = (0..named).map(|n| path(n, Some(crate::node::CarrierKind::Tcp)));
+        let mut link = home();
+        link.paths = LinkPaths::List((0..unnamed).map(|n| path(n, None)).chain(named).collect());
+        change(&mut link);
+        problems(&with_link(link))
+    };
+    assert_eq!(found(8, 0, &|_| ()), [""; 0]);
+    assert_eq!(found(7, 2, &|_| ()), [""; 0]);
+    assert_eq!(found(16, 0, &|link| link.carrier = Some(crate::node::CarrierKind::Tcp)), [""; 0]);
+    assert_eq!(found(1, 0, &|link| link.subflows = 16), [""; 0], "a single path does without QUIC");
+    let too_many = "link \"home\": subflows 1: expected at most 16 subflows in total, not 18 over 9 paths, of which 9 have QUIC beside \
+                    TCP, because they name no carrier (tcp:%wlan0)";
+    assert_eq!(found(9, 0, &|_| ()), [too_many]);
 }
 
 #[test]

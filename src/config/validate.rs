@@ -12,7 +12,7 @@ use super::problem::Problem;
 use super::{Config, LoopConfig};
 use crate::engine::discovery::can_look_up_services;
 use crate::engine::limits::Limits;
-use crate::node::{CarrierKind, MEMBERS_MAX, Timing};
+use crate::node::{CarrierKind, MEMBERS_MAX, Path, Timing};
 use crate::types::address::{Bind, Target};
 use crate::types::proto::Proto;
 use crate::types::units::{format_duration, format_size};
@@ -240,24 +240,21 @@ impl<'a> Checks<'a> {
             self.timing(&place, timing);
         }
         self.peers(&place, link);
+        let unknown = [Path::default()];
         let paths = match &link.paths {
-            LinkPaths::List(paths) => {
-                for peer in paths.iter().filter_map(|path| path.peer.as_ref()) {
-                    self.protocol(&place, "path", peer, peer.proto());
-                }
-                paths.len()
-            }
-            LinkPaths::File(_) => 1,
+            LinkPaths::List(paths) => &paths[..],
+            LinkPaths::File(_) => &unknown,
         };
-        if paths == 0 {
+        for peer in paths.iter().filter_map(|path| path.peer.as_ref()) {
+            self.protocol(&place, "path", peer, peer.proto());
+        }
+        if paths.is_empty() {
             self.add(place.field("path"), ": expected at least one path");
         }
         if link.subflows == 0 {
             self.add(place.field("subflows"), " 0: expected a number above 0");
-        } else if link.subflows.saturating_mul(paths) > timing.subflows {
-            let (subflows, most) = (link.subflows, timing.subflows);
-            let text = format!(" {subflows} over each of {paths} paths: expected at most {most} subflows in total");
-            self.add(place.field("subflows"), text);
+        } else if let Err(expected) = link.path_room(&self.config.node).check(paths) {
+            self.add(place.field("subflows"), format!(" {}: expected {expected}", link.subflows));
         }
         if link.simultaneous {
             self.simultaneous(&place, link);

@@ -104,7 +104,7 @@ fn all_problems_of_the_whole_are_reported_with_their_options() {
     let expected = [
         "seaprox static: --buffer 1MiB: expected at most the 64KiB of --buffer-memory",
         "seaprox static: --to \"unix:/x\" with --via: expected HOST:PORT, because a link carries TCP",
-        "seaprox static: --subflows 9 over each of 2 paths: expected at most 16 subflows in total",
+        "seaprox static: --subflows 9: expected at most 16 subflows in total, not 20 over 2 paths, of which 2 have QUIC beside TCP, because they name no carrier (tcp:%wlan0)",
     ];
     assert_eq!(error.lines().collect::<Vec<_>>(), expected);
 }
