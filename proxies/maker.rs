@@ -20,7 +20,7 @@ use seaprox::{Balancer, DatagramFrontEnd, Id, Loops, Target, Upstream, Workers};
 
 use crate::frontends::access::AccessPolicy;
 use crate::frontends::{FrontEndKind, Registry, proxy_protocol, r#static};
-use crate::links::{AuthorizedPeers, DialedPeer, PathChange, PathFile, addresses};
+use crate::links::{AuthorizedPeers, DialedPeer, FileChange, PathFile, addresses};
 use crate::shared_file::Refresh;
 
 /// Makes the parts of a process. All threads of the process share one.
@@ -375,7 +375,7 @@ impl DialedGroup {
     ///
     /// # Errors
     /// Fails if the file cannot be read or parsed; its previous paths stay in use.
-    pub fn refresh_paths(&self, refresh: Refresh) -> Result<Option<PathChange>, KeysError> {
+    pub fn refresh_paths(&self, refresh: Refresh) -> Result<Option<FileChange>, KeysError> {
         match &*self.paths {
             PathSource::File(file) => file.refresh(refresh),
             PathSource::List(_) => Ok(None),

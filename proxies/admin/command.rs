@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
+use super::path_change::PathChange;
+
 /// A command to a running process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AdminCommand {
@@ -21,6 +23,13 @@ pub enum AdminCommand {
     CloseForward(Named),
     /// Open a forward.
     OpenForward(NewForward),
+    /// Change the paths of a link that the process dials, or only list them.
+    ChangePaths {
+        /// The name of the link; none if the process has one link only.
+        link: Option<String>,
+        /// The change, with the path in the form of `--path`.
+        change: PathChange<String>,
+    },
     /// Set the levels of the log, in the grammar of `SEAPROX_LOG`.
     LogLevel(String),
 }
@@ -190,6 +199,26 @@ impl AdminCommand {
         }
     }
 
+    /// Reads the command to change paths: `add` or `remove` with a path, or none of them, and `link`.
+    ///
+    /// # Errors
+    /// The object is not of this form.
+    pub fn paths(mut body: Map<String, Value>) -> Result<AdminCommand, CommandError> {
+        let mut text = |key: &str| match body.remove(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(invalid(&format!("{key}: expected a string"))),
+        };
+        let link = text("link")?;
+        let change = match (text("add")?, text("remove")?) {
+            (None, None) => PathChange::List,
+            (Some(path), None) => PathChange::Add(path),
+            (None, Some(path)) => PathChange::Remove(path),
+            (Some(_), Some(_)) => return Err(invalid(PATHS_FORM)),
+        };
+        if body.is_empty() { Ok(AdminCommand::ChangePaths { link, change }) } else { Err(invalid(PATHS_FORM)) }
+    }
+
     /// Reads the command to set the levels of the log: `{"level": LEVELS}`.
     ///
     /// # Errors
@@ -208,3 +237,4 @@ fn invalid(text: &str) -> CommandError {
 
 const CLOSE_FORM: &str = "expected {\"connection\": \"ID\"}, {\"link\": \"NAME\"} or {\"forward\": \"NAME\"}";
 const OPEN_FORM: &str = "expected one of \"local\", \"remote\", \"dynamic\" and \"http\" with its addresses, and perhaps \"link\" and \"name\"";
+const PATHS_FORM: &str = "expected {\"add\": \"PATH\"}, {\"remove\": \"PATH\"} or neither, and perhaps \"link\"";

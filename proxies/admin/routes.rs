@@ -71,6 +71,11 @@ pub static ROUTES: &[Route] = &[
         "open a forward: {\"local\": \"8080:db:80\"}, with \"link\" and \"name\"",
         |service, request, reply| run(service, reply, object(request).and_then(AdminCommand::open)),
     ),
+    post(
+        "/paths",
+        "add or remove a path of a link: {\"add\": \"%wlan0\"}, with \"link\"; lists its paths",
+        |service, request, reply| run(service, reply, object(request).and_then(AdminCommand::paths)),
+    ),
     post("/log-level", "set the levels of the log: {\"level\": \"debug\"}", |service, request, reply| {
         run(service, reply, object(request).and_then(AdminCommand::log_level))
     }),

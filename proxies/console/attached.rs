@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use seaprox::node::Path;
 use seaprox::{ForwardState, Id, Kind as IdKind, LinkState, Proto};
 use serde_json::Value;
 
 use super::board::{Board, Entry, Kind, Place, Record, State};
 use super::counts::{Counts, LinkParts};
 use super::node::Change;
-use crate::admin::AdminCommand;
 use crate::admin::command::{ForwardKind, Named, NewForward};
+use crate::admin::{AdminCommand, PathChange};
 
 /// The process that a console is attached to.
 pub trait Process: Send {
@@ -38,6 +39,16 @@ pub enum ProcessError {
     Refused(String),
 }
 
+impl ProcessError {
+    /// Returns the text for the user.
+    fn text(self) -> String {
+        match self {
+            ProcessError::Gone => "the process has ended".to_owned(),
+            ProcessError::Refused(text) => text,
+        }
+    }
+}
+
 /// The thread that reads the status and sends the commands.
 pub struct Attached {
     process: Box<dyn Process>,
@@ -49,7 +60,8 @@ pub struct Attached {
 /// Returns the reason for which an attached console does not make a change, if it does not.
 pub fn refusal(change: &Change) -> Option<&'static str> {
     match change {
-        Change::Forward(..) | Change::Socks(..) | Change::Close(_) | Change::Look | Change::Finish => None,
+        Change::Forward(..) | Change::Socks(..) | Change::Paths(..) => None,
+        Change::Close(_) | Change::Look | Change::Finish => None,
         Change::Connect(..) => Some(
             "connect: the links of the process stand in its configuration; this console is attached, and dials none",
         ),
@@ -117,6 +129,12 @@ impl Attached {
                 let result = self.open(&entry, ForwardKind::Dynamic, listen.to_string(), listen.port());
                 (entry, result)
             }
+            Change::Paths(entry, change, answer) => {
+                let paths = self.change_paths(&entry, change);
+                // A script that was interrupted waits no longer.
+                let _ = answer.try_send(paths);
+                return;
+            }
             Change::Close(entry) => {
                 let result = self.close(&entry);
                 (entry, result)
@@ -124,10 +142,7 @@ impl Attached {
             _ => return,
         };
         if let Err(error) = result {
-            let reason = match error {
-                ProcessError::Gone => "the process has ended".to_owned(),
-                ProcessError::Refused(text) => text,
-            };
+            let reason = error.text();
             self.board.change(&entry, |record| {
                 (record.state, record.reason, record.is_closing) = (State::Error, reason, false);
             });
@@ -151,6 +166,15 @@ impl Attached {
         let name = done["forward"].as_str().map(str::to_owned);
         self.board.change(entry, |record| record.name = name);
         Ok(())
+    }
+
+    /// Changes the paths of a link of the process. Returns its paths afterwards.
+    fn change_paths(&mut self, entry: &Entry, change: PathChange<Path>) -> Result<Vec<String>, String> {
+        let link = entry.record().name;
+        let change = change.try_map(|path| Ok::<_, String>(path.to_string()))?;
+        let done = self.process.command(AdminCommand::ChangePaths { link, change }).map_err(ProcessError::text)?;
+        let paths = done["paths"].as_array().into_iter().flatten();
+        Ok(paths.filter_map(|path| path.as_str().map(str::to_owned)).collect())
     }
 
     fn close(&mut self, entry: &Arc<Entry>) -> Result<(), ProcessError> {

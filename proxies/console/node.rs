@@ -23,10 +23,9 @@ use super::counts::Counts;
 use super::keys::Refusals;
 use super::mailbox::Event;
 use super::names::{NameChange, Names};
-use super::paths::PathChange;
 use super::reading::{fingerprint, write_link, write_tunnel};
 use super::transfers::FileChange;
-use crate::admin::{AdminCommand, CommandError};
+use crate::admin::{AdminCommand, CommandError, PathChange};
 use crate::shared_file::Refresh;
 use crate::text::escape;
 use crate::{LinkOwner, Parts};
@@ -77,7 +76,7 @@ pub enum Change {
     /// Send a message to the peer of a connection.
     Chat(Arc<Entry>, String),
     /// Change the paths of a connection, and send the list of its paths.
-    Paths(Arc<Entry>, PathChange, SyncSender<Result<Vec<String>, String>>),
+    Paths(Arc<Entry>, PathChange<Path>, SyncSender<Result<Vec<String>, String>>),
     /// Begin a transfer of files, or permit peers to begin some.
     Files(FileChange),
     /// Close an object, a connection after its tunnels.

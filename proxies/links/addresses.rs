@@ -111,6 +111,17 @@ pub fn path(text: &str, port: u16) -> Result<Path, PathError> {
     Ok(Path { carrier, source, more_sources, local_port, interface: interface.map(str::to_owned), peer })
 }
 
+/// Parses a path to a peer with this port. An empty text is the path on which the system chooses everything.
+///
+/// # Errors
+/// Fails with the part that is wrong.
+pub fn path_or_any(text: &str, port: u16) -> Result<Path, String> {
+    match text {
+        "" => Ok(Path::default()),
+        text => path(text, port).map_err(|error| format!("path {text:?}: {error}")),
+    }
+}
+
 /// The parts of the source of a path.
 struct Source<'a> {
     source: &'a str,

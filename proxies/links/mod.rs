@@ -18,7 +18,7 @@ use seaprox::node::PeerKey;
 
 pub use authorized_peers::AuthorizedPeers;
 pub use dialed_peer::{DialedPeer, KeyCheck};
-pub use path_file::{PathChange, PathFile};
+pub use path_file::{FileChange, PathFile};
 
 /// Returns the fingerprint of a key that a peer has shown.
 pub fn fingerprint(key: &PeerKey) -> String {

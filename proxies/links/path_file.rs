@@ -31,7 +31,7 @@ struct PathsContext {
 
 /// The difference between two contents of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PathChange {
+pub struct FileChange {
     /// The new paths.
     pub added: Vec<Path>,
     /// The paths that are gone.
@@ -60,7 +60,7 @@ impl PathFile {
     /// # Errors
     /// Fails if the file cannot be read or parsed; the previous paths stay in use. The same error is returned once for
     /// periodic readings.
-    pub fn refresh(&self, refresh: Refresh) -> Result<Option<PathChange>, KeysError> {
+    pub fn refresh(&self, refresh: Refresh) -> Result<Option<FileChange>, KeysError> {
         let before: Arc<Paths> = self.file.value();
         if !self.file.refresh(refresh)? {
             return Ok(None);
@@ -68,7 +68,7 @@ impl PathFile {
         let now = self.file.value();
         let (added, removed) = (now.without(&before), before.without(&now));
         let is_tight = self.room.check(&[&before.0[..], &added].concat()).is_err();
-        Ok((!added.is_empty() || !removed.is_empty()).then_some(PathChange { added, removed, is_tight }))
+        Ok((!added.is_empty() || !removed.is_empty()).then_some(FileChange { added, removed, is_tight }))
     }
 }
 
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(refresh(), Ok(None));
         write("%wlan0\ntcp:10.0.0.2%eth0->gate\n");
         let added = vec![path("tcp:10.0.0.2%eth0->gate")];
-        assert_eq!(refresh(), Ok(Some(PathChange { added, removed: vec![], is_tight: false })));
+        assert_eq!(refresh(), Ok(Some(FileChange { added, removed: vec![], is_tight: false })));
         write("nonsense\n");
         assert_eq!(refresh(), Ok(None), "it may be half written");
         assert!(

@@ -28,6 +28,12 @@ pub fn run(parsed: &Parsed) -> Result<(), Failed> {
         ["close", kind, name] => command(parsed, "/close", &close(parsed, kind, name)?),
         ["open"] => command(parsed, "/open", &open(parsed, None)?),
         ["open", link] => command(parsed, "/open", &open(parsed, Some(link))?),
+        ["paths"] => command(parsed, "/paths", &json!({})),
+        ["paths", link] => command(parsed, "/paths", &json!({ "link": link })),
+        ["add-path", path] => command(parsed, "/paths", &json!({ "add": path })),
+        ["add-path", path, link] => command(parsed, "/paths", &json!({ "add": path, "link": link })),
+        ["remove-path", path] => command(parsed, "/paths", &json!({ "remove": path })),
+        ["remove-path", path, link] => command(parsed, "/paths", &json!({ "remove": path, "link": link })),
         ["log-level", levels] => command(parsed, "/log-level", &json!({ "level": levels })),
         _ => Err(wrong(parsed, &words).into()),
     }
@@ -37,6 +43,8 @@ fn wrong(parsed: &Parsed, words: &[&str]) -> UsageError {
     let form = match words.first() {
         Some(&"close") => "expected close connection|flow|link|forward ID|NAME".to_owned(),
         Some(&"open") => "expected open -L|-R|-D|-H FORWARD [LINK]".to_owned(),
+        Some(&"paths") => "expected paths [LINK]".to_owned(),
+        Some(&word @ ("add-path" | "remove-path")) => format!("expected {word} PATH [LINK]"),
         Some(&"log-level") => "expected log-level LEVEL|TARGET=LEVEL[,...]".to_owned(),
         Some(word) if COMMANDS.contains(word) => {
             format!("expected nothing behind {word}; --process PID|NAME names the process")
@@ -123,8 +131,21 @@ fn open(parsed: &Parsed, link: Option<&str>) -> Result<Value, UsageError> {
     Ok(body)
 }
 
-const COMMANDS: &[&str] =
-    &["reload", "drain", "close", "open", "log-level", "status", "events", "metrics", "health", "ready"];
+const COMMANDS: &[&str] = &[
+    "reload",
+    "drain",
+    "close",
+    "open",
+    "paths",
+    "add-path",
+    "remove-path",
+    "log-level",
+    "status",
+    "events",
+    "metrics",
+    "health",
+    "ready",
+];
 /// Longest wait for the result of a command, which may close many connections or read many files.
 const COMMAND_TIME: Duration = Duration::from_secs(65);
 /// Longest wait for an event or a sign of life, which comes four times in this time.

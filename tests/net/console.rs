@@ -253,7 +253,7 @@ fn paths_come_and_go_at_a_console(prefixes: [&str; 2], carriers: [&[&str]; 2]) {
     for (code, error) in [
         (format!("remove_path(tc, {second})"), "is the last path: add another one first"),
         (format!("remove_path(tc, {first})"), "expected one of"),
-        (format!("add_path(tc, {second})"), "the connection has the path"),
+        (format!("add_path(tc, {second})"), "the link has the path"),
         (
             "add_path(tc, 'nonsense')".to_owned(),
             "path \"nonsense\": the source \"nonsense\": expected an address of this host",

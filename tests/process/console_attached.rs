@@ -69,6 +69,54 @@ fn an_attached_console_lists_opens_and_closes_what_its_process_has() {
     assert_eq!(letters(loopback(ports[0]), 1), "a");
 }
 
+/// The only link of the process gets a second path at the prompt, and loses it by `seaprox ctl`.
+#[test]
+fn an_attached_console_and_ctl_change_the_paths_of_a_link() {
+    let scratch = Scratch::new();
+    let secret = secret(&scratch);
+    let (_far, port) = far(&secret);
+    let near = office(&secret, port, 9);
+    let socket = format!("unix:{}", near.admin_socket());
+    let code = "tc = connection('office')
+        tc:add_path('tcp:127.0.0.2')
+        print(table.concat(list_paths(tc), ' '))
+        print(why(add_path, tc, 'tcp:127.0.0.2'))
+        print(why(add_path, tc, 'nonsense'))";
+    let mut console = Console::start(&scratch, &["--attach", "--status", &socket], code);
+    assert_eq!(console.line(), " tcp:127.0.0.2");
+    assert!(console.line().contains("add_path: the link has the path \"tcp:127.0.0.2\""));
+    assert!(console.line().contains("path \"nonsense\": the source \"nonsense\": expected an address of this host"));
+    console.left();
+    let from = |address: &str| {
+        let status = near.status();
+        let subflows = status["links"][0]["subflows"].as_array().unwrap().clone();
+        let is_its = |local: &str| local.starts_with(&format!("{address}:"));
+        subflows.iter().filter(|it| it["state"] == "live" && is_its(it["local"].as_str().unwrap())).count()
+    };
+    until("the path has a subflow", || from("127.0.0.2") == 1);
+    let ctl = |words: &[&str]| run(&[&["ctl", "--status", &socket], words].concat());
+    let ran = ctl(&["remove-path", "", "office"]);
+    assert_eq!(
+        (ran.code, String::from_utf8_lossy(&ran.out).contains("paths tcp:127.0.0.2")),
+        (Some(0), true),
+        "{ran:?}"
+    );
+    until("it has the only subflow", || near.status()["links"][0]["subflows"].as_array().unwrap().len() == 1);
+    for (words, code, text) in [
+        (&["remove-path", "tcp:127.0.0.2"][..], 1, "is the last path"),
+        (&["add-path", "%p1", "home"], 1, "no link \"home\"; this process dials office"),
+        (&["add-path", "nonsense"], 2, "path \"nonsense\""),
+        (&["add-path"], 2, "expected add-path PATH [LINK]"),
+    ] {
+        let ran = ctl(words);
+        assert_eq!((ran.code, ran.err.contains(text)), (Some(code), true), "{words:?}: {ran:?}");
+    }
+    // Reading the files again ends the change.
+    assert_eq!(ctl(&["reload"]).code, Some(0));
+    let ran = ctl(&["paths"]);
+    assert_eq!((ran.code, from("127.0.0.2")), (Some(0), 1), "{ran:?}");
+}
+
 #[test]
 fn an_attached_console_notices_the_end_of_its_process_and_closes_links() {
     let scratch = Scratch::new();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::admin::client::{self, AskError};
-use crate::admin::{AdminCommand, command::Named};
+use crate::admin::{AdminCommand, PathChange, command::Named};
 use crate::cli::Parsed;
 use crate::console::{Process, ProcessError};
 use crate::process::ask;
@@ -57,6 +57,15 @@ impl Process for Socket {
                     value.into_iter().for_each(|value| body[key] = value.into());
                 }
                 ("/open", body)
+            }
+            AdminCommand::ChangePaths { link, change } => {
+                let mut body = match change {
+                    PathChange::List => json!({}),
+                    PathChange::Add(path) => json!({ "add": path }),
+                    PathChange::Remove(path) => json!({ "remove": path }),
+                };
+                link.into_iter().for_each(|link| body["link"] = link.into());
+                ("/paths", body)
             }
             _ => return Err(ProcessError::Refused("the console has no such command".to_owned())),
         };

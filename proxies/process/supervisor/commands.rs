@@ -4,7 +4,7 @@
 //! files again ends such a change: what the files name is opened, and what they do not name is closed. A forward that a
 //! command has opened stays.
 
-use seaprox::config::{Config, Forward, FrontEndConfig, Link, Service};
+use seaprox::config::{Config, Forward, FrontEndConfig, Link, LinkPaths, Service};
 use seaprox::node::{ForwardStatus, LinkStatus};
 use seaprox::{Id, Kind, Loop, Reason, Remote, VerbError};
 use serde_json::{Value, json};
@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 use super::reload::ReloadCause;
 use super::{CALL_TIMEOUT, Supervisor, logging};
 use crate::admin::command::{ForwardKind, Named, NewForward};
-use crate::admin::{AdminCommand, Cause, CommandError};
+use crate::admin::{AdminCommand, Cause, CommandError, PathChange};
 use crate::cli::forwards;
+use crate::links::addresses::{self, path_or_any};
 use crate::process::announced::address_text;
 use crate::process::events::CommandReply;
 use crate::process::signals::Signal;
@@ -26,7 +27,10 @@ impl Supervisor {
     pub(super) fn handle_command(&mut self, command: AdminCommand, reply: CommandReply) {
         let is_change = matches!(
             command,
-            AdminCommand::CloseLink(_) | AdminCommand::CloseForward(_) | AdminCommand::OpenForward(_)
+            AdminCommand::CloseLink(_)
+                | AdminCommand::CloseForward(_)
+                | AdminCommand::OpenForward(_)
+                | AdminCommand::ChangePaths { .. }
         );
         let next = if is_change { self.defer(command, reply) } else { Some((command, reply)) };
         let Some((command, reply)) = next else { return };
@@ -60,6 +64,7 @@ impl Supervisor {
             AdminCommand::CloseLink(named) => self.close_link(&named),
             AdminCommand::CloseForward(named) => self.close_forward(&named),
             AdminCommand::OpenForward(forward) => self.open_forward(forward),
+            AdminCommand::ChangePaths { link, change } => self.change_paths(link.as_deref(), change),
             AdminCommand::LogLevel(levels) => match logging::set_levels(&levels) {
                 Ok(()) => Ok(json!({ "done": "log level set", "level": levels })),
                 Err(error) => Err(CommandError::new(Cause::Invalid, error)),
@@ -166,20 +171,7 @@ impl Supervisor {
 
     fn open_forward(&mut self, new: NewForward) -> Result<Value> {
         let mut config = self.running.config().clone();
-        let names: Vec<String> = config.links.iter().map(|link| link.name.clone()).collect();
-        let link = match (&new.link, &names[..]) {
-            (Some(name), _) => config.links.iter_mut().find(|it| it.name == *name),
-            (None, [_]) => config.links.first_mut(),
-            (None, []) => return Err(CommandError::new(Cause::Conflict, "this process dials no link")),
-            (None, all) => {
-                let text = format!("expected the name of a link: {}", all.join(", "));
-                return Err(CommandError::new(Cause::Conflict, text));
-            }
-        };
-        let Some(link) = link else {
-            let text = format!("no link {:?}; this process dials {}", new.link.unwrap_or_default(), names.join(", "));
-            return Err(CommandError::new(Cause::Missing, text));
-        };
+        let link = dialed(&mut config, new.link.as_deref())?;
         let forward = forward_of(&new)?;
         let (link_name, name) = (link.name.clone(), forward.name.clone());
         link.forwards.push(forward.clone());
@@ -188,6 +180,29 @@ impl Supervisor {
         let its = self.running.listening().into_iter().filter(|it| it.name == name);
         let bound: Vec<String> = its.map(|it| address_text(&it.addr)).collect();
         Ok(json!({ "done": "opened", "forward": name, "link": link_name, "bound": bound }))
+    }
+
+    /// Changes the paths of a link, until the files are read again.
+    fn change_paths(&mut self, link: Option<&str>, change: PathChange<String>) -> Result<Value> {
+        let mut config = self.running.config().clone();
+        let link = dialed(&mut config, link)?;
+        let port = link.peers.iter().find_map(seaprox::Upstream::port).unwrap_or(addresses::PORT);
+        let change = change.try_map(|text| path_or_any(&text, port));
+        let change = change.map_err(|text| CommandError::new(Cause::Invalid, text))?;
+        let done = match &change {
+            PathChange::List => "listed",
+            PathChange::Add(_) => "added",
+            PathChange::Remove(_) => "removed",
+        };
+        let paths = change.of(&link.paths).map_err(|text| CommandError::new(Cause::Conflict, text))?;
+        let texts: Vec<String> = paths.iter().map(ToString::to_string).collect();
+        let done = json!({ "done": done, "link": link.name, "paths": texts });
+        let paths = LinkPaths::List(paths);
+        if link.paths != paths {
+            link.paths = paths;
+            self.change(config)?;
+        }
+        Ok(done)
     }
 
     /// Puts another configuration into effect.
@@ -266,6 +281,24 @@ pub(super) fn add_opened_forwards(config: &mut Config, opened: &mut Vec<(String,
         }
         is_new
     });
+}
+
+/// Returns the link of a configuration with this name, or the only one.
+fn dialed<'a>(config: &'a mut Config, name: Option<&str>) -> Result<&'a mut Link> {
+    let names: Vec<String> = config.links.iter().map(|link| link.name.clone()).collect();
+    let place = match (name, &names[..]) {
+        (Some(name), _) => config.links.iter().position(|it| it.name == name),
+        (None, [_]) => Some(0),
+        (None, []) => return Err(CommandError::new(Cause::Conflict, "this process dials no link")),
+        (None, all) => {
+            let text = format!("expected the name of a link: {}", all.join(", "));
+            return Err(CommandError::new(Cause::Conflict, text));
+        }
+    };
+    place.and_then(|place| config.links.get_mut(place)).ok_or_else(|| {
+        let text = format!("no link {:?}; this process dials {}", name.unwrap_or_default(), names.join(", "));
+        CommandError::new(Cause::Missing, text)
+    })
 }
 
 /// Returns the forward that a client asks for.

@@ -9,12 +9,12 @@ use seaprox::{Id, Loop};
 
 use super::{Supervisor, call_all};
 use crate::cli::modes_hint;
-use crate::links::PathChange;
+use crate::links::FileChange;
 use crate::shared_file::Refresh;
 use crate::{DialedGroup, Parts};
 
 /// The change of a file of paths, if there is any.
-type PathsRead = Result<Option<PathChange>, KeysError>;
+type PathsRead = Result<Option<FileChange>, KeysError>;
 
 /// The files of users, keys and paths, after a reading.
 pub struct FilesRead {
@@ -96,7 +96,7 @@ fn logged(error: &KeysError) -> String {
 
 /// Adds the new paths of a link before it removes the old ones, so that the link is never without a path. If the limit of
 /// paths does not allow this, removes the old ones first.
-fn change_paths(core: &mut Loop<'_>, link: Id, change: &PathChange) {
+fn change_paths(core: &mut Loop<'_>, link: Id, change: &FileChange) {
     let Ok(mut link) = core.link(link) else { return };
     // A path that cannot be added, or is not there, changes nothing.
     let remove = |link: &mut LinkMut<'_>| change.removed.iter().for_each(|path| _ = link.remove_path(path));
