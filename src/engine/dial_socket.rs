@@ -45,7 +45,7 @@ pub(super) fn start_connect(
             bind_more(&socket, egress)?;
         }
     }
-    if egress.is_some_and(|egress| egress.avoids_cut) && protocol != StreamProtocol::Sctp {
+    if egress.is_some_and(|egress| egress.avoids_cut) && matches!(protocol, StreamProtocol::Tcp | StreamProtocol::Udp) {
         // Otherwise the dial goes where the system chooses.
         let _ = sys::avoid_cut_interface(SockRef::from(&socket), addr);
     }

@@ -12,10 +12,11 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 
 use crate::engine::control::Loop;
 use crate::engine::core::Core;
+use crate::relay::io::Io;
 use crate::sys::{self, NetworkChange};
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
@@ -75,7 +76,7 @@ impl NetworkChanges {
             if left.is_zero() {
                 break Ok(());
             }
-            self.socket.set_read_timeout(Some(left))?;
+            self.socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
             match self.read() {
                 Ok(NetworkChange::Cut) => break Ok(()),
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => break Err(error),
@@ -125,6 +126,7 @@ impl Loop<'_> {
             dialer.slots.iter_mut().for_each(|slot| slot.next_ms = 0);
             core.pools.sessions.touch(id);
         }
+        log::debug!(target: "seaprox::link", cut = cut.len(); "the network has changed");
     }
 }
 
@@ -136,11 +138,17 @@ impl Node {
         let local = record.local(side).ip()?;
         let why = if is_gone(local) {
             "its address here is gone"
-        } else if cut.contains(&local.ip())
-            && self.is_routed(record)
-            && sys::has_way(side.endpoint.ip()?, core.config.mark)
-        {
-            "its interface here is down"
+        } else if self.is_routed(record) {
+            let (to, mark) = (side.endpoint.ip()?, core.config.mark);
+            let led = match &side.io {
+                Io::Tcp(socket) => Some(SockRef::from(socket)),
+                _ => None,
+            };
+            match cut.contains(&local.ip()) {
+                true if sys::has_left(None, to, local.ip(), mark) => "its interface here is down",
+                false if led.is_some() && sys::has_left(led, to, local.ip(), mark) => "the routes lead elsewhere now",
+                _ => return None,
+            }
         } else {
             return None;
         };

@@ -52,7 +52,7 @@ pub struct Egress {
     /// the dial ends.
     pub simultaneous: bool,
     /// True to leave by another interface that has a route where the one that the system chooses is cut: it has no carrier, as
-    /// behind a pulled cable (Linux). Needs neither `source` nor `interface`, and does nothing for SCTP.
+    /// behind a pulled cable (Linux). Needs neither `source` nor `interface`, and does nothing for SCTP and multipath TCP.
     pub avoids_cut: bool,
     /// The mark of all packets for the rules of the system (`SO_MARK`, Linux); that of
     /// [`Config`](crate::Config::mark) if there is none.

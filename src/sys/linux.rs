@@ -27,7 +27,7 @@ pub(crate) use redirected::{
     CONTROL_BYTES, HAS_REDIRECT, choose_port_late, original_dest, receive_original_dest, receive_redirected, set_mark,
     set_transparent,
 };
-pub(crate) use route::{avoid_cut_interface, has_way, network_change, network_changes, running_interfaces};
+pub(crate) use route::{avoid_cut_interface, has_left, network_change, network_changes, running_interfaces};
 pub(crate) use sctp::{sctp_bind_more, sctp_local_addresses, sctp_output, sctp_set_rto_min, sctp_socket};
 
 /// The events of a connected socket: both directions, and urgent data, because reads stop there.
@@ -185,6 +185,16 @@ pub(crate) fn run_on_cpu(cpu: usize) -> io::Result<()> {
     unsafe { libc::CPU_SET(cpu, &mut set) };
     // The pointer and the length are those of a live set; 0 is the calling thread.
     syscall!(libc::sched_setaffinity(0, size_of_val(&set), &raw const set)).map(drop)
+}
+
+/// Runs this thread on all processors that the first thread of this process may use. Does nothing if the system refuses.
+pub(crate) fn run_on_cpus_of_process() {
+    // SAFETY: the set is an array of integers, for which zeros are valid.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let first = std::process::id().cast_signed();
+    // The pointers and the length are those of a live set; 0 is the calling thread.
+    let _ = syscall!(libc::sched_getaffinity(first, size_of_val(&set), &raw mut set))
+        .and_then(|_| syscall!(libc::sched_setaffinity(0, size_of_val(&set), &raw const set)));
 }
 
 /// Prefers a listening socket among those that share its port for packets that arrive at one processor

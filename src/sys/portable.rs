@@ -140,6 +140,9 @@ pub(crate) fn run_on_cpu(_: usize) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// Does nothing: no thread of this process has a processor of its own.
+pub(crate) fn run_on_cpus_of_process() {}
+
 /// Refuses: this system has no processor for a socket.
 pub(crate) fn prefer_cpu(_: SockRef<'_>, _: usize) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
@@ -244,9 +247,9 @@ pub(crate) fn avoid_cut_interface(_: SockRef<'_>, _: std::net::SocketAddr) -> io
     Ok(())
 }
 
-/// Returns true: a connect finds out.
-pub(crate) fn has_way(_: std::net::SocketAddr, _: u32) -> bool {
-    true
+/// Returns false: this system does not tell its routes, and a connection that is only silent may go on.
+pub(crate) fn has_left(_: Option<SockRef<'_>>, _: std::net::SocketAddr, _: std::net::IpAddr, _: u32) -> bool {
+    false
 }
 
 /// False: this system redirects no connections to this process.

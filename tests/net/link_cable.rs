@@ -35,7 +35,7 @@ fn cables_are_pulled(options: &[&str], carriers: &[&str]) {
             });
             // A fifth of a second where the machine has time; a test of the whole system cannot demand it.
             println!("{carriers:?}: the longest echo took {longest:.0} ms");
-            assert!(longest < 2000.0, "{longest} ms");
+            assert!(longest < 5000.0, "{longest} ms");
             until_carried(&forward.nodes.near, carriers);
             net.path(from).plug();
             let is_back = || !net.near().run(&format!("ip -o link show p{}", from + 1)).contains("NO-CARRIER");
@@ -83,8 +83,8 @@ fn a_pulled_cable_closes_nothing_where_there_is_no_other_way() {
     swap();
     let before = net.path(0).connections();
     net.path(0).pull();
-    // Long enough that the change is noticed, and much less than a silent subflow may take.
-    thread::sleep(Duration::from_secs(1));
+    // Much less than a silent subflow may take.
+    forward.nodes.near.wait_for_log(&["the network has changed"]);
     net.path(0).plug();
     swap();
     assert_eq!((net.path(0).connections(), link_figure(&forward.nodes.near, "resumes")), (before, 0));
@@ -138,6 +138,36 @@ fn a_dial_leaves_no_tunnel_and_no_table_whose_route_has_no_carrier() {
         near.wait_for_log(&["no subflow"]);
         assert_eq!(net.path(path).connections().len(), 0);
         assert!(!near.out().iter().any(|line| line.starts_with("link up ")), "{:?}", near.out());
+    }
+}
+
+/// A subflow that was led around a cut follows the routes again when they lead by another table, as those of a VPN do.
+#[test]
+fn a_subflow_that_was_led_around_a_cut_follows_the_rules_that_come_later() {
+    if !has_net() {
+        return;
+    }
+    for carrier in ["tcp", "quic"] {
+        let net = Net::of(&[Kind::Veth, Kind::Veth, Kind::Veth]);
+        let forward = Forward::start(&net, Options { both: &["--carrier", carrier], ..Options::default() });
+        until_carried(&forward.nodes.near, &[carrier]);
+        let (mut client, mut server) = forward.peers();
+        let mut swap = || kit::peer::both(&mut client, &[Swap(100_000)], &mut server, &[Swap(100_000)]);
+        let used = |path: usize| net.path(path).bytes().out;
+        net.path(0).pull();
+        let before = used(1);
+        until("the link leaves by the second device", || {
+            swap();
+            used(1) > before + 100_000
+        });
+        let own = own_ip(1);
+        net.near()
+            .ip(&format!("route add {own} via 10.77.3.2 dev p3 table 200\nrule add to {own} lookup 200 pref 100"));
+        let before = used(2);
+        until("the link leaves by the third device", || {
+            swap();
+            used(2) > before + 100_000
+        });
     }
 }
 

@@ -26,6 +26,7 @@ use crate::link::{Bound, Host, Kind, Open};
 use crate::relay::dial::ConnectOptions;
 use crate::relay::side::Role;
 use crate::streams::END_PREFIX;
+use crate::sys;
 use crate::types::address::Target;
 use crate::types::end::{End, EndName, EndTarget};
 use crate::types::id::Id;
@@ -105,6 +106,8 @@ impl EndStream {
 
 impl Job {
     fn run(self, answer: Answer) {
+        // The thread and the command that it starts have the processors of the process, not that of the loop.
+        sys::run_on_cpus_of_process();
         match &self.end.target {
             EndTarget::Command(arguments) => command::run(&self, arguments, answer),
             EndTarget::Read(path) => file::send(&self, path, answer),

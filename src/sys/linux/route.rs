@@ -67,7 +67,8 @@ pub(crate) fn network_change(message: &[u8], interfaces: &mut HashMap<u32, bool>
 }
 
 /// Leads the packets of a socket that is not connected around an interface without carrier. A socket of datagrams is led back when
-/// that way has none, and not before, so that nothing moves without need. Does nothing if the socket is bound to an interface or an
+/// that way has none, or when the routes lead to a tunnel or by another table now, as behind the start of a VPN; and not before, so
+/// that nothing moves without need. Does nothing if the socket is bound to an interface or an
 /// address, or if there is no other way.
 ///
 /// # Errors
@@ -84,7 +85,7 @@ pub(crate) fn avoid_cut_interface(socket: SockRef<'_>, to: SocketAddr) -> io::Re
         let Some(detour) = kernel.detour() else { return Ok(()) };
         return match socket.bind_device(Some(&detour.name)) {
             // Before Linux 5.7 a process needs `CAP_NET_RAW` for it. A source leads there if a rule for it does.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => match kernel.source(detour.index) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => match kernel.source(Some(detour.index)) {
                 Some(source) => socket.bind(&SocketAddr::new(source, 0).into()),
                 None => Err(error),
             },
@@ -96,7 +97,7 @@ pub(crate) fn avoid_cut_interface(socket: SockRef<'_>, to: SocketAddr) -> io::Re
         SocketAddr::V6(_) => (libc::IPPROTO_IPV6, IPV6_UNICAST_IF),
     };
     let now = u32::from_be(int_option(&*socket, level, option)?.cast_unsigned());
-    if now != 0 && kernel.route(Some(now)).is_some_and(|route| !route.is_cut_at(now)) {
+    if now != 0 && kernel.route(Some(now)).is_some_and(|route| !route.is_cut_at(now) && !kernel.overrules(&route)) {
         return Ok(());
     }
     let wanted = kernel.detour().map_or(0, |detour| detour.index);
@@ -106,10 +107,26 @@ pub(crate) fn avoid_cut_interface(socket: SockRef<'_>, to: SocketAddr) -> io::Re
     set_int_option(&*socket, level, option, wanted.to_be().cast_signed())
 }
 
-/// Returns true if packets of TCP with this mark leave for an address by an interface that has its carrier, or could.
-pub(crate) fn has_way(to: SocketAddr, mark: u32) -> bool {
+/// Returns true if the routes lead elsewhere than a connection from an address whose interface has no carrier, or than a socket that was
+/// led around one: the system would send the packets of a new connection with this mark from another address, or a dial would be led
+/// around the cut, or the routes lead to a tunnel or by another table now.
+pub(crate) fn has_left(led: Option<SockRef<'_>>, to: SocketAddr, local: IpAddr, mark: u32) -> bool {
+    let name = led.as_ref().map(|socket| socket.device().ok().flatten());
+    if name == Some(None) {
+        return false;
+    }
     let Ok(mut kernel) = Kernel::new(to, mark, libc::IPPROTO_TCP) else { return false };
-    kernel.route(None).is_some_and(|route| !route.is_cut()) || kernel.detour().is_some()
+    if let Some(name) = name.flatten() {
+        let interfaces = kernel.interfaces().unwrap_or_default();
+        let interface = interfaces.iter().find(|interface| interface.name == name);
+        let route = interface.and_then(|interface| kernel.route(Some(interface.index)));
+        return route.is_some_and(|route| kernel.overrules(&route));
+    }
+    match kernel.route(None) {
+        Some(best) if best.is_cut() => kernel.detour().is_some(),
+        Some(_) => kernel.source(None).is_some_and(|source| source != local),
+        None => false,
+    }
 }
 
 /// A question to the kernel about the way to one address.
@@ -165,7 +182,7 @@ impl Kernel {
             return None;
         }
         let mut found: Option<(_, Interface)> = None;
-        for interface in interfaces.into_iter().filter(|interface| interface.runs) {
+        for interface in interfaces.into_iter().filter(|interface| interface.runs).take(INTERFACES_MAX) {
             let route = self.route(Some(interface.index)).filter(|route| !route.is_cut_at(interface.index));
             // Rules may lead the packets that name an interface to another table, which all others never see.
             let Some(route) = route.filter(|route| route.table == best.table) else { continue };
@@ -177,15 +194,23 @@ impl Kernel {
         found.map(|(_, interface)| interface)
     }
 
+    /// Returns true if the best route works and leads to a tunnel, or is in another table than this way around it.
+    fn overrules(&mut self, around: &Route) -> bool {
+        let Some(best) = self.route(None).filter(|best| !best.is_cut()) else { return false };
+        let tunnels = |all: Vec<Interface>| all.into_iter().filter(|it| it.is_tunnel).map(|it| it.index).collect();
+        let tunnels: Vec<u32> = self.interfaces().map(tunnels).unwrap_or_default();
+        best.table != around.table || best.hops.iter().any(|(index, _)| tunnels.contains(index))
+    }
+
     /// Returns the route in its table for packets that leave by an interface, or by any. There is none if the kernel would drop
     /// them, or answer them itself.
     fn route(&mut self, interface: Option<u32>) -> Option<Route> {
         self.ask(interface, RTM_F_LOOKUP_TABLE | RTM_F_FIB_MATCH).and_then(|answer| parse_route(&answer))
     }
 
-    /// Returns the address from which packets leave by an interface.
-    fn source(&mut self, interface: u32) -> Option<IpAddr> {
-        let answer = self.ask(Some(interface), 0)?;
+    /// Returns the address from which packets leave by an interface, or by any.
+    fn source(&mut self, interface: Option<u32>) -> Option<IpAddr> {
+        let answer = self.ask(interface, 0)?;
         let source = attribute(answer.get(BODY + ROUTE_BYTES..)?, RTA_PREFSRC)?;
         let v4 = || <[u8; 4]>::try_from(source).ok().map(IpAddr::from);
         v4().or_else(|| <[u8; 16]>::try_from(source).ok().map(IpAddr::from))
@@ -226,7 +251,8 @@ impl Kernel {
                 let (message, behind) = rest.split_at(len);
                 match kind_of(message) {
                     Some(RTM_NEWLINK) => found.extend(parse_interface(message)),
-                    _ => return Ok(found),
+                    Some(NLMSG_DONE) => return Ok(found),
+                    _ => return Err(io::ErrorKind::InvalidData.into()),
                 }
                 rest = behind.get(len.next_multiple_of(4) - len..).unwrap_or_default();
             }
@@ -332,8 +358,11 @@ const LINK_BYTES: usize = 16;
 /// Room for an answer, and for the longest part of a dump that the kernel makes.
 const ROUTE_ANSWER_BYTES: usize = 8 << 10;
 const DUMP_BYTES: usize = 64 << 10;
+/// Interfaces that are asked for a way around another one. The first ones are those of the host, and not of its containers.
+const INTERFACES_MAX: usize = 64;
 
 // linux/netlink.h, linux/rtnetlink.h and linux/if_link.h; libc names only some of them on each system.
+const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP: u16 = 0x300;
 const RTM_NEWLINK: u16 = 16;
@@ -468,6 +497,6 @@ mod tests {
         kernel.interfaces().unwrap();
         assert_eq!((kernel.route(None), kernel.detour()), (None, None), "a route of this host itself");
         // Loopback is the first interface of each network namespace.
-        assert_eq!(kernel.source(1), Some(IpAddr::from([127, 0, 0, 1])));
+        assert_eq!(kernel.source(Some(1)), Some(IpAddr::from([127, 0, 0, 1])));
     }
 }
