@@ -261,7 +261,7 @@ fn paths_come_and_go_at_a_console(prefixes: [&str; 2], carriers: [&[&str]; 2]) {
         ("add_path(tc, 7)".to_owned(), "path: expected a string, not integer"),
         ("add_path(t, '%p1')".to_owned(), "tc: expected a connection"),
         ("add_path()".to_owned(), "add_path: expected a connection"),
-        ("for i = 1, 99 do add_path(tc, '->192.0.2.' .. i) end".to_owned(), "there is no room"),
+        ("for i = 1, 99 do add_path(tc, '->192.0.2.' .. i) end".to_owned(), "expected at most 16 subflows in total"),
     ] {
         let answer = prompt.run(&code);
         assert!(answer.contains(error), "{code}: {answer}");

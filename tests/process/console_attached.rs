@@ -111,7 +111,7 @@ fn an_attached_console_and_ctl_change_the_paths_of_a_link() {
         let ran = ctl(words);
         assert_eq!((ran.code, ran.err.contains(text)), (Some(code), true), "{words:?}: {ran:?}");
     }
-    // Reading the files again ends the change.
+    // This process has no file, so a reload leaves the change as it is.
     assert_eq!(ctl(&["reload"]).code, Some(0));
     let ran = ctl(&["paths"]);
     assert_eq!((ran.code, from("127.0.0.2")), (Some(0), 1), "{ran:?}");

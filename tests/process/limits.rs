@@ -167,6 +167,9 @@ fn loops_run_on_their_processors_and_get_the_clients_whose_packets_arrive_there(
             proc::threads(proxy.pid()).contains(&name) && proc::cpus_of_thread(proxy.pid(), &name) == *cpu
         });
     }
+    if proc::kernel() < (6, 2) {
+        return println!("not run: this kernel asks no socket for its processor among several");
+    }
     // The packets of the loopback interface arrive where they were sent.
     for (number, cpu) in two.iter().enumerate().rev().cycle().take(20) {
         let addr = proxy.addr(0);
@@ -183,10 +186,9 @@ fn loops_run_on_their_processors_and_get_the_clients_whose_packets_arrive_there(
         drop((client, server));
         proxy.wait_until_idle();
     }
-    let missing = cpus.last().unwrap() + 1;
-    let ran = run(&["static", "--listen", "127.0.0.1:0", "--to", &to, "--cpu", &missing.to_string()]);
+    let ran = run(&["static", "--listen", "127.0.0.1:0", "--to", &to, "--cpu", "1023"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.err.contains(&format!("processor {missing}: ")), "{}", ran.err);
+    assert!(ran.err.contains("processor 1023: "), "{}", ran.err);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::thread;
 
 use kit::link::Keys;
 use kit::seaprox::command;
-use kit::{SOON, Seaprox, has, run, until};
+use kit::{SOON, Seaprox, has, proc, run, until};
 
 /// Two nodes: the far one has ends, and the near one has a forward to one of them.
 pub struct Tunnel {
@@ -158,6 +158,17 @@ fn a_command_has_the_arguments_of_its_rule_and_an_environment_without_words_of_t
     assert_eq!(variables.iter().filter(|variable| variable.starts_with("SEAPROX_")).count(), 3);
     // The listing itself has the fourth.
     assert_eq!(descriptors, ["0", "1", "2", "3"]);
+}
+
+/// The loop that starts it has one processor.
+#[test]
+fn a_command_runs_on_the_processors_of_the_process_and_not_on_that_of_the_loop() {
+    let keys = Keys::new();
+    keys.permit(Some("name=\"joe\",permit-end=\"cpus=command:/bin/grep Cpus_allowed_list: /proc/self/status\""));
+    let tunnel = Tunnel::named(keys, "cpus", &["--cpu", &proc::own_cpus()[0].to_string()]);
+    let output = String::from_utf8(tunnel.exchange(b"")).unwrap();
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    assert_eq!(Some(output.trim_end()), own.lines().find(|line| line.starts_with("Cpus_allowed_list:")));
 }
 
 #[test]

@@ -60,6 +60,13 @@ pub fn cpus_of_thread(pid: u32, name: &str) -> String {
     cpus.trim().to_owned()
 }
 
+/// Returns the first two numbers of the version of the kernel.
+pub fn kernel() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("a kernel");
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// Returns the processors on which this process may run.
 pub fn own_cpus() -> Vec<usize> {
     // SAFETY: the set is an array of integers, for which zeros are valid, and sched_getaffinity fills a live one.
