@@ -5,7 +5,7 @@ use crate::node_kit;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use node_kit::*;
 use seaprox::node::CarrierKind;
@@ -14,6 +14,8 @@ use seaprox::{Cx, Failure, Handler, Id, Reason};
 const COUNT: usize = 10_000;
 /// Bytes of each stream in each direction.
 const BYTES: usize = 2_000;
+/// Longer than any machine takes.
+const LATE: Duration = Duration::from_secs(120);
 
 /// Sends back each message once it is complete.
 struct Echo;
@@ -81,7 +83,13 @@ fn message(number: usize) -> Vec<u8> {
 /// Opens all streams, sends on each while all others are open, and closes them.
 #[track_caller]
 fn ten_thousand_streams(carrier: CarrierKind) {
-    let node = || Node::with(|config| config.limits.connections = 2 * COUNT + 20);
+    let node = || {
+        Node::with(|config| {
+            config.limits.connections = 2 * COUNT + 20;
+            // A stream waits for all others before its first byte, which takes longer on a busy machine.
+            config.timeouts.handshake = LATE;
+        })
+    };
     let (server, client) = (node(), node());
     server.ask(|core| core.set_service("echo/1", Box::new(|_| Some(Box::new(Echo)))));
     let link = {
