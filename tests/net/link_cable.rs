@@ -84,7 +84,8 @@ fn a_pulled_cable_closes_nothing_where_there_is_no_other_way() {
     let before = net.path(0).connections();
     net.path(0).pull();
     // Much less than a silent subflow may take.
-    forward.nodes.near.wait_for_log(&["the network has changed"]);
+    let changes = |words: &[&str]| forward.nodes.near.count_log(&[&["the network has changed"], words].concat());
+    until("the cut is handled", || changes(&[]) > changes(&["cut=0"]));
     net.path(0).plug();
     swap();
     assert_eq!((net.path(0).connections(), link_figure(&forward.nodes.near, "resumes")), (before, 0));
