@@ -140,13 +140,13 @@ impl Node {
             "its address here is gone"
         } else if self.is_routed(record) {
             let (to, mark) = (side.endpoint.ip()?, core.config.mark);
-            let led = match &side.io {
-                Io::Tcp(socket) => Some(SockRef::from(socket)),
-                _ => None,
-            };
-            match cut.contains(&local.ip()) {
-                true if sys::has_left(None, to, local.ip(), mark) => "its interface here is down",
-                false if led.is_some() && sys::has_left(led, to, local.ip(), mark) => "the routes lead elsewhere now",
+            match &side.io {
+                _ if cut.contains(&local.ip()) && sys::has_other_way(to, local.ip(), mark) => {
+                    "its interface here is down"
+                }
+                Io::Tcp(socket) if sys::is_overruled(SockRef::from(socket), to, mark) => {
+                    "the routes lead elsewhere now"
+                }
                 _ => return None,
             }
         } else {

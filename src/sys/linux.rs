@@ -27,7 +27,9 @@ pub(crate) use redirected::{
     CONTROL_BYTES, HAS_REDIRECT, choose_port_late, original_dest, receive_original_dest, receive_redirected, set_mark,
     set_transparent,
 };
-pub(crate) use route::{avoid_cut_interface, has_left, network_change, network_changes, running_interfaces};
+pub(crate) use route::{
+    avoid_cut_interface, has_other_way, is_overruled, network_change, network_changes, running_interfaces,
+};
 pub(crate) use sctp::{sctp_bind_more, sctp_local_addresses, sctp_output, sctp_set_rto_min, sctp_socket};
 
 /// The events of a connected socket: both directions, and urgent data, because reads stop there.

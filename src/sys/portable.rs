@@ -248,7 +248,12 @@ pub(crate) fn avoid_cut_interface(_: SockRef<'_>, _: std::net::SocketAddr) -> io
 }
 
 /// Returns false: this system does not tell its routes, and a connection that is only silent may go on.
-pub(crate) fn has_left(_: Option<SockRef<'_>>, _: std::net::SocketAddr, _: std::net::IpAddr, _: u32) -> bool {
+pub(crate) fn has_other_way(_: std::net::SocketAddr, _: std::net::IpAddr, _: u32) -> bool {
+    false
+}
+
+/// Returns false: no socket is led around a cut.
+pub(crate) fn is_overruled(_: SockRef<'_>, _: std::net::SocketAddr, _: u32) -> bool {
     false
 }
 

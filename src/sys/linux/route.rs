@@ -107,26 +107,25 @@ pub(crate) fn avoid_cut_interface(socket: SockRef<'_>, to: SocketAddr) -> io::Re
     set_int_option(&*socket, level, option, wanted.to_be().cast_signed())
 }
 
-/// Returns true if the routes lead elsewhere than a connection from an address whose interface has no carrier, or than a socket that was
-/// led around one: the system would send the packets of a new connection with this mark from another address, or a dial would be led
-/// around the cut, or the routes lead to a tunnel or by another table now.
-pub(crate) fn has_left(led: Option<SockRef<'_>>, to: SocketAddr, local: IpAddr, mark: u32) -> bool {
-    let name = led.as_ref().map(|socket| socket.device().ok().flatten());
-    if name == Some(None) {
-        return false;
-    }
+/// Returns true if a new connection of TCP with this mark would not leave from an address whose interface has no carrier: the system
+/// would choose another address, or a dial would be led around the cut.
+pub(crate) fn has_other_way(to: SocketAddr, local: IpAddr, mark: u32) -> bool {
     let Ok(mut kernel) = Kernel::new(to, mark, libc::IPPROTO_TCP) else { return false };
-    if let Some(name) = name.flatten() {
-        let interfaces = kernel.interfaces().unwrap_or_default();
-        let interface = interfaces.iter().find(|interface| interface.name == name);
-        let route = interface.and_then(|interface| kernel.route(Some(interface.index)));
-        return route.is_some_and(|route| kernel.overrules(&route));
-    }
     match kernel.route(None) {
         Some(best) if best.is_cut() => kernel.detour().is_some(),
         Some(_) => kernel.source(None).is_some_and(|source| source != local),
         None => false,
     }
+}
+
+/// Returns true if a socket of TCP was led around a cut, and the routes lead to a tunnel or by another table now.
+pub(crate) fn is_overruled(socket: SockRef<'_>, to: SocketAddr, mark: u32) -> bool {
+    let Ok(Some(name)) = socket.device() else { return false };
+    let Ok(mut kernel) = Kernel::new(to, mark, libc::IPPROTO_TCP) else { return false };
+    let interfaces = kernel.interfaces().unwrap_or_default();
+    let interface = interfaces.iter().find(|interface| interface.name == name);
+    let route = interface.and_then(|interface| kernel.route(Some(interface.index)));
+    route.is_some_and(|route| kernel.overrules(&route))
 }
 
 /// A question to the kernel about the way to one address.
