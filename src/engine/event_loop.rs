@@ -168,8 +168,7 @@ impl Proxy {
     /// it waits for events alone. This is for a loop around this one; see [`Proxy`].
     pub fn next_timeout(&self) -> Option<Duration> {
         // The system may have more events than one turn takes.
-        let has_more = || self.events.iter().count() >= self.core.config.limits.events_per_turn;
-        if self.core.is_unsettled() || has_more() {
+        if self.core.is_unsettled() || self.events.iter().count() >= self.core.config.limits.events_per_turn {
             return Some(Duration::ZERO);
         }
         self.timeout(None, self.core.age().as_millis() as u64)
