@@ -4,7 +4,7 @@
 //!      +--> poll(timeout) --> note readiness, queue sides --> take completions and calls --+
 //!      |                                                                                 |
 //!      +-- reap closed <-- fire due timers <-- tell dials <-- run queue (relay | handler) <-+
-//!          timeout = 0 if anything is queued, else the next deadline
+//!          timeout = 0 if anything is queued, else the next deadline, which the timer takes if it is near
 //! ```
 //! The proxy owns the core and, beside it, the handlers and the control of links. They are borrowed separately, so a handler
 //! can borrow the whole core. Handlers that a call installed take over when the call returns, before the next reap.
@@ -26,6 +26,7 @@ use crate::engine::mailbox::{Mail, Mailbox, Remote};
 use crate::engine::observer::Observer;
 use crate::engine::side_view::SideMut;
 use crate::engine::stopping::Stopping;
+use crate::engine::wake_timer::{self, WakeTimer};
 use crate::engine::workers::Workers;
 use crate::relay::connection::Stage;
 use crate::relay::side::{Owner, Role, SideState};
@@ -76,6 +77,7 @@ pub struct Proxy {
     /// Set while connections are told that they are over; they get no other callback then.
     reaping: bool,
     poll: Poll,
+    wake_timer: WakeTimer,
     events: Events,
 }
 
@@ -91,7 +93,8 @@ impl Proxy {
         let events = Events::with_capacity(config.limits.events_per_turn);
         let handlers = Vec::with_capacity(config.limits.sides());
         let core = Core::new(config, poll.registry().try_clone()?, mailbox, workers);
-        Ok(Proxy { core, control, handlers, observer: None, settling: false, reaping: false, poll, events })
+        let wake_timer = WakeTimer::new(poll.registry());
+        Ok(Proxy { core, control, handlers, observer: None, settling: false, reaping: false, poll, wake_timer, events })
     }
 
     /// Returns the loop, for use between its turns.
@@ -122,6 +125,7 @@ impl Proxy {
         self.core.tick();
         self.settle();
         let timeout = self.timeout(patience, self.core.now_ms);
+        let timeout = self.wake_timer.cover(timeout, !self.events.is_empty(), || self.core.age());
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => self.events.clear(),
             result => result?,
@@ -229,6 +233,10 @@ impl Proxy {
             let token = event.token();
             if token == WAKER {
                 self.core.mailbox.take(&mut self.core.queues.mails);
+                continue;
+            }
+            if token == wake_timer::TOKEN {
+                self.wake_timer.end();
                 continue;
             }
             let id = Id::from_u64(token.0 as u64);

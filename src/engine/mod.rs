@@ -47,5 +47,6 @@ pub(crate) mod stopping;
 pub(crate) mod sync;
 pub(crate) mod tally;
 pub(crate) mod threads;
+mod wake_timer;
 pub(crate) mod watch;
 pub(crate) mod workers;

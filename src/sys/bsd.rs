@@ -13,7 +13,7 @@ use super::{NetworkChange, PeerCredentials, route_message};
 
 pub(crate) use super::portable::{
     CONTROL_BYTES, Fragmentation, HAS_REDIRECT, INTEREST, REUSE_PORT_BALANCES, RUNTIME_DIRECTORY, SENDS_SEGMENTS,
-    SKIPS, avoid_cut_interface, choose_port_late, datagram_socket, drop_errors, force_receive_buffer,
+    SKIPS, SystemTimer, avoid_cut_interface, choose_port_late, datagram_socket, drop_errors, force_receive_buffer,
     handshake_with_data, has_other_way, is_overruled, is_reset_behind_fin, is_segments_refused, may_choose_port,
     mptcp_info, mptcp_socket, mptcp_subflows, new_pipe, nonblocking_socket, open_beneath, original_dest, prefer_cpu,
     receive_ecn, receive_original_dest, receive_redirected, rename_new, report_errors, route_mtu, run_on_cpu,

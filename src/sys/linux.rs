@@ -21,6 +21,7 @@ mod beneath;
 mod redirected;
 mod route;
 mod sctp;
+mod timer;
 
 pub(crate) use beneath::{open_beneath, rename_new};
 pub(crate) use redirected::{
@@ -31,6 +32,7 @@ pub(crate) use route::{
     avoid_cut_interface, has_other_way, is_overruled, network_change, network_changes, running_interfaces,
 };
 pub(crate) use sctp::{sctp_bind_more, sctp_local_addresses, sctp_output, sctp_set_rto_min, sctp_socket};
+pub(crate) use timer::SystemTimer;
 
 /// The events of a connected socket: both directions, and urgent data, because reads stop there.
 pub(crate) const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);

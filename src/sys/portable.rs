@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports)]
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 #[cfg(unix)]
 use std::ffi::CStr;
 use std::io;
@@ -12,7 +13,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use mio::Interest;
+use mio::{Interest, Registry, Token};
 use socket2::{Domain, SockRef, Socket, Type};
 
 #[cfg(unix)]
@@ -29,6 +30,19 @@ pub(crate) fn open_beneath(_: BorrowedFd<'_>, _: &CStr, _: i32, _: u32) -> Optio
 #[cfg(unix)]
 pub(crate) fn rename_new(_: BorrowedFd<'_>, _: &CStr, _: &CStr) -> Option<io::Result<()>> {
     None
+}
+
+/// A timer whose end is an event of a poll. It is never made: a poll wakes up at the end of its own timeout.
+pub(crate) struct SystemTimer(Infallible);
+
+impl SystemTimer {
+    pub fn new(_: &Registry, _: Token) -> io::Result<SystemTimer> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub fn set(&self, _: Duration) -> io::Result<()> {
+        match self.0 {}
+    }
 }
 
 /// The events of a connected socket: both directions.

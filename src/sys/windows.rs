@@ -38,7 +38,7 @@ pub use unsupported::{
 };
 
 pub(crate) use super::portable::{
-    CONTROL_BYTES, Fragmentation, HAS_REDIRECT, INTEREST, REUSE_PORT_BALANCES, SENDS_SEGMENTS, SKIPS,
+    CONTROL_BYTES, Fragmentation, HAS_REDIRECT, INTEREST, REUSE_PORT_BALANCES, SENDS_SEGMENTS, SKIPS, SystemTimer,
     avoid_cut_interface, bind_to_interface, choose_port_late, datagram_socket, drop_errors, force_receive_buffer,
     handshake_with_data, has_other_way, is_overruled, is_reset_behind_fin, is_segments_refused, may_choose_port,
     mptcp_info, mptcp_socket, mptcp_subflows, network_change, network_changes, new_pipe, nonblocking_socket,
