@@ -19,7 +19,7 @@ FUZZ_TARGETS = $(patsubst fuzz/targets/%.rs,%,$(filter-out %canary.rs,$(wildcard
 # The tests that a mode of the relay makes a difference to. What a link carries is never spliced.
 RELAY_TESTS = --test loop --test process
 
-.PHONY: all capi install-capi test test-tools test-system system-tools sctp check check-systems try-windows try-static try-container try-deb try-browser try-prometheus static deb bench interop gates \
+.PHONY: all capi install-capi test test-tools test-system system-tools sctp idle check check-systems try-windows try-static try-container try-deb try-browser try-prometheus static deb bench interop gates \
 	soak mutate race fuzz install uninstall clean
 
 all:
@@ -79,6 +79,10 @@ try-prometheus:
 # Runs the links over SCTP in a guest of qemu whose kernel has it, on its packages of Debian.
 sctp: system-tools
 	scripts/check-sctp
+
+# Measures a relay with up to 100,000 idle connections in a guest of qemu. It judges nothing.
+idle: system-tools
+	scripts/check-idle
 
 # Installs the heavy programs of tier 2.
 system-tools:
