@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::kit::{compile, has, prefix, succeed};
+use crate::kit::{compile, has, prefix, succeed, top};
 
 fn checks() -> &'static Path {
     static CHECKS: OnceLock<std::path::PathBuf> = OnceLock::new();
@@ -275,6 +275,7 @@ fn valgrind_finds_no_leak_and_no_error_in_the_c_interface() {
             let mut valgrind = Command::new("valgrind");
             valgrind.args(["-q", "--error-exitcode=9", "--leak-check=full", "--show-leak-kinds=definite,indirect"]);
             valgrind.args(["--errors-for-leak-kinds=definite,indirect", "--fair-sched=yes"]);
+            valgrind.arg(format!("--suppressions={}", top().join("capi/tests/c/valgrind.supp").display()));
             if source != "checks" {
                 // Valgrind takes what the ciphers of `ring` write for undefined, because they are written in assembly.
                 valgrind.arg("--undef-value-errors=no");
