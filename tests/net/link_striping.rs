@@ -88,14 +88,16 @@ fn a_slow_path_is_left(prefixes: [&str; 2]) {
     // A path carries once it had a share of the bytes for some seconds.
     let enough = MBIT as u64 * 125_000 * 8;
     until("both paths carry bytes", || sent().iter().all(|bytes| *bytes > enough));
-    let [switches_before, first_before, second_before] = [switches(), sent()[0], sent()[1]];
+    let switches_before = switches();
     net.path(1).set_rate(0.1);
-    let (since, before) = (Instant::now(), load.received());
+    // The bytes are counted from the change on: on a busy machine seconds pass from one command to the next.
+    let (since, before, sent_before) = (Instant::now(), load.received(), sent());
     std::thread::sleep(TIME.saturating_sub(since.elapsed()));
     let rate = (load.received() - before) as f64 / since.elapsed().as_secs_f64();
     // A packet of 1,514 bytes has 1,448 bytes for the user of TCP.
     let capacity = MBIT * 125_000.0 * 1_448.0 / 1_514.0;
-    let moved = [sent()[0] - first_before, sent()[1] - second_before];
+    let sent_after = sent();
+    let moved = [0, 1].map(|index| sent_after[index] - sent_before[index]);
     println!("{prefixes:?}: {:.3} of the other path, bytes {moved:?}, switches {}", rate / capacity, switches());
     assert!(rate >= 0.9 * capacity, "{rate} of {capacity} bytes a second");
     assert!(moved[0] > 10 * moved[1], "{moved:?}");
