@@ -405,16 +405,8 @@ fn spend_and_die(call: &str, number: usize) {
     let invitation = Invitation::parse(&ran.out).unwrap();
     let mut node = Seaprox::start(&["link", "--listen", "127.0.0.1:0", "--config-dir", &config]);
     let mut joiner = RawJoiner::connect(node.addr(0), [7; 32]).unwrap();
-    let pid = node.pid().to_string();
-    let trace = format!("inject={call}:signal=KILL:when={number}");
-    let mut tracer = Command::new("strace")
-        .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &trace, "-p", &pid])
-        .spawn()
-        .unwrap();
-    until("the tracer is attached", || {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        status.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
-    });
+    let [filter, inject] = [format!("trace={call}"), format!("inject={call}:signal=KILL:when={number}")];
+    let mut tracer = kit::proc::trace(node.pid(), &["-o", "/dev/null", "-e", &filter, "-e", &inject]);
     let claim = joiner.claim(&invitation);
     joiner.send(&claim.encode()).unwrap();
     let answer = joiner.answer(&invitation);

@@ -49,6 +49,7 @@ mod invitations_hostile;
 mod key_limits;
 mod keys;
 mod limits;
+mod link_calls;
 mod link_cli;
 mod link_interop;
 mod link_peers;

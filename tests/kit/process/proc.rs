@@ -2,6 +2,9 @@
 
 use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::process::{Child, Command};
+
+use super::until;
 
 /// Returns the resident memory of a process, in bytes.
 pub fn rss(pid: u32) -> u64 {
@@ -126,4 +129,16 @@ pub fn pipe_bytes(pipe: &impl AsRawFd) -> usize {
     // SAFETY: fcntl with this command takes and returns integers only.
     let bytes = unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_GETPIPE_SZ) };
     usize::try_from(bytes).expect("a pipe")
+}
+
+/// Returns strace, with these arguments, once it is attached to all threads of a process. The caller kills it.
+#[track_caller]
+pub fn trace(pid: u32, arguments: &[&str]) -> Child {
+    let mut command = Command::new("strace");
+    let tracer = command.args(["-f", "-qq"]).args(arguments).args(["-p", &pid.to_string()]).spawn().expect("strace");
+    until("the tracer is attached", || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
+    });
+    tracer
 }
