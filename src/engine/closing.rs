@@ -97,7 +97,7 @@ impl Core {
 
     /// Returns the address of the client that the peer of a link tells.
     pub(crate) fn told_client(&self, connection: &Connection) -> Option<Endpoint> {
-        connection.notes.as_ref()?.client.as_deref().copied().map(Endpoint::from)
+        connection.notes.as_ref()?.client.map(Endpoint::from)
     }
 
     /// Logs the line of a connection that is over.

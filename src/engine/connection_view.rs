@@ -138,7 +138,7 @@ impl ConnectionMut<'_> {
     /// Returns the local address of one side's socket, which the system is asked for. Of a source it is the address given to
     /// [`ConnectionMut::set_source`], if there is one.
     pub fn local(&self, role: Role) -> Endpoint {
-        let told = self.record().and_then(|record| record.notes.as_ref()).and_then(|notes| notes.local.as_ref());
+        let told = self.record().and_then(|record| record.notes.as_ref()).and_then(|notes| notes.local.as_deref());
         if let (Role::Source, Some(told)) = (role, told) {
             return told.clone();
         }
@@ -449,7 +449,7 @@ impl ConnectionMut<'_> {
         }
         let record = core.connections.get_mut(id).ok_or(VerbError::Stale)?;
         record.is_counted = is_counted;
-        record.notes().local = Some(local);
+        record.notes().local = Some(Box::new(local));
         if let Some(source) = core.sides.get_mut(record.source) {
             source.endpoint = client;
         }

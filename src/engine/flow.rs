@@ -413,7 +413,7 @@ impl Core {
 impl Side {
     /// Marks the directions that cannot block as ready.
     pub(crate) fn set_unpollable(&mut self, unpollable: Unpollable) {
-        self.ready.unpollable = unpollable;
+        self.ready.always_writable = unpollable.write;
         self.ready.readable |= unpollable.read;
         self.ready.writable |= unpollable.write;
     }

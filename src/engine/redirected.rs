@@ -91,7 +91,7 @@ impl ConnectionMut<'_> {
         if original.is_some()
             && let Some(record) = core.connections.get_mut(id)
         {
-            record.notes().local = Some(Endpoint::from(dest));
+            record.notes().local = Some(Box::new(Endpoint::from(dest)));
         }
         Ok(dest)
     }

@@ -123,7 +123,7 @@ impl Core {
                 .and_then(|id| self.listeners.get(id))
                 .map(|listener| listener.addr.to_string()),
             stage: connection.stage,
-            user: connection.notes.as_ref().and_then(|notes| notes.user.clone()),
+            user: connection.notes.as_ref().and_then(|notes| notes.user.as_deref()).map(Box::from),
             client: self.told_client(connection).map(|client| client.to_string()),
             age: Duration::from_millis(self.now_ms.saturating_sub(connection.opened_ms)),
             source: self.side_status(connection, Role::Source, connection.source),
@@ -147,7 +147,7 @@ impl Core {
 }
 
 fn flags(ready: crate::relay::side::Ready, from: &Half, to: &Half) -> Vec<&'static str> {
-    let spliced = from.splice_pipe.is_some() || (from.full_reads != NO_SPLICE && from.piped > 0);
+    let spliced = from.splice_pipe.is_some() || (from.full_reads != NO_SPLICE && from.has_spliced);
     let facts = [
         (ready.readable, "readable"),
         (ready.writable, "writable"),

@@ -255,7 +255,7 @@ impl Node {
                         record.asked = Some(Rc::clone(&target));
                     }
                     let notes = record.notes();
-                    (notes.user, notes.client) = (Some((*name).into()), client.map(|client| Box::new(client.client)));
+                    (notes.user, notes.client) = (Some(name), client.map(|client| client.client));
                 }
                 forward.into_iter().for_each(|forward| core.begin_tally(forward, connection));
                 self.charge(core, connection, link);
@@ -517,7 +517,7 @@ fn client_of(core: &Core, record: &Connection) -> Option<ClientAddrs> {
     let source = core.sides.get(record.source)?;
     let plain = |addr: SocketAddr| SocketAddr::new(addr.ip().to_canonical(), addr.port());
     let client = source.endpoint.ip()?;
-    let told = record.notes.as_ref().and_then(|notes| notes.local.as_ref()).map(Endpoint::ip);
+    let told = record.notes.as_ref().and_then(|notes| notes.local.as_deref()).map(Endpoint::ip);
     let local = told.unwrap_or_else(|| source.io.local().ip())?;
     Some(ClientAddrs { client: plain(client), local: plain(local) })
 }

@@ -149,7 +149,7 @@ impl Node {
         let full = |_| Failure::new(Reason::LimitReached, "the table of connections is full");
         let connection = adopted.map_err(full)?;
         let record = core.connections.get_mut(connection).ok_or(Reason::Internal)?;
-        (record.notes().user, record.notes().asked) = (Some((*peer).into()), Some(name));
+        (record.notes().user, record.notes().asked) = (Some(peer), Some(name));
         let side = record.source;
         self.charge(core, connection, link);
         if let Some(record) = core.pools.sessions.get_mut(link) {

@@ -11,6 +11,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::relay::half::{Flow, Half, Phase};
 use crate::relay::side::Role;
@@ -77,11 +78,15 @@ pub(crate) struct Connection {
     pub dial_ms: Option<u32>,
 }
 
+// Each idle connection has this record. A field that few connections use is one of the notes.
+#[cfg(all(test, target_pointer_width = "64"))]
+const _: () = assert!(size_of::<Connection>() <= 320);
+
 /// Details that only some connections have.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     /// The user that the front end authenticated.
-    pub user: Option<Box<str>>,
+    pub user: Option<Arc<str>>,
     /// The party that caused the end, where the reason alone does not tell.
     pub fault: Option<Fault>,
     /// The requested address, if it is not a valid target.
@@ -91,9 +96,9 @@ pub(crate) struct Notes {
     /// The text of the system's error.
     pub detail: Option<Box<str>>,
     /// The address that the client connected to, if a protocol tells it.
-    pub local: Option<Endpoint>,
+    pub local: Option<Box<Endpoint>>,
     /// The address of the client, as told by the peer of the link that the source is a stream of.
-    pub client: Option<Box<SocketAddr>>,
+    pub client: Option<SocketAddr>,
     /// The dest is one that connects to this node.
     pub is_awaited: bool,
     /// The source is a stream to a service, which `asked` names.

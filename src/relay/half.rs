@@ -36,17 +36,17 @@ pub(crate) struct Half {
     pub discard_paused: bool,
     /// Bytes for the receiving side were discarded, because it accepts no more.
     pub lost: bool,
+    /// Bytes have gone through a splice pipe.
+    pub has_spliced: bool,
     /// Consecutive reads that filled their block, counted up to `SPLICE_AFTER`; [`NO_SPLICE`] if the half must copy.
     pub full_reads: u8,
     /// Bytes to relay before the handler gets the input again.
     pub left: u64,
     pub out: Store,
     pub store: Store,
-    pub splice_pipe: Option<SplicePipe>,
+    pub splice_pipe: Option<Box<SplicePipe>>,
     /// The exchange with the hook of the connection, if it has one.
     pub exchange: Option<Box<Exchange>>,
-    /// Bytes that have entered the pipe since the half got it.
-    pub piped: u64,
     /// Bytes relayed: bytes delivered, and bytes of the dest that a handler consumed.
     pub bytes: u64,
     /// Number of writes that the receiving side did not take in full.
@@ -103,13 +103,13 @@ impl Half {
             finishing: false,
             discard_paused: false,
             lost: false,
+            has_spliced: false,
             full_reads: 0,
             left: UNLIMITED,
             out: Store { block: None, start: 0, end: 0 },
             store: Store { block: None, start: 0, end: 0 },
             splice_pipe: None,
             exchange: None,
-            piped: 0,
             bytes: 0,
             congested: 0,
         }
@@ -132,7 +132,7 @@ impl Half {
     /// Returns the number of bytes that wait for delivery.
     pub fn queued(&self) -> usize {
         let exchanged = self.exchange.as_ref().map_or(0, |exchange| exchange.len());
-        self.out.len() + self.store.len() + self.splice_pipe.as_ref().map_or(0, SplicePipe::len) + exchanged
+        self.out.len() + self.store.len() + self.splice_pipe.as_ref().map_or(0, |pipe| pipe.len()) + exchanged
     }
 
     /// Returns true if the receiving side has not got the complete stream: bytes wait for it, or the input was relayed and

@@ -233,7 +233,6 @@ fn promote(half: &mut Half, from: &Side, to: &Side, pipes: &mut SplicePipePool) 
         return false;
     }
     half.splice_pipe = pipes.take();
-    half.piped = 0;
     half.splice_pipe.is_some()
 }
 
@@ -244,13 +243,13 @@ fn fetch_by_pipe(half: &mut Half, from: &mut Side, pools: &mut Pools, budget: us
     match pipe.fill(fd, half.left.min(budget as u64)) {
         Ok(0) => from.note_end().map(|()| Fetched::End),
         Ok(got) => {
-            half.piped += got as u64;
+            half.has_spliced = true;
             half.spend(got);
             Ok(Fetched::Bytes(got))
         }
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             from.ready.readable = false;
-            if half.piped < WORTH_A_PIPE {
+            if pipe.entered() < WORTH_A_PIPE {
                 half.full_reads = 0;
             }
             half.release_splice_pipe(&mut pools.splice_pipes);

@@ -12,7 +12,7 @@ use std::fmt;
 use std::io;
 
 use crate::relay::dial::Dial;
-use crate::relay::io::{Io, Unpollable};
+use crate::relay::io::Io;
 use crate::sys;
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
@@ -49,6 +49,10 @@ pub(crate) struct Side {
     pub dial: Option<Box<Dial>>,
 }
 
+// Each idle connection has two of these records.
+#[cfg(all(test, target_pointer_width = "64"))]
+const _: () = assert!(size_of::<Side>() <= 96);
+
 /// The record that a side belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
@@ -80,8 +84,8 @@ pub(crate) struct Ready {
     /// A call has failed because the other end is gone. The system reports an error once; afterwards it reports the end of
     /// input behind the bytes in the receive queue, with or without a FIN.
     pub failed: bool,
-    /// Directions that cannot block, and are always ready.
-    pub unpollable: Unpollable,
+    /// Writes cannot block: the side is always writable.
+    pub always_writable: bool,
     /// The side is in the run queue.
     pub queued: bool,
     /// The side is in the queue for a block.
@@ -135,7 +139,7 @@ impl Side {
     /// Notes a write of `put` bytes of `wished`. Returns true if the side is congested now.
     #[inline]
     pub fn note_write(&mut self, put: usize, wished: usize) -> bool {
-        let congested = put < wished && !self.ready.unpollable.write;
+        let congested = put < wished && !self.ready.always_writable;
         if congested {
             self.ready.writable = false;
         }

@@ -14,12 +14,15 @@ pub(crate) struct SplicePipe {
     write: PipeEnd,
     bytes_max: u32,
     bytes: u32,
+    /// The bytes that have entered since the pipe was taken, at most `u32::MAX`.
+    entered: u32,
 }
 
-/// The splice pipes of one loop.
+/// The splice pipes of one loop. They are boxed once, so that a half without a pipe has room for a pointer only.
 #[derive(Debug)]
+#[allow(clippy::vec_box, reason = "a box moves between the pool and a half")]
 pub(crate) struct SplicePipePool {
-    free: Vec<SplicePipe>,
+    free: Vec<Box<SplicePipe>>,
     pipe_bytes: usize,
     open: usize,
     open_max: usize,
@@ -31,12 +34,18 @@ impl SplicePipe {
         self.bytes as usize
     }
 
+    /// Returns the number of bytes that have entered since the pipe was taken, at most `u32::MAX`.
+    pub fn entered(&self) -> u64 {
+        u64::from(self.entered)
+    }
+
     /// Moves at most `limit` bytes from a descriptor into the pipe. Returns 0 at the end of the input. `WouldBlock` means
     /// that the descriptor has no bytes or that the pipe is full; only with an empty pipe does it mean the former.
     pub fn fill(&mut self, from: BorrowedSocket<'_>, limit: u64) -> io::Result<usize> {
         let room = self.bytes_max.saturating_sub(self.bytes).max(1);
         let moved = sys::splice_in(from, &self.write, limit.min(u64::from(room)) as usize)?;
         self.bytes += moved as u32;
+        self.entered = self.entered.saturating_add(moved as u32);
         Ok(moved)
     }
 
@@ -61,8 +70,9 @@ impl SplicePipePool {
     }
 
     /// Takes a pipe. Returns `None` if the limit is reached or the system refuses a new pipe.
-    pub fn take(&mut self) -> Option<SplicePipe> {
-        if let Some(pipe) = self.free.pop() {
+    pub fn take(&mut self) -> Option<Box<SplicePipe>> {
+        if let Some(mut pipe) = self.free.pop() {
+            pipe.entered = 0;
             return Some(pipe);
         }
         if self.open >= self.open_max {
@@ -71,7 +81,8 @@ impl SplicePipePool {
         match sys::new_pipe(self.pipe_bytes) {
             Ok((read, write, bytes)) => {
                 self.open += 1;
-                Some(SplicePipe { read, write, bytes_max: bytes.min(u32::MAX as usize) as u32, bytes: 0 })
+                let bytes_max = bytes.min(u32::MAX as usize) as u32;
+                Some(Box::new(SplicePipe { read, write, bytes_max, bytes: 0, entered: 0 }))
             }
             Err(error) => {
                 if !sys::is_out_of_descriptors(&error) {
@@ -83,7 +94,7 @@ impl SplicePipePool {
     }
 
     /// Returns a pipe to the pool. A pipe with bytes in it is closed.
-    pub fn put(&mut self, pipe: SplicePipe) {
+    pub fn put(&mut self, pipe: Box<SplicePipe>) {
         if pipe.bytes == 0 && self.free.len() < KEPT_MAX {
             self.free.push(pipe);
         } else {

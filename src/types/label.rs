@@ -12,7 +12,8 @@ pub struct Label(Text);
 #[derive(Clone)]
 enum Text {
     Static(&'static str),
-    Shared(Arc<str>),
+    /// The box keeps the pointer thin: a record of a connection has a label, and few have a shared one.
+    Shared(Arc<Box<str>>),
 }
 
 impl Label {
@@ -33,13 +34,13 @@ impl From<&'static str> for Label {
 
 impl From<Arc<str>> for Label {
     fn from(text: Arc<str>) -> Label {
-        Label(Text::Shared(text))
+        Label(Text::Shared(Arc::new((*text).into())))
     }
 }
 
 impl From<String> for Label {
     fn from(text: String) -> Label {
-        Label(Text::Shared(text.into()))
+        Label(Text::Shared(Arc::new(text.into())))
     }
 }
 

@@ -18,7 +18,7 @@ use net_kit::nodes::{Forward, Options, PORT, Secret, start};
 use net_kit::{Host, Kind, Net, Way, has_net};
 
 /// The most bytes of user memory that an idle stream may cost at both nodes together.
-const STREAM_BYTES_MAX: u64 = 3 << 10;
+const STREAM_BYTES_MAX: u64 = 2600;
 
 /// Returns the user memory of each node, in bytes.
 fn memory(forward: &Forward) -> [u64; 2] {
@@ -62,7 +62,7 @@ fn two_hundred_streams_share_one_connection() {
 }
 
 #[test]
-fn an_idle_stream_costs_at_most_3_kib() {
+fn an_idle_stream_costs_at_most_2600_bytes() {
     if !has_net() {
         return;
     }

@@ -359,8 +359,8 @@ impl Session {
             has_lost = true;
         }
         let gone = stream.is_gone();
-        if stream.send.is_blocked() && stream.blocked_reported != Some(stream.send.credit()) {
-            stream.blocked_reported = Some(stream.send.credit());
+        if stream.send.is_blocked() && stream.blocked_reported != stream.send.credit() {
+            stream.blocked_reported = stream.send.credit();
             self.scheduler.on_stall();
             self.control.push_stream(Key::Blocked(id), &mut stream.queued);
         }

@@ -39,14 +39,23 @@ pub(in crate::link) struct Window {
     consumed: u64,
     /// The value of `consumed` in the last CREDIT.
     announced_consumed: u64,
-    /// True if the peer has sent BLOCKED since the last CREDIT.
-    peer_blocked: bool,
-    /// Time of the first BLOCKED since the last CREDIT, until it is used to widen the window.
-    blocked_since: Option<Time>,
+    /// The need that the peer has told since the last CREDIT.
+    peer: PeerState,
     /// Start of the current round, and `consumed` at that time.
     round: (Time, u64),
     /// The most bytes that were taken in a round, at least half of the initial size.
     most: u64,
+}
+
+/// The peer of a window since the last CREDIT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PeerState {
+    /// It has not sent BLOCKED.
+    Unblocked,
+    /// It has, for the first time then.
+    Blocked(Time),
+    /// It has, and that has been used to judge the window.
+    Judged,
 }
 
 impl Window {
@@ -57,8 +66,7 @@ impl Window {
             announced: bounds.first,
             consumed: 0,
             announced_consumed: 0,
-            peer_blocked: false,
-            blocked_since: None,
+            peer: PeerState::Unblocked,
             round: (now, 0),
             most: bounds.first / 2,
         }
@@ -90,7 +98,9 @@ impl Window {
         if unread >= self.size / 4 {
             return;
         }
-        if self.blocked_since.take().is_some_and(|since| now.since(since) <= round_us.max(SOON_US)) {
+        let PeerState::Blocked(since) = self.peer else { return };
+        self.peer = PeerState::Judged;
+        if now.since(since) <= round_us.max(SOON_US) {
             self.size = self.size.max(self.size.saturating_mul(2).min(self.bounds.max));
         }
     }
@@ -99,7 +109,7 @@ impl Window {
     ///
     /// For a blocked peer any change is: its quota may be less than a quarter of the window.
     pub(in crate::link) fn is_due(&self) -> bool {
-        if self.peer_blocked && self.has_news() {
+        if self.peer != PeerState::Unblocked && self.has_news() {
             return true;
         }
         let gain = self.target().saturating_sub(self.announced);
@@ -109,8 +119,9 @@ impl Window {
     /// Notes a BLOCKED. Returns true if a CREDIT has news for the peer; otherwise the next byte that is taken makes one
     /// due.
     pub(in crate::link) fn on_blocked(&mut self, now: Time) -> bool {
-        self.peer_blocked = true;
-        self.blocked_since = self.blocked_since.or(Some(now));
+        if !matches!(self.peer, PeerState::Blocked(_)) {
+            self.peer = PeerState::Blocked(now);
+        }
         self.has_news()
     }
 
@@ -123,8 +134,7 @@ impl Window {
     pub(in crate::link) fn announce(&mut self) -> (u64, u64) {
         self.announced = self.announced.max(self.target());
         self.announced_consumed = self.consumed;
-        self.peer_blocked = false;
-        self.blocked_since = None;
+        self.peer = PeerState::Unblocked;
         (self.announced, self.consumed)
     }
 

@@ -5,39 +5,50 @@
 
 use std::collections::VecDeque;
 
-/// Half-open ranges `start..end` in rising order that neither touch nor overlap.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Half-open ranges `start..end` in rising order that neither touch nor overlap. The sets of an idle stream are two pointers.
+#[derive(Clone, Debug, Default)]
 pub(in crate::link) struct RangeSet {
-    ranges: VecDeque<(u64, u64)>,
+    owned: Option<Box<Ranges>>,
+}
+
+type Ranges = VecDeque<(u64, u64)>;
+
+/// The ranges of a set that owns no memory.
+static NONE: Ranges = Ranges::new();
+
+impl PartialEq for RangeSet {
+    fn eq(&self, other: &RangeSet) -> bool {
+        self.ranges() == other.ranges()
+    }
 }
 
 impl RangeSet {
     pub(in crate::link) fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
+        self.ranges().is_empty()
     }
 
     /// Returns the number of ranges.
     pub(in crate::link) fn count(&self) -> usize {
-        self.ranges.len()
+        self.ranges().len()
     }
 
     /// Returns the lowest range.
     pub(in crate::link) fn first(&self) -> Option<(u64, u64)> {
-        self.ranges.front().copied()
+        self.ranges().front().copied()
     }
 
     pub(in crate::link) fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.ranges.iter().copied()
+        self.ranges().iter().copied()
     }
 
     pub(in crate::link) fn clear(&mut self) {
-        self.ranges.clear();
+        self.owned.as_mut().into_iter().for_each(|ranges| ranges.clear());
     }
 
     /// Frees the memory if the set is empty.
     pub(in crate::link) fn release(&mut self) {
-        if self.ranges.is_empty() && self.ranges.capacity() > 0 {
-            self.ranges = VecDeque::new();
+        if self.is_empty() {
+            self.owned = None;
         }
     }
 
@@ -46,41 +57,41 @@ impl RangeSet {
         if start >= end {
             return;
         }
-        let from = self.ranges.partition_point(|&(_, e)| e < start);
-        let to = self.ranges.partition_point(|&(s, _)| s <= end);
+        let ranges = self.owned.get_or_insert_default();
+        let from = ranges.partition_point(|&(_, e)| e < start);
+        let to = ranges.partition_point(|&(s, _)| s <= end);
         if from >= to {
-            self.ranges.insert(from, (start, end));
+            ranges.insert(from, (start, end));
             return;
         }
-        let low = self.ranges.get(from).map_or(start, |r| r.0.min(start));
-        let high = self.ranges.get(to - 1).map_or(end, |r| r.1.max(end));
-        self.replace(from, to, &[(low, high)]);
+        let low = ranges.get(from).map_or(start, |r| r.0.min(start));
+        let high = ranges.get(to - 1).map_or(end, |r| r.1.max(end));
+        replace(ranges, from, to, &[(low, high)]);
     }
 
     /// Removes `start..end` and splits the ranges that it cuts.
     pub(in crate::link) fn remove(&mut self, start: u64, end: u64) {
-        if start >= end {
-            return;
-        }
-        let from = self.ranges.partition_point(|&(_, e)| e <= start);
-        let to = self.ranges.partition_point(|&(s, _)| s < end);
+        let Some(ranges) = self.owned.as_mut().filter(|_| start < end) else { return };
+        let from = ranges.partition_point(|&(_, e)| e <= start);
+        let to = ranges.partition_point(|&(s, _)| s < end);
         if from >= to {
             return;
         }
-        let left = self.ranges.get(from).map(|r| (r.0, start)).filter(|r| r.0 < r.1);
-        let right = self.ranges.get(to - 1).map(|r| (end, r.1)).filter(|r| r.0 < r.1);
+        let left = ranges.get(from).map(|r| (r.0, start)).filter(|r| r.0 < r.1);
+        let right = ranges.get(to - 1).map(|r| (end, r.1)).filter(|r| r.0 < r.1);
         match (left, right) {
-            (Some(l), Some(r)) => self.replace(from, to, &[l, r]),
-            (Some(keep), None) | (None, Some(keep)) => self.replace(from, to, &[keep]),
-            (None, None) => self.replace(from, to, &[]),
+            (Some(l), Some(r)) => replace(ranges, from, to, &[l, r]),
+            (Some(keep), None) | (None, Some(keep)) => replace(ranges, from, to, &[keep]),
+            (None, None) => replace(ranges, from, to, &[]),
         }
     }
 
     /// Adds the parts of `start..end` that are not in `except`.
     pub(in crate::link) fn insert_except(&mut self, start: u64, end: u64, except: &RangeSet) {
         let mut at = start;
-        let skip = except.ranges.partition_point(|&(_, e)| e <= start);
-        for &(s, e) in except.ranges.range(skip..) {
+        let except = except.ranges();
+        let skip = except.partition_point(|&(_, e)| e <= start);
+        for &(s, e) in except.range(skip..) {
             if s >= end {
                 break;
             }
@@ -92,9 +103,10 @@ impl RangeSet {
 
     /// Removes everything below `floor`.
     pub(in crate::link) fn trim_below(&mut self, floor: u64) {
-        while let Some(first) = self.ranges.front_mut() {
+        let Some(ranges) = &mut self.owned else { return };
+        while let Some(first) = ranges.front_mut() {
             if first.1 <= floor {
-                self.ranges.pop_front();
+                ranges.pop_front();
                 continue;
             }
             first.0 = first.0.max(floor);
@@ -104,28 +116,33 @@ impl RangeSet {
 
     /// Returns true if all of `start..end` is in the set.
     pub(in crate::link) fn contains(&self, start: u64, end: u64) -> bool {
-        let at = self.ranges.partition_point(|&(_, e)| e <= start);
-        start >= end || self.ranges.get(at).is_some_and(|r| r.0 <= start && end <= r.1)
+        let ranges = self.ranges();
+        let at = ranges.partition_point(|&(_, e)| e <= start);
+        start >= end || ranges.get(at).is_some_and(|r| r.0 <= start && end <= r.1)
     }
 
     /// Returns the number of bytes in the set.
     #[cfg(test)]
     pub(in crate::link) fn bytes(&self) -> u64 {
-        self.ranges.iter().map(|r| r.1 - r.0).sum()
+        self.iter().map(|(start, end)| end - start).sum()
     }
 
-    /// Replaces the ranges `from..to`. The usual case, one for one, moves nothing.
-    fn replace(&mut self, from: usize, to: usize, with: &[(u64, u64)]) {
-        if let (1, &[one]) = (to - from, with) {
-            if let Some(slot) = self.ranges.get_mut(from) {
-                *slot = one;
-            }
-            return;
+    fn ranges(&self) -> &Ranges {
+        self.owned.as_deref().unwrap_or(&NONE)
+    }
+}
+
+/// Replaces the ranges `from..to`. The usual case, one for one, moves nothing.
+fn replace(ranges: &mut Ranges, from: usize, to: usize, with: &[(u64, u64)]) {
+    if let (1, &[one]) = (to - from, with) {
+        if let Some(slot) = ranges.get_mut(from) {
+            *slot = one;
         }
-        self.ranges.drain(from..to);
-        for (n, &range) in with.iter().enumerate() {
-            self.ranges.insert(from + n, range);
-        }
+        return;
+    }
+    ranges.drain(from..to);
+    for (n, &range) in with.iter().enumerate() {
+        ranges.insert(from + n, range);
     }
 }
 

@@ -27,6 +27,17 @@ struct Span {
     runs: VecDeque<Run>,
 }
 
+/// The bytes behind gaps.
+#[derive(Debug, Default)]
+struct Ahead {
+    /// The spans by their first offset. No two of them touch.
+    spans: BTreeMap<u64, Span>,
+    bytes: u64,
+}
+
+/// The final size of a stream while it is not known. The offset of a byte is below 2^62.
+const UNKNOWN: u64 = u64::MAX;
+
 /// A violation of the rules of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::link) enum Breach {
@@ -60,13 +71,10 @@ pub(in crate::link) struct RecvStream {
     contiguous: u64,
     highest: u64,
     ready: PooledQueue<Run>,
-    /// The spans behind gaps by their first offset. No two of them touch.
-    ahead: BTreeMap<u64, Span>,
-    /// Number of bytes in `ahead`.
-    ahead_bytes: u64,
-    /// True if `ahead` may own memory.
-    ahead_has_room: bool,
-    final_size: Option<u64>,
+    /// The bytes behind gaps. A stream without a gap owns none.
+    ahead: Option<Box<Ahead>>,
+    /// [`UNKNOWN`] until a frame has told it.
+    final_size: u64,
     pub(in crate::link) window: Window,
 }
 
@@ -89,10 +97,8 @@ impl RecvStream {
             contiguous: 0,
             highest: 0,
             ready: PooledQueue::new(),
-            ahead: BTreeMap::new(),
-            ahead_bytes: 0,
-            ahead_has_room: false,
-            final_size: None,
+            ahead: None,
+            final_size: UNKNOWN,
             window,
         }
     }
@@ -142,7 +148,7 @@ impl RecvStream {
             return None;
         }
         let dropped = self.discard(pools);
-        self.state = if self.final_size.is_some() { RecvState::Discarded } else { RecvState::Stopped(code) };
+        self.state = if self.final_size != UNKNOWN { RecvState::Discarded } else { RecvState::Stopped(code) };
         Some(dropped)
     }
 
@@ -184,12 +190,12 @@ impl RecvStream {
         if end > self.window.announced() {
             return Err(Breach::Credit);
         }
-        let size_ok = self.final_size.is_none_or(|size| if fin { end == size } else { end <= size });
+        let size_ok = self.final_size == UNKNOWN || if fin { end == self.final_size } else { end <= self.final_size };
         if !size_ok || (fin && end < self.highest) {
             return Err(Breach::FinalSize);
         }
         if fin {
-            self.final_size = Some(end);
+            self.final_size = end;
             if matches!(self.state, RecvState::Stopped(_)) {
                 self.state = RecvState::Discarded;
             }
@@ -211,11 +217,12 @@ impl RecvStream {
 
     /// Moves the spans that have become contiguous.
     fn join_ahead(&mut self, pools: &mut Pools) {
-        while let Some(entry) = self.ahead.first_entry()
+        let Some(ahead) = &mut self.ahead else { return };
+        while let Some(entry) = ahead.spans.first_entry()
             && *entry.key() <= self.contiguous
         {
             let (mut at, span) = entry.remove_entry();
-            self.ahead_bytes -= span.end - at;
+            ahead.bytes -= span.end - at;
             for mut run in span.runs {
                 let len = run.bytes().len() as u64;
                 let known = self.contiguous.saturating_sub(at).min(len);
@@ -233,47 +240,27 @@ impl RecvStream {
 
     /// Stores the new parts of a payload behind a gap.
     fn keep_ahead(&mut self, offset: u64, payload: &Bytes, pools: &mut Pools) {
+        let ahead = self.ahead.get_or_insert_default();
         let end = offset + payload.len() as u64;
         let mut at = offset;
-        if let Some((_, before)) = self.ahead.range(..=offset).next_back() {
+        if let Some((_, before)) = ahead.spans.range(..=offset).next_back() {
             at = at.max(before.end);
         }
         while at < end {
-            let next = self.ahead.range(at..end).next().map(|(start, span)| (*start, span.end));
+            let next = ahead.spans.range(at..end).next().map(|(start, span)| (*start, span.end));
             let (stop, resume) = next.unwrap_or((end, end));
             if at < stop {
                 let part = payload.slice((at - offset) as usize..(stop - offset) as usize);
-                self.add_span(at, part, pools);
+                ahead.add(at, part, pools);
             }
             at = resume;
         }
     }
 
-    /// Stores a part that overlaps nothing, and joins the spans that it touches.
-    fn add_span(&mut self, at: u64, part: Bytes, pools: &mut Pools) {
-        let stop = at + part.len() as u64;
-        self.ahead_bytes += part.len() as u64;
-        self.ahead_has_room = true;
-        let after = self.ahead.remove(&stop);
-        let before = self.ahead.range_mut(..at).next_back().map(|(_, span)| span).filter(|span| span.end == at);
-        let span = match before {
-            Some(span) => span,
-            None => self.ahead.entry(at).or_insert(Span { end: at, runs: VecDeque::new() }),
-        };
-        push_run(&mut span.runs, part, &mut pools.pins, &mut pools.bufs);
-        span.end = stop;
-        if let Some(after) = after {
-            span.runs.extend(after.runs);
-            span.end = after.end;
-        }
-    }
-
     /// Frees the memory of the queue and of the map if they are empty, so that an idle stream owns none.
     fn reclaim(&mut self, pools: &mut Pools) {
-        if self.ready.reclaim(&mut pools.runs) && self.ahead_has_room && self.ahead.is_empty() {
-            // An empty map that was used keeps a node.
-            self.ahead = BTreeMap::new();
-            self.ahead_has_room = false;
+        if self.ready.reclaim(&mut pools.runs) {
+            self.ahead.take_if(|ahead| ahead.spans.is_empty());
         }
     }
 
@@ -284,14 +271,33 @@ impl RecvStream {
             .into_iter()
             .flat_map(|ready| ready.drain(..))
             .for_each(|run| run.free(&mut pools.pins, &mut pools.bufs));
-        let ahead = std::mem::take(&mut self.ahead).into_values();
+        let ahead = self.ahead.take().into_iter().flat_map(|ahead| ahead.spans.into_values());
         ahead.flat_map(|span| span.runs).for_each(|run| run.free(&mut pools.pins, &mut pools.bufs));
-        self.ahead_bytes = 0;
         self.reclaim(pools);
         let dropped = self.highest - self.read;
         self.read = self.highest;
         self.contiguous = self.highest;
         dropped
+    }
+}
+
+impl Ahead {
+    /// Stores a part that overlaps nothing, and joins the spans that it touches.
+    fn add(&mut self, at: u64, part: Bytes, pools: &mut Pools) {
+        let stop = at + part.len() as u64;
+        self.bytes += part.len() as u64;
+        let after = self.spans.remove(&stop);
+        let before = self.spans.range_mut(..at).next_back().map(|(_, span)| span).filter(|span| span.end == at);
+        let span = match before {
+            Some(span) => span,
+            None => self.spans.entry(at).or_insert(Span { end: at, runs: VecDeque::new() }),
+        };
+        push_run(&mut span.runs, part, &mut pools.pins, &mut pools.bufs);
+        span.end = stop;
+        if let Some(after) = after {
+            span.runs.extend(after.runs);
+            span.end = after.end;
+        }
     }
 }
 
@@ -304,7 +310,7 @@ impl RecvStream {
 
     /// Returns true if every byte up to the final size has arrived.
     pub(in crate::link) fn is_complete(&self) -> bool {
-        self.final_size == Some(self.contiguous)
+        self.final_size == self.contiguous
     }
 
     /// Returns true if every byte has arrived, taken or not, and none was discarded.
@@ -347,7 +353,7 @@ impl RecvStream {
 
     /// Returns true if the peer may need more credit.
     pub(in crate::link) const fn wants_credit(&self) -> bool {
-        self.final_size.is_none() && matches!(self.state, RecvState::Open | RecvState::Stopped(_))
+        self.final_size == UNKNOWN && matches!(self.state, RecvState::Open | RecvState::Stopped(_))
     }
 
     /// Returns the offset below which every byte has arrived.
@@ -367,19 +373,20 @@ impl RecvStream {
 
     /// Returns the number of payload bytes in memory.
     pub(in crate::link) const fn held(&self) -> u64 {
-        self.contiguous - self.read + self.ahead_bytes
+        let ahead = if let Some(ahead) = &self.ahead { ahead.bytes } else { 0 };
+        self.contiguous - self.read + ahead
     }
 
     /// Returns the number of payload bytes that reference a read buffer.
     pub(in crate::link) fn shared(&self) -> u64 {
-        let ahead = self.ahead.values().flat_map(|span| &span.runs);
+        let ahead = self.ahead.iter().flat_map(|ahead| ahead.spans.values()).flat_map(|span| &span.runs);
         let shared = |run: &Run| if matches!(run, Run::Shared(..)) { run.bytes().len() as u64 } else { 0 };
         self.ready.iter().chain(ahead).map(shared).sum()
     }
 
     /// Returns the number of gaps.
     pub(in crate::link) fn gaps(&self) -> usize {
-        self.ahead.len()
+        self.ahead.as_ref().map_or(0, |ahead| ahead.spans.len())
     }
 
     /// Panics if the fields contradict each other.
@@ -388,15 +395,10 @@ impl RecvStream {
         assert!(self.highest <= self.window.announced(), "bytes beyond the credit were accepted");
         let ready: u64 = self.ready.iter().map(|run| run.bytes().len() as u64).sum();
         assert_eq!(ready, self.contiguous - self.read, "bytes ready");
-        assert_eq!(
-            self.ahead.iter().map(|(start, span)| span.end - start).sum::<u64>(),
-            self.ahead_bytes,
-            "bytes ahead"
-        );
-        assert!(
-            self.ahead.keys().next().is_none_or(|start| *start > self.contiguous),
-            "a span without a gap before it"
-        );
+        let Some(ahead) = &self.ahead else { return };
+        assert_eq!(ahead.spans.iter().map(|(start, span)| span.end - start).sum::<u64>(), ahead.bytes, "bytes ahead");
+        let first = ahead.spans.keys().next();
+        assert!(first.is_none_or(|start| *start > self.contiguous), "a span without a gap before it");
     }
 }
 

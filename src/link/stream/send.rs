@@ -36,7 +36,11 @@ enum SendState {
     FinSent,
     FinLost,
     FinAcked,
-    Reset { code: Code, size: u64, acked: bool },
+    /// The final size is `next`, which does not change any more.
+    Reset {
+        code: Code,
+        acked: bool,
+    },
 }
 
 /// The sending half of a stream.
@@ -45,7 +49,7 @@ pub(in crate::link) struct SendStream {
     /// The first chunk contains `una` or begins there.
     chunks: PooledQueue<Chunk>,
     /// Index of the chunk with the last byte of the last new piece.
-    hint: usize,
+    hint: u32,
     una: u64,
     next: u64,
     end: u64,
@@ -116,7 +120,7 @@ impl SendStream {
         if matches!(self.state, SendState::FinAcked | SendState::Reset { .. }) {
             return false;
         }
-        self.state = SendState::Reset { code, size: self.next, acked: false };
+        self.state = SendState::Reset { code, acked: false };
         self.chunks = PooledQueue::new();
         self.hint = 0;
         self.held = 0;
@@ -251,7 +255,8 @@ impl SendStream {
         let holds = |index: usize| {
             self.chunks.get(index).is_some_and(|(start, chunk)| *start <= at && at < start + chunk.len() as u64)
         };
-        match [self.hint, self.hint + 1].into_iter().find(|&index| holds(index)) {
+        let hint = self.hint as usize;
+        match [hint, hint + 1].into_iter().find(|&index| holds(index)) {
             Some(index) => index,
             None => self.chunks.partition_point(|(start, chunk)| start + chunk.len() as u64 <= at),
         }
@@ -259,7 +264,7 @@ impl SendStream {
 
     /// Remembers the position of a new piece, so that the next one is found at once.
     pub(in crate::link) fn note_sent(&mut self, piece: Piece) {
-        self.hint = self.chunk_of(piece.end().saturating_sub(1));
+        self.hint = self.chunk_of(piece.end().saturating_sub(1)) as u32;
     }
 
     /// Frees the chunks that are acknowledged to their last byte.
@@ -302,7 +307,7 @@ impl SendStream {
     /// Returns the reason and the final size if the stream was reset.
     pub(in crate::link) fn reset_frame(&self) -> Option<(Code, u64)> {
         match self.state {
-            SendState::Reset { code, size, .. } => Some((code, size)),
+            SendState::Reset { code, .. } => Some((code, self.next)),
             _ => None,
         }
     }

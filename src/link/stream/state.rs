@@ -64,8 +64,8 @@ pub(in crate::link) struct Stream {
     pub(in crate::link) in_refused_writers: bool,
     /// True if the stream is in the session's list of streams that wait for session credit.
     pub(in crate::link) in_waiting_for_credit: bool,
-    /// The credit at which BLOCKED was last queued.
-    pub(in crate::link) blocked_reported: Option<u64>,
+    /// The credit at which BLOCKED was last queued, or [`NEVER_BLOCKED`].
+    pub(in crate::link) blocked_reported: u64,
     /// True if bytes wait although the stream has credit, because it has used its quota of the session's credit.
     pub(in crate::link) waits_for_quota: bool,
     /// The recent volume, sent and received.
@@ -73,6 +73,13 @@ pub(in crate::link) struct Stream {
     /// The datagrams of a stream of `Kind::Udp`.
     pub(in crate::link) datagrams: Option<Box<Datagrams>>,
 }
+
+// Each idle stream has this record at both ends. A field that few streams use stands behind a pointer.
+#[cfg(all(test, target_pointer_width = "64"))]
+const _: () = assert!(size_of::<Stream>() <= 320);
+
+/// The value of [`Stream::blocked_reported`] before the first BLOCKED. No credit is as high.
+const NEVER_BLOCKED: u64 = u64::MAX;
 
 impl Stream {
     /// Returns a stream that this end opens.
@@ -108,7 +115,7 @@ impl Stream {
             write_refused: false,
             in_refused_writers: false,
             in_waiting_for_credit: false,
-            blocked_reported: None,
+            blocked_reported: NEVER_BLOCKED,
             waits_for_quota: false,
             paces: Default::default(),
             datagrams: None,
