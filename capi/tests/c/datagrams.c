@@ -173,9 +173,12 @@ static void linked(void)
         one_turn();
     }
     CHECK(strcmp(remote.text, "early") == 0 && strcmp(asking.text, "again") == 0 && remote.opened == 0);
-    IS(seaprox_datagram_send(there, remote.flow, (const uint8_t *)"by itself", 9), 0);
-    while (strcmp(asking.text, "by itself") != 0)
+    /* A datagram that would come late is discarded, and under Valgrind one may be late. */
+    for (turns = 0; strcmp(asking.text, "by itself") != 0; turns++) {
+        if (turns % 1000 == 0)
+            IS(seaprox_datagram_send(there, remote.flow, (const uint8_t *)"by itself", 9), 0);
         one_turn();
+    }
     IS(seaprox_flow_close(here, flow), 0);
     until(&asking.ended, 1);
     until(&remote.ended, 1);
