@@ -11,7 +11,7 @@ use crate::engine::core::{Core, OneOff};
 use crate::link::{Bound, Code, Event, PathStats, Session, StreamId, SubflowId, Time};
 use crate::relay::io::Io;
 use crate::relay::side::{Owner, Side, SideState};
-use crate::transport::{BATCH_BYTES_MIN, Demand, PathInfo};
+use crate::transport::{BATCH_BYTES_MIN, CarrierKind, Demand, PathInfo};
 use crate::types::address::Endpoint;
 use crate::types::id::Id;
 use crate::types::reason::{Failure, Reason};
@@ -107,6 +107,7 @@ impl Node {
     }
 
     pub(super) fn sample_path(&mut self, core: &mut Core, id: Id, carrier: Id) {
+        let has_rival = self.has_rival(core, id, carrier);
         let Some(record) = self.carriers.get_mut(carrier) else { return };
         let Some(subflow) = record.subflow else { return };
         let Some(side) = core.sides.get(record.side) else { return };
@@ -115,11 +116,36 @@ impl Node {
         let Some(transport) = &mut record.transport else { return };
         if let Some(info) = transport.sample(side, now) {
             let PathInfo { rtt_us: srtt_us, round_us, rate, is_stuck: suspect, .. } = info;
-            let stats = PathStats { srtt_us, rate, round_us, suspect };
+            let stats = PathStats { srtt_us, rate, round_us, suspect, has_rival };
             session.path_stats(now, subflow, stats);
             let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
             transport.follow_rate(side, rate);
         }
+    }
+
+    /// Returns true if another carrier of the link is active over the same path: while both are on trial (see `rivals`). The node
+    /// that dials knows its paths. The other one takes TCP and QUIC from one address for such a pair.
+    fn has_rival(&self, core: &Core, id: Id, carrier: Id) -> bool {
+        let Some(session) = core.pools.sessions.session(id).filter(|session| !session.has_one_way()) else {
+            return false;
+        };
+        let (Some(link), Some(own)) = (self.links.get(id), self.carriers.get(carrier)) else { return false };
+        let slots = link.dialer.as_ref().map(|dialer| &dialer.slots);
+        let peer_of = |carrier: &Carrier| core.sides.get(carrier.side)?.endpoint.ip().map(|addr| addr.ip());
+        let is_quic =
+            |carrier: &Carrier| carrier.transport.as_ref().map(|transport| transport.kind() == CarrierKind::Quic);
+        let is_pair = |own, other| is_quic(own) != is_quic(other);
+        link.carriers.iter().filter(|other| **other != carrier).filter_map(|other| self.carriers.get(*other)).any(
+            |other| {
+                let shares_path = match slots {
+                    Some(slots) => [(own.place, other.place), (other.place, own.place)]
+                        .into_iter()
+                        .any(|(place, beside)| slots.get(place).is_some_and(|slot| slot.beside == Some(beside))),
+                    None => is_pair(own, other) && peer_of(own) == peer_of(other),
+                };
+                shares_path && other.subflow.is_some_and(|subflow| session.is_active(subflow))
+            },
+        )
     }
 
     /// Arms the deadline of a link.

@@ -24,6 +24,8 @@ pub struct PathStats {
     pub round_us: u64,
     /// True if the carrier retransmits because of a timeout.
     pub suspect: bool,
+    /// True if another active subflow is over the same path, so that both share its queue.
+    pub has_rival: bool,
 }
 
 /// Rate and round trip before the first measurement.

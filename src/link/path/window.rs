@@ -12,6 +12,9 @@
 //! With several carriers each has twice this window. The scheduler compares the bytes that wait on each, so more may wait; but
 //! without a bound a deep buffer on one path fills, and everything behind a frame in it waits for seconds. In the mode `redundant`,
 //! which is for short delays, each has this window.
+//!
+//! Two carriers over one path, on trial, share its queue. Each has the window of its own rate, from the start and without a reserve for
+//! growth, so that together they queue no more than one does.
 
 use crate::link::wire::ids::Time;
 
@@ -79,8 +82,10 @@ pub(in crate::link) struct Traffic {
     pub(in crate::link) is_mixed: bool,
     /// No other subflow carries: there is none, or the others are backups or closing.
     pub(in crate::link) is_alone: bool,
-    /// Other subflows stripe with this one.
+    /// Subflows over other paths stripe with this one.
     pub(in crate::link) is_shared: bool,
+    /// Another subflow over the same path stripes with this one.
+    pub(in crate::link) has_rival: bool,
     /// A lane of the carrier has a gap. The rate jumps when it closes, which says nothing about the window.
     pub(in crate::link) has_gap: bool,
     /// Bytes after which the peer acknowledges at once.
@@ -97,6 +102,10 @@ impl Window {
         let is_steady = traffic.is_alone && !traffic.has_gap;
         if !is_steady {
             self.probed = None;
+        }
+        if traffic.has_rival {
+            // The rate falls by what the rival takes, which says nothing about the path.
+            self.shown = Highest::default();
         }
         let is_probing = self.settled && is_steady && self.probe(now, rate, trip);
         let longer_us = if traffic.is_alone { self.longer.0 } else { 0 };
@@ -133,16 +142,20 @@ impl Window {
     /// Returns the bytes that may be under way on a path with this round trip.
     fn bytes_of(&mut self, now: Time, rate: u64, sent: u64, round_us: u64, traffic: Traffic) -> u64 {
         let delay_us = ack_delay_us(round_us);
-        self.note(now, rate, sent, (round_us + delay_us).max(ROUND_US_MIN));
-        if !self.settled {
+        if !self.settled || !traffic.has_rival {
+            self.note(now, rate, sent, (round_us + delay_us).max(ROUND_US_MIN));
+        }
+        if !self.settled && !traffic.has_rival {
             return u64::MAX;
         }
         let rate = if traffic.is_shared { rate.max(self.recent.note(now, rate, PERIOD_US) / 2) } else { rate };
-        let gain = if self.flat < FLAT_ROUNDS { GAIN_GROWING } else { GAIN };
+        let is_growing = self.flat < FLAT_ROUNDS && !traffic.has_rival;
+        let gain = if is_growing { GAIN_GROWING } else { GAIN };
         let carried = |us: u64| rate.saturating_mul(us) / 1_000_000;
         let waiting = (2 * carried(delay_us)).min(traffic.acked_bytes);
         let least = carried(if traffic.is_mixed { FLOOR_US } else { SPARE_US });
-        let bytes = (gain * carried(round_us).max(waiting) / 4).max(BYTES_MIN).max(least);
+        let parts = if traffic.has_rival { 2 } else { 1 };
+        let bytes = (gain * carried(round_us).max(waiting) / 4).max(BYTES_MIN.max(least) / parts);
         if traffic.is_shared { SHARED_GAIN * bytes } else { bytes }
     }
 
@@ -204,8 +217,14 @@ const BYTES_MIN: u64 = 32 << 10;
 mod tests {
     use super::*;
 
-    const ALONE: Traffic =
-        Traffic { is_mixed: false, is_alone: true, is_shared: false, has_gap: false, acked_bytes: 256 << 10 };
+    const ALONE: Traffic = Traffic {
+        is_mixed: false,
+        is_alone: true,
+        is_shared: false,
+        has_rival: false,
+        has_gap: false,
+        acked_bytes: 256 << 10,
+    };
     const MIXED: Traffic = Traffic { is_mixed: true, acked_bytes: 64 << 10, ..ALONE };
     /// A peer that does not acknowledge early.
     const OLD_PEER: Traffic = Traffic { is_mixed: true, ..ALONE };
@@ -253,6 +272,20 @@ mod tests {
         assert_eq!(rig.rounds(3, 1_000_000), 300_000, "it has become slow, and a larger window is tried");
         assert_eq!(rig.rounds(1, 1_000_000), 150_000, "which has changed nothing");
         assert_eq!(rig.rounds(1, 1_500_000), 450_000, "and shows more again");
+    }
+
+    #[test]
+    fn two_carriers_over_one_path_have_half_of_the_minimum_each() {
+        let [mut alone, mut rival] = [(); 2].map(|()| Rig::new(10_000));
+        rival.traffic = Traffic { is_alone: false, has_rival: true, ..ALONE };
+        assert_eq!((alone.rounds(9, 1_000_000), rival.rounds(9, 1_000_000)), (BYTES_MIN, BYTES_MIN / 2));
+        assert_eq!(
+            (alone.rounds(9, 12_500_000), rival.rounds(9, 12_500_000)),
+            (187_500, 187_500),
+            "the rate is the carrier's own"
+        );
+        rival.traffic.is_shared = true;
+        assert_eq!(rival.rounds(1, 12_500_000), 2 * 187_500, "there are other paths, too");
     }
 
     /// The window of the shortest round trip lets half of the rate through, and then the window of that half.

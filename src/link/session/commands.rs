@@ -267,6 +267,11 @@ impl Session {
         self.finish_call();
     }
 
+    /// Returns true if new data may take a subflow at any time.
+    pub fn is_active(&self, id: SubflowId) -> bool {
+        self.subflow(id).is_some_and(|subflow| subflow.class() == Class::Active)
+    }
+
     /// Sets the class of a subflow at both ends.
     pub fn set_class(&mut self, id: SubflowId, class: Class) {
         if let Some(subflow) = self.subflows.iter_mut().find(|subflow| subflow.id == id) {

@@ -310,11 +310,13 @@ impl Session {
     pub fn path_stats(&mut self, now: Time, id: SubflowId, stats: PathStats) {
         let Some(index) = self.subflows.iter().position(|subflow| subflow.id == id) else { return };
         // Redundant mode is chosen for short delays, so there each subflow has the window of a single one.
-        let is_alone = self.has_one_way();
-        let is_shared = !is_alone && self.config.mode != Mode::Redundant;
+        let (is_alone, has_rival) = (self.has_one_way(), stats.has_rival);
+        let is_other = |subflow: &&Subflow| subflow.id != id && subflow.class() == Class::Active;
+        let is_only_rival = has_rival && self.subflows.iter().filter(is_other).count() == 1;
+        let is_shared = !is_alone && !is_only_rival && self.config.mode != Mode::Redundant;
         let has_gap = self.subflows.get(index).is_some_and(|subflow| subflow.gap_since.is_some());
         let (is_mixed, acked_bytes) = (self.is_mixed(now), self.acked_bytes(now));
-        let traffic = Traffic { is_mixed, is_alone, is_shared, has_gap, acked_bytes };
+        let traffic = Traffic { is_mixed, is_alone, is_shared, has_rival, has_gap, acked_bytes };
         if let Some(subflow) = self.subflows.get_mut(index) {
             subflow.path.set_stats(stats);
             let (rate, sent) = (subflow.path.rate(), subflow.sent());

@@ -54,6 +54,7 @@ impl Carrier {
             rate: self.tcp.rate(),
             round_us: self.tcp.rtt_min_us(),
             suspect: self.tcp.is_stuck(),
+            has_rival: false,
         };
         session.path_stats(now, id, stats);
         let rate = session.path(id).map_or(0, |(_, rate, ..)| rate);
