@@ -107,24 +107,25 @@ impl Node {
     }
 
     pub(super) fn sample_path(&mut self, core: &mut Core, id: Id, carrier: Id) {
-        let has_rival = self.has_rival(core, id, carrier);
-        let Some(record) = self.carriers.get_mut(carrier) else { return };
-        let Some(subflow) = record.subflow else { return };
-        let Some(side) = core.sides.get(record.side) else { return };
         let now = core.pools.sessions.now;
+        let Some(record) = self.carriers.get_mut(carrier) else { return };
+        let (Some(subflow), Some(transport)) = (record.subflow, &mut record.transport) else { return };
+        let place = record.side;
+        let Some(side) = core.sides.get(place) else { return };
+        let Some(info) = transport.sample(side, now) else { return };
+        let PathInfo { rtt_us: srtt_us, round_us, rate, is_stuck: suspect, .. } = info;
+        let has_rival = self.has_rival(core, id, carrier);
         let Some(session) = core.pools.sessions.session_mut(id) else { return };
-        let Some(transport) = &mut record.transport else { return };
-        if let Some(info) = transport.sample(side, now) {
-            let PathInfo { rtt_us: srtt_us, round_us, rate, is_stuck: suspect, .. } = info;
-            let stats = PathStats { srtt_us, rate, round_us, suspect, has_rival };
-            session.path_stats(now, subflow, stats);
-            let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
-            transport.follow_rate(side, rate);
-        }
+        session.path_stats(now, subflow, PathStats { srtt_us, rate, round_us, suspect, has_rival });
+        let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
+        let Some(transport) = self.carriers.get_mut(carrier).and_then(|record| record.transport.as_mut()) else {
+            return;
+        };
+        core.sides.get(place).into_iter().for_each(|side| transport.follow_rate(side, rate));
     }
 
-    /// Returns true if another carrier of the link is active over the same path: while both are on trial (see `rivals`). The node
-    /// that dials knows its paths. The other one takes TCP and QUIC from one address for such a pair.
+    /// Returns true if two carriers over one path are on trial (see `rivals`), and this is one of them. The node that dials knows its paths. The
+    /// other one takes TCP and QUIC from one address for such a pair, if one of them was a backup before.
     fn has_rival(&self, core: &Core, id: Id, carrier: Id) -> bool {
         let Some(session) = core.pools.sessions.session(id).filter(|session| !session.has_one_way()) else {
             return false;
@@ -132,18 +133,21 @@ impl Node {
         let (Some(link), Some(own)) = (self.links.get(id), self.carriers.get(carrier)) else { return false };
         let slots = link.dialer.as_ref().map(|dialer| &dialer.slots);
         let peer_of = |carrier: &Carrier| core.sides.get(carrier.side)?.endpoint.ip().map(|addr| addr.ip());
-        let is_quic =
-            |carrier: &Carrier| carrier.transport.as_ref().map(|transport| transport.kind() == CarrierKind::Quic);
-        let is_pair = |own, other| is_quic(own) != is_quic(other);
+        let kind_of = |carrier: &Carrier| carrier.transport.as_ref().map(|transport| transport.kind());
+        let pair = [Some(CarrierKind::Tcp), Some(CarrierKind::Quic)];
         link.carriers.iter().filter(|other| **other != carrier).filter_map(|other| self.carriers.get(*other)).any(
             |other| {
                 let shares_path = match slots {
                     Some(slots) => [(own.place, other.place), (other.place, own.place)]
                         .into_iter()
                         .any(|(place, beside)| slots.get(place).is_some_and(|slot| slot.beside == Some(beside))),
-                    None => is_pair(own, other) && peer_of(own) == peer_of(other),
+                    None => {
+                        let kinds = [kind_of(own), kind_of(other)];
+                        pair.iter().all(|kind| kinds.contains(kind)) && peer_of(own) == peer_of(other)
+                    }
                 };
-                shares_path && other.subflow.is_some_and(|subflow| session.is_active(subflow))
+                let subflows = own.subflow.zip(other.subflow);
+                shares_path && subflows.is_some_and(|(own, other)| session.are_on_trial([own, other]))
             },
         )
     }

@@ -32,6 +32,7 @@ impl From<&'static str> for Label {
     }
 }
 
+/// The text is copied once, and the copies of the label share that.
 impl From<Arc<str>> for Label {
     fn from(text: Arc<str>) -> Label {
         Label(Text::Shared(Arc::new((*text).into())))

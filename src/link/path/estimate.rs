@@ -24,7 +24,7 @@ pub struct PathStats {
     pub round_us: u64,
     /// True if the carrier retransmits because of a timeout.
     pub suspect: bool,
-    /// True if another active subflow is over the same path, so that both share its queue.
+    /// True if another subflow over the same path carries beside this one, for a trial, so that both share its queue.
     pub has_rival: bool,
 }
 

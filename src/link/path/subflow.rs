@@ -79,6 +79,8 @@ pub(in crate::link) struct Subflow {
     pub(in crate::link) up_count_before: u64,
     /// Its class according to this end and to the peer.
     pub(in crate::link) classes: [Class; 2],
+    /// It was a backup at some time: one of two carriers over one path is, and a path of its own is not.
+    pub(in crate::link) was_backup: bool,
     pub(in crate::link) suspect: bool,
     pub(in crate::link) suspected_at: Time,
     /// Late frames are not looked for before this time.
@@ -123,6 +125,7 @@ impl Subflow {
             resumes: false,
             up_count_before: 0,
             classes: [Class::Active; 2],
+            was_backup: false,
             suspect: false,
             suspected_at: Time::ZERO,
             late_after: Time::ZERO,

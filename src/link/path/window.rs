@@ -13,8 +13,8 @@
 //! without a bound a deep buffer on one path fills, and everything behind a frame in it waits for seconds. In the mode `redundant`,
 //! which is for short delays, each has this window.
 //!
-//! Two carriers over one path, on trial, share its queue. Each has the window of its own rate, from the start and without a reserve for
-//! growth, so that together they queue no more than one does.
+//! Two carriers over one path, on trial, share its queue. Each has the window of its own rate from the start, and a reserve for growth
+//! only on a long path, where a trial has few rounds. So together they queue about as much as one does.
 
 use crate::link::wire::ids::Time;
 
@@ -104,11 +104,15 @@ impl Window {
             self.probed = None;
         }
         if traffic.has_rival {
-            // The rate falls by what the rival takes, which says nothing about the path.
-            self.shown = Highest::default();
+            // The rate is a share, and says nothing about the path. The rate of the path is measured again behind the trial.
+            let after = now.after(PROBE_PAUSE_US.0.max(4 * trip.smoothed_us));
+            self.probe_after = self.probe_after.max(after);
+            if self.settled {
+                self.round = (after, sent);
+            }
         }
         let is_probing = self.settled && is_steady && self.probe(now, rate, trip);
-        let longer_us = if traffic.is_alone { self.longer.0 } else { 0 };
+        let longer_us = if traffic.is_alone || traffic.has_rival { self.longer.0 } else { 0 };
         let bytes = self.bytes_of(now, rate, sent, trip.shortest_us.max(longer_us), traffic);
         if is_probing { bytes.saturating_mul(PROBE_GAIN) } else { bytes }
     }
@@ -142,14 +146,12 @@ impl Window {
     /// Returns the bytes that may be under way on a path with this round trip.
     fn bytes_of(&mut self, now: Time, rate: u64, sent: u64, round_us: u64, traffic: Traffic) -> u64 {
         let delay_us = ack_delay_us(round_us);
-        if !self.settled || !traffic.has_rival {
-            self.note(now, rate, sent, (round_us + delay_us).max(ROUND_US_MIN));
-        }
+        self.note(now, rate, sent, (round_us + delay_us).max(ROUND_US_MIN));
         if !self.settled && !traffic.has_rival {
             return u64::MAX;
         }
         let rate = if traffic.is_shared { rate.max(self.recent.note(now, rate, PERIOD_US) / 2) } else { rate };
-        let is_growing = self.flat < FLAT_ROUNDS && !traffic.has_rival;
+        let is_growing = self.flat < FLAT_ROUNDS && (!traffic.has_rival || round_us > LONG_US);
         let gain = if is_growing { GAIN_GROWING } else { GAIN };
         let carried = |us: u64| rate.saturating_mul(us) / 1_000_000;
         let waiting = (2 * carried(delay_us)).min(traffic.acked_bytes);
@@ -192,6 +194,8 @@ const PERIOD_US: u64 = 1_000_000;
 /// The window in quarters of the bytes that the path carries: in general, and while the rate grows.
 const GAIN: u64 = 6;
 const GAIN_GROWING: u64 = 12;
+/// A longer round trip is that of a long path.
+const LONG_US: u64 = 50_000;
 /// Rounds without growth after which the path has shown its full rate.
 const FLAT_ROUNDS: u32 = 3;
 /// Minimum length of a round, because the rate is not measured more often.
@@ -274,18 +278,46 @@ mod tests {
         assert_eq!(rig.rounds(1, 1_500_000), 450_000, "and shows more again");
     }
 
+    const RIVAL: Traffic = Traffic { is_alone: false, has_rival: true, ..ALONE };
+
     #[test]
     fn two_carriers_over_one_path_have_half_of_the_minimum_each() {
         let [mut alone, mut rival] = [(); 2].map(|()| Rig::new(10_000));
-        rival.traffic = Traffic { is_alone: false, has_rival: true, ..ALONE };
+        rival.traffic = RIVAL;
         assert_eq!((alone.rounds(9, 1_000_000), rival.rounds(9, 1_000_000)), (BYTES_MIN, BYTES_MIN / 2));
-        assert_eq!(
-            (alone.rounds(9, 12_500_000), rival.rounds(9, 12_500_000)),
-            (187_500, 187_500),
-            "the rate is the carrier's own"
-        );
+        let of_rate = 187_500;
+        assert_eq!((alone.rounds(9, 12_500_000), rival.rounds(9, 12_500_000)), (of_rate, of_rate), "each its own rate");
         rival.traffic.is_shared = true;
-        assert_eq!(rival.rounds(1, 12_500_000), 2 * 187_500, "there are other paths, too");
+        assert_eq!(rival.rounds(1, 12_500_000), 2 * of_rate, "there are other paths, too");
+        // A carrier that begins in a trial has a window at once, and one for growth on a long path only.
+        for (round_us, window) in [(10_000, 150_000 / 8), (100_000, 3 * 125_000)] {
+            let mut fresh = Rig::new(round_us);
+            fresh.traffic = RIVAL;
+            assert_eq!(fresh.rounds(1, 1_250_000), window, "{round_us} us");
+        }
+    }
+
+    #[test]
+    fn a_trial_leaves_the_window_as_it_was() {
+        let mut rig = Rig::new(20_000);
+        let alone = rig.rounds(20, 5_000_000);
+        rig.traffic = RIVAL;
+        assert_eq!(rig.rounds(40, 2_000_000), alone * 2 / 5);
+        rig.traffic = ALONE;
+        // The measured rate is that of the trial at first.
+        assert_eq!(rig.rounds(3, 2_000_000), alone * 2 / 5, "no larger window is tried");
+        assert_eq!(rig.rounds(9, 5_000_000), alone, "and the old rate is no growth");
+        // A path that became slow meanwhile is found as ever.
+        assert!((0..60).any(|_| rig.rounds(1, 1_000_000) > alone * 2 / 5));
+    }
+
+    #[test]
+    fn a_longer_round_trip_counts_in_a_trial() {
+        let mut window = Window::default();
+        window.longer = (60_000, Time::from_us(1));
+        let trip = Trip { shortest_us: 20_000, smoothed_us: 60_000 };
+        let bytes = window.bytes(Time::from_us(2), 5_000_000, 0, trip, RIVAL);
+        assert_eq!(bytes, 3 * 5_000_000 * 60_000 / 1_000_000);
     }
 
     /// The window of the shortest round trip lets half of the rate through, and then the window of that half.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::event::Event;
 use super::phase::{Cause, Phase};
 use super::state::Session;
+use crate::link::path::subflow::Subflow;
 use crate::link::stream::credit::Window;
 use crate::link::stream::state::{PendingReply, Stream, StreamState};
 use crate::link::wire::code::Code;
@@ -267,9 +268,11 @@ impl Session {
         self.finish_call();
     }
 
-    /// Returns true if new data may take a subflow at any time.
-    pub fn is_active(&self, id: SubflowId) -> bool {
-        self.subflow(id).is_some_and(|subflow| subflow.class() == Class::Active)
+    /// Returns true if two subflows carry new data, and at least one of them was a backup before.
+    pub fn are_on_trial(&self, ids: [SubflowId; 2]) -> bool {
+        let subflows = ids.map(|id| self.subflow(id));
+        let carries = |subflow: &Subflow| subflow.is_live() && !subflow.suspect && subflow.class() == Class::Active;
+        subflows.iter().all(|subflow| subflow.is_some_and(carries)) && subflows.iter().flatten().any(|it| it.was_backup)
     }
 
     /// Sets the class of a subflow at both ends.
@@ -277,6 +280,7 @@ impl Session {
         if let Some(subflow) = self.subflows.iter_mut().find(|subflow| subflow.id == id) {
             let [mine, _] = &mut subflow.classes;
             *mine = class;
+            subflow.was_backup |= class == Class::Backup;
             self.queue_control(Key::Class(id));
             self.check_drained();
         }

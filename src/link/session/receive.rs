@@ -19,7 +19,7 @@ use crate::link::stream::recv::Arrived;
 use crate::link::stream::state::{Stream, StreamState};
 use crate::link::wire::code::Code;
 use crate::link::wire::content::Key;
-use crate::link::wire::frame::{FLAG_LAST, Frame, kind, trace};
+use crate::link::wire::frame::{Class, FLAG_LAST, Frame, kind, trace};
 use crate::link::wire::header::{DATA_HEAD_BYTES, FrameError, HEADER_BYTES, Header, OFFSET_MAX, PART_HEAD_BYTES};
 use crate::link::wire::ids::{StreamId, SubflowId, Time};
 use crate::link::wire::open::{Bound, Open};
@@ -230,6 +230,7 @@ impl Session {
                 if let Some(subflow) = self.subflows.iter_mut().find(|s| s.id.0 == *subflow) {
                     let [_, theirs] = &mut subflow.classes;
                     *theirs = *class;
+                    subflow.was_backup |= subflow.class() == Class::Backup;
                 }
                 self.check_drained();
             }

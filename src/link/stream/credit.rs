@@ -39,7 +39,7 @@ pub(in crate::link) struct Window {
     consumed: u64,
     /// The value of `consumed` in the last CREDIT.
     announced_consumed: u64,
-    /// The need that the peer has told since the last CREDIT.
+    /// The blocks of the peer since the last CREDIT.
     peer: PeerState,
     /// Start of the current round, and `consumed` at that time.
     round: (Time, u64),
@@ -47,12 +47,12 @@ pub(in crate::link) struct Window {
     most: u64,
 }
 
-/// The peer of a window since the last CREDIT.
+/// The blocks of the peer of a window since the last CREDIT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PeerState {
     /// It has not sent BLOCKED.
     Unblocked,
-    /// It has, for the first time then.
+    /// It has, at this time for the first time since the window was judged.
     Blocked(Time),
     /// It has, and that has been used to judge the window.
     Judged,

@@ -240,6 +240,9 @@ impl RecvStream {
 
     /// Stores the new parts of a payload behind a gap.
     fn keep_ahead(&mut self, offset: u64, payload: &Bytes, pools: &mut Pools) {
+        if payload.is_empty() {
+            return;
+        }
         let ahead = self.ahead.get_or_insert_default();
         let end = offset + payload.len() as u64;
         let mut at = offset;

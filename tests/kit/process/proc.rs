@@ -131,7 +131,7 @@ pub fn pipe_bytes(pipe: &impl AsRawFd) -> usize {
     usize::try_from(bytes).expect("a pipe")
 }
 
-/// Returns strace, with these arguments, once it is attached to all threads of a process. The caller kills it.
+/// Returns strace of all threads of a process, with these arguments, once it is attached. The caller kills it.
 #[track_caller]
 pub fn trace(pid: u32, arguments: &[&str]) -> Child {
     let mut command = Command::new("strace");
