@@ -8,7 +8,8 @@ use crate::net_kit;
 use std::net::TcpStream;
 
 use kit::{Scratch, Seaprox, until};
-use net_kit::nodes::{Forward, Nodes, Options, link_figure, subflows};
+use net_kit::filter::filter;
+use net_kit::nodes::{Forward, Nodes, Options, PORT, link_figure, subflows};
 use net_kit::{Kind, Net, Way, has_net};
 use seaprox::node::{CarrierKind, Group};
 
@@ -75,6 +76,8 @@ fn one_subflow_of_multipath_tcp_uses_both_paths_and_outlives_one_of_them() {
     // The connection outlives the address that it was dialed from. Without a path the kernel reinjects what was on its way.
     let number = subflows(&forward.nodes.near)[0]["number"].clone();
     let (near, device) = (own_address(&forward.nodes.near), net.path(0).device());
+    // The node would make another connection when the kernel takes its time.
+    filter(&net, &format!("tcp dport {PORT} tcp flags & (syn | ack) == syn drop;"));
     net.path(0).black_hole(Way::Both);
     net.near().ip(&format!("addr del {near}/24 dev {device}"));
     transfer(forward.pair(), 4 << 20);
