@@ -13,7 +13,7 @@ use crate::kit::socks::{reply5, request5};
 use crate::net_kit::goodput::Load;
 use crate::net_kit::nodes::{Forward, Nodes, Options, front};
 use crate::net_kit::{Kind, Link, Net, Queue, Way};
-use crate::network::{self, Pair, TCP, link_over, ms, plain, rates_of};
+use crate::network::{self, AUTO, Pair, TCP, link_over, ms, plain, rates_of};
 use crate::place::Place;
 
 /// Measures the time that a bulk transfer adds to an echo: over a link that carries both, and over plain TCP with a
@@ -54,6 +54,37 @@ pub fn bulk_beside(_: &Place) -> io::Result<Run> {
         let run = rates_of(&plain, &link, ms(1500));
         echoes.join().expect("echoes")?;
         Ok(Run { attack: "150 echoes".into(), ..run })
+    })
+}
+
+/// Measures echoes beside a bulk transfer over a path that is as fast as the kernel: the 99th percentile, and beside it that without
+/// the transfer.
+pub fn beside_fast_bulk(_: &Place) -> io::Result<Run> {
+    let net = network::of(&[Kind::Veth])?;
+    let forward = link_over(&net, 1, AUTO);
+    let (mut client, mut server) = forward.pair();
+    let plain = percentile(&echo_ms(&mut client, &mut server, 500, ms(1))?, 99);
+    let load = Load::start(vec![forward.pair()]);
+    thread::sleep(ms(1000));
+    let (received, since) = (load.received(), Instant::now());
+    let beside = percentile(&echo_ms(&mut client, &mut server, 2000, ms(1))?, 99);
+    let gbit = (load.received() - received) as f64 * 8.0 / since.elapsed().as_nanos() as f64;
+    Ok(Run { plain, beside, attack: format!("{gbit:.1} Gbit/s of bulk"), ..Run::default() })
+}
+
+/// Measures the rate of a bulk transfer over such a path beside echoes, and without them.
+pub fn fast_bulk_beside(_: &Place) -> io::Result<Run> {
+    let net = network::of(&[Kind::Veth])?;
+    let forward = link_over(&net, 1, AUTO);
+    let (mut client, mut server) = forward.pair();
+    let load = Load::start(vec![forward.pair()]);
+    thread::sleep(ms(1000));
+    let plain = load.measure(ms(1500));
+    thread::scope(|scope| {
+        let echoes = scope.spawn(|| echo_ms(&mut client, &mut server, 1500, ms(1)));
+        let beside = load.measure(ms(1500));
+        echoes.join().expect("echoes")?;
+        Ok(Run { plain, beside, attack: "1,500 echoes".into(), ..Run::default() })
     })
 }
 
