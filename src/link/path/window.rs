@@ -313,8 +313,7 @@ mod tests {
 
     #[test]
     fn a_longer_round_trip_counts_in_a_trial() {
-        let mut window = Window::default();
-        window.longer = (60_000, Time::from_us(1));
+        let mut window = Window { longer: (60_000, Time::from_us(1)), ..Window::default() };
         let trip = Trip { shortest_us: 20_000, smoothed_us: 60_000 };
         let bytes = window.bytes(Time::from_us(2), 5_000_000, 0, trip, RIVAL);
         assert_eq!(bytes, 3 * 5_000_000 * 60_000 / 1_000_000);
