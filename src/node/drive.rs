@@ -124,8 +124,8 @@ impl Node {
         core.sides.get(place).into_iter().for_each(|side| transport.follow_rate(side, rate));
     }
 
-    /// Returns true if two carriers over one path are on trial (see `rivals`), and this is one of them. The node that dials knows its paths. The
-    /// other one takes TCP and QUIC from one address for such a pair, if one of them was a backup before.
+    /// Returns true if two carriers over one path are on trial (see `rivals`), and this is one of them. The node that dials knows its
+    /// paths. The node that accepts takes TCP and QUIC from one address for such a pair, if one of them was a backup before.
     fn has_rival(&self, core: &Core, id: Id, carrier: Id) -> bool {
         let Some(session) = core.pools.sessions.session(id).filter(|session| !session.has_one_way()) else {
             return false;

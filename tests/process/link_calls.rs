@@ -9,8 +9,8 @@ use kit::link::Keys;
 use kit::peer::both;
 use kit::{Peer, Scratch, Seaprox, proc, until};
 
-/// A node that carries pings has a deadline some milliseconds ahead in each turn. One setting of its timer serves several polls, which have no
-/// timeout of their own then.
+/// A node that carries pings has a deadline some milliseconds ahead in each turn. One setting of its timer serves several polls,
+/// which have no timeout of their own then.
 #[test]
 fn a_node_under_way_sets_its_timer_less_often_than_it_polls() {
     if !kit::has("strace") {

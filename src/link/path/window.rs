@@ -14,7 +14,7 @@
 //! which is for short delays, each has this window.
 //!
 //! Two carriers over one path, on trial, share its queue. Each has the window of its own rate from the start, and a reserve for growth
-//! only on a long path, where a trial has few rounds. So together they queue about as much as one does.
+//! only on a long path, where a trial has few rounds. So together they queue little more than one does.
 
 use crate::link::wire::ids::Time;
 
