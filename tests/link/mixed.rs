@@ -3,9 +3,11 @@
 use crate::link_kit;
 
 use link_kit::app::Plan;
+use link_kit::peer::{FIRST, Peer};
 use link_kit::pipe::{Manner, Shape};
 use link_kit::{CLIENT, SERVER, World, gates, pattern};
-use seaprox::link::{Config, Open, StreamId, SubflowId};
+use seaprox::link::frame::Class;
+use seaprox::link::{Config, Open, SessionRole, StreamId, SubflowId};
 
 /// Returns a started world of paths with these manners, each of 50 Mbit/s and 10 ms.
 fn world(manners: &[Manner]) -> World {
@@ -197,4 +199,18 @@ fn small_messages_do_not_wait_for_the_repair_of_a_bulk_transfer() {
         assert!(delays.len() > 900 && at(50) <= 20 && at(99) <= 26, "{said}");
         assert!(share > 0.95 && rates[0] > 0.6 && rates[1] < 1.5, "{said}");
     }
+}
+
+#[test]
+fn two_subflows_are_on_trial_while_both_carry_and_one_was_a_backup() {
+    let mut peer = Peer::of(SessionRole::Client, Config::default(), 0);
+    // A subflow may join once the first one is up.
+    (0..8).for_each(|_| drop(peer.keep_alive(FIRST)));
+    let second = peer.join(SubflowId(FIRST.0 + 1));
+    assert!(!peer.session.are_on_trial([FIRST, second]), "two paths that were never backups stripe");
+    peer.session.set_class(second, Class::Backup);
+    assert!(!peer.session.are_on_trial([FIRST, second]), "a backup does not carry");
+    peer.session.set_class(second, Class::Active);
+    assert!(peer.session.are_on_trial([FIRST, second]) && peer.session.are_on_trial([second, FIRST]));
+    assert!(!peer.session.are_on_trial([FIRST, SubflowId(second.0 + 1)]), "there is no such subflow");
 }
