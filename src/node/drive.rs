@@ -113,10 +113,10 @@ impl Node {
         let place = record.side;
         let Some(side) = core.sides.get(place) else { return };
         let Some(info) = transport.sample(side, now) else { return };
-        let PathInfo { rtt_us: srtt_us, round_us, rate, is_stuck: suspect, .. } = info;
+        let PathInfo { rtt_us: srtt_us, round_us, rate, is_stuck: suspect, resent, .. } = info;
         let has_rival = self.has_rival(core, id, carrier);
         let Some(session) = core.pools.sessions.session_mut(id) else { return };
-        session.path_stats(now, subflow, PathStats { srtt_us, rate, round_us, suspect, has_rival });
+        session.path_stats(now, subflow, PathStats { srtt_us, rate, round_us, suspect, resent, has_rival });
         let rate = session.path(subflow).map_or(0, |(_, rate, ..)| rate);
         let Some(transport) = self.carriers.get_mut(carrier).and_then(|record| record.transport.as_mut()) else {
             return;

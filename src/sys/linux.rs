@@ -338,9 +338,10 @@ pub(crate) fn tcp_info(socket: &TcpStream) -> Option<PathInfo> {
     let (fd, at) = (socket.as_raw_fd(), info.as_mut_ptr().cast());
     // The pointers are to a live array and to its length, as getsockopt requires.
     syscall!(libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, at, &raw mut len)).ok()?;
-    if (len as usize) < INFO_BYTES {
+    if (len as usize) < INFO_BYTES_MIN {
         return None;
     }
+    // An older kernel leaves the end of the array as it is.
     Some(path_info(&info))
 }
 
@@ -352,9 +353,10 @@ fn path_info(info: &[u8; INFO_BYTES]) -> PathInfo {
     // The delivery rate is low while the application sends little; the window shows what the path would carry.
     let window_rate = window * mss * 1_000_000 / rtt_us.max(1);
     let is_stuck = info[RETRANSMITS] > 0 || info[BACKOFF] > 0;
-    let packets_lost = word(TOTAL_RETRANS).into();
+    let packets_lost = u64::from(word(TOTAL_RETRANS));
+    let resent = packets_lost.saturating_sub(word(DSACK_DUPS).into());
     let figures = PathFigures { window_bytes: window * mss, packets_lost, mtu_bytes: word(PMTU) };
-    PathInfo { rtt_us, round_us, rate: delivery_rate.max(window_rate), is_stuck, figures }
+    PathInfo { rtt_us, round_us, rate: delivery_rate.max(window_rate), is_stuck, resent, figures }
 }
 
 /// Returns the user and the groups of the process that connected a Unix socket, as they were then (`SO_PEERCRED` and
@@ -408,6 +410,7 @@ pub(crate) fn mptcp_info(socket: &TcpStream) -> Option<PathInfo> {
         round_us: a.round_us.min(b.round_us),
         rate: a.rate.saturating_add(b.rate),
         is_stuck: a.is_stuck && b.is_stuck,
+        resent: a.resent.saturating_add(b.resent),
         figures: PathFigures {
             window_bytes: a.figures.window_bytes.saturating_add(b.figures.window_bytes),
             packets_lost: a.figures.packets_lost.saturating_add(b.figures.packets_lost),
@@ -479,8 +482,12 @@ const SND_CWND: usize = 80;
 const TOTAL_RETRANS: usize = 100;
 const MIN_RTT: usize = 148;
 const DELIVERY_RATE: usize = 160;
-/// Size of `struct tcp_info` up to the end of the delivery rate (since Linux 4.9).
-const INFO_BYTES: usize = 168;
+/// Packets of which the peer had two (RFC 2883).
+const DSACK_DUPS: usize = 216;
+/// Size of `struct tcp_info` up to the end of the delivery rate (since Linux 4.9), and up to that of the packets that arrived
+/// twice (since Linux 4.19).
+const INFO_BYTES_MIN: usize = 168;
+const INFO_BYTES: usize = DSACK_DUPS + 4;
 // The options of multipath TCP (linux/mptcp.h), which libc does not name.
 const SOL_MPTCP: libc::c_int = 284;
 const MPTCP_INFO: libc::c_int = 1;

@@ -85,9 +85,27 @@ fn a_lossy_path_does_not_slow_down_a_clean_one() {
 
 #[test]
 fn a_lossy_path_is_filled_where_the_congestion_control_is_bbr() {
-    for (name, bounds) in [("2 % loss", [0.92, 200.0, 150.0]), ("5 % loss", [0.93, 150.0, 150.0])] {
+    for (name, bounds) in [("2 % loss", [0.975, 150.0, 120.0]), ("5 % loss", [0.965, 150.0, 120.0])] {
         let [share, gap, echo, _] = lossy(name, true);
         assert!(share >= bounds[0] && gap <= bounds[1] && echo <= bounds[2], "{name}: {share} {gap} {echo}");
+    }
+}
+
+/// One carrier waits for the repair of each loss. The window of a path without losses made this 0.86 of plain TCP at 2 %.
+#[test]
+fn one_lossy_path_is_filled_where_the_congestion_control_is_bbr() {
+    for (mbit, ppm) in [(20, 10_000), (20, 20_000), (20, 50_000), (10, 20_000), (50, 5_000)] {
+        let line = Rc::new(Trace::steady(mbit, 10, 100).with_loss(ppm));
+        let rows = (0..11).map(|seed| {
+            let mut scene = Scene::of("lossy", &[(&line, 0)]).with_bbr();
+            scene.lines[0].reseed(seed);
+            scene.bulk(8)
+        });
+        let rows: Vec<Row> = rows.collect();
+        let mut shares: Vec<f64> = rows.iter().map(|row| row.share / row.best).collect();
+        shares.sort_by(f64::total_cmp);
+        println!("{mbit} Mbit/s, {ppm} of a million lost: {shares:.3?}");
+        assert!(shares[5] >= 0.98, "{mbit} Mbit/s, {ppm} of a million lost: {shares:?}");
     }
 }
 

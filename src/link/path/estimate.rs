@@ -11,6 +11,7 @@
 use crate::link::wire::header::FRAME_BYTES_MAX;
 use crate::link::wire::ids::Time;
 
+use super::losses::Losses;
 use super::window::{Trip, ack_delay_us};
 
 /// Measurements of the carrier, as far as it has them. Zero means unknown.
@@ -24,6 +25,8 @@ pub struct PathStats {
     pub round_us: u64,
     /// True if the carrier retransmits because of a timeout.
     pub suspect: bool,
+    /// Number of packets that the carrier has sent again, in all; 0 where lanes show their gaps.
+    pub resent: u64,
     /// True if another subflow over the same path carries beside this one, for a trial, so that both share its queue.
     pub has_rival: bool,
 }
@@ -114,6 +117,7 @@ struct Epoch {
 #[derive(Debug, Default)]
 pub(in crate::link) struct PathEstimate {
     carrier: PathStats,
+    losses: Losses,
     /// Time from PING to PONG.
     ping: RoundTrip,
     /// Time from a frame to its lane acknowledgement, including the peer's delay.
@@ -131,8 +135,20 @@ pub(in crate::link) struct PathEstimate {
 
 impl PathEstimate {
     /// Stores the measurements of the carrier.
-    pub(in crate::link) fn set_stats(&mut self, stats: PathStats) {
+    pub(in crate::link) fn set_stats(&mut self, now: Time, stats: PathStats) {
+        if stats.has_rival || stats.suspect {
+            // Two carriers fill one queue, and an outage ends with packets that are sent again.
+            self.losses.pass(now, stats.resent);
+        } else {
+            self.losses.note(now, stats.resent, stats.srtt_us);
+        }
         self.carrier = stats;
+    }
+
+    /// Returns the time that the repair of a lost packet takes at least, in microseconds, if the path loses packets all the time,
+    /// and 0 otherwise.
+    pub(in crate::link) fn repair_us(&self) -> u64 {
+        if self.losses.are_steady() { self.carrier.round_us } else { 0 }
     }
 
     pub(in crate::link) fn on_pong(&mut self, now: Time, us: u64) {
@@ -463,7 +479,7 @@ mod tests {
     #[test]
     fn the_arrival_time_counts_the_queue_and_not_the_bytes_in_transit() {
         let mut path = PathEstimate::default();
-        path.set_stats(PathStats { srtt_us: 20_000, rate: 2_000_000, ..PathStats::default() });
+        path.set_stats(Time::ZERO, PathStats { srtt_us: 20_000, rate: 2_000_000, ..PathStats::default() });
         assert_eq!(path.arrival_us(0, 1000, path.rate()), 10_500);
         assert_eq!(path.arrival_us(40_000, 1000, path.rate()), 10_500);
         assert_eq!(path.arrival_us(70_000, 1000, path.rate()), 25_500);
@@ -483,9 +499,9 @@ mod tests {
         let trip = |estimate: &PathEstimate| estimate.trip().map(|trip| (trip.shortest_us, trip.smoothed_us));
         estimate.on_pong(Time::ZERO, 100_000);
         assert_eq!(trip(&estimate), None, "the carrier measures nothing");
-        estimate.set_stats(PathStats { srtt_us: 90_000, round_us: 80_000, ..PathStats::default() });
+        estimate.set_stats(Time::ZERO, PathStats { srtt_us: 90_000, round_us: 80_000, ..PathStats::default() });
         assert_eq!(trip(&estimate), Some((80_000, 90_000)), "the carrier sees the whole path");
-        estimate.set_stats(PathStats { srtt_us: 300, round_us: 20, ..PathStats::default() });
+        estimate.set_stats(Time::ZERO, PathStats { srtt_us: 300, round_us: 20, ..PathStats::default() });
         assert_eq!(trip(&estimate), Some((100_000, 300)), "a proxy ends the connection");
         for n in 1..=100 {
             estimate.on_ack(Time::from_us(n * 1_000_000), 120_000, n, 1);

@@ -4,6 +4,7 @@
 
 pub(super) mod estimate;
 pub(super) mod lane;
+pub(super) mod losses;
 pub(super) mod scheduler;
 pub(super) mod single;
 pub(super) mod subflow;

@@ -13,6 +13,11 @@
 //! without a bound a deep buffer on one path fills, and everything behind a frame in it waits for seconds. In the mode `redundant`,
 //! which is for short delays, each has this window.
 //!
+//! Behind a lost packet a carrier of one lane delivers nothing until the repair, a round trip or two later, though the bytes have
+//! arrived. On a path that loses packets all the time the window has room for the bytes of three such times. A carrier that sends
+//! on in spite of losses, as BBR does, uses them; the congestion window of any other carrier is smaller. In the mode `redundant` the
+//! window has no such room.
+//!
 //! Two carriers over one path, on trial, share its queue. Each has the window of its own rate from the start, and a reserve for growth
 //! only on a long path, where a trial has few rounds. So together they queue little more than one does.
 
@@ -88,6 +93,8 @@ pub(in crate::link) struct Traffic {
     pub(in crate::link) has_rival: bool,
     /// A lane of the carrier has a gap. The rate jumps when it closes, which says nothing about the window.
     pub(in crate::link) has_gap: bool,
+    /// Time that the repair of a lost packet takes, on a path that loses packets all the time, or 0.
+    pub(in crate::link) repair_us: u64,
     /// Bytes after which the peer acknowledges at once.
     pub(in crate::link) acked_bytes: u64,
 }
@@ -99,7 +106,7 @@ impl Window {
         if trip.shortest_us == 0 {
             return u64::MAX;
         }
-        let is_steady = traffic.is_alone && !traffic.has_gap;
+        let is_steady = traffic.is_alone && !traffic.has_gap && traffic.repair_us == 0;
         if !is_steady {
             self.probed = None;
         }
@@ -158,6 +165,7 @@ impl Window {
         let least = carried(if traffic.is_mixed { FLOOR_US } else { SPARE_US });
         let parts = if traffic.has_rival { 2 } else { 1 };
         let bytes = (gain * carried(round_us).max(waiting) / 4).max(BYTES_MIN.max(least) / parts);
+        let bytes = bytes + REPAIRED * carried(traffic.repair_us) / 4;
         if traffic.is_shared { SHARED_GAIN * bytes } else { bytes }
     }
 
@@ -188,6 +196,8 @@ pub(in crate::link) fn ack_delay_us(round_us: u64) -> u64 {
 
 /// The window of each of several subflows, in windows of a single one.
 const SHARED_GAIN: u64 = 2;
+/// Bytes that wait for repairs, in quarters of those that the path carries during one. A packet may be lost again.
+const REPAIRED: u64 = 18;
 /// Time for which one of several subflows keeps half of the window of its highest rate. Radio links dip for shorter times, and
 /// would need several rounds to show their rate again.
 const PERIOD_US: u64 = 1_000_000;
@@ -227,6 +237,7 @@ mod tests {
         is_shared: false,
         has_rival: false,
         has_gap: false,
+        repair_us: 0,
         acked_bytes: 256 << 10,
     };
     const MIXED: Traffic = Traffic { is_mixed: true, acked_bytes: 64 << 10, ..ALONE };
@@ -294,6 +305,27 @@ mod tests {
             let mut fresh = Rig::new(round_us);
             fresh.traffic = RIVAL;
             assert_eq!(fresh.rounds(1, 1_250_000), window, "{round_us} us");
+        }
+    }
+
+    #[test]
+    fn the_window_is_larger_on_a_path_that_loses_packets_all_the_time() {
+        let mut rig = Rig::new(20_000);
+        let without = rig.rounds(20, 5_000_000);
+        rig.traffic = Traffic { repair_us: 10_000, ..ALONE };
+        assert_eq!(rig.rounds(1, 5_000_000), without + 4 * 50_000 + 25_000);
+        rig.traffic = Traffic { is_alone: false, is_shared: true, ..rig.traffic };
+        assert_eq!(rig.rounds(1, 5_000_000), 2 * (without + 4 * 50_000 + 25_000));
+    }
+
+    #[test]
+    fn no_larger_window_is_tried_on_a_path_that_loses_packets_all_the_time() {
+        let [mut clean, mut lossy] = [(); 2].map(|()| Rig::new(20_000));
+        lossy.traffic = Traffic { repair_us: 1, ..ALONE };
+        for (rig, is_tried) in [(&mut clean, true), (&mut lossy, false)] {
+            rig.rounds(20, 5_000_000);
+            let usual = 1_000_000 * 20_000 / 1_000_000 * GAIN / 4;
+            assert_eq!((0..60).any(|_| rig.rounds(1, 1_000_000) > usual.max(BYTES_MIN) * 3 / 2), is_tried);
         }
     }
 

@@ -316,9 +316,10 @@ impl Session {
         let is_shared = !is_alone && !is_only_rival && self.config.mode != Mode::Redundant;
         let has_gap = self.subflows.get(index).is_some_and(|subflow| subflow.gap_since.is_some());
         let (is_mixed, acked_bytes) = (self.is_mixed(now), self.acked_bytes(now));
-        let traffic = Traffic { is_mixed, is_alone, is_shared, has_rival, has_gap, acked_bytes };
         if let Some(subflow) = self.subflows.get_mut(index) {
-            subflow.path.set_stats(stats);
+            subflow.path.set_stats(now, stats);
+            let repair_us = if self.config.mode == Mode::Redundant { 0 } else { subflow.path.repair_us() };
+            let traffic = Traffic { is_mixed, is_alone, is_shared, has_rival, has_gap, repair_us, acked_bytes };
             let (rate, sent) = (subflow.path.rate(), subflow.sent());
             if let Some(trip) = subflow.path.trip() {
                 subflow.window = subflow.shown.bytes(now, rate, sent, trip, traffic);

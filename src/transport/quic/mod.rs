@@ -457,7 +457,8 @@ impl Transport for Quic {
         let rate = connection.congestion_state().window().saturating_mul(1_000_000) / rtt_us;
         (self.sampled, self.window_rate) = (now, rate);
         let is_stuck = self.silence.is_long(Instant::now(), connection.rtt());
-        Some(PathInfo { rtt_us, round_us, rate, is_stuck, figures: PathFigures::default() })
+        // Lanes show their gaps, so lost packets do not count. The status asks for the figures itself.
+        Some(PathInfo { rtt_us, round_us, rate, is_stuck, resent: 0, figures: PathFigures::default() })
     }
 
     fn figures(&self, _: &Side) -> Option<PathFigures> {

@@ -54,6 +54,7 @@ impl Carrier {
             rate: self.tcp.rate(),
             round_us: self.tcp.rtt_min_us(),
             suspect: self.tcp.is_stuck(),
+            resent: self.tcp.resent(),
             has_rival: false,
         };
         session.path_stats(now, id, stats);

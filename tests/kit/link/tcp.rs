@@ -131,6 +131,8 @@ pub struct Tcp {
     /// The round of HyStart: the transmission that ends it, the shortest round trip in it, the number of samples.
     round: (u64, u64, u32),
     is_limited: bool,
+    /// Segments that were taken for lost and sent again.
+    resent: u64,
     last_sent: Time,
     delivered: (u64, Time),
     delivery_rate: u64,
@@ -177,6 +179,7 @@ impl Tcp {
             rtt_min_us: u64::MAX,
             round: (0, u64::MAX, 0),
             is_limited: false,
+            resent: 0,
             last_sent: now,
             delivered: (0, now),
             delivery_rate: 0,
@@ -280,6 +283,11 @@ impl Tcp {
     pub fn rate(&self) -> u64 {
         let window = self.window() * SEGMENT as f64 * 1e6 / self.srtt_us.max(1) as f64;
         if self.srtt_us == 0 { 0 } else { self.delivery_rate.max(window as u64) }
+    }
+
+    /// Returns the number of segments that were taken for lost and sent again.
+    pub fn resent(&self) -> u64 {
+        self.resent
     }
 
     /// Returns true while a timeout has not been followed by progress.
@@ -515,6 +523,7 @@ impl Tcp {
             if let Some(seq) = lost {
                 self.lost.remove(&seq);
                 let Some(index) = self.index_of(seq) else { continue };
+                self.resent += 1;
                 self.transmit(now, index);
                 continue;
             }
