@@ -5,9 +5,11 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
+use socket2::SockRef;
+
 use crate::echoes::percentile;
 use crate::net_kit::echoes::echo_ms;
-use crate::net_kit::goodput::{Load, goodputs};
+use crate::net_kit::goodput::{Load, goodput, goodputs};
 use crate::net_kit::line::Trace;
 use crate::net_kit::nodes::PORT;
 use crate::net_kit::playback::follow;
@@ -59,6 +61,22 @@ pub fn lossy(loss: f64) -> io::Result<Run> {
     let net = network::of(&[emulated(20.0, ms(20)), emulated(20.0, ms(20))])?;
     net.path(1).link(Way::Out, |link| link.loss = loss);
     Ok(rates::in_turns(&net, 2, link_over(&net, 2, TCP), |pairs| goodputs(pairs, ms(4000), ms(10_000))))
+}
+
+/// Measures one stream over a path that loses 2 % of the packets toward the reader, with BBR. The figure for comparison is that of
+/// plain TCP with BBR, measured first.
+pub fn lossy_with_bbr(_: &Place) -> io::Result<Run> {
+    let net = network::of(&[emulated(20.0, ms(10))])?;
+    net.path(0).link(Way::Out, |link| link.loss = 0.02);
+    let alone = {
+        let pair = plain(&net, 0);
+        for end in [&pair.0, &pair.1] {
+            SockRef::from(end).set_tcp_congestion(b"bbr")?;
+        }
+        goodput(vec![pair], ms(4000), ms(10_000))
+    };
+    let beside = goodput(vec![link_over(&net, 1, BBR).pair()], ms(4000), ms(10_000));
+    Ok(Run { plain: alone, beside, ..Run::default() })
 }
 
 /// Measures the 99th percentile of echoes beside a bulk stream while the paths follow traces. The figure for comparison is the
@@ -136,6 +154,7 @@ fn figure(time: Duration) -> f64 {
 
 pub const REDUNDANT: &[&str] = &["--carrier", "tcp", "--mode", "redundant"];
 const SINGLE: &[&str] = &["--carrier", "tcp", "--mode", "single"];
+const BBR: &[&str] = &["--carrier", "tcp", "--congestion", "bbr"];
 /// The time of a measurement on traces.
 const TIME: Duration = ms(20_000);
 const MBIT: f64 = 40.0;

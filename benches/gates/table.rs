@@ -132,6 +132,13 @@ pub const GATES: &[Gate] = &[
     Gate { name: "path-lossy-2", run: |_| scenes::lossy(0.02), ..TWO_PATHS },
     Gate { name: "path-lossy-5", run: |_| scenes::lossy(0.05), ..TWO_PATHS },
     Gate {
+        name: "path-lossy-bbr",
+        figure: "rate over 1 path with BBR",
+        unit: "Mbit/s",
+        limit: Limit::TimesAtLeast(0.95),
+        run: scenes::lossy_with_bbr,
+    },
+    Gate {
         name: "path-lte-lte-echo",
         limit: Limit::AtMost(600.0),
         run: |_| scenes::echoes_beside_bulk(scenes::lte_lte(), TCP),
