@@ -60,8 +60,9 @@ fn one_line_joins_two_nodes_with_the_permissions_of_the_inviter() {
 fn joining_a_node_that_listens_for_quic_alone_says_that_it_takes_no_tcp() {
     let scratch = Scratch::new();
     let config = scratch.file("far");
-    let node = Seaprox::start(&["link", "--listen", "127.0.0.1:0", "--config-dir", &config, "--carrier", "quic"]);
-    let addr = node.listens(0).strip_prefix("udp:").unwrap().to_owned();
+    // No other test listens on TCP at the number of this port of UDP.
+    let addr = format!("127.0.0.1:{}", kit::program::free_port());
+    let _node = Seaprox::start(&["link", "--listen", &addr, "--config-dir", &config, "--carrier", "quic"]);
     let invited = run(&["invite", "--config-dir", &config, "--address", &addr]);
     assert_eq!(invited.code, Some(0), "{}", invited.err);
     let joined = run_with(&["join", "--config-dir", &scratch.file("near")], &invited.out, |_| {});
