@@ -510,4 +510,17 @@ mod tests {
         (101..=500).for_each(|n| estimate.on_ack(Time::from_us(n * 1_000_000), 120_000, n, 1));
         assert_eq!(trip(&estimate), Some((120_000, 120_000)), "and forgotten after five minutes");
     }
+
+    #[test]
+    fn a_path_is_repaired_where_it_loses_packets_all_the_time() {
+        let stats = PathStats { srtt_us: 25_000, round_us: 20_000, ..PathStats::default() };
+        let repair_us = |stats: PathStats| {
+            let mut path = PathEstimate::default();
+            (1..=40).for_each(|n| path.set_stats(Time::from_us(25_000 * n), PathStats { resent: n, ..stats }));
+            path.repair_us()
+        };
+        assert_eq!(repair_us(stats), 20_000);
+        assert_eq!(repair_us(PathStats { has_rival: true, ..stats }), 0, "two carriers fill one queue");
+        assert_eq!(repair_us(PathStats { suspect: true, ..stats }), 0, "an outage ends");
+    }
 }

@@ -15,7 +15,7 @@
 //!
 //! Behind a lost packet a carrier of one lane delivers nothing until the repair, a round trip or two later, though the bytes have
 //! arrived. On a path that loses packets all the time the window has room for the bytes of three such times. A carrier that sends
-//! on in spite of losses, as BBR does, uses them; the congestion window of any other carrier is smaller. In the mode `redundant` the
+//! on in spite of losses, as BBR does, uses the room; the congestion window of any other carrier is smaller. In the mode `redundant` the
 //! window has no such room.
 //!
 //! Two carriers over one path, on trial, share its queue. Each has the window of its own rate from the start, and a reserve for growth
