@@ -337,7 +337,7 @@ mod tests {
         assert_eq!(rig.rounds(40, 2_000_000), alone * 2 / 5);
         rig.traffic = ALONE;
         // The measured rate is that of the trial at first.
-        assert_eq!(rig.rounds(3, 2_000_000), alone * 2 / 5, "no larger window is tried");
+        assert!((0..3).all(|_| rig.rounds(1, 2_000_000) == alone * 2 / 5), "no larger window is tried");
         assert!((0..9).all(|_| rig.rounds(1, 5_000_000) == alone), "and the old rate is no growth");
         // A path that became slow meanwhile is found as ever.
         assert!((0..60).any(|_| rig.rounds(1, 1_000_000) > alone * 2 / 5));
