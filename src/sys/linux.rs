@@ -405,14 +405,12 @@ pub(crate) fn mptcp_info(socket: &TcpStream) -> Option<PathInfo> {
         return None;
     }
     let (records, _) = info[SUBFLOW_HEAD_BYTES..].as_chunks::<INFO_BYTES>();
-    // The connection keeps bytes that its subflows cannot send, whatever they repair.
-    let infos = records.iter().take(count).map(|record| PathInfo { resent: 0, ..path_info(record) });
-    infos.reduce(|a, b| PathInfo {
+    records.iter().take(count).map(path_info).reduce(|a, b| PathInfo {
         rtt_us: a.rtt_us.min(b.rtt_us),
         round_us: a.round_us.min(b.round_us),
         rate: a.rate.saturating_add(b.rate),
         is_stuck: a.is_stuck && b.is_stuck,
-        resent: 0,
+        resent: a.resent.saturating_add(b.resent),
         figures: PathFigures {
             window_bytes: a.figures.window_bytes.saturating_add(b.figures.window_bytes),
             packets_lost: a.figures.packets_lost.saturating_add(b.figures.packets_lost),

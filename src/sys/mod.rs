@@ -169,8 +169,7 @@ pub(crate) struct PathInfo {
     pub rate: u64,
     /// The connection retransmits because of a timeout.
     pub is_stuck: bool,
-    /// Packets that were sent again, in all, without those that had arrived the first time; 0 if the connection would keep more
-    /// bytes than it can send.
+    /// Packets that were sent again, in all, without those that had arrived the first time.
     pub resent: u64,
     pub figures: PathFigures,
 }

@@ -27,8 +27,10 @@ impl StreamKind for Mptcp {
         sys::mptcp_subflows(socket).is_some_and(|others| others > 0)
     }
 
-    /// Returns the sum over the kernel's subflows, or the figures of TCP after a fallback.
+    /// Returns the sum over the kernel's subflows, or the figures of TCP after a fallback. No packets sent again count: a larger window
+    /// for repairs would be a queue, because the kernel gives its subflows all bytes, whatever they can send.
     fn path_info(socket: &TcpStream) -> Option<PathInfo> {
-        sys::mptcp_info(socket).or_else(|| sys::tcp_info(socket))
+        let sum = sys::mptcp_info(socket).map(|info| PathInfo { resent: 0, ..info });
+        sum.or_else(|| sys::tcp_info(socket))
     }
 }

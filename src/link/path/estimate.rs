@@ -25,7 +25,7 @@ pub struct PathStats {
     pub round_us: u64,
     /// True if the carrier retransmits because of a timeout.
     pub suspect: bool,
-    /// Number of packets that the carrier has sent again, in all; 0 where lanes show their gaps.
+    /// Number of packets that the carrier has sent again, in all; 0 where the window needs no room for repairs.
     pub resent: u64,
     /// True if another subflow over the same path carries beside this one, for a trial, so that both share its queue.
     pub has_rival: bool,
