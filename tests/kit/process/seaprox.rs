@@ -128,9 +128,11 @@ impl Seaprox {
     pub fn status(&self) -> Value {
         let path = self.scratch.file("status");
         let mut status = Value::Null;
-        // Loops that have no time to answer on a busy machine are asked again. Such an answer may end in the middle.
+        // Loops that have no time to answer on a busy machine are asked again. An answer ends in the middle if a loop does not answer
+        // within two seconds.
         until("the loops answer", || {
             let mut socket = UnixStream::connect(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+            let asked = Instant::now();
             socket.set_read_timeout(Some(SOON)).expect("a socket");
             // A process of an earlier version sends its status at once.
             let _ = socket.write_all(b"GET /status HTTP/1.0\r\nHost: localhost\r\n\r\n");
@@ -141,7 +143,7 @@ impl Seaprox {
             match serde_json::from_slice(&document[head..]) {
                 Ok(whole) => status = whole,
                 Err(error) => {
-                    assert!(error.is_eof(), "status is JSON: {error}");
+                    assert!(error.is_eof() && asked.elapsed() >= LOOP_TIMEOUT, "status is JSON: {error}");
                     return false;
                 }
             }
@@ -311,6 +313,8 @@ pub fn command(args: &[&str]) -> Command {
     command_of(BINARY, args)
 }
 
+/// The time within which a loop answers a question of the status. Otherwise the document ends.
+const LOOP_TIMEOUT: Duration = Duration::from_secs(2);
 /// The binary of this build.
 pub const BINARY: &str = env!("CARGO_BIN_EXE_seaprox");
 
